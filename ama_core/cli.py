@@ -1,0 +1,329 @@
+"""`python -m ama_core`: words to calls, and results to text.
+
+Results go to standard output, progress and messages to standard error. Exit codes: 0 done, 2 bad input (one line says what
+was wrong and what to do), 130 stopped by the user (the state is saved).
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ama_core import evaluation, runs
+from ama_core._version import __version__
+from ama_core.bundle import find_bundle, list_bundles, read_info, read_results
+from ama_core.config import PRESETS, Config
+from ama_core.data import available, catalog, data_dir, iter_images, load, prepare
+from ama_core.detector import AMADetector
+from ama_core.errors import AMAError, ConfigError
+from ama_core.inference import BATCH
+from ama_core.scores import SCORES
+from ama_core.training import Event
+
+SCORE_COLUMNS = ("path", "index", "R", "A", "log_A", "M", "T", "p_value", "anomalous", "error")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except runs.RunStopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    except AMAError as error:
+        print(f"ama_core: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def datasets(arguments: argparse.Namespace) -> None:
+    """List the catalog, or download sets."""
+    unknown = [name for name in arguments.download if name not in catalog()]
+    if unknown:
+        raise ConfigError(f"There is no data set {', '.join(unknown)}. Known: {', '.join(catalog())}.")
+    for name in arguments.download:
+        for split in catalog()[name].splits:
+            images = load(name, split, download=True, progress=_download_bar)
+            print(f"{name} {split}: {len(images):,} images", file=sys.stderr)
+    rows = [{**_set_row(name), "title": info.title, "kind": info.kind} for name, info in catalog().items()]
+    if arguments.json:
+        print(json.dumps(rows))
+        return
+    print(f"Data directory: {data_dir()} (set AMA_DATA_DIR to change it)\n")
+    for row in rows:
+        at_hand = ", ".join(row["available"]) or f"download (about {catalog()[row['name']].download_mb} MB)"
+        print(f"{row['name']:14}{'grey' if row['channels'] == 1 else 'colour':8}{row['kind']:12}{at_hand:26}{row['title']}")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train in a run folder, which becomes a bundle."""
+    if arguments.spec:
+        spec = _spec_from_json(arguments.spec)
+    else:
+        spec = runs.RunSpec(
+            arguments.dataset,
+            runs.config_for(arguments.dataset, arguments.preset, **_settings(arguments.set)),
+            one_class=arguments.one_class,
+            anomalies=arguments.anomalies,
+            validate_ood=arguments.validate_ood,
+            select=arguments.select,
+            measure=not arguments.no_measure,
+        )
+    with _TrainingBar(arguments.quiet) as bar:
+        runs.execute(
+            arguments.out,
+            spec,
+            resume=arguments.resume,
+            download=arguments.download,
+            device=arguments.device,
+            on_event=bar.update,
+            on_progress=bar.measuring,
+        )
+    print(f"{arguments.out} is ready: python -m ama_core info {arguments.out}", file=sys.stderr)
+
+
+def score(arguments: argparse.Namespace) -> None:
+    """Score files and folders, one row an image."""
+    if not 0 < arguments.alpha <= 1:
+        raise ConfigError(f"--alpha = {arguments.alpha} must lie in (0, 1].")
+    detector = AMADetector.load(arguments.model, score=arguments.by, device=arguments.device)
+    writer = None
+    if not arguments.json:
+        writer = csv.DictWriter(sys.stdout, SCORE_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+    for row in tqdm(_score_rows(detector, arguments.paths, arguments.alpha), unit="image", disable=arguments.quiet):
+        if writer:
+            writer.writerow(row)
+        else:
+            print(json.dumps(row))
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """AUROC, AUPRC and FPR95 of R, A, M and T against OOD sets."""
+    detector = AMADetector.load(arguments.model, device=arguments.device)
+    with _SetBars(arguments.quiet) as bars:
+        found = evaluation.evaluate(
+            detector, arguments.ood, model=arguments.model, seed=arguments.seed, full=arguments.full, progress=bars.update
+        )
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        _print_results(found)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Measure a bundle against every data set at hand and store the scores in it."""
+    folder = find_bundle(arguments.model)
+    with _SetBars(arguments.quiet) as bars:
+        runs.measure_run(AMADetector.load(folder, device=arguments.device), folder, bars.update, seed=arguments.seed)
+    _print_results(read_results(folder))
+
+
+def info(arguments: argparse.Namespace) -> None:
+    """What a model is, and how well it was measured to do."""
+    folder = find_bundle(arguments.model)
+    header = read_info(folder)
+    results = read_results(folder)
+    if arguments.json:
+        print(json.dumps({"path": str(folder), **header, "results": results}))
+        return
+    print(folder)
+    for section in ("normal", "training", "config"):
+        print(f"\n{section}")
+        for name, value in header.get(section, {}).items():
+            print(f"  {name:22}{value}")
+    if results:
+        print()
+        _print_results(results)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ama_core", description="Train, score and evaluate Adversarial Mirrored AutoEncoders."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function, **kwargs) -> argparse.ArgumentParser:
+        sub = commands.add_parser(function.__name__, help=function.__doc__.splitlines()[0], **kwargs)
+        sub.set_defaults(run=function)
+        return sub
+
+    model_help = f"a bundle or run folder, or one of: {', '.join(list_bundles()) or '(none bundled)'}"
+
+    sub = command(datasets)
+    sub.add_argument("--download", nargs="+", default=[], metavar="NAME", help="fetch these sets through torchvision")
+    sub.add_argument("--json", action="store_true")
+
+    fields = "\n".join(f"  {f.name}={f.default}\n      {f.metadata['doc']}" for f in dataclasses.fields(Config))
+    sub = command(train, epilog=f"hyper-parameters for --set:\n{fields}", formatter_class=argparse.RawDescriptionHelpFormatter)
+    sub.add_argument("dataset", metavar="DATASET", help=f"a folder, an .npz file, or one of: {', '.join(catalog())}")
+    sub.add_argument("--out", required=True, type=Path, metavar="DIR", help="run folder; becomes a bundle")
+    sub.add_argument("--preset", default="tiny", choices=PRESETS)
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter, see below; repeatable")
+    sub.add_argument("--resume", action="store_true", help="go on exactly where the run in DIR stopped")
+    sub.add_argument("--one-class", type=int, metavar="LABEL", help="train on this class alone (Table 2)")
+    sub.add_argument("--anomalies", metavar="NAME", help="real anomalies as negatives (semi-supervised)")
+    sub.add_argument("--validate-ood", metavar="NAME", help="measure AUROC on 50 of these while training")
+    sub.add_argument("--select", default="last", choices=("last", "validated"), help="which step's weights to keep")
+    sub.add_argument("--no-measure", action="store_true", help="do not score the data sets at hand afterwards")
+    sub.add_argument("--download", action="store_true", help="fetch DATASET if it is not here")
+    sub.add_argument("--spec", help=argparse.SUPPRESS)  # a whole RunSpec as JSON, from runs.launch
+
+    sub_score = command(score)
+    sub_score.add_argument("model", metavar="MODEL", help=model_help)
+    sub_score.add_argument("paths", nargs="+", metavar="PATH", help="image files, folders, .npz or .zip files")
+    sub_score.add_argument("--alpha", type=float, default=0.05, help="false-alarm rate: flag where p <= alpha (default 0.05)")
+    sub_score.add_argument("--by", default="T", choices=SCORES, help="the score behind p_value and anomalous (default T)")
+    sub_score.add_argument("--json", action="store_true", help="one JSON object a line instead of CSV")
+
+    sub_evaluate = command(evaluate)
+    sub_evaluate.add_argument("model", metavar="MODEL", help=model_help)
+    sub_evaluate.add_argument(
+        "--ood", nargs="+", required=True, metavar="NAME", help="data sets, folders or .npz files; rest: the other classes"
+    )
+    sub_evaluate.add_argument("--seed", type=int, default=0, help="seed of the 20 %% draw of anomalies")
+    sub_evaluate.add_argument("--full", action="store_true", help="the whole OOD test split instead of the draw")
+    sub_evaluate.add_argument("--json", action="store_true")
+
+    sub_measure = command(measure)
+    sub_measure.add_argument("model", metavar="MODEL", help=model_help)
+    sub_measure.add_argument("--seed", type=int, default=0)
+
+    sub_info = command(info)
+    sub_info.add_argument("model", metavar="MODEL", help=model_help)
+    sub_info.add_argument("--json", action="store_true")
+
+    for each in (sub, sub_score, sub_evaluate, sub_measure):
+        each.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
+        each.add_argument("--quiet", action="store_true", help="no progress bars")
+    return parser
+
+
+def _score_rows(detector: AMADetector, paths: Sequence[str], alpha: float) -> Iterator[dict[str, Any]]:
+    """Rows in the order of the images, scored a batch at a time in constant memory."""
+    batch = []
+    for item in iter_images(paths):
+        batch.append(item)
+        if len(batch) == BATCH:
+            yield from _score_batch(detector, batch, alpha)
+            batch = []
+    if batch:
+        yield from _score_batch(detector, batch, alpha)
+
+
+def _score_batch(detector: AMADetector, batch: list, alpha: float) -> Iterator[dict[str, Any]]:
+    c = detector.config
+    readable = [item.image for item in batch if item.image is not None]
+    scored = iter(())
+    if readable:
+        images, _ = prepare(readable, size=c.image_size, channels=c.channels, fit=c.fit)
+        scores = detector.scores(images)
+        p = scores[f"p_{detector.score}"]
+        columns = {name: scores[name] for name in ("R", "A", "log_A", "M", "T")} | {"p_value": p, "anomalous": p <= alpha}
+        scored = iter(dict(zip(columns, row)) for row in zip(*(np.asarray(v).tolist() for v in columns.values())))
+    for item in batch:
+        values = next(scored) if item.image is not None else dict.fromkeys(SCORE_COLUMNS[2:-1])
+        yield {"path": str(item.path), "index": item.index, **values, "error": item.error}
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, str]:
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {pair}: write it as KEY=VALUE, for example --set nz=64.")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def _spec_from_json(text: str) -> runs.RunSpec:
+    values = json.loads(text)
+    return runs.RunSpec(**{**values, "config": Config.from_dict(values["config"])})
+
+
+def _set_row(name: str) -> dict[str, Any]:
+    info = catalog()[name]
+    return {"name": name, "channels": info.channels, "available": list(available(name))}
+
+
+def _print_results(found: dict[str, Any]) -> None:
+    print(f"normal: {found['normal']}   draw seed: {found['seed']}   AUROC (AUPRC, FPR95)")
+    print(f"{'against':16}{'n':>8}{'n OOD':>8}  " + "".join(f"{score:<24}" for score in SCORES))
+    for row in found["results"]:
+        cells = [row["scores"][score] for score in SCORES]
+        figures = [f"{c['auroc']:.3f} ({c['auprc']:.3f}, {c['fpr95']:.3f})" for c in cells]
+        print(f"{row['ood'][-15:]:16}{row['n_normal']:>8,}{row['n_ood']:>8,}  " + "".join(f"{f:<24}" for f in figures))
+
+
+def _download_bar(done: int, total: int, what: str) -> None:
+    print(f"[{done}/{total}] {what}", file=sys.stderr)
+
+
+class _SetBars:
+    """A progress bar for every data set that is being scored."""
+
+    def __init__(self, quiet: bool):
+        self.quiet = quiet
+        self.bar: tqdm | None = None
+        self.name = None
+
+    def __enter__(self) -> "_SetBars":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar:
+            self.bar.close()
+
+    def update(self, done: int, total: int, name: str) -> None:
+        if name != self.name or (self.bar and done < self.bar.n):
+            if self.bar:
+                self.bar.close()
+            self.name, self.bar = name, tqdm(total=total, unit="image", desc=name, disable=self.quiet)
+        self.bar.update(done - self.bar.n)
+
+
+class _TrainingBar:
+    """Steps, time left and the losses; then the measuring of data sets."""
+
+    def __init__(self, quiet: bool):
+        self.quiet = quiet
+        self.bar: tqdm | None = None
+        self.sets = _SetBars(quiet)
+
+    def __enter__(self) -> "_TrainingBar":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar:
+            self.bar.close()
+        self.sets.__exit__()
+
+    def update(self, event: Event) -> None:
+        if self.bar is None:
+            self.bar = tqdm(total=event.total_steps, unit="step", disable=self.quiet)
+        self.bar.update(event.step - self.bar.n)
+        if event.kind == "progress":
+            shown = {key: f"{event.values[key]:.4g}" for key in ("loss_critic", "loss_autoencoder", "z_ratio", "images_per_s")}
+            self.bar.set_postfix(shown)
+        elif event.kind == "validation":
+            tqdm.write(f"step {event.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in event.values.items()), file=sys.stderr)
+        elif event.kind == "done":
+            self.bar.close()
+
+    def measuring(self, done: int, total: int, name: str) -> None:
+        self.sets.update(done, total, name)

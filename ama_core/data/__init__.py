@@ -1,0 +1,31 @@
+"""Images in: the catalog of data sets, one's own files, preprocessing and splits. Everything is uint8 (N, H, W, C)."""
+
+from ama_core.data.catalog import SetInfo, available, catalog, data_dir, load
+from ama_core.data.files import FileImage, decode_image, iter_images, read_npz
+from ama_core.data.folders import load_any, load_folder
+from ama_core.data.imageset import ImageSet
+from ama_core.data.preprocess import check_images, prepare
+from ama_core.data.splits import HoldOut, anomaly_mask, draw_anomalies, hold_out, one_class, validation_anomalies
+
+__all__ = [
+    "FileImage",
+    "HoldOut",
+    "ImageSet",
+    "SetInfo",
+    "anomaly_mask",
+    "available",
+    "catalog",
+    "check_images",
+    "data_dir",
+    "decode_image",
+    "draw_anomalies",
+    "hold_out",
+    "iter_images",
+    "load",
+    "load_any",
+    "load_folder",
+    "one_class",
+    "prepare",
+    "read_npz",
+    "validation_anomalies",
+]

@@ -1,0 +1,102 @@
+"""A user's own images as an ImageSet, and `load_any`, which takes a catalog name, a folder or an .npz file alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from ama_core.data.catalog import Progress, catalog, load
+from ama_core.data.files import iter_images, read_npz
+from ama_core.data.imageset import SPLITS, ImageSet
+from ama_core.data.preprocess import prepare, summarise
+from ama_core.errors import DataError
+
+OWN_SPLITS = (*SPLITS, "ood")
+TEST_FRACTION = 0.2
+
+
+def load_any(
+    source: str | Path,
+    split: str = "test",
+    *,
+    size: int = 32,
+    channels: int | None = None,
+    fit: str = "crop",
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """A set of the catalog by name, or one's own images: a folder, a .zip, or an .npz file with `images`.
+
+    split: "train" or "test" as the source has them (for a folder: its subfolders of these names). One's own images
+    without such a division are divided by a fixed seed, 80 % train and 20 % test. "ood" is what may serve as anomalies:
+    the test split where the source has one, otherwise every image.
+    size, channels, fit: how the images of a folder are brought to one shape (see `prepare`); `channels=None` gives 1
+    where all are grey, else 3. Sets of the catalog and .npz files keep their own shape.
+    data_dir, download, progress: as in `load`.
+
+    Raises `DataError` for an unknown name or split and for a source without a readable image.
+    """
+    if split not in OWN_SPLITS:
+        raise DataError(f"The split must be one of {', '.join(OWN_SPLITS)}, got '{split}'.")
+    if str(source) in catalog():
+        named = "test" if split == "ood" else split
+        return load(str(source), named, data_dir=data_dir, download=download, progress=progress)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DataError(f"'{source}' is neither a known data set ({', '.join(catalog())}) nor an existing path.")
+    if path.suffix.lower() == ".npz":
+        return _divide(ImageSet(path.stem, "test", *read_npz(path)), split)
+    divided = [path / name for name in SPLITS if (path / name).is_dir()]
+    if not divided:
+        return _divide(load_folder(path, size=size, channels=channels, fit=fit), split)
+    own = path / ("test" if split == "ood" else split)
+    if own not in divided:
+        raise DataError(f"'{path}' has a subfolder '{divided[0].name}' but none named '{own.name}'. Add it.")
+    images = load_folder(own, size=size, channels=channels, fit=fit)
+    return ImageSet(path.name, own.name, images.images, images.labels, images.paths, images.notes)
+
+
+def load_folder(path: str | Path, *, size: int = 32, channels: int | None = None, fit: str = "crop") -> ImageSet:
+    """Every readable image of a folder (subfolders included) or .zip, prepared as read; `split` is "test".
+
+    Files that are no images or cannot be read are left out and named in `notes`.
+
+    Raises `DataError` where not one image is left.
+    """
+    path = Path(path)
+    images, paths, skipped, steps = [], [], [], Counter()
+    for file in iter_images([path]):
+        if file.image is None:
+            skipped.append(f"{file.path}: {file.error}")
+            continue
+        image, done = prepare([file.image], size=size, channels=channels or file.image.shape[2], fit=fit)
+        images.append(image[0])
+        paths.append(file.path if file.index == 0 else f"{file.path}#{file.index}")
+        steps.update([*file.notes, *done])
+    if not images:
+        raise DataError(f"'{path}' holds no readable image. {'; '.join(skipped[:3])}")
+    notes = summarise(steps, len(images))
+    if len({image.shape[2] for image in images}) > 1:
+        grey = sum(image.shape[2] == 1 for image in images)
+        images = [np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image for image in images]
+        notes.append(f"{grey} of {len(images)} images: grey repeated to 3 channels")
+    if skipped:
+        notes.append(f"{len(skipped)} files left out: {'; '.join(skipped[:3])}{' …' if len(skipped) > 3 else ''}")
+    labels = np.zeros(len(images), np.int64)
+    return ImageSet(path.stem, "test", np.stack(images), labels, tuple(paths), tuple(notes))
+
+
+def _divide(images: ImageSet, split: str) -> ImageSet:
+    """All images for "ood", otherwise this split's share of a fixed random division."""
+    if split == "ood":
+        return images
+    test_count = round(len(images) * TEST_FRACTION)
+    if not 0 < test_count < len(images):
+        raise DataError(f"'{images.name}' has {len(images)} images, too few to divide into train and test. Add more.")
+    order = np.random.default_rng(0).permutation(len(images))
+    chosen = order[:test_count] if split == "test" else order[test_count:]
+    part = images.take(np.sort(chosen))
+    return ImageSet(part.name, split, part.images, part.labels, part.paths, part.notes)

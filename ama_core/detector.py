@@ -1,0 +1,248 @@
+"""The contract of every anomaly detector here, in scikit-learn's words, and AMA's fulfilment of it."""
+
+import platform
+import shlex
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from ama_core import inference
+from ama_core._version import __version__
+from ama_core.bundle import Bundle, build_networks, find_bundle, half_precision, read_bundle, write_bundle
+from ama_core.config import Config
+from ama_core.data import check_images, hold_out, prepare
+from ama_core.errors import ConfigError, DataError, NotFittedError
+from ama_core.scores import SCORES, Calibration, Statistics, anomaly_scores, conformal_p_value, conformal_threshold
+from ama_core.training import Event, TrainingState, Validation, precision, train
+
+TRAIN_SAMPLE = 10_000  # training images, drawn by the seed, behind mu and sigma of the A-score
+
+
+class AnomalyDetector(ABC):
+    """What AMA and every baseline offer.
+
+    Images are uint8 arrays (N, H, W, C) or float tensors (N, C, H, W) in [0, 1], C = 1 or 3. One sign convention:
+    *anomaly scores* are larger for anomalies; `score_samples` and `decision_function` follow scikit-learn, larger = more
+    normal.
+
+    Attributes:
+        calibration_scores_: anomaly scores of held-out normal images (n,), available after `fit` or `load`.
+        false_alarm_rate: default alpha of `decision_function` and `predict`.
+    """
+
+    calibration_scores_: np.ndarray
+    false_alarm_rate: float = 0.05
+
+    @abstractmethod
+    def fit(self, images) -> Self:
+        """Train on normal images and calibrate on a held-out part of them. Raises DataError, ConfigError."""
+
+    @abstractmethod
+    def anomaly_score(self, images) -> np.ndarray:
+        """Anomaly scores (N,), float64, larger = more anomalous. Raises NotFittedError, DataError."""
+
+    @abstractmethod
+    def save(self, path: Path | str) -> None:
+        """Write the fitted detector into the folder `path`. Raises NotFittedError."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read what `save` wrote. Raises BundleError."""
+
+    def score_samples(self, images) -> np.ndarray:
+        """Normality (N,): minus the anomaly score, larger = more normal."""
+        return -self.anomaly_score(images)
+
+    def p_value(self, images) -> np.ndarray:
+        """Conformal p-value (N,) in (0, 1]: the part of normal images that would look at least as anomalous."""
+        return conformal_p_value(self.anomaly_score(images), self.calibration_scores_)
+
+    def decision_function(self, images, alpha: float | None = None) -> np.ndarray:
+        """Distance (N,) to the cut of false-alarm rate `alpha`: negative = flagged as anomalous."""
+        alpha = self.false_alarm_rate if alpha is None else alpha
+        if not 0 < alpha < 1:
+            raise DataError(f"The false-alarm rate must lie between 0 and 1, got {alpha}.")
+        scores = self.anomaly_score(images)
+        return conformal_threshold(self.calibration_scores_, alpha) - scores
+
+    def predict(self, images, alpha: float | None = None) -> np.ndarray:
+        """+1 normal, -1 anomalous (N,): flagged where the p-value is at most `alpha`."""
+        return np.where(self.decision_function(images, alpha) < 0, -1, 1)
+
+
+class AMADetector(AnomalyDetector):
+    """The Adversarial Mirrored AutoEncoder with calibrated scores.
+
+    Args:
+        config: hyper-parameters; default: the paper's.
+        score: which of R, A, M, T decides (`anomaly_score`, `p_value`, `predict`). T by default, fixed beforehand.
+        device: where the networks live; CUDA first by default.
+
+    Attributes after `fit` or `load`: `networks_` (eval mode), `calibration_` (see `scores.Calibration`), `info_` (how it was
+    trained).
+    """
+
+    def __init__(self, config: Config | None = None, *, score: str = "T", device: torch.device | str | None = None):
+        if score not in SCORES:
+            raise ConfigError(f"score = {score!r} must be one of {', '.join(SCORES)}.")
+        self.config = config or Config()
+        self.score = score
+        self.device = torch.device(device) if device else inference.default_device()
+        self.false_alarm_rate = self.config.false_alarm_rate
+
+    def fit(
+        self,
+        images,
+        *,
+        anomalies=None,
+        validation_anomalies=None,
+        checkpoint: Path | None = None,
+        state: TrainingState | None = None,
+        select: str = "last",
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Self:
+        """Hold a part of `images` out, train on the rest, calibrate on what was held out.
+
+        Args:
+            images: normal images.
+            anomalies: a few real anomalies, as negatives (semi-supervised).
+            validation_anomalies: a few anomalies for the periodic AUROC.
+            checkpoint: file for the training state; `state`: a state loaded from one, to resume.
+            select: `last` step's weights, or the ones with the best AUROC on the validation anomalies (`validated`).
+            on_event: called with every `training.Event`; it may raise to stop.
+        """
+        images = self.prepared(images)
+        parts = hold_out(len(images), self.config.calibration_fraction, self.config.seed)
+        state = state or TrainingState(self.config, self.device)
+        validation = None
+        if validation_anomalies is not None:
+            normals = images[parts.statistics][:500]
+            validation = Validation(normals, self.prepared(validation_anomalies))
+        anomalies = None if anomalies is None else self.prepared(anomalies)
+        for event in train(state, images[parts.train], anomalies=anomalies, validation=validation, checkpoint=checkpoint):
+            if on_event:
+                on_event(event)
+        if select == "validated" and not state.best:
+            raise ConfigError("select = 'validated' needs validation anomalies.")
+        weights = state.best if select == "validated" else state.networks.bare_state()
+        self._calibrate(weights, images, parts)
+        self.info_ = {"training": training_facts(state, len(parts.train), select)}
+        return self
+
+    def _calibrate(self, weights, images: np.ndarray, parts) -> None:
+        """Round the weights to what `save` stores, so that calibration is of the very weights that are loaded later."""
+        self.networks_ = build_networks(self.config, half_precision(weights), self.device)
+        rng = np.random.default_rng(self.config.seed)
+        sample = parts.train
+        if len(sample) > TRAIN_SAMPLE:
+            sample = np.sort(rng.choice(sample, TRAIN_SAMPLE, replace=False))
+        self.calibration_ = Calibration.fit(
+            *(inference.statistics(self.networks_, images[part]) for part in (sample, parts.statistics, parts.calibration))
+        )
+
+    @property
+    def calibration_scores_(self) -> np.ndarray:
+        return self._fitted().calibration_.scores[self.score]
+
+    def anomaly_score(self, images) -> np.ndarray:
+        return anomaly_scores(self.scores(images))[self.score]
+
+    def scores(self, images, *, progress: Callable[[int, int], None] | None = None) -> dict[str, np.ndarray]:
+        """Everything known of N images from one forward pass, each (N,) float64.
+
+        R, A, log_A, M, T, z_norm, pixel_l1, and `p_R`, `p_A`, `p_M`, `p_T`: their conformal p-values.
+        """
+        calibration = self._fitted().calibration_
+        scores = calibration.score(self.statistics(images, progress=progress))
+        return scores | {f"p_{name}": calibration.p_value(scores, name) for name in SCORES}
+
+    def statistics(self, images, *, progress: Callable[[int, int], None] | None = None) -> Statistics:
+        """What the networks say of the images, before any score is formed."""
+        return inference.statistics(self._fitted().networks_, self.prepared(images), progress=progress)
+
+    def r_score(self, images) -> np.ndarray:
+        """R(x) (Eq. 5), (N,), high = the critic tells x from its reconstruction."""
+        return self.scores(images)["R"]
+
+    def a_score(self, images) -> np.ndarray:
+        """A(x) (Eq. 6), (N,): Gaussian density of R(x) under the training data; low = anomalous on either side."""
+        return self.scores(images)["A"]
+
+    def encode(self, images) -> np.ndarray:
+        """Codes z = E(x), (N, nz) float32."""
+        return inference.encode(self._fitted().networks_, self.prepared(images))
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """Images G(z), uint8 (N, S, S, c), of codes (N, nz). Raises DataError on another shape or non-finite values."""
+        self._fitted()
+        z = np.asarray(z, dtype=np.float32)
+        if z.ndim != 2 or z.shape[1] != self.config.nz or not len(z) or not np.isfinite(z).all():
+            raise DataError(f"Codes must be finite and of shape (N, {self.config.nz}), got {z.shape}.")
+        return inference.decode(self.networks_, z)
+
+    def reconstruct(self, images) -> np.ndarray:
+        """G(E(x)), uint8 (N, S, S, c)."""
+        return inference.reconstruct(self._fitted().networks_, self.prepared(images))
+
+    def critic_difference(self, images) -> np.ndarray:
+        """Where the critic sees the difference between x and its reconstruction: (N, g, g) float32."""
+        return inference.critic_difference(self._fitted().networks_, self.prepared(images))
+
+    def prepared(self, images) -> np.ndarray:
+        """Checked and made uint8 (N, S, S, c) as the model expects; images that fit already pass untouched."""
+        c = self.config
+        return prepare(check_images(images), size=c.image_size, channels=c.channels, fit=c.fit)[0]
+
+    def save(self, path: Path | str) -> None:
+        self._fitted()
+        weights = {name: t.detach().cpu().contiguous() for name, t in self.networks_.state_dict().items()}
+        write_bundle(path, Bundle(self.config, half_precision(weights), self.calibration_, self.info_))
+
+    @classmethod
+    def load(cls, path: Path | str, *, score: str = "T", device: torch.device | str | None = None) -> Self:
+        """Read a bundle or run folder, or a name in `pretrained/`. Raises BundleError."""
+        bundle = read_bundle(find_bundle(path))
+        detector = cls(bundle.config, score=score, device=device)
+        detector.networks_ = build_networks(bundle.config, bundle.weights, detector.device)
+        detector.calibration_ = bundle.calibration
+        detector.info_ = bundle.info
+        return detector
+
+    def _fitted(self) -> Self:
+        if not hasattr(self, "calibration_"):
+            raise NotFittedError("This detector has not been trained: call fit(images) or AMADetector.load(path) first.")
+        return self
+
+
+def training_facts(state: TrainingState, n_train: int, select: str) -> dict[str, Any]:
+    """How, where and with what a model was trained, for the bundle."""
+    device = torch.cuda.get_device_name(state.device) if state.device.type == "cuda" else platform.processor() or "CPU"
+    return {
+        "n_train": n_train,
+        "steps": state.step,
+        "seconds": round(state.seconds, 1),
+        "select": select,
+        "validated_auroc_A": state.best_auroc if state.best else None,
+        "precision": precision(state.config, state.device),
+        "device": f"{state.device.type}: {device}, {torch.get_num_threads()} threads",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+        | {"ama_core": __version__},
+        "commit": _commit(),
+        "command": shlex.join(["python", "-m", "ama_core", *sys.argv[1:]]) if "ama_core" in sys.argv[0] else None,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of this source tree, where it is a git checkout."""
+    try:
+        git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+        return subprocess.run(git, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,105 @@
+"""One forward pass of E, G and D over any number of images: everything that scores and pages need of the networks.
+
+Networks are in eval mode and fp32, in batches of a fixed size, so that score(batch)[i] == score(single i).
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ama_core.networks import Networks
+from ama_core.scores import Statistics
+
+BATCH = 256  # images per forward pass; bounds memory, does not change results
+
+
+def default_device() -> torch.device:
+    """CUDA first, then Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 (N, H, W, C) to a float tensor (N, C, H, W) in [-1, 1], channels last in memory."""
+    return scale(torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2))
+
+
+def scale(images: Tensor) -> Tensor:
+    """uint8 tensor in 0..255 to float in [-1, 1]."""
+    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def to_images(x: Tensor) -> np.ndarray:
+    """Float tensor (N, C, H, W) in [-1, 1] to uint8 (N, H, W, C)."""
+    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+@torch.no_grad()
+def statistics(
+    networks: Networks, images: np.ndarray, *, progress: Callable[[int, int], None] | None = None
+) -> Statistics:
+    """Statistics of uint8 images (N, H, W, C), in one pass; `progress(done, total)` is called after every batch."""
+    parts = []
+    for x, done in _batches(networks, images):
+        z = networks.E(x)
+        x_hat = networks.G(z)
+        f_real = networks.D.features(networks.pair(x, x))
+        f_recon = networks.D.features(networks.pair(x, x_hat))
+        values = [
+            f_real - f_recon,
+            networks.D.value(f_real),
+            networks.D.value(f_recon),
+            (x - x_hat).abs().mean(dim=(1, 2, 3)),
+            z.norm(dim=1),
+        ]
+        parts.append(Statistics(*(v.float().cpu().numpy() for v in values)))
+        if progress:
+            progress(done, len(images))
+    return Statistics.concatenate(parts)
+
+
+@torch.no_grad()
+def encode(networks: Networks, images: np.ndarray) -> np.ndarray:
+    """Codes z = E(x), fp32 (N, nz), of uint8 images (N, H, W, C)."""
+    return np.concatenate([networks.E(x).float().cpu().numpy() for x, _ in _batches(networks, images)])
+
+
+@torch.no_grad()
+def decode(networks: Networks, z: np.ndarray) -> np.ndarray:
+    """Images G(z), uint8 (N, H, W, C), of codes (N, nz)."""
+    networks.eval()
+    device = next(networks.parameters()).device
+    chunks = torch.from_numpy(np.asarray(z, dtype=np.float32)).split(BATCH)
+    return np.concatenate([to_images(networks.G(chunk.to(device))) for chunk in chunks])
+
+
+@torch.no_grad()
+def reconstruct(networks: Networks, images: np.ndarray) -> np.ndarray:
+    """Reconstructions G(E(x)), uint8 (N, H, W, C), of uint8 images of the same shape."""
+    return np.concatenate([to_images(networks.reconstruct(x)) for x, _ in _batches(networks, images)])
+
+
+@torch.no_grad()
+def critic_difference(networks: Networks, images: np.ndarray) -> np.ndarray:
+    """Where the critic sees a difference: |f(x,x) - f(x,x_hat)| per location before the spatial sum, fp32 (N, g, g).
+
+    Differences are summed over channels at each location; since R sums over locations *before* it takes magnitudes, a map's
+    total is at least R.
+    """
+    maps = []
+    for x, _ in _batches(networks, images):
+        real, recon = (networks.D.feature_map(networks.pair(x, y)) for y in (x, networks.reconstruct(x)))
+        maps.append((real - recon).abs().sum(dim=1).float().cpu().numpy())
+    return np.concatenate(maps)
+
+
+def _batches(networks: Networks, images: np.ndarray) -> Iterator[tuple[Tensor, int]]:
+    """Batches on the networks' device, in eval mode, and how many images are done after each."""
+    networks.eval()
+    device = next(networks.parameters()).device
+    for start in range(0, len(images), BATCH):
+        x = to_tensor(images[start : start + BATCH], device)
+        yield x, start + len(x)

@@ -1,0 +1,166 @@
+"""R, A, M, T and conformal p-values: NumPy arrays in, arrays out.
+
+Two directions occur. The paper's scores keep the paper's: R is high, A is low for an anomaly. Everything that ranks,
+thresholds or tests uses the *anomaly score* of `anomaly_scores`, where larger always means more anomalous.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.covariance import LedoitWolf
+
+SCORES = ("R", "A", "M", "T")
+
+# Order of the columns of t, the vector behind the T-score.
+T_STATISTICS = ("log R", "log pixel L1", "log |z|", "D(x,x)", "D(x,x_hat)", "M")
+
+_TINY = 1e-12  # keeps logarithms of exact zeros finite
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one forward pass of E, G and D says about N images; all arrays fp32 or fp64.
+
+    Attributes:
+        difference: d = f(x, x) - f(x, x_hat), (N, width_critic).
+        d_real, d_recon: critic values D(x, x) and D(x, x_hat), (N,).
+        pixel_l1: mean absolute difference of x and x_hat on the [-1, 1] scale, (N,).
+        z_norm: ||E(x)||_2, (N,).
+    """
+
+    difference: np.ndarray
+    d_real: np.ndarray
+    d_recon: np.ndarray
+    pixel_l1: np.ndarray
+    z_norm: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.d_real)
+
+    def __getitem__(self, rows) -> "Statistics":
+        return Statistics(**{name: values[rows] for name, values in vars(self).items()})
+
+    @staticmethod
+    def concatenate(parts: list["Statistics"]) -> "Statistics":
+        return Statistics(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in vars(parts[0])})
+
+
+def r_score(difference: np.ndarray) -> np.ndarray:
+    """R(x) = ||f(x, x) - f(x, x_hat)||_1 (Eq. 5): (N, width) to (N,), >= 0."""
+    return np.abs(np.asarray(difference, dtype=np.float64)).sum(axis=1)
+
+
+def log_a_score(r: np.ndarray, mu: float, sigma: float) -> np.ndarray:
+    """log A(x), A = N(R(x); mu, sigma^2) (Eq. 6). The density itself underflows, and ties, beyond about 38 sigma."""
+    return -0.5 * ((r - mu) / sigma) ** 2 - np.log(sigma * np.sqrt(2 * np.pi))
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean (p,) and Ledoit-Wolf shrunk precision (p, p) of a cloud of vectors; after `scale` (p,) if that is given."""
+
+    mean: np.ndarray
+    precision: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def fit(cls, vectors: np.ndarray, *, robust: bool = False) -> "Gaussian":
+        """Fit to (n, p). robust: each column is first divided by its interquartile range, so that no unit dominates."""
+        vectors = np.asarray(vectors, dtype=np.float64)
+        scale = np.ones(vectors.shape[1])
+        if robust:
+            low, high = np.percentile(vectors, [25, 75], axis=0)
+            scale = np.where(high > low, high - low, 1.0)
+        estimate = LedoitWolf().fit(vectors / scale)
+        return cls(estimate.location_ * scale, estimate.precision_, scale)
+
+    def mahalanobis(self, vectors: np.ndarray) -> np.ndarray:
+        """Mahalanobis distance to the mean: (N, p) to (N,), >= 0."""
+        centred = (np.asarray(vectors, dtype=np.float64) - self.mean) / self.scale
+        return np.sqrt(np.maximum(np.einsum("np,pq,nq->n", centred, self.precision, centred, optimize=True), 0))
+
+
+def t_vector(statistics: Statistics, m: np.ndarray) -> np.ndarray:
+    """t = [log R, log pixel-L1, log ||z||, D(x, x), D(x, x_hat), M]: (N, 6)."""
+    s = statistics
+    logs = [np.log(np.maximum(v, _TINY)) for v in (r_score(s.difference), s.pixel_l1, s.z_norm)]
+    return np.stack([*logs, s.d_real, s.d_recon, m], axis=1).astype(np.float64)
+
+
+def conformal_p_value(anomaly_score: np.ndarray, calibration: np.ndarray) -> np.ndarray:
+    """p = (1 + #{calibration score >= s}) / (n + 1), in (0, 1].
+
+    For exchangeable normal data, flagging p <= alpha raises at most a fraction alpha of false alarms.
+
+    Args:
+        anomaly_score: s, (N,), larger = more anomalous.
+        calibration: anomaly scores of held-out normal images, (n,), in any order.
+    """
+    calibration = np.sort(calibration)
+    at_least = len(calibration) - np.searchsorted(calibration, anomaly_score, side="left")
+    return (1 + at_least) / (len(calibration) + 1)
+
+
+def conformal_threshold(calibration: np.ndarray, alpha: float) -> float:
+    """The anomaly score above which p <= alpha; infinite where n is too small for any image to be flagged at alpha."""
+    n = len(calibration)
+    allowed = int(np.floor(alpha * (n + 1) + 1e-9)) - 1  # calibration scores that may reach s
+    return float(np.sort(calibration)[n - 1 - allowed]) if allowed >= 0 else np.inf
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the scores need to know of normal data.
+
+    Attributes:
+        mu, sigma: mean and standard deviation of the training data's R-scores (Eq. 6).
+        gaussian_m: of d, on held-out normals. gaussian_t: of t, on the same.
+        scores: anomaly score name -> values on a second held-out part of the normals, for p-values.
+        train_r: R of a sample of the training images, for densities and percentiles.
+    """
+
+    mu: float
+    sigma: float
+    gaussian_m: Gaussian
+    gaussian_t: Gaussian
+    scores: dict[str, np.ndarray]
+    train_r: np.ndarray
+
+    @classmethod
+    def fit(cls, train: Statistics, held_out: Statistics, calibration: Statistics) -> "Calibration":
+        """From training images, held-out ones for M's and T's statistics, and further held-out ones for p-values."""
+        train_r = r_score(train.difference)
+        gaussian_m = Gaussian.fit(held_out.difference)
+        gaussian_t = Gaussian.fit(t_vector(held_out, gaussian_m.mahalanobis(held_out.difference)), robust=True)
+        unscored = cls(float(train_r.mean()), float(max(train_r.std(), _TINY)), gaussian_m, gaussian_t, {}, train_r)
+        scores = anomaly_scores(unscored.score(calibration))
+        return cls(unscored.mu, unscored.sigma, gaussian_m, gaussian_t, scores, train_r)
+
+    def score(self, statistics: Statistics) -> dict[str, np.ndarray]:
+        """Every score of N images, each (N,): R, A, log_A, M, T, and z_norm, pixel_l1 as they are."""
+        r = r_score(statistics.difference)
+        log_a = log_a_score(r, self.mu, self.sigma)
+        m = self.gaussian_m.mahalanobis(statistics.difference)
+        t = self.gaussian_t.mahalanobis(t_vector(statistics, m))
+        return {
+            "R": r,
+            "A": np.exp(log_a),
+            "log_A": log_a,
+            "M": m,
+            "T": t,
+            "z_norm": np.asarray(statistics.z_norm, dtype=np.float64),
+            "pixel_l1": np.asarray(statistics.pixel_l1, dtype=np.float64),
+        }
+
+    def p_value(self, scores: dict[str, np.ndarray], by: str) -> np.ndarray:
+        """Conformal p-values (N,) of images by score `by`; for A this is two-sided in R."""
+        return conformal_p_value(anomaly_scores(scores)[by], self.scores[by])
+
+    def threshold(self, by: str, alpha: float) -> float:
+        """The anomaly score of `by` above which an image is flagged at false-alarm rate `alpha`."""
+        return conformal_threshold(self.scores[by], alpha)
+
+
+def anomaly_scores(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """R, A, M and T turned so that larger = more anomalous: A by -log A (never underflows), the others as they are."""
+    return {"R": scores["R"], "A": -scores["log_A"], "M": scores["M"], "T": scores["T"]}
