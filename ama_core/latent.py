@@ -29,17 +29,15 @@ def simplex_weights(n: int, k: int, rng: torch.Generator, *, mode: str = "paper"
     return alpha / alpha.sum(dim=1, keepdim=True)
 
 
-def simplex_partners(n: int, k: int, rng: torch.Generator) -> Tensor:
-    """Parents of every mixture: indices (n, k), each row k different images, the first one image i itself."""
+def simplex_parents(n: int, k: int, rng: torch.Generator) -> Tensor:
+    """Parents of n mixtures among n images: indices (n, k), each row k different images, every image used k times."""
     order = torch.randperm(n, generator=rng, device=rng.device)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(n, device=rng.device)
-    return torch.stack([order[(place + j) % n] for j in range(k)], dim=1)
+    return torch.stack([order.roll(-j) for j in range(k)], dim=1)
 
 
-def simplex_interpolation(z: Tensor, partners: Tensor, weights: Tensor) -> Tensor:
-    """e_hat = sum_i alpha_i E(x_i) / sum_i alpha_i (N, d), for codes z (N, d), partners and weights (N, k)."""
-    return torch.einsum("nk,nkd->nd", weights.to(z.dtype), z[partners])
+def simplex_interpolation(z: Tensor, parents: Tensor, weights: Tensor) -> Tensor:
+    """e_hat = sum_i alpha_i E(x_i) / sum_i alpha_i (m, d), for codes z (N, d), parents and normalised weights (m, k)."""
+    return torch.einsum("mk,mkd->md", weights.to(z.dtype), z[parents])
 
 
 def atypical_codes(n: int, d: int, direction: str, delta: float, rng: torch.Generator) -> Tensor:

@@ -156,6 +156,7 @@ def train(
         _check_images(config, anomalies, "anomalies")
         real_negatives = _on_device(anomalies, device)
     has_negatives = real_negatives is not None or config.uses_negatives
+    n_penalty = max(1, round(config.gp_fraction * config.batch_size))
     autocast = _autocast(config, device)
 
     order_epoch, order = -1, None
@@ -190,22 +191,21 @@ def train(
             # E and G stand still during the critic's steps: reconstruct once, with the graph that their own step needs.
             z = E(x)
             x_hat = G(z)
-            parents = x_inter = None
+            x_parents = x_inter = None
             if config.lambda_inter > 0:
-                partners = latent.simplex_partners(n, config.k, rng)
-                weights = latent.simplex_weights(n, config.k, rng, mode=config.mode)
-                x_inter = G(latent.simplex_interpolation(z[:n], partners, weights))
-                if config.reconstruction == "mirrored":  # the decode is paired with every parent
-                    parents = x_normal[partners].flatten(0, 1)
+                n_inter = max(1, round(config.inter_fraction * n))
+                parents = latent.simplex_parents(n, config.k, rng)[:n_inter]
+                weights = latent.simplex_weights(n_inter, config.k, rng, mode=config.mode)
+                x_inter = G(latent.simplex_interpolation(z[:n], parents, weights))
+                if config.reconstruction == "mirrored":  # pair the decode with every parent; alone it needs no partner
+                    x_parents = x_normal[parents].flatten(0, 1)
                     x_inter = x_inter.repeat_interleave(config.k, dim=0)
-                else:
-                    parents = x_normal
 
             # Critic: n_critic steps on constants, all pairs in one call (no batch norm in D, so this is exact).
             x_fixed = x_hat.detach()
             pairs = [networks.pair(x, x), networks.pair(x, x_fixed)]
             if x_inter is not None:
-                pairs.append(networks.pair(parents, x_inter.detach()))
+                pairs.append(networks.pair(x_parents, x_inter.detach()))
             pairs = torch.cat([p.float() for p in pairs])
             D.requires_grad_(True)
             for _ in range(config.n_critic):
@@ -216,9 +216,11 @@ def train(
                 if x_inter is not None:
                     loss_d = loss_d + config.lambda_inter * losses.critic_simplex(d_real[:n], d_inter)
                 if config.lambda_gp > 0:
-                    a = torch.rand(len(x), generator=rng, device=device)
-                    per_pixel = config.mode == "released"
-                    penalty = losses.gradient_penalty(D, networks.pair, x, x_fixed.float(), a, per_pixel=per_pixel)
+                    some = torch.randperm(len(x), generator=rng, device=device)[:n_penalty]
+                    a = torch.rand(len(some), generator=rng, device=device)
+                    penalty = losses.gradient_penalty(
+                        D, networks.pair, x[some], x_fixed[some].float(), a, per_pixel=config.mode == "released"
+                    )
                     loss_d = loss_d + config.lambda_gp * penalty
                 _update(loss_d, state.optimisers["D"])
 
@@ -227,7 +229,7 @@ def train(
             pairs = [networks.pair(x, x_hat)]
             simplex_has_gradient = x_inter is not None and config.mode == "paper"  # the released code detaches the decode
             if simplex_has_gradient:
-                pairs.append(networks.pair(parents, x_inter))
+                pairs.append(networks.pair(x_parents, x_inter))
             values = D(torch.cat([p.float() for p in pairs]))
             loss_eg = losses.autoencoder_wasserstein(values[: len(x)], y)
             if simplex_has_gradient:
@@ -287,8 +289,12 @@ def total_steps(config: Config, n_images: int) -> int:
 
 
 def learning_rate(config: Config, step: int, total: int) -> float:
-    """lr x0.1 at 30, 60 and 90 % of the steps; a function of the step alone, so that resuming needs no scheduler state."""
-    return config.lr * 0.1 ** sum(step >= milestone * total for milestone in LR_MILESTONES)
+    """`config.lr_schedule` at `step`: a function of the step alone, so that resuming needs no scheduler state."""
+    if config.lr_schedule == "steps":
+        return config.lr * 0.1 ** sum(step >= milestone * total for milestone in LR_MILESTONES)
+    if config.lr_schedule == "linear":
+        return config.lr * min(1.0, 2 * (1 - step / total))
+    return config.lr
 
 
 def fused(device: torch.device) -> bool:

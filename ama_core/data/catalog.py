@@ -47,83 +47,53 @@ class SetInfo:
     splits: tuple[str, ...] = SPLITS
 
 
+_CIFAR = "A. Krizhevsky, V. Nair, G. Hinton; no licence stated, research use."
 _DIGITS = tuple("0123456789")
 _GENERATED = "Generated here from a fixed seed."
 _OBJECTS = tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
 _CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
-_CATALOG = {
-    info.name: info
-    for info in (
-        SetInfo(
-            "digits", "Handwritten digits", "1,797 real digits of 8×8 pixels, smoothly enlarged to 32×32.",
-            "built-in", 1, 32, _DIGITS, "UCI Optical Recognition of Handwritten Digits, through scikit-learn; CC BY 4.0.",
-        ),
-        SetInfo(
-            "photos", "Patches of two photographs",
-            "32×32 patches of a Chinese temple and of a flower, at four scales; train and test come from separate regions.",
+# fmt: off
+_CATALOG = {info.name: info for info in (
+    SetInfo("digits", "Handwritten digits", "1,797 real digits of 8×8 pixels, smoothly enlarged to 32×32.",
+            "built-in", 1, 32, _DIGITS, "UCI Optical Recognition of Handwritten Digits, in scikit-learn; CC BY 4.0."),
+    SetInfo("photos", "Patches of two photographs",
+            "Patches of a Chinese palace and of a flower, at four scales; train and test come from separate regions.",
             "built-in", 3, 32, ("china", "flower"),
-            "scikit-learn's sample images: china.jpg by D. Büchele, flower.jpg by vultilion; CC BY 2.0.", fit="crop",
-        ),
-        SetInfo(
-            "noise", "Uniform noise", "Every value is drawn independently: as complex as an image can be.",
-            "procedural", 3, 32, source=_GENERATED, normal_ok=False,
-        ),
-        SetInfo(
-            "flat", "Single colours", "One colour per image: as simple as an image can be.",
-            "procedural", 3, 32, source=_GENERATED, normal_ok=False,
-        ),
-        SetInfo(
-            "gradients", "Smooth colour fields", "A few random colours that run into each other.",
-            "procedural", 3, 32, source=_GENERATED, normal_ok=False,
-        ),
-        SetInfo(
-            "textures", "Procedural textures", "Stripes, checkers, dots, rings, bricks and clouds in two colours.",
-            "procedural", 3, 32, procedural.TEXTURES, _GENERATED,
-        ),
-        SetInfo(
-            "house_numbers", "Synthetic house numbers",
-            "Drawn digits in mixed fonts and colours on smooth backgrounds, neighbours cut off at the edges. Not SVHN.",
-            "procedural", 3, 32, _DIGITS, _GENERATED,
-        ),
-        SetInfo(
-            "fashionmnist", "Fashion-MNIST", "70,000 grey pictures of clothes.", "download", 1, 28, _CLOTHES,
-            "Zalando Research; MIT licence.", download_mb=31,
-        ),
-        SetInfo(
-            "mnist", "MNIST", "70,000 handwritten digits.", "download", 1, 28, _DIGITS,
-            "Y. LeCun, C. Cortes, C. Burges; CC BY-SA 3.0.", download_mb=12,
-        ),
-        SetInfo(
-            "omniglot", "Omniglot", "32,460 characters of 50 alphabets, inverted to white on black, area-resized to 32×32.",
-            "download", 1, 32, source="B. Lake, R. Salakhutdinov, J. Tenenbaum; MIT licence.", download_mb=15,
-        ),
-        SetInfo(
-            "cifar10", "CIFAR-10", "60,000 small photographs of ten kinds of objects.", "download", 3, 32, _OBJECTS,
-            "A. Krizhevsky, V. Nair, G. Hinton; no licence stated, research use.", fit="crop", download_mb=170,
-        ),
-        SetInfo(
-            "cifar100", "CIFAR-100",
+            "scikit-learn's sample images: china.jpg by D. Büchele, flower.jpg by vultilion; CC BY 2.0.", fit="crop"),
+    SetInfo("noise", "Uniform noise", "Every value is drawn independently: as complex as an image can be.",
+            "procedural", 3, 32, source=_GENERATED, normal_ok=False),
+    SetInfo("flat", "Single colours", "One colour per image: as simple as an image can be.",
+            "procedural", 3, 32, source=_GENERATED, normal_ok=False),
+    SetInfo("gradients", "Smooth colour fields", "A few random colours that run into each other.",
+            "procedural", 3, 32, source=_GENERATED, normal_ok=False),
+    SetInfo("textures", "Procedural textures", "Stripes, checkers, dots, rings, bricks and clouds in two colours.",
+            "procedural", 3, 32, procedural.TEXTURES, _GENERATED),
+    SetInfo("house_numbers", "Synthetic house numbers",
+            "Drawn digits in mixed typefaces and colours, their neighbours cut off at the edges. Not SVHN.",
+            "procedural", 3, 32, _DIGITS, _GENERATED),
+    SetInfo("fashionmnist", "Fashion-MNIST", "70,000 grey pictures of clothes.",
+            "download", 1, 28, _CLOTHES, "Zalando Research; MIT licence.", download_mb=31),
+    SetInfo("mnist", "MNIST", "70,000 handwritten digits.",
+            "download", 1, 28, _DIGITS, "Y. LeCun, C. Cortes, C. Burges; CC BY-SA 3.0.", download_mb=12),
+    SetInfo("omniglot", "Omniglot", "32,460 characters of 50 alphabets, white on black, area-resized to 32×32.",
+            "download", 1, 32, source="B. Lake, R. Salakhutdinov, J. Tenenbaum; MIT licence.", download_mb=15),
+    SetInfo("cifar10", "CIFAR-10", "60,000 small photographs of ten kinds of objects.",
+            "download", 3, 32, _OBJECTS, _CIFAR, fit="crop", download_mb=170),
+    SetInfo("cifar100", "CIFAR-100",
             "60,000 small photographs of a hundred kinds of objects, collected like CIFAR-10: a hard OOD set for it.",
-            "download", 3, 32, source="A. Krizhevsky, V. Nair, G. Hinton; no licence stated, research use.",
-            fit="crop", download_mb=169,
-        ),
-        SetInfo(
-            "svhn", "SVHN", "99,289 house numbers of Street View, centred on one digit.", "download", 3, 32, _DIGITS,
-            "Y. Netzer and others, Stanford and Google; non-commercial use.", fit="crop", download_mb=246,
-        ),
-        SetInfo(
-            "gtsrb", "GTSRB", "39,270 German traffic signs in the street, antialiased to 32×32.", "download", 3, 32,
+            "download", 3, 32, source=_CIFAR, fit="crop", download_mb=169),
+    SetInfo("svhn", "SVHN", "99,289 house numbers of Street View, centred on one digit.",
+            "download", 3, 32, _DIGITS, "Y. Netzer and others, Stanford and Google; non-commercial use.",
+            fit="crop", download_mb=246),
+    SetInfo("gtsrb", "GTSRB", "39,270 German traffic signs in the street, antialiased to 32×32.", "download", 3, 32,
             source="Institut für Neuroinformatik, Ruhr-Universität Bochum; see the benchmark's page for its terms.",
-            fit="stretch", download_mb=363,
-        ),
-        SetInfo(
-            "tinyimagenet", "Tiny-ImageNet, antialiased 64→32 (stand-in for the paper's 'ImageNet (resized)')",
+            fit="stretch", download_mb=276),
+    SetInfo("tinyimagenet", "Tiny-ImageNet, antialiased 64→32 (stand-in for the paper's 'ImageNet (resized)')",
             "Photographs of 200 kinds of objects; the official validation split serves as test.", "download", 3, 32,
-            source="Stanford CS231n, from ImageNet; non-commercial research use.", fit="crop", download_mb=248,
-        ),
-    )
-}
+            source="Stanford CS231n, from ImageNet; non-commercial research use.", fit="crop", download_mb=248),
+)}
+# fmt: on
 
 # Names in use elsewhere for prepared files of these splits.
 _ALIASES = {
@@ -152,7 +122,12 @@ def available(name: str, path: str | Path | None = None) -> tuple[str, ...]:
 
 
 def load(
-    name: str, split: str, *, data_dir: str | Path | None = None, download: bool = False, progress: Progress | None = None
+    name: str,
+    split: str,
+    *,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    progress: Progress | None = None,
 ) -> ImageSet:
     """One split of a set of the catalog, at its own size (MNIST stays 28×28).
 
@@ -171,8 +146,8 @@ def load(
     if file is None:
         if not download:
             raise DataError(
-                f"{info.title} ({split}) is not in {folder}. Get it with `python -m ama_core datasets --download {name}` "
-                f"(about {info.download_mb} MB), or set {DATA_DIR_VARIABLE} to where {name}-{split}.npz lies."
+                f"{info.title} ({split}) is not in {folder}. Get it with "
+                f"`python -m ama_core datasets --download {name}` (about {info.download_mb} MB), or set {DATA_DIR_VARIABLE} to where {name}-{split}.npz lies."
             )
         file = _download(info, split, folder, progress or (lambda done, total, what: None))
     images, labels = read_npz(file)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,11 +18,26 @@ from PIL import Image, ImageOps
 from ama_core.errors import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-SUFFIXES = frozenset([".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm"])
+SUFFIXES = frozenset(
+    [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm"]
+)
 MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 2**20
 MAX_ARRAY_BYTES = 4 * 2**30
 MAX_MEMBERS = 200_000
+
+_NOT_AN_IMAGE = "not an image file (by its name)"
+# What zipfile and NumPy raise for damaged, encrypted or lying archives.
+_ARCHIVE_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 Source = str | Path | tuple[str, bytes]
 """A path, or (name, content) of something uploaded."""
@@ -58,7 +74,7 @@ def decode_image(source: bytes | str | Path) -> tuple[np.ndarray, list[str]]:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise DataError(
-                    f"{name} has {picture.width}×{picture.height} pixels; at most {MAX_PIXELS // 10**6} million are read. "
+                    f"{name} has {picture.width}×{picture.height} pixels; the limit is {MAX_PIXELS // 10**6} million. "
                     "Reduce it first."
                 )
             return _decode(picture)
@@ -113,16 +129,18 @@ def read_npz(source: str | Path | io.BytesIO, name: str | None = None) -> tuple[
             source.seek(0)
         with np.load(source, allow_pickle=False) as file:
             if "images" not in file:
-                raise DataError(f"'{name}' has no array `images` (it has: {', '.join(file.files) or 'nothing'}). {wanted}")
+                raise DataError(
+                    f"'{name}' has no array `images` (it has: {', '.join(file.files) or 'nothing'}). {wanted}"
+                )
             images = file["images"]
             labels = file["labels"] if "labels" in file else np.zeros(len(images) if images.ndim else 0, np.int64)
     except FileNotFoundError:
         raise DataError(f"'{source}' does not exist. Check the path.") from None
     except ValueError as error:
         if "pickle" in str(error):
-            raise DataError(f"'{name}' holds pickled objects, which can run code and are never loaded. {wanted}") from None
+            raise DataError(f"'{name}' holds pickled objects, which can run code: refused. {wanted}") from None
         raise DataError(f"'{name}' is damaged ({error}). Write it again.") from error
-    except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError, SyntaxError) as error:
+    except _ARCHIVE_ERRORS as error:
         raise DataError(f"'{name}' cannot be read as an .npz file ({error}). {wanted}") from error
     if images.ndim == 3:
         images = images[..., None]
@@ -131,9 +149,6 @@ def read_npz(source: str | Path | io.BytesIO, name: str | None = None) -> tuple[
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
         raise DataError(f"'{name}': `labels` is {labels.dtype} {labels.shape} for {len(images)} images. {wanted}")
     return images, labels.astype(np.int64)
-
-
-_NOT_AN_IMAGE = "not an image file (by its name)"
 
 
 def _read(path: Path) -> bytes:
@@ -147,6 +162,7 @@ def _read(path: Path) -> bytes:
 
 def _decode(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
     notes = []
+    is_png = picture.format == "PNG"
     if getattr(picture, "is_animated", False):
         notes.append("several frames: only the first is used")
         picture.seek(0)
@@ -155,13 +171,15 @@ def _decode(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
         notes.append("turned upright as its EXIF orientation says")
     picture = ImageOps.exif_transpose(picture)
     mode = picture.mode
-    if mode.startswith("I;16") or (mode == "I" and picture.format == "PNG"):
+    if mode.startswith("I;16") or (mode == "I" and is_png):
         notes.append("16 bits per pixel scaled to 8")
         values = np.asarray(picture).astype(np.uint32)
         return ((values * 255 + 32767) // 65535).astype(np.uint8)[..., None], notes
     if mode in ("I", "F"):
-        raise DataError(f"The image has {'32-bit integer' if mode == 'I' else 'floating-point'} pixels, whose range is "
-                        "unknown. Save it with 8 or 16 bits per channel.")
+        raise DataError(
+            f"The image has {'32-bit integer' if mode == 'I' else 'floating-point'} pixels, whose range is "
+            "unknown. Save it with 8 or 16 bits per channel."
+        )
     target = "L" if mode in ("1", "L", "LA", "La") else "RGB"
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -182,10 +200,18 @@ def _attempt(name: str, source: bytes | Path) -> FileImage:
     return FileImage(name, 0, image, None, tuple(notes))
 
 
+def _attempt_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> FileImage:
+    try:
+        return _attempt(name, archive.read(member))
+    except _ARCHIVE_ERRORS as error:
+        return FileImage(name, 0, None, f"damaged or encrypted ({error})")
+
+
 def _walk(folder: Path, recursive: bool) -> list[Path]:
     found = folder.rglob("*") if recursive else folder.glob("*")
     files = sorted(
-        path for path in found
+        path
+        for path in found
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not files:
@@ -224,11 +250,11 @@ def _from_zip(name: str, source: Path | io.BytesIO) -> Iterator[FileImage]:
                 inner = f"{name}/{member.filename}"
                 if Path(member.filename).suffix.lower() not in SUFFIXES:
                     yield FileImage(inner, 0, None, _NOT_AN_IMAGE)
-                elif member.file_size > MAX_FILE_BYTES:
+                elif member.file_size > MAX_FILE_BYTES:  # reading stops at this size, even if the content goes on
                     yield FileImage(inner, 0, None, f"larger than {MAX_FILE_BYTES >> 20} MiB")
                 else:
-                    yield _attempt(inner, archive.read(member))
-    except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as error:
+                    yield _attempt_member(archive, member, inner)
+    except _ARCHIVE_ERRORS as error:
         raise DataError(f"'{Path(name).name}' is not a readable .zip file ({error}).") from error
 
 

@@ -70,8 +70,8 @@ def prepare(
     """Images of any size as uint8 (N, size, size, channels), and sentences that say what was done.
 
     images: uint8 (N, H, W, C), or a sequence of uint8 (H, W, C) of differing sizes and channels; C 1 or 3.
-    fit: "pad"      centred on black; enlarged or shrunk with its aspect kept, except that an image between 3/4 of `size`
-                    and `size` keeps its pixels (28×28 → 32×32);
+    fit: "pad"      centred on black; resized with its aspect kept, except that an image between 3/4 of `size` and
+                    `size` keeps its pixels (28×28 → 32×32);
          "crop"     the central square, resized;
          "stretch"  resized to the square, whatever the aspect.
     An image that already is size×size passes untouched. An image's result never depends on the others in the batch.
@@ -108,7 +108,8 @@ def summarise(steps: Counter[str], total: int, most: int = 3) -> list[str]:
     ranked = steps.most_common()
     lines = [step if count == total else f"{count} of {total} images: {step}" for step, count in ranked[:most]]
     if len(ranked) > most:
-        lines.append(f"and {len(ranked) - most} other adjustments of the same kind, {sum(c for _, c in ranked[most:])} in all")
+        rest = sum(count for _, count in ranked[most:])
+        lines.append(f"and {len(ranked) - most} other adjustments of the kind, on {rest} images")
     return lines
 
 

@@ -83,6 +83,7 @@ def anomaly_mask(test: ImageSet, label: int) -> np.ndarray:
     mask = test.labels != label
     if mask.all() or not mask.any():
         raise DataError(
-            f"One-class testing needs class {label} and others in '{test.name}'; it has {np.unique(test.labels).tolist()}."
+            f"One-class testing needs class {label} and others in '{test.name}'; "
+            f"it has {np.unique(test.labels).tolist()}."
         )
     return mask
