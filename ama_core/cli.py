@@ -21,7 +21,7 @@ from ama_core import evaluation, runs
 from ama_core._version import __version__
 from ama_core.bundle import find_bundle, list_bundles, read_info, read_results
 from ama_core.config import PRESETS, Config
-from ama_core.data import available, catalog, data_dir, iter_images, load, prepare
+from ama_core.data import FileImage, available, catalog, data_dir, iter_images, load, prepare
 from ama_core.detector import AMADetector
 from ama_core.errors import AMAError, ConfigError
 from ama_core.inference import BATCH
@@ -215,10 +215,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _score_rows(detector: AMADetector, paths: Sequence[str], alpha: float) -> Iterator[dict[str, Any]]:
-    """Rows in the order of the images, scored a batch at a time in constant memory."""
-    batch = []
+    """Rows in the order of the images, scored a batch at a time; large images shrink as they are read."""
+    c = detector.config
+    batch: list[tuple[FileImage, np.ndarray | None]] = []
     for item in iter_images(paths):
-        batch.append(item)
+        small = None
+        if item.image is not None:
+            small = prepare(item.image[None], size=c.image_size, channels=c.channels, fit=c.fit)[0]
+        batch.append((item._replace(image=None), small))
         if len(batch) == BATCH:
             yield from _score_batch(detector, batch, alpha)
             batch = []
@@ -226,18 +230,18 @@ def _score_rows(detector: AMADetector, paths: Sequence[str], alpha: float) -> It
         yield from _score_batch(detector, batch, alpha)
 
 
-def _score_batch(detector: AMADetector, batch: list, alpha: float) -> Iterator[dict[str, Any]]:
-    c = detector.config
-    readable = [item.image for item in batch if item.image is not None]
+def _score_batch(
+    detector: AMADetector, batch: list[tuple[FileImage, np.ndarray | None]], alpha: float
+) -> Iterator[dict[str, Any]]:
+    readable = [small for _, small in batch if small is not None]
     scored = iter(())
     if readable:
-        images, _ = prepare(readable, size=c.image_size, channels=c.channels, fit=c.fit)
-        scores = detector.scores(images)
+        scores = detector.scores(np.concatenate(readable))
         p = scores[f"p_{detector.score}"]
         columns = {name: scores[name] for name in ("R", "A", "log_A", "M", "T")} | {"p_value": p, "anomalous": p <= alpha}
-        scored = iter(dict(zip(columns, row)) for row in zip(*(np.asarray(v).tolist() for v in columns.values())))
-    for item in batch:
-        values = next(scored) if item.image is not None else dict.fromkeys(SCORE_COLUMNS[2:-1])
+        scored = iter(dict(zip(columns, row)) for row in zip(*(values.tolist() for values in columns.values())))
+    for item, small in batch:
+        values = next(scored) if small is not None else dict.fromkeys(SCORE_COLUMNS[2:-1])
         yield {"path": str(item.path), "index": item.index, **values, "error": item.error}
 
 

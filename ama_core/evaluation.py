@@ -99,9 +99,13 @@ def evaluate(
 
 
 def ood_test(detector: AMADetector, name: str) -> tuple[ImageSet, np.ndarray]:
-    """The test split of an OOD set, and the indices in it that served as validation anomalies in this model's training."""
-    test = load_any(name, "ood", **_as_input(detector))
-    if detector.info_["normal"].get("validation_ood") != name:
+    """The test images of an OOD set, and the indices among them that served as validation anomalies of this model.
+
+    Where the model was trained with anomalies of the same source, only that source's test split is left.
+    """
+    normal = detector.info_["normal"]
+    test = load_any(name, "test" if normal.get("anomalies") == name else "ood", **_as_input(detector))
+    if normal.get("validation_ood") != name:
         return test, np.empty(0, np.int64)
     return test, choose_validation_anomalies(name, detector.config.seed, **_as_input(detector))[1]
 

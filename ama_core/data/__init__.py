@@ -1,10 +1,10 @@
 """Images in: the catalog of data sets, one's own files, preprocessing and splits. Everything is uint8 (N, H, W, C)."""
 
-from ama_core.data.catalog import SetInfo, available, catalog, data_dir, load
 from ama_core.data.files import FileImage, decode_image, iter_images, read_npz
 from ama_core.data.folders import load_any, load_folder
 from ama_core.data.imageset import ImageSet
 from ama_core.data.preprocess import check_images, prepare
+from ama_core.data.sets import SetInfo, available, catalog, data_dir, load
 from ama_core.data.splits import HoldOut, anomaly_mask, draw_anomalies, hold_out, one_class, validation_anomalies
 
 __all__ = [

@@ -259,4 +259,4 @@ def _from_zip(name: str, source: Path | io.BytesIO) -> Iterator[FileImage]:
 
 
 def _hidden(member: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in Path(member).parts)
+    return any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in Path(member).parts)

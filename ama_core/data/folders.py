@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ama_core.data.catalog import Progress, catalog, load
 from ama_core.data.files import iter_images, read_npz
 from ama_core.data.imageset import SPLITS, ImageSet
 from ama_core.data.preprocess import prepare, summarise
+from ama_core.data.sets import Progress, catalog, load
 from ama_core.errors import DataError
 
 OWN_SPLITS = (*SPLITS, "ood")

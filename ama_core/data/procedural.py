@@ -189,8 +189,6 @@ def _number_mask(rng: np.random.Generator, font: list[Image.Image], middle: int)
         """Paste with the anchor (0 left edge, 0.5 middle, 1 right edge) at x; returns the width."""
         glyph = font[digit]
         width = stretch * height * glyph.width / glyph.height
-        if digit == 1 and glyph.width < glyph.height / 4:  # a bare stroke: keep its weight
-            width = height * glyph.width / glyph.height
         sized = glyph.resize((max(1, round(width)), round(height)))
         canvas.paste(255, (round(x - anchor * width), round((side - height) / 2)), sized)
         return width

@@ -1,0 +1,291 @@
+"""Files that nobody vouches for: every kind is decoded rightly or refused in plain words."""
+
+import io
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ama_core.data import decode_image, files, iter_images, read_npz
+from ama_core.errors import DataError
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def encoded(image, kind="PNG", **options):
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_kinds_keep_every_pixel(kind, tmp_path):
+    array, notes = decode_image(encoded(COLOUR, kind))
+    assert (array == COLOUR).all() and notes == []
+    (tmp_path / "a").write_bytes(encoded(COLOUR, kind))  # the content decides, not the name
+    assert (decode_image(tmp_path / "a")[0] == COLOUR).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_lossy_kinds(kind):
+    array, notes = decode_image(encoded(np.full((16, 16, 3), 90, np.uint8), kind, quality=95))
+    assert array.shape == (16, 16, 3) and abs(array.astype(int) - 90).max() <= 2 and notes == []
+
+
+def test_grey_stays_one_channel():
+    assert (decode_image(encoded(COLOUR[..., 0]))[0][..., 0] == COLOUR[..., 0]).all()
+    one_bit, _ = decode_image(encoded(Image.fromarray(COLOUR[..., 0]).convert("1")))
+    assert one_bit.shape == (20, 30, 1) and set(np.unique(one_bit)) == {0, 255}
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    values = np.array([[0, 128, 256, 257, 32768, 65278, 65535]], np.uint16)
+    array, notes = decode_image(encoded(values))
+    assert array[0, :, 0].tolist() == np.rint(values[0] / 257).astype(int).tolist()
+    assert notes == ["16 bits per pixel scaled to 8"]
+    assert decode_image(encoded(values, "TIFF"))[0][0, -1, 0] == 255
+
+
+def test_pixels_of_unknown_range_are_refused():
+    for values in (np.ones((4, 4), np.float32), np.ones((4, 4), np.int32)):
+        with pytest.raises(DataError, match="range is unknown"):
+            decode_image(encoded(values, "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_is_taken(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
+    extra = {"lossless": True} if kind == "WEBP" else {}
+    array, notes = decode_image(encoded(frames[0], kind, save_all=True, append_images=frames[1:], **extra))
+    assert (array == [255, 0, 0]).all() and notes == ["several frames: only the first is used"]
+
+
+def test_transparency_is_laid_on_white():
+    rgba = np.zeros((2, 2, 4), np.uint8)
+    rgba[0, 0] = [10, 20, 30, 255]
+    rgba[0, 1] = [0, 0, 0, 128]
+    array, notes = decode_image(encoded(rgba))
+    assert array.shape == (2, 2, 3) and notes == ["transparency laid on white"]
+    assert array[0, 0].tolist() == [10, 20, 30] and array[1, 1].tolist() == [255] * 3 and abs(array[0, 1, 0] - 127) <= 1
+    assert decode_image(encoded(np.dstack([COLOUR, np.full((20, 30), 255, np.uint8)])))[1] == []
+
+    grey_alpha = Image.fromarray(rgba).convert("LA")
+    assert decode_image(encoded(grey_alpha))[0].shape == (2, 2, 1)
+    palette = Image.new("P", (2, 2), 1)
+    palette.putpalette([0, 0, 0, 200, 0, 0])
+    palette.putpixel((0, 0), 0)
+    array, notes = decode_image(encoded(palette, transparency=0))
+    assert array[0, 0].tolist() == [255] * 3 and array[1, 1].tolist() == [200, 0, 0] and len(notes) == 1
+
+
+def test_cmyk_becomes_rgb():
+    array, notes = decode_image(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))
+    assert array.shape == (8, 8, 3) and array[0, 0, 0] > 200 and array[0, 0, 1] < 60
+    assert notes == ["CMYK colours converted to RGB"]
+
+
+def test_exif_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    array, notes = decode_image(encoded(COLOUR, exif=exif))
+    assert (array == np.rot90(COLOUR, -1)).all() and "upright" in notes[0]
+    values = np.array([[0, 65535]], np.uint16)  # 16 bits and turned at once
+    assert decode_image(encoded(values, exif=exif))[0][:, 0, 0].tolist() == [0, 255]
+
+
+def test_one_pixel_is_an_image():
+    assert decode_image(encoded(COLOUR[:1, :1]))[0].shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+def test_truncated_files_are_refused(kind):
+    data = encoded(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8), kind)
+    for keep in (len(data) // 2, len(data) * 9 // 10):
+        with pytest.raises(DataError, match="damaged|not an image"):
+            decode_image(data[:keep])
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0", b"\x00" * 100], ids=repr)
+def test_what_is_no_image_is_refused(data):
+    with pytest.raises(DataError, match="not an image|damaged"):
+        decode_image(data)
+
+
+def huge_png(width, height):
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [8001, 10_000, 60_000])  # beyond our limit, Pillow's warning and Pillow's error
+def test_decompression_bombs_are_refused_before_they_are_decoded(side):
+    with pytest.raises(DataError, match="million"):
+        decode_image(huge_png(side, side))
+
+
+def test_big_files_and_missing_files_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="Check the path"):
+        decode_image(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match="cannot be read"):
+        decode_image(tmp_path)
+    (tmp_path / "a.png").write_bytes(encoded(COLOUR))
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 100)
+    for source in (tmp_path / "a.png", encoded(COLOUR)):
+        with pytest.raises(DataError, match="larger than"):
+            decode_image(source)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow grumbles at damaged TIFF tags
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"]), st.data())
+def test_damage_anywhere_gives_an_image_or_a_data_error(kind, data):
+    content = bytearray(encoded(COLOUR, kind))
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        array, _ = decode_image(bytes(content))
+    except DataError:
+        return
+    assert array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] in (1, 3)
+
+
+# Folders and archives
+
+
+def test_a_folder_is_walked_in_order_and_reports_what_is_no_image(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    for name in ("b/1.png", "a.png", ".secret.png", ".hidden/x.png", "c.PNG"):
+        (tmp_path / name).write_bytes(encoded(COLOUR))
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "bad.jpg").write_bytes(b"hello")
+    found = list(iter_images([tmp_path]))
+    assert [item.path[len(str(tmp_path)) + 1 :] for item in found] == [
+        "a.png",
+        "b/1.png",
+        "bad.jpg",
+        "c.PNG",
+        "notes.txt",
+    ]
+    assert [item.error is None for item in found] == [True, True, False, True, False]
+    assert all((item.image is None) == (item.error is not None) for item in found)
+    assert [item.path for item in iter_images([tmp_path], recursive=False)] == [
+        str(tmp_path / name) for name in ("a.png", "bad.jpg", "c.PNG", "notes.txt")
+    ]
+
+
+def test_empty_and_missing_folders_are_refused(tmp_path):
+    with pytest.raises(DataError, match="empty"):
+        list(iter_images([tmp_path]))
+    with pytest.raises(DataError, match="does not exist"):
+        list(iter_images([tmp_path / "nowhere"]))
+
+
+def test_uploads_are_pairs_of_name_and_bytes():
+    batch = npz_bytes(images=np.stack([COLOUR, COLOUR]))
+    found = list(iter_images([("a.png", encoded(COLOUR)), ("b.png", b"hello"), ("c.npz", batch), ("d.npz", b"hello")]))
+    assert [(item.path, item.index) for item in found] == [
+        ("a.png", 0),
+        ("b.png", 0),
+        ("c.npz", 0),
+        ("c.npz", 1),
+        ("d.npz", 0),
+    ]
+    assert [item.error is None for item in found] == [True, False, True, True, False]
+
+
+def test_zip_members_are_read_in_order_and_nothing_is_written(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("z.png", "../escape.png", "__MACOSX/._z.png", "folder/b.png"):
+            archive.writestr(name, encoded(COLOUR))
+        archive.writestr("readme.md", "hello")
+        archive.writestr("inner.zip", "hello")
+    found = {item.path.removeprefix(f"{tmp_path}/a.zip/"): item.error for item in iter_images([tmp_path / "a.zip"])}
+    assert list(found) == ["../escape.png", "folder/b.png", "inner.zip", "readme.md", "z.png"]
+    assert [name for name, error in found.items() if error] == ["inner.zip", "readme.md"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"] and not (tmp_path.parent / "escape.png").exists()
+
+
+def test_bad_zip_files_are_reported(tmp_path, monkeypatch):
+    (tmp_path / "a.zip").write_bytes(b"hello")
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
+        archive.writestr("a.png", encoded(COLOUR))
+        archive.writestr("b.png", encoded(COLOUR))
+    damaged = bytearray((tmp_path / "one.zip").read_bytes())
+    damaged[60] ^= 255
+    (tmp_path / "one.zip").write_bytes(damaged)
+    a, empty, first, second = iter_images([tmp_path])
+    assert "not a readable .zip" in a.error and "0 files" in empty.error
+    assert "damaged" in first.error and second.error is None  # one bad member does not end the walk
+    monkeypatch.setattr(files, "MAX_FILE_BYTES", 100)
+    assert all("larger" in item.error for item in iter_images([tmp_path / "one.zip"]))
+
+
+def npz_bytes(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def test_npz_files_with_and_without_labels(tmp_path):
+    path = tmp_path / "a.npz"
+    path.write_bytes(npz_bytes(images=COLOUR[None], labels=np.array([7], np.uint8)))
+    images, labels = read_npz(path)
+    assert (images[0] == COLOUR).all() and labels.tolist() == [7] and labels.dtype == np.int64
+    path.write_bytes(npz_bytes(images=COLOUR))  # three axes: grey images of 30 by 3
+    images, labels = read_npz(path)
+    assert images.shape == (20, 30, 3, 1) and labels.tolist() == [0] * 20
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.array([{"a": 1}], object)}, "pickled objects"),
+        ({"images": COLOUR[None], "labels": np.array([None])}, "pickled objects"),
+        ({"images": COLOUR[None].astype(np.float32)}, "float32"),
+        ({"images": COLOUR[None, ..., :2]}, "C = 1 or 3"),
+        ({"images": np.zeros((0, 4, 4, 3), np.uint8)}, "uint8"),
+        ({"images": np.uint8(3)}, "uint8"),
+        ({"images": COLOUR[None], "labels": np.zeros(2, int)}, "for 1 images"),
+        ({"images": COLOUR[None], "labels": np.zeros(1)}, "float64"),
+        ({"pictures": COLOUR[None]}, "no array `images`.*pictures"),
+    ],
+)
+def test_npz_files_of_another_kind_are_refused(arrays, message, tmp_path):
+    (tmp_path / "a.npz").write_bytes(npz_bytes(**arrays))
+    with pytest.raises(DataError, match=message):
+        read_npz(tmp_path / "a.npz")
+    (item,) = iter_images([tmp_path / "a.npz"])
+    assert item.image is None and item.error
+
+
+def test_damaged_and_lying_npz_files_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    whole = npz_bytes(images=COLOUR[None])
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 32, 32, 3)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", header.getvalue() + b"short")
+    lying = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"hello", b"", lying):
+        path.write_bytes(content)
+        with pytest.raises(DataError):
+            read_npz(path)
+    path.write_bytes(whole)
+    monkeypatch.setattr(files, "MAX_ARRAY_BYTES", 100)
+    with pytest.raises(DataError, match="unpacks to more"):
+        read_npz(path)
+    with pytest.raises(DataError, match="does not exist"):
+        read_npz(tmp_path / "nowhere.npz")
