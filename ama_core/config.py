@@ -187,15 +187,18 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Learns a small grey set on 2 CPU cores in about 2 minutes.
+    # Learns a small grey set on 2 CPU cores in about 2 minutes. Short runs want a late and light push away from the
+    # negatives: with the paper's weight from 10 % on, normal images are un-learned as well (measured on FashionMNIST).
     "tiny": dict(
         nz=32, width_encoder=16, width_generator=24, width_critic=24, batch_size=64, n_critic=1, gp_fraction=0.25,
-        inter_fraction=0.25, reg="hinge", epochs=1000, max_steps=700, lr=1e-3, lr_schedule="linear",
+        inter_fraction=0.25, reg="hinge", atypical="outward", delta=1.0, lambda_neg=1.0, warmup=0.6, epochs=1000,
+        max_steps=700, lr=5e-4, lr_schedule="linear",
     ),
     # CPU in under an hour, GPU in a minute or two.
     "small": dict(
-        nz=64, width_encoder=32, width_generator=48, width_critic=48, batch_size=64, n_critic=1, gp_fraction=0.25,
-        inter_fraction=0.25, reg="hinge", epochs=1000, max_steps=4000, lr=5e-4, lr_schedule="linear",
+        nz=64, width_encoder=32, width_generator=40, width_critic=40, batch_size=64, n_critic=1, gp_fraction=0.25,
+        inter_fraction=0.25, reg="hinge", atypical="outward", delta=1.0, lambda_neg=1.0, warmup=0.6, epochs=1000,
+        max_steps=2500, lr=5e-4, lr_schedule="linear",
     ),
     # The sizes and settings of the paper and of the released code.
     "paper": {},
