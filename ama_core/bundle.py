@@ -54,6 +54,7 @@ class StoredScores:
     Attributes:
         scores: R, A, log_A, M, T, z_norm, pixel_l1, each float32 (n,).
         n_total: images in the split from which the n were drawn with `seed`.
+        notes: what a reader of any figure from it should know, in sentences.
     """
 
     name: str
@@ -61,6 +62,7 @@ class StoredScores:
     scores: dict[str, np.ndarray]
     seed: int
     n_total: int
+    notes: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
@@ -129,7 +131,7 @@ def write_scores(path: Path | str, stored: list[StoredScores]) -> None:
     arrays: dict[str, np.ndarray] = {}
     index = []
     for s in stored:
-        index.append({"name": s.name, "split": s.split, "seed": s.seed, "n_total": s.n_total})
+        index.append({"name": s.name, "split": s.split, "seed": s.seed, "n_total": s.n_total, "notes": s.notes})
         arrays |= {f"{s.name}/{s.split}/{key}": s.scores[key].astype(np.float32) for key in STORED_FIELDS}
     arrays["index"] = np.array(json.dumps(index))
     write_atomically(Path(path) / "scores.npz", npz_bytes(arrays))
@@ -146,7 +148,7 @@ def read_scores(path: Path | str) -> list[StoredScores]:
             for entry in json.loads(str(arrays["index"])):
                 values = {key: arrays[f"{entry['name']}/{entry['split']}/{key}"] for key in STORED_FIELDS}
                 values["A"] = np.exp(values["log_A"].astype(np.float64))
-                stored.append(StoredScores(scores=values, **entry))
+                stored.append(StoredScores(scores=values, **{**entry, "notes": tuple(entry["notes"])}))
     except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
         raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
     return stored

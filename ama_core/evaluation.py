@@ -151,7 +151,8 @@ def _sampled(detector: AMADetector, split: str, images: ImageSet, seed: int, pro
     if len(images) > STORED_SAMPLE:
         chosen = np.sort(np.random.default_rng(seed).choice(len(images), STORED_SAMPLE, replace=False))
     scores = measure(detector, images.take(chosen), progress)
-    return StoredScores(name, split, {key: scores[key] for key in ("A", *STORED_FIELDS)}, seed, len(images))
+    kept = {key: scores[key] for key in ("A", *STORED_FIELDS)}
+    return StoredScores(name, split, kept, seed, len(images), images.notes)
 
 
 def _as_input(detector: AMADetector) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ama_core.bundle import read_results
+from ama_core.bundle import read_results, read_scores
 from ama_core.config import Config
 from ama_core.networks import Networks, count_parameters
 from ama_core.scores import SCORES
@@ -51,6 +51,7 @@ def model_card(folder: Path, config: Config, info: dict[str, Any]) -> str:
         for row in results["results"]:
             cells = " | ".join(f"{row['scores'][score]['auroc']:.3f}" for score in SCORES)
             lines.append(f"| {row['ood']} | {row['n_normal']:,} | {row['n_ood']:,} | {cells} |")
+        lines += [f"\n{note}" for stored in read_scores(folder) for note in stored.notes]
     lines += [
         "",
         "## Limits",

@@ -39,6 +39,7 @@ from ama_core.model_card import model_card
 from ama_core.training import Event, TrainingState
 
 CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.txt"
 
 
 class RunStopped(AMAError):
@@ -110,7 +111,7 @@ def execute(
         asked, spec = spec, RunSpec.read(folder)
         if asked.dataset != spec.dataset:
             raise ConfigError(f"{folder} was started on {spec.dataset!r}, not {asked.dataset!r}.")
-    elif any(folder.iterdir()):
+    elif any(file.name != LOG for file in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose another --out, or continue the run in it with --resume.")
     if is_running(folder):
         raise ConfigError(f"A process is already training in {folder}.")
@@ -201,8 +202,7 @@ def launch(folder: Path | str, spec: RunSpec, *, resume: bool = False) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     options = ["--resume"] if resume else ["--spec", spec.to_json()]
     command = [sys.executable, "-m", "ama_core", "train", spec.dataset, "--out", str(folder), "--quiet", *options]
-    log_path = folder.parent / f".{folder.name}.log"  # not inside: a fresh run wants an empty folder
-    with open(log_path, "a") as log:
+    with open(folder / LOG, "a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
     threading.Thread(target=process.wait, daemon=True).start()  # reap it: a zombie would look alive
     return process.pid
