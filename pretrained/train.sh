@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Trains the bundled models anew. FashionMNIST and CIFAR-10 must be at hand (AMA_DATA_DIR, or `datasets --download`).
+#
+#   pretrained/train.sh        as the bundled ones were made: sizes and steps for a CPU (about 80 minutes on two cores)
+#   pretrained/train.sh gpu    FashionMNIST and CIFAR-10 at the paper's width, 30 epochs; resumes where it was stopped
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+train() { # SET PRESET RECONSTRUCTION [SETTING ...]
+  local name=$1 preset=$2 reconstruction=$3 out settings=()
+  shift 3
+  out=pretrained/$name$([ "$reconstruction" = mirrored ] || echo -plain)
+  for setting in "reconstruction=$reconstruction" "$@"; do settings+=(--set "$setting"); done
+  if [ ! -f "$out/checkpoint.safetensors" ]; then
+    rm -rf "$out"
+    python -m ama_core train "$name" --preset "$preset" "${settings[@]}" --out "$out"
+  else
+    python -m ama_core train "$name" --out "$out" --resume
+  fi
+  rm -r "$out"/{checkpoint.safetensors,samples,metrics.jsonl,status.json,run.json} # the rest is the bundle
+}
+
+for reconstruction in mirrored plain; do
+  if [ "${1:-cpu}" = gpu ]; then
+    train fashionmnist paper $reconstruction epochs=30
+    train cifar10 paper $reconstruction epochs=30
+  else
+    train digits tiny $reconstruction
+    train photos tiny $reconstruction max_steps=1500
+    train fashionmnist tiny $reconstruction max_steps=2000
+    train cifar10 small $reconstruction max_steps=2000
+  fi
+done

@@ -1,0 +1,89 @@
+"""What several tests share: the digits, a tiny configuration, and one quickly trained model in two forms.
+
+Everything runs on the CPU, and no test sees the data sets that happen to lie on this machine.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ama_core import AMADetector, Config, evaluation
+from ama_core.data import ImageSet, load
+from ama_core.runs import RunSpec, execute
+
+CPU = torch.device("cpu")
+REAL_DATA = Path(os.environ.get("AMA_DATA_DIR") or Path(__file__).parent.parent / "build" / "data").absolute()
+
+TINY = dict(
+    channels=1, fit="pad", nz=8, width_encoder=8, width_generator=8, width_critic=8, batch_size=16, n_critic=1,
+    reg="hinge", epochs=1000, max_steps=12, lr=1e-3, precision="fp32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_prepared_data(tmp_path_factory):
+    """An empty data directory: only built-in and procedural sets are at hand."""
+    before = os.environ.get("AMA_DATA_DIR")
+    os.environ["AMA_DATA_DIR"] = str(tmp_path_factory.mktemp("data"))
+    yield
+    if before is None:
+        del os.environ["AMA_DATA_DIR"]
+    else:
+        os.environ["AMA_DATA_DIR"] = before
+
+
+@pytest.fixture
+def real_data(monkeypatch):
+    """Call it with the prepared files that a test needs: they are at hand for this test, or it skips with the reason."""
+
+    def need(*stems: str) -> Path:
+        missing = [stem for stem in stems if not (REAL_DATA / f"{stem}.npz").is_file()]
+        if missing:
+            pytest.skip(f"needs {', '.join(missing)} in AMA_DATA_DIR (here: {REAL_DATA})")
+        monkeypatch.setenv("AMA_DATA_DIR", str(REAL_DATA))
+        return REAL_DATA
+
+    return need
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageSet:
+    """1,297 training digits, uint8 (N, 32, 32, 1)."""
+    return load("digits", "train")
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> Config:
+    return Config(**TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(digits, tiny_config) -> AMADetector:
+    """A real detector after a few steps of training; do not change it."""
+    detector = AMADetector(tiny_config, device=CPU).fit(digits.images)
+    detector.info_["normal"] = {"name": "digits", "source": "digits", "label": None, "n": len(digits)}
+    return detector
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, tiny_config) -> Path:
+    """A finished run folder with the stored scores and results of a few sets; read only, copy it to change it."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "sets_at_hand", lambda: ["digits", "gradients", "textures"])
+        execute(folder, RunSpec("digits", tiny_config), device=CPU)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_run) -> Path:
+    """The same folder, seen as a bundle."""
+    return tiny_run

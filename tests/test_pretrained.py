@@ -1,0 +1,75 @@
+"""The bundled models: whole, honest about themselves, and still telling what the README says of them."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ama_core import AMADetector, evaluation
+from ama_core.bundle import PRETRAINED, list_bundles, read_info, read_results, read_scores
+from ama_core.data import load
+from ama_core.scores import SCORES
+
+SETS = ("digits", "photos", "fashionmnist", "cifar10")
+BUNDLES = sorted(list_bundles())
+
+
+def test_every_set_has_a_mirrored_and_a_plain_model():
+    assert set(BUNDLES) >= {*SETS, *(f"{name}-plain" for name in SETS)}
+    for name in BUNDLES:
+        expected = "plain" if name.endswith("-plain") else "mirrored"
+        assert read_info(PRETRAINED / name)["config"]["reconstruction"] == expected
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_stored_scores_are_those_of_the_stored_weights(name):
+    detector = AMADetector.load(name, device="cpu")
+    stored = {(s.name, s.split): s for s in read_scores(PRETRAINED / name)}
+    normal = detector.info_["normal"]["name"]
+    assert {(normal, "train"), (normal, "test"), ("gradients", "test"), ("house_numbers", "test")} <= set(stored)
+    kept = stored["gradients", "test"]
+    images = load("gradients", "test").images
+    rows = np.arange(len(images))
+    if kept.n < kept.n_total:
+        rows = np.sort(np.random.default_rng(kept.seed).choice(kept.n_total, kept.n, replace=False))
+    again = detector.scores(images[rows[:40]])
+    for score in ("R", "log_A", "M", "T", "z_norm", "pixel_l1"):
+        np.testing.assert_allclose(kept.scores[score][:40], again[score], rtol=1e-3, err_msg=score)
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_the_card_repeats_the_results(name):
+    card, results = (PRETRAINED / name / "README.md").read_text(), read_results(PRETRAINED / name)
+    assert results["model"] == name and results["results"]
+    for row in results["results"]:
+        cells = " | ".join(f"{row['scores'][score]['auroc']:.3f}" for score in SCORES)
+        assert f"| {row['ood']} | {row['n_normal']:,} | {row['n_ood']:,} | {cells} |" in card
+
+
+def test_raw_scores_fail_offline():
+    """The lesson without a download: simple images get *lower* raw scores than the photographs' own test patches."""
+    results = evaluation.evaluate(AMADetector.load("photos", device="cpu"), ["flat", "gradients", "house_numbers"])["results"]
+    raw = {row["ood"]: row["scores"]["R"]["auroc"] for row in results}
+    assert min(raw.values()) < 0.4, raw
+    mended = {row["ood"]: row["scores"]["T"]["auroc"] for row in results}
+    worst = min(raw, key=raw.get)
+    assert mended[worst] > 0.6, mended
+
+
+def test_fashionmnist_knows_mnist_and_omniglot(real_data):
+    real_data("fashionmnist-test", "mnist-test", "omniglot-evaluation")
+    results = evaluation.evaluate(AMADetector.load("fashionmnist", device="cpu"), ["mnist", "omniglot"])["results"]
+    for row in results:
+        assert row["n_normal"] == 10_000 and row["n_ood"] == 2_000
+        assert row["scores"]["A"]["auroc"] >= 0.95, row
+
+
+def test_the_tracked_tree_stays_small():
+    root = PRETRAINED.parent
+    listed = subprocess.run(["git", "-C", str(root), "ls-files", "-z"], capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    sizes = [(root / name).stat().st_size for name in listed.stdout.split("\0") if name and (root / name).is_file()]
+    assert sum(sizes) < 25 * 2**20
+    assert not [name for name in listed.stdout.split("\0") if Path(name).suffix in (".pt", ".pkl", ".pickle", ".ckpt")]
