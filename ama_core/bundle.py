@@ -4,11 +4,14 @@
     config.json         format version, hyper-parameters, what was normal, how it was trained
     calibration.npz     what `scores.Calibration` holds
     scores.npz          a sample of the scores of every data set it was measured on
+    latents.npz         codes of a sample of those sets with two maps of them (see `latent_map`)
     results.json        AUROC, AUPRC and FPR95 of every OOD set, as `evaluate --json` prints them
     README.md           model card
 """
 
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,10 @@ from ama_core.scores import SCORES, Calibration, Gaussian
 FORMAT = "ama-bundle"
 VERSION = 1
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
+# What NumPy and zipfile raise for files that are missing, damaged, encrypted, or lie about their contents.
+_DAMAGED_ARRAYS = (
+    OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 STORED_FIELDS = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")
 
 
@@ -120,7 +127,7 @@ def read_bundle(path: Path | str) -> Bundle:
         raise BundleError(f"{file} is missing or damaged, or does not fit config.json: {error}. Copy it again.") from error
     try:
         calibration = _read_calibration(path / "calibration.npz", config)
-    except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
+    except _DAMAGED_ARRAYS as error:
         raise BundleError(f"{path / 'calibration.npz'} is missing or damaged: {error}. Copy it again.") from error
     info = {name: value for name, value in header.items() if name not in ("format", "version", "config")}
     return Bundle(config, weights, calibration, info)
@@ -149,7 +156,7 @@ def read_scores(path: Path | str) -> list[StoredScores]:
                 values = {key: arrays[f"{entry['name']}/{entry['split']}/{key}"] for key in STORED_FIELDS}
                 values["A"] = np.exp(values["log_A"].astype(np.float64))
                 stored.append(StoredScores(scores=values, **{**entry, "notes": tuple(entry["notes"])}))
-    except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
+    except _DAMAGED_ARRAYS as error:
         raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
     return stored
 
@@ -223,4 +230,9 @@ def _read_calibration(file: Path, config: Config) -> Calibration:
         )
     if not all(np.isfinite(a).all() and a.ndim == 1 and len(a) for a in (*scores.values(), calibration.train_r)):
         raise ValueError("scores are missing or not finite")
+    fitted = (calibration.mu, calibration.sigma, *(part for gaussian in gaussians.values() for part in vars(gaussian).values()))
+    if not all(np.isfinite(part).all() for part in fitted):
+        raise ValueError("statistics are not finite")
+    if not all((scale > 0).all() for scale in (np.float64(calibration.sigma), *(g.scale for g in gaussians.values()))):
+        raise ValueError("scales must be positive")
     return calibration

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ama_core import evaluation, runs
+from ama_core import evaluation, queue, runs
 from ama_core._version import __version__
 from ama_core.bundle import find_bundle, list_bundles, read_info, read_results
 from ama_core.config import PRESETS, Config
@@ -88,6 +88,7 @@ def train(arguments: argparse.Namespace) -> None:
             arguments.out,
             spec,
             resume=arguments.resume,
+            claimed=arguments.claimed,
             download=arguments.download,
             device=arguments.device,
             on_event=bar.update,
@@ -131,6 +132,11 @@ def measure(arguments: argparse.Namespace) -> None:
     with _SetBars(arguments.quiet) as bars:
         runs.measure_run(AMADetector.load(folder, device=arguments.device), folder, bars.update, seed=arguments.seed)
     _print_results(read_results(folder))
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Carry out the runs that the app has queued, one after the other, until none is left."""
+    queue.work(arguments.runs)
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -183,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-measure", action="store_true", help="do not score the data sets at hand afterwards")
     sub.add_argument("--download", action="store_true", help="fetch DATASET if it is not here")
     sub.add_argument("--spec", help=argparse.SUPPRESS)  # a whole RunSpec as JSON, from runs.launch
+    sub.add_argument("--claimed", action="store_true", help=argparse.SUPPRESS)  # from the queue's worker
 
     sub_score = command(score)
     sub_score.add_argument("model", metavar="MODEL", help=model_help)
@@ -203,6 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     sub_measure = command(measure)
     sub_measure.add_argument("model", metavar="MODEL", help=model_help)
     sub_measure.add_argument("--seed", type=int, default=0)
+
+    sub_work = command(work)
+    sub_work.add_argument("--runs", type=Path, default=runs.runs_dir(), metavar="DIR", help="default: %(default)s")
 
     sub_info = command(info)
     sub_info.add_argument("model", metavar="MODEL", help=model_help)

@@ -151,6 +151,8 @@ class Config:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
         """Build from names and values, which may be strings as typed by a user. Raises ConfigError."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"Hyper-parameters must be names with values, got {type(values).__name__}.")
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(fields))
         if unknown:

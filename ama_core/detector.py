@@ -191,6 +191,13 @@ class AMADetector(AnomalyDetector):
         """G(E(x)), uint8 (N, S, S, c)."""
         return inference.reconstruct(self._fitted().networks_, self.prepared(images))
 
+    def critic(self, x, y) -> np.ndarray:
+        """D(x, y), (N,), of as many images x as y: high = the critic takes y for x itself. A plain critic sees y alone."""
+        x, y = self.prepared(x), self.prepared(y)
+        if len(x) != len(y):
+            raise DataError(f"The critic sees images in pairs, got {len(x)} and {len(y)}.")
+        return inference.critic_values(self._fitted().networks_, x, y)
+
     def critic_difference(self, images) -> np.ndarray:
         """Where the critic sees the difference between x and its reconstruction: (N, g, g) float32."""
         return inference.critic_difference(self._fitted().networks_, self.prepared(images))

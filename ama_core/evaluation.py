@@ -4,9 +4,11 @@ Anomalies are the positive class throughout, and an AUROC below 0.5 is reported 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import betabinom, norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from ama_core.bundle import STORED_FIELDS, StoredScores
@@ -18,6 +20,8 @@ from ama_core.scores import SCORES, anomaly_scores
 REST = "rest"  # the other classes of a one-class model's own data set (Table 2)
 STORED_SAMPLE = 2_000  # scores kept of each data set: enough for densities, small enough for a repository
 N_VALIDATION = 50  # anomalies for choosing a checkpoint; never tested
+
+CURVE_ALPHAS = np.linspace(0.0, 0.3, 61)[1:]  # false-alarm rates at which a calibration is looked at
 
 Progress = Callable[[int, int, str], None]
 
@@ -32,6 +36,105 @@ def detection_metrics(normal: np.ndarray, anomalous: np.ndarray) -> dict[str, fl
         "auprc": float(average_precision_score(truth, scores)),
         "fpr95": float(false_positive_rate[true_positive_rate >= 0.95].min()),
     }
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many images were flagged and passed; an anomaly that is flagged is a hit."""
+
+    hits: int
+    misses: int
+    false_alarms: int
+    passed: int
+
+    @classmethod
+    def count(cls, normal_flagged: np.ndarray, anomalous_flagged: np.ndarray) -> "Confusion":
+        """From what was flagged, bool (n,) of the normal and (m,) of the anomalous images."""
+        false_alarms, hits = int(np.sum(normal_flagged)), int(np.sum(anomalous_flagged))
+        return cls(hits, len(anomalous_flagged) - hits, false_alarms, len(normal_flagged) - false_alarms)
+
+    @property
+    def detection_rate(self) -> float:
+        """Part of the anomalies that is flagged (recall, true-positive rate)."""
+        return self.hits / (self.hits + self.misses)
+
+    @property
+    def false_alarm_rate(self) -> float:
+        """Part of the normal images that is flagged (false-positive rate)."""
+        return self.false_alarms / (self.false_alarms + self.passed)
+
+    @property
+    def precision(self) -> float:
+        """Part of the flagged images that is anomalous; NaN where nothing is flagged."""
+        flagged = self.hits + self.false_alarms
+        return self.hits / flagged if flagged else float("nan")
+
+
+def confusion_at(normal: np.ndarray, anomalous: np.ndarray, threshold: float) -> Confusion:
+    """What a threshold on anomaly scores (n,), (m,) does: above it an image is flagged."""
+    return Confusion.count(np.asarray(normal) > threshold, np.asarray(anomalous) > threshold)
+
+
+def confusion_outside(normal: np.ndarray, anomalous: np.ndarray, low: float, high: float) -> Confusion:
+    """What a two-sided band on one axis does to values (n,), (m,): outside [low, high] an image is flagged."""
+    return Confusion.count(*((np.asarray(v) < low) | (np.asarray(v) > high) for v in (normal, anomalous)))
+
+
+def roc_points(normal: np.ndarray, anomalous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ROC of anomaly scores (n,), (m,): false-alarm rates and detection rates, both ascending from 0 to 1."""
+    truth = np.repeat([0, 1], [len(normal), len(anomalous)])
+    false_alarms, detections, _ = roc_curve(truth, np.concatenate([normal, anomalous]))
+    return false_alarms, detections
+
+
+def auroc_interval(auroc: float, n_normal: int, n_anomalous: int, level: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of an AUROC by Hanley & McNeil (Radiology, 1982), cut to [0, 1].
+
+    It covers the drawing of the test images alone, not that of the training seed.
+    """
+    a = auroc
+    two_anomalous, two_normal = a / (2 - a), 2 * a * a / (1 + a)  # both of a pair are beaten, or beat, at once
+    variance = (
+        a * (1 - a) + (n_anomalous - 1) * (two_anomalous - a * a) + (n_normal - 1) * (two_normal - a * a)
+    ) / (n_normal * n_anomalous)
+    half = float(norm.ppf((1 + level) / 2)) * max(variance, 0.0) ** 0.5
+    return max(0.0, a - half), min(1.0, a + half)
+
+
+def threshold_scale(low: float, high: float, steps: int = 200) -> tuple[float, float, float]:
+    """A scale of about `steps` round values that covers [low, high]: its first value, its last, and its step."""
+    exponent = np.floor(np.log10((high - low) / steps))
+    step = next(m * 10**exponent for m in (1, 2, 5, 10) if m * 10**exponent * steps >= high - low)
+    digits = max(0, int(-np.floor(np.log10(step))))
+    return tuple(round(float(v), digits) for v in (np.floor(low / step) * step, np.ceil(high / step) * step, step))
+
+
+def nearest_the_cut(values: np.ndarray, cut: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the at most n values (N,) just at or below the cut and just above it, each nearest first."""
+    order = np.argsort(values, kind="stable")
+    place = int(np.searchsorted(np.asarray(values)[order], cut, side="right"))
+    return order[max(place - n, 0) : place][::-1], order[place : place + n]
+
+
+def false_alarm_curve(p_values: np.ndarray, alphas: np.ndarray) -> np.ndarray:
+    """The part of normal images, by their p-values (n,), that is flagged at every alpha (k,): (k,)."""
+    return np.searchsorted(np.sort(p_values), alphas, side="right") / len(p_values)
+
+
+def false_alarm_band(
+    alphas: np.ndarray, n_test: int, n_calibration: int, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Between which false-alarm rates a sound calibration stays, low (k,) and high (k,), for every alpha (k,).
+
+    Binomial for n_test images; and the rate behind it is itself random, Beta(l, n + 1 - l) with l = floor(alpha (n + 1)),
+    since n_calibration scores are all that the p-values know.
+    """
+    allowed = np.floor(np.asarray(alphas) * (n_calibration + 1) + 1e-9)
+    tail = (1 - level) / 2
+    a, b = np.maximum(allowed, 1), np.maximum(n_calibration + 1 - allowed, 1)
+    low, high = (betabinom.ppf(q, n_test, a, b) / n_test for q in (tail, 1 - tail))
+    none = allowed < 1  # no image can be flagged
+    return np.where(none, 0.0, low), np.where(none, 0.0, high)
 
 
 def normal_name(detector: AMADetector) -> str:
@@ -69,8 +172,8 @@ def evaluate(
         The stable contract of `evaluate --json`: {"model", "normal", "seed", "results": [{"ood", "n_normal", "n_ood",
         "scores": {"R": {"auroc", "auprc", "fpr95"}, "A": ..., "M": ..., "T": ...}}]}.
     """
-    label = detector.info_["normal"].get("label")
     test = normal_split(detector, "test")
+    label = detector.info_["normal"].get("label")
     is_anomaly = np.zeros(len(test), bool) if label is None else anomaly_mask(test, label)
     own = measure(detector, test, progress)
     normal = {name: values[~is_anomaly] for name, values in anomaly_scores(own).items()}
@@ -147,12 +250,48 @@ def _sampled(detector: AMADetector, split: str, images: ImageSet, seed: int, pro
     name, label = images.name, normal.get("label")
     if name == normal["name"] and label is not None:
         images = images.take(images.labels == label)
-    chosen = np.arange(len(images))
-    if len(images) > STORED_SAMPLE:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(images), STORED_SAMPLE, replace=False))
-    scores = measure(detector, images.take(chosen), progress)
+    scores = measure(detector, images.take(_sample(len(images), seed)), progress)
     kept = {key: scores[key] for key in ("A", *STORED_FIELDS)}
     return StoredScores(name, split, kept, seed, len(images), images.notes)
+
+
+def stored_aurocs(stored: Sequence[StoredScores], normal: str) -> dict[str, dict[str, float]]:
+    """AUROC of R, A, M and T of every stored set against the stored normal test scores; empty where those are missing."""
+    own = next((s for s in stored if (s.name, s.split) == (normal, "test")), None)
+    if own is None:
+        return {}
+    inliers = anomaly_scores(own.scores)
+    found = {}
+    for s in stored:
+        if s.name != normal and s.split == "test":
+            outliers = anomaly_scores(s.scores)
+            found[s.name] = {key: detection_metrics(inliers[key], outliers[key])["auroc"] for key in SCORES}
+    return found
+
+
+def stored_images(detector: AMADetector, stored: StoredScores) -> ImageSet:
+    """The images behind stored scores, in their order. Raises DataError where they are not at hand or not the same."""
+    normal = detector.info_["normal"]
+    name, label = stored.name, normal.get("label")
+    if name == normal["name"]:
+        images = normal_split(detector, stored.split)
+        if label is not None:
+            images = images.take(images.labels == label)
+    else:
+        images = load(name, stored.split)
+    if len(images) != stored.n_total:
+        raise DataError(
+            f"{name} ({stored.split}) has {len(images):,} images here and had {stored.n_total:,} when it was scored, so the "
+            "images cannot be told apart by their scores."
+        )
+    return images.take(_sample(len(images), stored.seed))
+
+
+def _sample(n: int, seed: int) -> np.ndarray:
+    """Which of n images are kept in a bundle: sorted indices, all of them where they are few."""
+    if n <= STORED_SAMPLE:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, STORED_SAMPLE, replace=False))
 
 
 def _as_input(detector: AMADetector) -> dict[str, Any]:

@@ -83,6 +83,13 @@ def reconstruct(networks: Networks, images: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
+def critic_values(networks: Networks, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """D(x, y), fp32 (N,), of uint8 images x and y, both (N, H, W, C); a plain critic sees y alone."""
+    pairs = zip(_batches(networks, x), _batches(networks, y))
+    return np.concatenate([networks.D(networks.pair(first, second)).cpu().numpy() for (first, _), (second, _) in pairs])
+
+
+@torch.no_grad()
 def critic_difference(networks: Networks, images: np.ndarray) -> np.ndarray:
     """Where the critic sees a difference: |f(x,x) - f(x,x_hat)| per location before the spatial sum, fp32 (N, g, g).
 

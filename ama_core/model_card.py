@@ -5,6 +5,7 @@ from typing import Any
 
 from ama_core.bundle import read_results, read_scores
 from ama_core.config import Config
+from ama_core.errors import BundleError
 from ama_core.networks import Networks, count_parameters
 from ama_core.scores import SCORES
 
@@ -62,3 +63,13 @@ def model_card(folder: Path, config: Config, info: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def read_card(folder: Path | str) -> str | None:
+    """The card of a bundle, None where it has none. Raises BundleError where it cannot be read."""
+    try:
+        return (Path(folder) / "README.md").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{Path(folder) / 'README.md'} cannot be read: {error}.") from error

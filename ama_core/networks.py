@@ -6,6 +6,7 @@ All images are float tensors (N, C, H, W) in [-1, 1].
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -176,6 +177,48 @@ class Networks(nn.Module):
             state |= {f"{prefix}{key}": tensor.detach() for key, tensor in own.items()}
         self.D.train(was_training)
         return {name: tensor.clone().contiguous() for name, tensor in state.items()}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step on the way through a network; `shape` is what it hands on, (channels, height, width) or (length,)."""
+
+    network: str
+    name: str
+    shape: tuple[int, ...]
+    parameters: int
+
+
+@torch.no_grad()
+def summary(networks: Networks) -> list[Stage]:
+    """The stages of E, G and D in order, as a black image passes through them; networks in eval mode."""
+    config = networks.config
+    size = (1, config.channels, config.image_size, config.image_size)
+    x = torch.zeros(size, device=next(networks.parameters()).device)
+    stages: list[Stage] = []
+
+    def record(network: str, name: str, out: Tensor, *modules: nn.Module) -> Tensor:
+        stages.append(Stage(network, name, tuple(out.shape[1:]), sum(map(count_parameters, modules))))
+        return out
+
+    E, G, D = networks.E, networks.G, networks.D
+    h = record("E", "image x", x)
+    for i in range(0, len(E.features), 3):
+        step = E.features[i : i + 3]
+        h = record("E", "conv 4×4, stride 2; batch norm; LeakyReLU", step(h), step)
+    z = record("E", "conv 4×4 to the code z", E.to_code(h).flatten(1), E.to_code)
+    h = record("G", "linear, from the code z", G.from_code(z).view(-1, G.width, GRID, GRID), G.from_code)
+    for block in G.blocks:
+        h = record("G", "residual block, doubled", block(h), block)
+    x_hat = record("G", "batch norm; conv 3×3; tanh: x̂", G.to_image(h), G.to_image)
+    pair = networks.pair(x, x_hat)
+    h = record("D", "pair (x, x̂), on top of each other" if config.reconstruction == "mirrored" else "x̂ alone", pair)
+    for block in D.blocks[:-1]:
+        smaller = isinstance(block.shortcut, nn.Sequential)
+        h = record("D", f"residual block{', halved' if smaller else ''}", block(h), block)
+    f = record("D", "ReLU; sum over the grid: f", D.features(pair))
+    record("D", "linear: the critic's value", D.to_value(f), D.to_value)
+    return stages
 
 
 def count_parameters(module: nn.Module) -> int:

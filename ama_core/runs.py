@@ -5,14 +5,18 @@
     metrics.jsonl          one line an event
     samples/step-N.png     inputs above their reconstructions
     checkpoint.safetensors everything needed to go on exactly
-    log.txt                what the process printed, when it was launched from here
-    stop                   its presence asks the run to save and end
+    log.txt                the run's diary, and what its process printed when it was launched from here
+    stop                   its presence asks the run to save and end; the word `pause` in it, to be called paused
     config.json, ...       the bundle (see `bundle`), once finished
+
+States: queued (see `queue`), running, measuring, paused, stopped, interrupted (its process is gone), failed, finished.
 """
 
 import dataclasses
+import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,21 +29,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 
 from ama_core import evaluation
 from ama_core.bundle import write_results, write_scores
 from ama_core.config import Config, preset
-from ama_core.data import catalog, load_any, one_class
+from ama_core.data import available, catalog, decode_image, iter_images, load_any, one_class
 from ama_core.detector import AMADetector
-from ama_core.errors import AMAError, BundleError, ConfigError
+from ama_core.errors import AMAError, BundleError, ConfigError, DataError
 from ama_core.files import write_atomically
+from ama_core.latent_map import measure_latents, write_latents
 from ama_core.model_card import model_card
 from ama_core.training import Event, TrainingState
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.txt"
+RUNS_VARIABLE = "AMA_RUNS_DIR"
+ACTIVE = ("running", "measuring")  # states in which a process works on the run
+CURVE_POINTS = 500  # of a curve that is shown while it grows
 
 
 class RunStopped(AMAError):
@@ -80,6 +89,11 @@ class RunSpec:
             raise BundleError(f"{folder} is not a run folder that can be resumed: {error}.") from error
 
 
+def runs_dir() -> Path:
+    """Where the app keeps its runs: the environment's AMA_RUNS_DIR, else `runs/` beside this package."""
+    return Path(os.environ.get(RUNS_VARIABLE) or Path(__file__).resolve().parent.parent / "runs").expanduser()
+
+
 def config_for(dataset: str, preset_name: str, **changes: Any) -> Config:
     """A preset with the channels and the fit that suit the data set, and `changes` over both."""
     info = catalog().get(dataset)
@@ -87,17 +101,60 @@ def config_for(dataset: str, preset_name: str, **changes: Any) -> Config:
     return preset(preset_name, **{**suited, **changes})
 
 
+def command_line(spec: RunSpec, preset_name: str, out: Path | str) -> str:
+    """What to type in a terminal for the same run."""
+    words = ["python", "-m", "ama_core", "train", spec.dataset, "--preset", preset_name, "--out", str(out)]
+    suited = config_for(spec.dataset, preset_name).to_dict()
+    for name, value in spec.config.to_dict().items():
+        if value != suited[name]:
+            words += ["--set", f"{name}={value}"]
+    options = {"--one-class": spec.one_class, "--anomalies": spec.anomalies, "--validate-ood": spec.validate_ood}
+    for option, value in options.items():
+        if value is not None:
+            words += [option, str(value)]
+    words += ["--select", spec.select] if spec.select != "last" else []
+    words += [] if spec.measure else ["--no-measure"]
+    return shlex.join(words)
+
+
+def check(spec: RunSpec) -> None:
+    """Tell early what a run would stumble over, as far as can be told without reading all its data.
+
+    Raises:
+        DataError: a source is not at hand or holds no readable image.
+        ConfigError: the class is unknown, or `validated` is asked for without validation anomalies.
+    """
+    if spec.select not in ("last", "validated"):
+        raise ConfigError(f"select = {spec.select!r} must be last or validated.")
+    if spec.select == "validated" and not spec.validate_ood:
+        raise ConfigError("Choosing the weights by validation needs a set of validation anomalies.")
+    for source, split in ((spec.dataset, "train"), (spec.anomalies, "train"), (spec.validate_ood, "test")):
+        if source and source in catalog():
+            if split not in available(source):
+                load_any(source, split)  # says how to get it
+        elif source:
+            _check_own(source)
+    classes = catalog()[spec.dataset].classes if spec.dataset in catalog() else ()
+    if spec.one_class is not None and classes and not 0 <= spec.one_class < len(classes):
+        raise ConfigError(f"{spec.dataset} has the classes 0 to {len(classes) - 1}; there is no {spec.one_class}.")
+
+
 def execute(
     folder: Path | str,
     spec: RunSpec,
     *,
     resume: bool = False,
+    claimed: bool = False,
     download: bool = False,
     device: torch.device | str | None = None,
     on_event: Callable[[Event], None] | None = None,
     on_progress: evaluation.Progress | None = None,
 ) -> AMADetector:
     """Carry out a run in this process: train, calibrate, measure, write the bundle.
+
+    Args:
+        resume: go on from the checkpoint, with the spec of the folder; from the start where there is no checkpoint yet.
+        claimed: the queue's worker holds this run for us: a stop asked for since then counts.
 
     Raises:
         ConfigError, DataError: the spec cannot be carried out, or the folder is in use.
@@ -113,14 +170,15 @@ def execute(
             raise ConfigError(f"{folder} was started on {spec.dataset!r}, not {asked.dataset!r}.")
     elif any(file.name != LOG for file in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose another --out, or continue the run in it with --resume.")
-    if is_running(folder):
-        raise ConfigError(f"A process is already training in {folder}.")
+    if not claimed:
+        if is_running(folder):
+            raise ConfigError(f"A process is already training in {folder}.")
+        (folder / "stop").unlink(missing_ok=True)
     write_atomically(folder / "run.json", spec.to_json())
-    (folder / "stop").unlink(missing_ok=True)
     (folder / "samples").mkdir(exist_ok=True)
 
-    status = {"state": "running", "pid": os.getpid(), "started": time.time()}
-    _write_status(folder, status)
+    status = {"state": "running", **this_process(), "started": time.time(), "submitted": _submitted(folder)}
+    write_status(folder, status)
     try:
         with _stop_requests(folder) as stop_requested, open(folder / "metrics.jsonl", "a") as metrics:
             as_input = {"size": spec.config.image_size, "channels": spec.config.channels, "fit": spec.config.fit}
@@ -141,11 +199,15 @@ def execute(
                     raise BundleError(f"{checkpoint} belongs to other hyper-parameters than run.json.")
             state = state or TrainingState(spec.config, detector.device)
             _forget_after(metrics.name, state.step)
+            status["device"] = device_name(detector.device)
+            write_status(folder, status)
+            begins = f"goes on at step {state.step}" if state.step else "starts"
+            _log(folder, f"{spec.dataset} {begins} on {status['device']}, {len(images):,} images")
 
             def record(event: Event) -> None:
                 _record(folder, metrics, event)
                 status.update(step=event.step, total_steps=event.total_steps, **event.values)
-                _write_status(folder, status)
+                write_status(folder, status)
                 if on_event:
                     on_event(event)
                 if event.kind != "done" and stop_requested():
@@ -172,23 +234,29 @@ def execute(
             }
             detector.save(folder)
             if spec.measure:
-                _write_status(folder, status | {"state": "measuring"})
+                write_status(folder, status | {"state": "measuring"})
+                _log(folder, "trained; measuring against the data sets at hand")
                 measure_run(detector, folder, on_progress)
             _write_card(detector, folder)
     except RunStopped:
-        _write_status(folder, status | {"state": "stopped"})
+        state = "paused" if stop_asked(folder) == "pause" else "stopped"
+        write_status(folder, status | {"state": state})
+        _log(folder, f"{state} at step {status['step']}; the state is saved")
         raise
     except BaseException as error:
         message = str(error) if isinstance(error, AMAError) else f"{type(error).__name__}: {error}"
-        _write_status(folder, status | {"state": "failed", "error": message})
+        write_status(folder, status | {"state": "failed", "error": message})
+        _log(folder, f"failed: {message}")
         raise
-    _write_status(folder, status | {"state": "finished"})
+    write_status(folder, status | {"state": "finished"})
+    _log(folder, "finished")
     return detector
 
 
 def measure_run(detector: AMADetector, folder: Path, progress: evaluation.Progress | None = None, *, seed: int = 0) -> None:
-    """Score every data set at hand and write `scores.npz` and `results.json` into the bundle `folder`, anew."""
+    """Score and map every data set at hand: `scores.npz`, `results.json` and `latents.npz` of the bundle `folder`, anew."""
     write_scores(folder, evaluation.measure_at_hand(detector, seed=seed, progress=progress))
+    write_latents(folder, measure_latents(detector, seed=seed, progress=progress))
     others = [name for name in evaluation.sets_at_hand() if name != detector.info_["normal"]["name"]]
     if detector.info_["normal"].get("label") is not None:
         others.insert(0, evaluation.REST)
@@ -198,19 +266,33 @@ def measure_run(detector: AMADetector, folder: Path, progress: evaluation.Progre
 
 def launch(folder: Path | str, spec: RunSpec, *, resume: bool = False) -> int:
     """Start a run in a process of its own, which outlives this one; returns its process id."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    options = ["--resume"] if resume else ["--spec", spec.to_json()]
-    command = [sys.executable, "-m", "ama_core", "train", spec.dataset, "--out", str(folder), "--quiet", *options]
-    with open(folder / LOG, "a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
-    threading.Thread(target=process.wait, daemon=True).start()  # reap it: a zombie would look alive
+    process = start(folder, spec, resume=resume)
+    threading.Thread(target=process.wait, daemon=True).start()  # reap it, so that no zombie is left behind
     return process.pid
 
 
-def request_stop(folder: Path | str) -> None:
-    """Ask a run to save its state and end, at its next event."""
-    (Path(folder) / "stop").touch()
+def start(folder: Path | str, spec: RunSpec, *, resume: bool = False, claimed: bool = False) -> subprocess.Popen:
+    """As `launch`, for a caller that waits for the process itself; `claimed` as in `execute`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    options = ["--resume"] if resume else ["--spec", spec.to_json()]
+    options += ["--claimed"] if claimed else []
+    command = [sys.executable, "-m", "ama_core", "train", spec.dataset, "--out", str(folder), "--quiet", *options]
+    with open(folder / LOG, "a") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def request_stop(folder: Path | str, *, pause: bool = False) -> None:
+    """Ask a run to save its state and end, at its next event; `pause`: it will be called paused, not stopped."""
+    write_atomically(Path(folder) / "stop", "pause" if pause else "")
+
+
+def stop_asked(folder: Path | str) -> str | None:
+    """`pause` or `stop` where that was asked of the run, else None."""
+    try:
+        return "pause" if (Path(folder) / "stop").read_text() == "pause" else "stop"
+    except OSError:
+        return None
 
 
 def read_status(folder: Path | str) -> dict[str, Any]:
@@ -219,23 +301,45 @@ def read_status(folder: Path | str) -> dict[str, Any]:
         status = json.loads((Path(folder) / "status.json").read_text())
     except (OSError, ValueError) as error:
         raise BundleError(f"{folder} is not a run folder: {error}.") from error
-    if status.get("state") in ("running", "measuring") and not is_running(folder):
+    if status.get("state") in ACTIVE and not is_running(folder):
         status["state"] = "interrupted"
     return status
 
 
+def write_status(folder: Path, status: dict[str, Any]) -> None:
+    """Replace `status.json`, with the time of this writing as `heartbeat`."""
+    write_atomically(Path(folder) / "status.json", json.dumps({**status, "heartbeat": time.time()}))
+
+
 def is_running(folder: Path | str) -> bool:
-    """Whether the process that `status.json` names still lives and works on this run."""
+    """Whether the process that `status.json` names still lives and works on this run; never the asking process itself."""
     try:
         status = json.loads((Path(folder) / "status.json").read_text())
-        if status["state"] not in ("running", "measuring") or status["pid"] == os.getpid():
+        if status["state"] not in ACTIVE or status["pid"] == os.getpid():
             return False
-        os.kill(status["pid"], 0)
-    except PermissionError:
-        return True
-    except (OSError, ValueError, KeyError):
+        mark = process_mark(status["pid"])
+        return mark is not None and mark == status.get("mark", mark)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return True
+
+
+def process_mark(pid: int) -> str | None:
+    """When the living process `pid` began: tells it from another that gets its number later. None: no such, or a zombie."""
+    try:
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        stat = Path(f"/proc/{pid}/stat")
+        if stat.exists():  # in ticks since boot, which setting the clock does not move
+            return stat.read_text().rpartition(")")[2].split()[19]
+        return f"{process.create_time():.2f}"
+    except (psutil.Error, OSError, ValueError, TypeError, OverflowError):
+        return None
+
+
+def this_process() -> dict[str, Any]:
+    """`pid` and `mark` of a status that this process writes."""
+    return {"pid": os.getpid(), "mark": process_mark(os.getpid())}
 
 
 def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
@@ -251,6 +355,51 @@ def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return events
+
+
+def read_curves(folder: Path | str, most: int = CURVE_POINTS) -> dict[str, tuple[list[int], list[float]]]:
+    """Name of each measured value -> (steps, values), evenly thinned to `most` points, the newest always among them."""
+    found: dict[str, tuple[list[int], list[float]]] = {}
+    for event in read_metrics(folder):
+        if event["kind"] in ("progress", "validation"):
+            for name, value in event.items():
+                if name not in ("kind", "step", "total_steps"):
+                    steps, values = found.setdefault(name, ([], []))
+                    steps.append(event["step"])
+                    values.append(value)
+    for name, (steps, values) in found.items():
+        if len(steps) > most:
+            keep = np.linspace(0, len(steps) - 1, most).round().astype(int)
+            found[name] = ([steps[i] for i in keep], [values[i] for i in keep])
+    return found
+
+
+def list_samples(folder: Path | str) -> dict[int, Path]:
+    """Step -> picture of inputs above their reconstructions, in order of steps."""
+    files = sorted((Path(folder) / "samples").glob("step-*.png"))
+    return {int(file.stem.removeprefix("step-")): file for file in files}
+
+
+def read_sample(file: Path) -> np.ndarray:
+    """A picture of `list_samples` as uint8 (H, W, C). Raises DataError."""
+    return decode_image(file)[0]
+
+
+def read_log(folder: Path | str, lines: int = 60) -> str:
+    """The last lines of the run's diary."""
+    try:
+        with open(Path(folder) / LOG, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 200 * lines))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except FileNotFoundError:
+        return ""
+
+
+def device_name(device: torch.device) -> str:
+    """A device in words, such as `CPU, 2 threads`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type.upper()
 
 
 def list_runs(folder: Path | str) -> dict[str, Path]:
@@ -282,10 +431,16 @@ def _stop_requests(folder: Path):
 def _record(folder: Path, metrics, event: Event) -> None:
     if event.images is not None:
         rows = np.concatenate([np.concatenate(list(row), axis=1) for row in event.images])
-        Image.fromarray(rows.squeeze()).save(folder / "samples" / f"step-{event.step:07d}.png")
+        picture = io.BytesIO()
+        Image.fromarray(rows.squeeze()).save(picture, "PNG")
+        write_atomically(folder / "samples" / f"step-{event.step:07d}.png", picture.getvalue())  # pages may be looking
     line = {key: value for key, value in dataclasses.asdict(event).items() if key not in ("images", "values")}
     metrics.write(json.dumps({**line, **event.values}) + "\n")
     metrics.flush()
+    if event.kind == "validation":
+        _log(folder, f"step {event.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in event.values.items()))
+    elif event.kind == "checkpoint":
+        _log(folder, f"step {event.step} of {event.total_steps} saved")
 
 
 def _forget_after(path: str, step: int) -> None:
@@ -296,8 +451,29 @@ def _forget_after(path: str, step: int) -> None:
         file.writelines(json.dumps(event) + "\n" for event in kept)
 
 
-def _write_status(folder: Path, status: dict[str, Any]) -> None:
-    write_atomically(folder / "status.json", json.dumps({**status, "heartbeat": time.time()}))
+def _log(folder: Path, words: str) -> None:
+    with open(folder / LOG, "a") as file:
+        file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {words}\n")
+
+
+def _submitted(folder: Path) -> float:
+    """When the run was queued, which is its place should it be paused; now for one that never was."""
+    try:
+        return json.loads((folder / "status.json").read_text())["submitted"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return time.time()
+
+
+def _check_own(source: str) -> None:
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DataError(f"'{source}' is neither a data set known here nor an existing path. Check the path.")
+    first_error = None
+    for file in iter_images([path]):
+        if file.image is not None:
+            return
+        first_error = first_error or f"{file.path}: {file.error}"
+    raise DataError(f"'{source}' holds no readable image. {first_error or ''}".strip())
 
 
 def _write_card(detector: AMADetector, folder: Path) -> None:

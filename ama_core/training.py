@@ -104,11 +104,13 @@ class TrainingState:
                 slots: dict[int, dict[str, Tensor]] = {}
                 for name, tensor in _under(tensors, f"optimiser.{key}.").items():
                     index, slot = name.split(".")
-                    slots.setdefault(int(index), {})[slot] = tensor
+                    # In the weights' layout: fused Adam on the CPU pairs elements as they lie in memory, whatever the strides.
+                    dense = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+                    slots.setdefault(int(index), {})[slot] = dense
                 optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+            state.step, state.seconds, state.best_auroc = header["step"], header["seconds"], header["best_auroc"]
         except (OSError, SafetensorError, AMAError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"The checkpoint {path} cannot be read ({error}). Train again without --resume.") from error
-        state.step, state.seconds, state.best_auroc = header["step"], header["seconds"], header["best_auroc"]
         return state
 
 
@@ -242,6 +244,13 @@ def train(
 
         # Tell the world.
         last = state.step == total
+        if validation is not None and (state.step % validate_every == 0 or last):
+            # Before the other events: whoever stops at one of those and saves must not lose this step's validation.
+            _stop_if_diverged({"loss_critic": float(loss_d.detach()), "loss_autoencoder": float(loss_eg.detach())}, state.step)
+            aurocs = _validate(networks, images, validation)
+            if aurocs["auroc_A"] > state.best_auroc:
+                state.best_auroc, state.best = aurocs["auroc_A"], networks.bare_state()
+            yield Event("validation", state.step, total, aurocs)
         if state.step % log_every == 0 or last:
             values = {
                 "loss_critic": loss_d,
@@ -269,11 +278,6 @@ def train(
             yield Event("progress", state.step, total, values)
         if state.step % sample_every == 0 or last:
             yield Event("samples", state.step, total, images=np.stack([samples, inference.reconstruct(networks, samples)]))
-        if validation is not None and (state.step % validate_every == 0 or last):
-            aurocs = _validate(networks, images, validation)
-            if aurocs["auroc_A"] > state.best_auroc:
-                state.best_auroc, state.best = aurocs["auroc_A"], networks.bare_state()
-            yield Event("validation", state.step, total, aurocs)
         if checkpoint is not None and (last or time.perf_counter() - last_save > checkpoint_seconds):
             _stop_if_diverged({"loss_critic": float(loss_d.detach()), "loss_autoencoder": float(loss_eg.detach())}, state.step)
             state.save(checkpoint)

@@ -1,0 +1,131 @@
+"""How long a training takes on this machine: timed here, never guessed."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from ama_core import inference, runs
+from ama_core.bundle import read_info
+from ama_core.config import Config
+from ama_core.data import catalog, load_any
+from ama_core.data.files import SUFFIXES
+from ama_core.errors import AMAError
+from ama_core.files import write_atomically
+from ama_core.training import TrainingState, total_steps, train
+
+FILE = ".pace.json"  # in the folder of runs: what was timed on this machine
+TIMED_STEPS = 3
+PATIENCE = 8.0  # seconds that timing may take before a part of a batch has to do
+PROBE = 8  # images of that part
+# Fields that do not change what a step costs.
+FREE = {"fit", "lambda_reg", "reg", "delta", "lambda_neg", "warmup", "epochs", "max_steps", "lr", "lr_schedule", "seed",
+        "calibration_fraction", "false_alarm_rate"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What one E/G step, with its critic steps, costs.
+
+    Attributes:
+        seconds: per step.
+        device: where that was.
+        how: in words, such as `3 steps timed`.
+    """
+
+    seconds: float
+    device: str
+    how: str
+
+    def whole_run(self, config: Config, n_images: int) -> float:
+        """Seconds of training on a set of n_images, of which a part is held out; calibrating and measuring come on top."""
+        return self.seconds * total_steps(config, n_images - round(n_images * config.calibration_fraction))
+
+
+def measure(config: Config, folder: Path | str | None = None, *, device: torch.device | None = None) -> Pace:
+    """Time a few steps on random images after one to warm up, and remember it in `folder` for `known`.
+
+    Where whole batches would take longer than PATIENCE, steps on PROBE images are timed and scaled to the batch. An untrained
+    network runs at the speed of a trained one.
+    """
+    device = device or inference.default_device()
+    part = min(PROBE, config.batch_size)
+    seconds = _seconds_per_step(config.replace(batch_size=part), device, 1) * config.batch_size / part
+    how = f"steps on {part} images timed, scaled to {config.batch_size}"
+    if seconds * (1 + TIMED_STEPS) < PATIENCE:
+        seconds, how = _seconds_per_step(config, device, TIMED_STEPS), f"{TIMED_STEPS} steps timed"
+    if psutil.getloadavg()[0] > 0.75 * (psutil.cpu_count() or 1):
+        how += ", while the machine was busy with other things"
+    pace = Pace(seconds, runs.device_name(device), how)
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        timed = _timed(folder) | {_key(config, pace.device): vars(pace)}
+        write_atomically(Path(folder) / FILE, json.dumps(timed, indent=1))
+    return pace
+
+
+def known(config: Config, folder: Path | str, *, device: torch.device | None = None) -> Pace | None:
+    """The pace of such steps here: from a finished run of `folder`, else as `measure` remembered it; None where unknown."""
+    name = runs.device_name(device or inference.default_device())
+    key = _key(config, name)
+    for run_name, run in runs.list_runs(folder).items():
+        try:
+            status, spec = runs.read_status(run), runs.RunSpec.read(run)
+            if status["state"] != "finished" or _key(spec.config, status.get("device", "")) != key:
+                continue
+            training = read_info(run)["training"]
+            return Pace(training["seconds"] / training["steps"], name, f"as the run {run_name} took")
+        except (AMAError, KeyError, TypeError, ZeroDivisionError):
+            continue
+    found = _timed(folder).get(key)
+    return Pace(**found) if found else None
+
+
+def n_images(spec: runs.RunSpec) -> int:
+    """How many normal images a run has before any is held out; of a folder or zip, files are counted and not read.
+
+    Raises DataError where the data are not at hand.
+    """
+    path = Path(spec.dataset).expanduser()
+    if spec.dataset not in catalog() and path.is_dir():
+        own = path / "train"
+        count = sum(file.suffix.lower() in SUFFIXES for file in (own if own.is_dir() else path).rglob("*"))
+        return count if own.is_dir() else count - round(0.2 * count)
+    images = load_any(spec.dataset, "train", fit=spec.config.fit)
+    return len(images) if spec.one_class is None else int((images.labels == spec.one_class).sum())
+
+
+def _seconds_per_step(config: Config, device: torch.device, steps: int) -> float:
+    """Mean over `steps` steps after one that warms up caches, which must do itself where it takes longer than PATIENCE.
+
+    Negatives, where they are used, are drawn in every step.
+    """
+    config = config.replace(epochs=1 + steps, max_steps=0, warmup=0.0, k=min(config.k, config.batch_size))
+    shape = (config.batch_size, config.image_size, config.image_size, config.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    state = TrainingState(config, device)
+    moments = [time.perf_counter()]
+    for event in train(state, images, log_every=1, sample_every=2**31):
+        if event.kind == "progress":
+            moments.append(time.perf_counter())
+            if moments[1] - moments[0] > PATIENCE:
+                return moments[1] - moments[0]
+    return (moments[-1] - moments[1]) / steps
+
+
+def _key(config: Config, device: str) -> str:
+    values = {name: value for name, value in config.to_dict().items() if name not in FREE}
+    values |= {name: values[name] > 0 for name in ("lambda_gp", "lambda_inter", "negative_fraction")}
+    values["atypical"] = config.uses_negatives
+    return json.dumps([device, values], sort_keys=True)
+
+
+def _timed(folder: Path | str) -> dict[str, dict]:
+    try:
+        return json.loads((Path(folder) / FILE).read_text())
+    except (OSError, ValueError):
+        return {}

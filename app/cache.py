@@ -1,0 +1,349 @@
+"""Everything that the app keeps between reruns, each with a limit. Pages get models, scores and images from here alone.
+
+Each cached function takes a `stamp` of the files it reads, so that a model trained or measured anew is read anew.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import charts
+import numpy as np
+import streamlit as st
+
+from ama_core import AMADetector, evaluation, latent_map, pace, runs
+from ama_core.bundle import PRETRAINED, StoredScores, list_bundles, read_info, read_results, read_scores
+from ama_core.data import ImageSet, decode_image, load, one_class, prepare
+from ama_core.density import Densities, densities
+from ama_core.evaluation import normal_split
+from ama_core.latent_map import LatentMap, MapEntry, NormHistograms
+from ama_core.model_card import read_card
+from ama_core.networks import Stage, summary
+from ama_core.scores import log_a_score
+
+MODELS_VARIABLE = "AMA_MODELS_DIR"
+NORMAL = "normal test images"  # stands for the chosen model's own test split wherever sets are listed
+GALLERY = 256  # images of a set that are scored and reconstructed: one forward pass
+
+Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images of one set as a model and its siblings see them: uint8 (N, S, S, C), scores (N,), and the labels (N,)."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+    reconstructions: dict[str, np.ndarray]
+    scores: dict[str, np.ndarray]
+    n_total: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One image from what was given (reduced if it is large) to what was found; `scores` maps each name to a number."""
+
+    given: np.ndarray
+    seen: np.ndarray
+    reconstruction: np.ndarray
+    scores: dict[str, float]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Codes (n, d), their images uint8 (n, S, S, C), critic values (n,) and scores (n,)."""
+
+    codes: np.ndarray
+    images: np.ndarray
+    critic: np.ndarray
+    scores: dict[str, np.ndarray]
+
+
+def models() -> dict[str, Path]:
+    """Names and folders of the trained models at hand: those of AMA_MODELS_DIR, else the bundled ones; and one's own runs.
+
+    Where AMA_MODELS_DIR is set, runs are looked for only in AMA_RUNS_DIR.
+
+    Not cached: a run that has just finished is a model at once.
+    """
+    named = os.environ.get(MODELS_VARIABLE)
+    folders = [Path(part) for part in named.split(os.pathsep) if part] if named else [PRETRAINED]
+    if not named or os.environ.get(runs.RUNS_VARIABLE):
+        folders.append(runs.runs_dir())
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for name, path in list_bundles(folder).items():
+            found[name if name not in found else f"{folder.name}/{name}"] = path
+    return found
+
+
+def detector(folder: Path) -> AMADetector:
+    """A trained model, shared by every session: read only. Raises BundleError."""
+    return _detector(str(folder), _stamp(folder, "model.safetensors", "calibration.npz", "config.json"))
+
+
+def stored(folder: Path) -> list[StoredScores]:
+    """The scores stored with a model. Raises BundleError."""
+    return _stored(str(folder), _stamp(folder, "scores.npz"))
+
+
+def results(folder: Path) -> dict[str, dict]:
+    """What was measured of each OOD set (see `evaluation.evaluate`), by its name. Raises BundleError."""
+    return _results(str(folder), _stamp(folder, "results.json"))
+
+
+def score_densities(folder: Path, axis: str, sets: tuple[tuple[str, str, str], ...], log: bool) -> Densities:
+    """Densities of the stored score `axis`; `sets` are (name on the chart, set, split). Raises DataError."""
+    return _score_densities(str(folder), _stamp(folder, "scores.npz", "calibration.npz"), axis, sets, log)
+
+
+def train_density(folder: Path, log: bool) -> Densities:
+    """The density of R over the training images behind mu and sigma. Raises BundleError."""
+    return _train_density(str(folder), _stamp(folder, "calibration.npz"), log)
+
+
+def gallery(folder: Path, set_name: str, siblings: dict[str, Path]) -> Gallery:
+    """At most GALLERY images of a set with their scores and every sibling's reconstructions. Raises DataError, BundleError.
+
+    Args:
+        set_name: NORMAL or a set of the catalog.
+        siblings: column title -> model folder.
+    """
+    files = tuple((title, str(path), _stamp(path, "model.safetensors")) for title, path in siblings.items())
+    return _gallery(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), set_name, files)
+
+
+def check_file(folder: Path, data: bytes) -> Checked:
+    """Decode, prepare and score an image file. Raises DataError, BundleError."""
+    return _check_file(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), data)
+
+
+def check(folder: Path, image: np.ndarray) -> Checked:
+    """Prepare and score one image, uint8 (H, W, C). Raises DataError, BundleError."""
+    return _check(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), image, ())
+
+
+def sample_images(folder: Path, set_name: str) -> ImageSet:
+    """The test images of a set, as pages show them. Raises DataError where they are not at hand."""
+    return _sample_images(str(folder), _stamp(folder, "config.json"), set_name)
+
+
+def info(folder: Path) -> dict:
+    """A model's config.json, without its weights: `config`, `normal`, `training`. Raises BundleError."""
+    return _info(str(folder), _stamp(folder, "config.json"))
+
+
+def stored_aurocs(folder: Path) -> dict[str, dict[str, float]]:
+    """AUROC of R, A, M and T by OOD set, from the stored scores. Raises BundleError."""
+    return _stored_aurocs(str(folder), _stamp(folder, "scores.npz", "config.json"))
+
+
+def stored_pictures(folder: Path, name: str, split: str, rows: tuple[int, ...], redrawn: bool = False) -> np.ndarray:
+    """The images behind some stored scores as the model sees them, uint8 (n, S, S, c), or redraws them.
+
+    Raises DataError where the images are not at hand.
+    """
+    model = detector(folder)
+    images = _stored_images(str(folder), _stamp(folder, "scores.npz", "config.json"), name, split).images[list(rows)]
+    return model.reconstruct(images) if redrawn else model.prepared(images)
+
+
+def card(folder: Path) -> str | None:
+    """A model's card, as Markdown; None where it has none. Raises BundleError."""
+    return _card(str(folder), _stamp(folder, "README.md"))
+
+
+def stages(folder: Path) -> list[Stage]:
+    """The stages of a model's networks. Raises BundleError."""
+    return _stages(str(folder), _stamp(folder, "model.safetensors", "config.json"))
+
+
+def latents(folder: Path) -> LatentMap | None:
+    """The latent map stored with a model, None where there is none. Raises BundleError."""
+    return _latents(str(folder), _stamp(folder, "latents.npz"))
+
+
+def latent_images(folder: Path, entry: MapEntry) -> np.ndarray:
+    """The images behind one set of the latent map, uint8 (n, S, S, C). Raises DataError where they are not at hand."""
+    return _latent_images(str(folder), _stamp(folder, "latents.npz", "model.safetensors"), entry)
+
+
+def norms(folder: Path, entries: tuple[tuple[str, MapEntry], ...]) -> NormHistograms:
+    """Histograms of the code norms of sets of the latent map, (name on the chart, set)."""
+    return _norms(str(folder), _stamp(folder, "latents.npz"), entries)
+
+
+def atypical(folder: Path, n: int, direction: str, delta: float, seed: int) -> Decoded:
+    """n atypical codes and what the model makes of them. Raises ConfigError."""
+    return _atypical(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), n, direction, delta, seed)
+
+
+def parents(folder: Path, picks: tuple[tuple[str, int], ...]) -> Decoded:
+    """The test images (set, number), as the model sees them, with their codes and scores. Raises DataError, BundleError."""
+    return _parents(str(folder), _stamp(folder, "model.safetensors", "calibration.npz", "config.json"), picks)
+
+
+def mixed(folder: Path, picks: tuple[tuple[str, int], ...], weights: tuple[tuple[float, ...], ...]) -> Decoded:
+    """Mixtures of the codes of three images, one for each triple of `weights`. Raises DataError, BundleError."""
+    return _mixed(str(folder), _stamp(folder, "model.safetensors", "calibration.npz", "config.json"), picks, weights)
+
+
+def curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """What a run has measured so far, thinned (see `runs.read_curves`)."""
+    return _curves(str(folder), _stamp(folder, "metrics.jsonl"))
+
+
+def training_size(spec: runs.RunSpec) -> int:
+    """How many normal images a run would have. Raises DataError where they are not at hand."""
+    return _training_size(spec.dataset, spec.one_class, spec.config.fit, _stamp(Path(spec.dataset), ""), spec)
+
+
+def _stamp(folder: Path, *names: str) -> Stamp:
+    return tuple((folder / name).stat().st_mtime_ns if (folder / name).exists() else 0 for name in names)
+
+
+@st.cache_resource(max_entries=6, show_spinner="Loading the model …")
+def _detector(folder: str, stamp: Stamp) -> AMADetector:
+    return AMADetector.load(folder)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _stored(folder: str, stamp: Stamp) -> list[StoredScores]:
+    return read_scores(folder)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _results(folder: str, stamp: Stamp) -> dict[str, dict]:
+    return {row["ood"]: row for row in (read_results(folder) or {"results": []})["results"]}
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _score_densities(folder: str, stamp: Stamp, axis: str, sets: tuple[tuple[str, str, str], ...], log: bool) -> Densities:
+    at_hand = {(s.name, s.split): s.scores[axis] for s in stored(Path(folder))}
+    samples = {title: at_hand[name, split] for title, name, split in sets}
+    if axis != "log_A":
+        return densities(samples, log=log, lower=0.0)
+    calibration = detector(Path(folder)).calibration_
+    highest = float(log_a_score(np.float64(calibration.mu), calibration.mu, calibration.sigma))
+    return densities(samples, upper=highest)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _train_density(folder: str, stamp: Stamp, log: bool) -> Densities:
+    return densities({"train": detector(Path(folder)).calibration_.train_r}, log=log, lower=0.0)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the images …")
+def _sample_images(folder: str, stamp: Stamp, set_name: str) -> ImageSet:
+    if set_name != NORMAL:
+        return load(set_name, "test")
+    model = detector(Path(folder))
+    images, label = normal_split(model, "test"), model.info_["normal"].get("label")
+    return images if label is None else one_class(images, label)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Scoring and reconstructing, once …")
+def _gallery(folder: str, stamp: Stamp, set_name: str, siblings: tuple[tuple[str, str, Stamp], ...]) -> Gallery:
+    model = detector(Path(folder))
+    chosen = sample_images(Path(folder), set_name)
+    n_total, index = len(chosen), np.arange(len(chosen))
+    if n_total > GALLERY:
+        index = np.sort(np.random.default_rng(0).choice(n_total, GALLERY, replace=False))
+        chosen = chosen.take(index)
+    c = model.config
+    images, notes = prepare(chosen.images, size=c.image_size, channels=c.channels, fit=c.fit)
+    reconstructions = {title: detector(Path(path)).reconstruct(chosen.images) for title, path, _ in siblings}
+    return Gallery(images, chosen.labels, index, reconstructions, model.scores(images), n_total, tuple(notes))
+
+
+@st.cache_data(max_entries=64, show_spinner="Reading and scoring …")
+def _check_file(folder: str, stamp: Stamp, data: bytes) -> Checked:
+    image, notes = decode_image(data)
+    return _check.__wrapped__(folder, stamp, image, tuple(notes))  # the decoded image may be large: not kept
+
+
+@st.cache_data(max_entries=64, show_spinner="Scoring …")
+def _check(folder: str, stamp: Stamp, image: np.ndarray, decoded: tuple[str, ...]) -> Checked:
+    model = detector(Path(folder))
+    c = model.config
+    seen, notes = prepare([image], size=c.image_size, channels=c.channels, fit=c.fit)
+    scores = {name: float(value[0]) for name, value in model.scores(seen).items()}
+    return Checked(charts.thumbnail(image), seen[0], model.reconstruct(seen)[0], scores, (*decoded, *notes))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _info(folder: str, stamp: Stamp) -> dict:
+    return read_info(folder)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _stored_aurocs(folder: str, stamp: Stamp) -> dict[str, dict[str, float]]:
+    return evaluation.stored_aurocs(stored(Path(folder)), detector(Path(folder)).info_["normal"]["name"])
+
+
+@st.cache_resource(max_entries=8, show_spinner="Reading the images …")
+def _stored_images(folder: str, stamp: Stamp, name: str, split: str) -> ImageSet:
+    found = next(s for s in stored(Path(folder)) if (s.name, s.split) == (name, split))
+    return evaluation.stored_images(detector(Path(folder)), found)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _stages(folder: str, stamp: Stamp) -> list[Stage]:
+    return summary(detector(Path(folder)).networks_)
+
+
+@st.cache_resource(max_entries=6, show_spinner="Reading the latent map …")
+def _latents(folder: str, stamp: Stamp) -> LatentMap | None:
+    return latent_map.read_latents(folder)
+
+
+@st.cache_resource(max_entries=48, show_spinner="Reading the images …")
+def _latent_images(folder: str, stamp: Stamp, entry: MapEntry) -> np.ndarray:
+    return latent_map.entry_images(detector(Path(folder)), latents(Path(folder)), entry)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _norms(folder: str, stamp: Stamp, entries: tuple[tuple[str, MapEntry], ...]) -> NormHistograms:
+    codes = latents(Path(folder)).codes
+    return latent_map.norm_histograms({title: codes[entry.rows] for title, entry in entries})
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _atypical(folder: str, stamp: Stamp, n: int, direction: str, delta: float, seed: int) -> Decoded:
+    model = detector(Path(folder))
+    codes = latent_map.atypical(n, model.config.nz, direction, delta, seed)
+    images = model.decode(codes)
+    return Decoded(codes, images, model.critic(images, model.reconstruct(images)), model.scores(images))
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _parents(folder: str, stamp: Stamp, picks: tuple[tuple[str, int], ...]) -> Decoded:
+    model = detector(Path(folder))
+    images = np.concatenate([model.prepared(sample_images(Path(folder), name).images[i : i + 1]) for name, i in picks])
+    return Decoded(model.encode(images), images, model.critic(images, images), model.scores(images))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _mixed(folder: str, stamp: Stamp, picks: tuple[tuple[str, int], ...], weights: tuple[tuple[float, ...], ...]) -> Decoded:
+    model, of = detector(Path(folder)), parents(Path(folder), picks)
+    codes = latent_map.mixtures(of.codes, np.array(weights))
+    images = model.decode(codes)
+    return Decoded(codes, images, latent_map.mixture_critic(model, images, of.images), model.scores(images))
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _card(folder: str, stamp: Stamp) -> str | None:
+    return read_card(folder)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _curves(folder: str, stamp: Stamp) -> dict[str, tuple[list[int], list[float]]]:
+    return runs.read_curves(folder)
+
+
+@st.cache_data(max_entries=64, show_spinner="Counting the images …")
+def _training_size(dataset: str, label: int | None, fit: str, stamp: Stamp, _spec: runs.RunSpec) -> int:
+    return pace.n_images(_spec)

@@ -1,0 +1,557 @@
+"""Arrays in, figure or picture out. Colours, dashes and symbols live here and nowhere else.
+
+Backgrounds are transparent and text colours are left to Streamlit's theme, so that one figure serves light and dark.
+"""
+
+import base64
+import html
+import io
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+import altair
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from PIL import Image
+
+# Okabe-Ito, safe for colour-blind eyes; dashes and symbols say the same again.
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+NORMAL_STYLES = {"train": (BLUE, "solid", "circle"), "test": (SKY, "dash", "square")}
+OOD_STYLES = [
+    (VERMILLION, "solid", "triangle-up"), (GREEN, "dashdot", "diamond"), (PURPLE, "dot", "x"), (ORANGE, "longdash", "star"),
+    (VERMILLION, "dash", "cross"), (GREEN, "solid", "triangle-down"), (PURPLE, "longdashdot", "pentagon"),
+    (ORANGE, "solid", "hexagon"),
+]  # fmt: skip
+BAND, BAND_OUTER, CUT, GRID = "rgba(128,128,128,0.28)", "rgba(128,128,128,0.14)", "#8A8F98", "rgba(128,128,128,0.25)"
+CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+CONFIG_SELECT = {"displaylogo": False, "modeBarButtonsToRemove": ["autoScale2d"]}  # lasso and box are what it is for
+ATYPICAL_STYLES = {
+    "atypical inward": (ORANGE, "dot", "star-diamond"), "atypical outward": (VERMILLION, "dot", "hexagram"),
+    "atypical sipple": (PURPLE, "dot", "hourglass"),
+}  # fmt: skip
+INK = "#1B1F27"  # an outline that is seen on coloured points
+SHELL_SCALE = [[0, BLUE], [0.5, "#9AA0A6"], [1, VERMILLION]]  # a middle that is seen on light and dark
+
+DIFFERENCE_RANGE = 0.5  # a difference of this part of the full scale, or more, gets the full colour
+
+
+def density_chart(
+    grid: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    *,
+    xlabel: str,
+    log: bool,
+    bands: Sequence[tuple[str, float, float]] = (),
+    cuts: Mapping[str, Sequence[float]] | None = None,
+    marks: Mapping[str, float] | None = None,
+) -> go.Figure:
+    """Densities on one axis.
+
+    Args:
+        grid, curves: as of `ama_core.density.Densities`; "train" and "test" have styles of their own.
+        bands: (name, low, high), shaded, the widest first.
+        cuts: name -> where scores begin to be flagged, dotted lines.
+        marks: name -> a score to point at.
+    """
+    figure = go.Figure()
+    left, right = float(grid[0]), float(grid[-1])
+    top = 1.06 * max(float(curve.max()) for curve in curves.values())
+    for i, (name, low, high) in enumerate(bands):
+        low, high = max(low, left), min(high, right)
+        if low < high:
+            figure.add_trace(go.Scatter(
+                x=[low, low, high, high], y=[0, top, top, 0], mode="lines", line_width=0, fill="toself", name=name,
+                fillcolor=BAND if i == len(bands) - 1 else BAND_OUTER, hoverinfo="skip",
+            ))  # fmt: skip
+    others = iter(OOD_STYLES * (1 + len(curves) // len(OOD_STYLES)))
+    for name, curve in curves.items():
+        colour, dash, symbol = NORMAL_STYLES.get(name) or next(others)
+        figure.add_trace(go.Scatter(
+            x=grid.astype(np.float32), y=curve.astype(np.float32), name=name, mode="lines+markers",
+            line=dict(color=colour, dash=dash, width=2.5), marker=dict(symbol=symbol, size=8, maxdisplayed=9),
+            hovertemplate=f"{name}<br>%{{x:.3~g}}<extra></extra>",
+        ))  # fmt: skip
+    for (name, places), dash in zip((cuts or {}).items(), ("dot", "dashdot")):
+        inside = [x for x in places if left <= x <= right]
+        if inside:
+            xs, ys = zip(*[point for x in inside for point in ((x, 0), (x, top), (None, None))])
+            figure.add_trace(go.Scatter(x=xs, y=ys, mode="lines", name=name, line=dict(color=CUT, dash=dash, width=2)))
+    for name, x in (marks or {}).items():
+        figure.add_trace(go.Scatter(
+            x=[x, x], y=[0, 0.95 * top], mode="lines+markers", name=name, line=dict(color=VERMILLION, width=3),
+            marker=dict(symbol="diamond", size=[0, 13]), hovertemplate=f"{name}<br>%{{x:.4~g}}<extra></extra>",
+        ))  # fmt: skip
+    ends = np.array([left, right, *(marks or {}).values()])
+    ends = np.log10(ends) if log else ends
+    low, high = float(ends.min()), float(ends.max())
+    pad = 0.02 * (high - low) if marks else 0.0  # a mark at the edge is not cut in half
+    figure.update_layout(
+        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=460,
+        margin=dict(l=8, r=8, t=16, b=8), hovermode="closest",
+        legend=dict(orientation="h", yanchor="top", y=-0.2, x=0, xanchor="left"),
+    )  # fmt: skip
+    figure.update_xaxes(
+        title=xlabel, type="log" if log else "linear", range=[low - pad, high + pad], gridcolor=GRID, zeroline=False,
+        automargin=True, tickvals=_log_ticks(low, high) if log else None,
+    )  # fmt: skip
+    figure.update_yaxes(
+        title=f"density per {'factor of 10' if log else 'unit'}", range=[0, top], gridcolor=GRID, nticks=5, zeroline=False,
+        automargin=True,
+    )  # fmt: skip
+    return figure
+
+
+def roc_chart(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], points: Mapping[str, tuple[float, float]]) -> go.Figure:
+    """ROC curves, name -> (false-alarm rates, detection rates), over the diagonal of a coin, and points to look at."""
+    figure = go.Figure()
+    figure.add_trace(go.Scatter(
+        x=[0, 1], y=[0, 1], mode="lines", name="a coin", line=dict(color=CUT, dash="dot", width=1.5), hoverinfo="skip",
+    ))  # fmt: skip
+    for (name, (x, y)), (colour, dash, _) in zip(curves.items(), OOD_STYLES):
+        figure.add_trace(go.Scatter(
+            x=x.astype(np.float32), y=y.astype(np.float32), name=name, mode="lines",
+            line=dict(color=colour, dash=dash, width=2.5),
+            hovertemplate=f"{name}<br>false alarms %{{x:.1%}}<br>detected %{{y:.1%}}<extra></extra>",
+        ))  # fmt: skip
+    for (name, (x, y)), symbol in zip(points.items(), ("circle", "diamond", "square")):
+        figure.add_trace(go.Scatter(
+            x=[x], y=[y], name=name, mode="markers",
+            marker=dict(color=BLUE, symbol=symbol, size=14, line=dict(color="white", width=2)),
+            hovertemplate=f"{name}<br>false alarms %{{x:.1%}}<br>detected %{{y:.1%}}<extra></extra>",
+        ))  # fmt: skip
+    _rates(figure, "false alarms: normal images flagged", "detected: anomalies flagged", height=340)
+    return figure
+
+
+def calibration_chart(
+    alphas: np.ndarray, measured: Mapping[str, np.ndarray], low: np.ndarray, high: np.ndarray, level: str
+) -> go.Figure:
+    """Measured against nominal false-alarm rates (k,), by score, with the band in which sound ones stay."""
+    figure = go.Figure()
+    figure.add_trace(go.Scatter(
+        x=np.concatenate([alphas, alphas[::-1]]), y=np.concatenate([high, low[::-1]]), mode="lines", line_width=0,
+        fill="toself", fillcolor=BAND, name=level, hoverinfo="skip",
+    ))  # fmt: skip
+    end = float(alphas[-1])
+    figure.add_trace(go.Scatter(
+        x=[0, end], y=[0, end], mode="lines", name="as promised", line=dict(color=CUT, dash="dot", width=1.5), hoverinfo="skip",
+    ))  # fmt: skip
+    for (name, values), (colour, dash, symbol) in zip(measured.items(), [*NORMAL_STYLES.values(), *OOD_STYLES]):
+        figure.add_trace(go.Scatter(
+            x=alphas, y=values, name=name, mode="lines+markers", line=dict(color=colour, dash=dash, width=2.5),
+            marker=dict(symbol=symbol, size=8, maxdisplayed=8),
+            hovertemplate=f"{name}<br>α %{{x:.1%}}<br>flagged %{{y:.1%}}<extra></extra>",
+        ))  # fmt: skip
+    top = 1.05 * max(float(v.max()) for v in (*measured.values(), high))
+    _rates(figure, "α: false-alarm rate asked for", "normal test images flagged", height=380, ends=(end, top))
+    return figure
+
+
+def _rates(figure: go.Figure, xlabel: str, ylabel: str, *, height: int, ends: tuple[float, float] = (1.01, 1.01)) -> None:
+    figure.update_layout(
+        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=height,
+        margin=dict(l=8, r=8, t=16, b=8), hovermode="closest",
+        legend=dict(orientation="h", yanchor="top", y=-0.2, x=0, xanchor="left"),
+    )  # fmt: skip
+    for axis, label, end in ((figure.update_xaxes, xlabel, ends[0]), (figure.update_yaxes, ylabel, ends[1])):
+        axis(title=label, range=[-0.01 * end, end], tickformat=".0%", gridcolor=GRID, zeroline=False, automargin=True)
+
+
+def confusion_table(hits: int, misses: int, false_alarms: int, passed: int, anomalous: str, normal: str = "normal") -> str:
+    """The four counts of a verdict, shaded by their share of the row, as an HTML table with words for right and wrong."""
+
+    def cell(count: int, total: int, word: str, right: bool) -> str:
+        share = count / total if total else 0.0
+        colour = ",".join(f"{c:.0f}" for c in _rgb(BLUE if right else VERMILLION))
+        mark = "✓" if right else "✗"
+        return (
+            f'<td style="background:rgba({colour},{0.06 + 0.4 * share:.2f})"><b>{count:,}</b> ({100 * share:.1f} %)'
+            f"<br><small>{mark} {word}</small></td>"
+        )
+
+    style = (
+        ".ama-confusion{border-collapse:separate;border-spacing:4px;width:100%;max-width:34rem}"
+        ".ama-confusion th{font-size:.85rem;font-weight:600;text-align:left;padding:2px 6px}"
+        ".ama-confusion td{padding:8px 10px;border-radius:6px;width:38%}"
+    )
+    return (
+        f"<style>{style}</style><table class='ama-confusion'><caption style='display:none'>Confusion matrix</caption>"
+        "<thead><tr><th></th><th scope='col'>flagged</th><th scope='col'>passed</th></tr></thead><tbody>"
+        f"<tr><th scope='row'>{html.escape(anomalous)}</th>{cell(hits, hits + misses, 'detected', True)}"
+        f"{cell(misses, hits + misses, 'missed', False)}</tr><tr><th scope='row'>{html.escape(normal)}</th>"
+        f"{cell(false_alarms, false_alarms + passed, 'false alarm', False)}"
+        f"{cell(passed, false_alarms + passed, 'rightly passed', True)}</tr></tbody></table>"
+    )
+
+
+def architecture(networks: Sequence[tuple[str, Sequence[tuple[str, tuple[int, ...], int]]]]) -> str:
+    """Networks, (title, stages as (name, output shape, parameters)), as rows of boxes that wrap, as HTML.
+
+    A box's bar is as wide as the layer has channels and as high as its grid, both on a logarithmic scale.
+    """
+    rows = []
+    for (title, stages), (colour, dash) in zip(networks, ((BLUE, "solid"), (GREEN, "dashed"), (VERMILLION, "dotted"))):
+        boxes = []
+        for name, shape, parameters in stages:
+            channels, side = shape[0], shape[1] if len(shape) == 3 else 1
+            words = "×".join(map(str, (*shape[1:], channels))) if len(shape) == 3 else f"vector of {channels}"
+            width, height = 6 + 9 * np.log2(channels + 1), 6 + 9 * np.log2(side)
+            boxes.append(
+                f"<li><div class='shape' style='width:{width:.0f}px;height:{height:.0f}px;background:{colour}'></div>"
+                f"<b>{words}</b><span>{html.escape(name)}</span>"
+                + (f"<small>{parameters:,} parameters</small>" if parameters else "")
+                + "</li>"
+            )
+        rows.append(f"<h4>{html.escape(title)}</h4><ol style='--edge:2px {dash} {colour}'>{''.join(boxes)}</ol>")
+    style = (
+        ".ama-net ol{display:flex;flex-wrap:wrap;gap:.5rem 1.4rem;list-style:none;margin:0 0 1rem;padding:0}"
+        ".ama-net li{position:relative;display:flex;flex-direction:column;justify-content:flex-end;width:8.2rem;margin:0;"
+        "padding:.5rem .6rem;border:var(--edge);border-radius:8px;font-size:.8rem;line-height:1.3}"
+        ".ama-net li+li::before{content:'→';position:absolute;left:-1.25rem;top:45%}"
+        ".ama-net .shape{border-radius:3px;opacity:.75;margin-bottom:.35rem}"
+        ".ama-net small{opacity:.75}.ama-net h4{font-size:1rem;margin:.4rem 0}"
+    )
+    return f"<style>{style}</style><div class='ama-net'>{''.join(rows)}</div>"
+
+
+def line_chart(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str, *,
+    level: tuple[float, str] | None = None, height: int = 320,
+) -> go.Figure:  # fmt: skip
+    """Lines, name -> (x, y), over a common axis; `level`: a value to compare with, and its name."""
+    figure = go.Figure()
+    styles = iter([NORMAL_STYLES["train"], *OOD_STYLES] * (1 + len(lines) // 9))
+    for name, (x, y) in lines.items():
+        colour, dash, symbol = next(styles)
+        figure.add_trace(go.Scatter(
+            x=np.asarray(x), y=np.asarray(y, np.float32), name=name, mode="lines+markers",
+            line=dict(color=colour, dash=dash, width=2), marker=dict(symbol=symbol, size=7, maxdisplayed=9),
+            hovertemplate=f"{name}<br>%{{x}}: %{{y:.4~g}}<extra></extra>",
+        ))  # fmt: skip
+    if level:
+        ends = [min(min(x) for x, _ in lines.values()), max(max(x) for x, _ in lines.values())]
+        figure.add_trace(go.Scatter(
+            x=ends, y=[level[0]] * 2, name=level[1], mode="lines", line=dict(color=CUT, dash="dot", width=2), hoverinfo="skip",
+        ))  # fmt: skip
+    figure.update_layout(
+        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=height,
+        margin=dict(l=8, r=8, t=16, b=8), hovermode="closest", showlegend=True, uirevision="kept",
+        legend=dict(orientation="h", yanchor="top", y=-0.25, x=0, xanchor="left"),
+    )  # fmt: skip
+    figure.update_xaxes(title=xlabel, gridcolor=GRID, zeroline=False, automargin=True)
+    figure.update_yaxes(title=ylabel, gridcolor=GRID, zerolinecolor=GRID, nticks=6, automargin=True)
+    return figure
+
+
+def standalone(figure: go.Figure) -> str:
+    """The figure as an HTML page that needs no network."""
+    return figure.to_html(include_plotlyjs="inline", full_html=True)
+
+
+def difference_map(image: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
+    """Reconstruction minus image, mean over colours, as uint8 (H, W, 3): vermillion brighter, blue darker, white the same."""
+    change = (reconstruction.astype(np.float32) - image.astype(np.float32)).mean(axis=2) / 255
+    return diverging(change / DIFFERENCE_RANGE)
+
+
+def diverging(values: np.ndarray) -> np.ndarray:
+    """Values in [-1, 1], any shape, as uint8 (..., 3) from blue over white to vermillion; beyond is clipped."""
+    amount = np.abs(np.clip(values, -1, 1))[..., None]
+    colour = np.where(np.asarray(values)[..., None] < 0, _rgb(BLUE), _rgb(VERMILLION))
+    return np.rint(255 + amount * (colour - 255)).astype(np.uint8)
+
+
+def difference_key() -> str:
+    """The colour key of difference maps, as HTML."""
+    bar = picture(diverging(np.linspace(-1, 1, 41))[None].repeat(4, axis=0), "Colour key from blue over white to vermillion")
+    ends = f"{DIFFERENCE_RANGE:.0%}".replace("%", " %")
+    return (
+        f'<style>.ama-key img{{width:9rem;height:.7rem;vertical-align:middle;margin:0 .4rem;border:1px solid {CUT}}}'
+        f".ama-key{{font-size:.85rem}}</style><div class='ama-key'>Difference: {ends} darker {bar} {ends} brighter "
+        "than the image</div>"
+    )
+
+
+def thumbnail(image: np.ndarray, largest: int = 512) -> np.ndarray:
+    """uint8 (H, W, C), reduced to at most `largest` pixels a side for showing; C as it was."""
+    shown = _pil(image)
+    shown.thumbnail((largest, largest))
+    return np.asarray(shown).reshape(shown.height, shown.width, image.shape[2])
+
+
+def picture(image: np.ndarray, alt: str) -> str:
+    """uint8 (H, W, C) as an <img>; small ones are enlarged pixel by pixel, never blurred."""
+    file = io.BytesIO()
+    _pil(image).save(file, "PNG")
+    source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    style = "image-rendering:pixelated" if max(image.shape[:2]) <= 128 else ""
+    return f'<img src="{source}" alt="{html.escape(alt, quote=True)}" style="{style}">'
+
+
+def strip(image: np.ndarray, alt: str) -> str:
+    """A wide picture, uint8 (H, W, C), as broad as the page allows, its pixels kept; as HTML."""
+    style = ".ama-strip img{width:100%;max-width:1024px;border-radius:4px;image-rendering:pixelated}"
+    return f"<style>{style}</style><div class='ama-strip'>{picture(image, alt, largest=2048)}</div>"
+
+
+def image_table(heads: Sequence[str], rows: Sequence[tuple[Sequence[tuple[np.ndarray, str]], str]]) -> str:
+    """Rows of (pictures with their text alternatives, words) under headings, the last of them over the words; as HTML."""
+    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{picture(*cell)}</td>" for cell in cells) + f"<td class='words'>{words}</td></tr>"
+        for cells, words in rows
+    )
+    style = (
+        ".ama-table{border-collapse:collapse}.ama-table th{font-size:clamp(.62rem,1.9vw,.9rem);text-align:left;"
+        "padding:2px clamp(2px,.6vw,8px);font-weight:600}.ama-table td{padding:3px clamp(2px,.6vw,8px);vertical-align:middle}"
+        ".ama-table img{width:clamp(46px,12vw,112px);display:block;border-radius:3px}"
+        f".ama-table tr{{border-bottom:1px solid {GRID}}}"
+        ".ama-table .words{font-size:clamp(.7rem,2vw,.95rem);line-height:1.45}"
+    )
+    return f"<style>{style}</style><table class='ama-table'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def figures(parts: Sequence[tuple[str, np.ndarray, str]], width: int = 160) -> str:
+    """(caption, uint8 image, text alternative) side by side, `width` pixels each, wrapping on narrow screens; as HTML."""
+    style = (
+        ".ama-figures{display:flex;flex-wrap:wrap;gap:.9rem}.ama-figures figure{margin:0;width:min(var(--w),42vw)}"
+        f".ama-figures img{{width:100%;aspect-ratio:1;object-fit:contain;border-radius:4px;border:1px solid {GRID}}}"
+        ".ama-figures figcaption{font-size:.82rem}"
+    )
+    body = "".join(
+        f"<figure>{picture(image, alt)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+        for caption, image, alt in parts
+    )
+    return f"<style>{style}</style><div class='ama-figures' style='--w:{width}px'>{body}</div>"
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between 10^low and 10^high, few enough to be written out."""
+    steps = (1,) if high - low > 4 else (1, 2, 5) if high - low > 0.9 else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    ticks = [step * 10.0**power for power in range(int(np.floor(low)), int(np.ceil(high)) + 1) for step in steps]
+    return [tick for tick in ticks if low <= np.log10(tick) <= high]
+
+
+def map_chart(
+    groups: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, Sequence[str]]],
+    *,
+    axes: tuple[str, str],
+    by_excess: bool = False,
+) -> go.Figure:
+    """Points of several sets on a map of the latent space; points may be chosen by click, box or lasso.
+
+    Args:
+        groups: name -> places (n, 2), identities (n,) that a choice returns, |z| - sqrt(d) (n,), words shown on hover (n,).
+        axes: names of the axes.
+        by_excess: colour by |z| - sqrt(d) instead of by set; symbols tell the sets apart either way.
+    """
+    figure = go.Figure()
+    reach = max(float(np.percentile(np.abs(np.concatenate([group[2] for group in groups.values()])), 98)), 1e-6)
+    for name, (colour, _, symbol) in _styles(groups).items():
+        xy, ids, excess, words = groups[name]
+        marker = dict(symbol=symbol, size=7, opacity=0.8, color=colour, line=dict(width=0))
+        if by_excess:
+            marker |= dict(color=excess.astype(np.float32), coloraxis="coloraxis")
+        figure.add_trace(go.Scattergl(
+            x=xy[:, 0].astype(np.float32), y=xy[:, 1].astype(np.float32), mode="markers", name=name, marker=marker,
+            customdata=[int(i) for i in ids], text=list(words), hovertemplate="%{text}<extra></extra>",
+            unselected=dict(marker=dict(opacity=0.15)),
+        ))  # fmt: skip
+    _plain(figure, axes, height=520)
+    places = np.concatenate([group[0] for group in groups.values()])
+    low, high = places.min(axis=0), places.max(axis=0)
+    low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
+    figure.update_xaxes(range=[float(low[0]), float(high[0])])
+    figure.update_yaxes(range=[float(low[1]), float(high[1])])
+    figure.update_layout(dragmode="lasso", coloraxis=dict(
+        colorscale=SHELL_SCALE, cmin=-reach, cmax=reach, colorbar=dict(title="‖z‖ − √d", thickness=12, len=0.8),
+    ))  # fmt: skip
+    return figure
+
+
+def hover_map(points: Mapping[str, Sequence], axes: tuple[str, str]) -> altair.Chart:
+    """A map whose points show their image on hover. `points`: columns x, y, set, what, norm, image (a data URI)."""
+    styles = _styles(dict.fromkeys(points["set"]))
+    names, colours = list(styles), [colour for colour, *_ in styles.values()]
+    shapes = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
+    shapes = (shapes * len(names))[: len(names)]
+    return (
+        altair.Chart(pd.DataFrame(points))
+        .mark_point(filled=True, size=55, opacity=0.85)
+        .encode(
+            x=altair.X("x:Q", title=axes[0], scale=altair.Scale(zero=False)),
+            y=altair.Y("y:Q", title=axes[1], scale=altair.Scale(zero=False)),
+            color=altair.Color("set:N", scale=altair.Scale(domain=names, range=colours), title=None),
+            shape=altair.Shape("set:N", scale=altair.Scale(domain=names, range=shapes), title=None),
+            tooltip=["image:N", altair.Tooltip("what:N", title="image"), altair.Tooltip("norm:Q", title="‖z‖", format=".3f")],
+        )
+        .properties(height=460, background="transparent")
+        .configure_legend(orient="bottom", columns=3)
+        .interactive()
+    )
+
+
+def norm_chart(
+    edges: np.ndarray,
+    densities: Mapping[str, np.ndarray],
+    chi: tuple[np.ndarray, np.ndarray],
+    shell: tuple[float, float, float],
+) -> go.Figure:
+    """Histograms of |z|, their bins to be chosen by a click, with the chi_d curve and sqrt(d).
+
+    Args:
+        edges, densities: as of `ama_core.latent_map.NormHistograms`; chi: its grid and curve.
+        shell: sqrt(d) and the ends of the 95 % band.
+    """
+    figure = go.Figure()
+    centres = ((edges[1:] + edges[:-1]) / 2).astype(np.float32)
+    top = 1.06 * max(float(chi[1].max()), *(float(v.max()) for v in densities.values()))
+    root, low, high = shell
+    figure.add_trace(go.Scatter(
+        x=[low, low, high, high], y=[0, top, top, 0], mode="lines", line_width=0, fill="toself", fillcolor=BAND_OUTER,
+        name="95 % band of χ_d", hoverinfo="skip",
+    ))  # fmt: skip
+    figure.add_trace(go.Scatter(
+        x=chi[0].astype(np.float32), y=chi[1].astype(np.float32), mode="lines", line=dict(color=CUT, width=2.5, dash="dash"),
+        name="χ_d (Gaussian codes)", hoverinfo="skip",
+    ))  # fmt: skip
+    line = dict(color=CUT, width=2)
+    figure.add_trace(go.Scatter(x=[root, root], y=[0, top], mode="lines", name=f"√d = {root:.3g}", line=line))
+    for i, (name, (colour, dash, symbol)) in enumerate(_styles(densities).items()):
+        figure.add_trace(go.Scatter(
+            x=centres, y=densities[name].astype(np.float32), mode="lines+markers", name=name,
+            line=dict(color=colour, dash=dash, width=2, shape="hvh"), marker=dict(symbol=symbol, size=7),
+            customdata=[[i, b] for b in range(len(centres))], hovertemplate=f"{name}<br>‖z‖ ≈ %{{x:.3~g}}<extra></extra>",
+            unselected=dict(marker=dict(opacity=0.4)),
+        ))  # fmt: skip
+    _plain(figure, ("‖z‖", "density per unit of ‖z‖"), height=520)
+    figure.update_xaxes(range=[float(edges[0]), float(edges[-1])])
+    figure.update_yaxes(range=[0, top])
+    figure.update_layout(dragmode=False)
+    return figure
+
+
+def polar_chart(
+    groups: Mapping[str, tuple[np.ndarray, np.ndarray]], atypical: tuple[np.ndarray, np.ndarray], band: tuple[float, float]
+) -> go.Figure:
+    """The shell seen from its pole: radius |z| / sqrt(d) with rings at 1 and at the 95 % band; angle in degrees.
+
+    Args:
+        groups: name -> radius (n,), angle (n,). atypical: the same of codes that stand out, numbered from 1.
+        band: ends of the 95 % band over sqrt(d).
+    """
+    figure = go.Figure()
+    turn = np.linspace(0, 360, 121)
+    for name, r, dash in (("√d", 1.0, "solid"), ("95 % band of χ_d", band[0], "dot"), (None, band[1], "dot")):
+        figure.add_trace(go.Scatterpolar(
+            r=np.full(len(turn), r), theta=turn, mode="lines", line=dict(color=CUT, dash=dash, width=2 if r == 1 else 1.5),
+            name=name or "band", showlegend=name is not None, hoverinfo="skip",
+        ))  # fmt: skip
+    for name, (colour, _, symbol) in _styles(groups).items():
+        radius, angle = groups[name]
+        figure.add_trace(go.Scatterpolar(  # not WebGL, which would cover the atypical codes
+            r=radius.astype(np.float32), theta=angle.astype(np.float32), mode="markers", name=name,
+            marker=dict(symbol=symbol, size=5, color=colour, opacity=0.6),
+            hovertemplate=f"{name}<br>%{{r:.3f}} √d<extra></extra>",
+        ))  # fmt: skip
+    figure.add_trace(go.Scatterpolar(
+        r=atypical[0], theta=atypical[1], mode="markers+text", name="atypical codes",
+        text=[str(i + 1) for i in range(len(atypical[0]))],
+        textposition="top center", textfont=dict(size=15, weight="bold"),
+        marker=dict(symbol="star-diamond", size=15, color=ORANGE, line=dict(color=INK, width=1.5)),
+        hovertemplate="atypical code %{text}<br>%{r:.3f} √d<extra></extra>",
+    ))  # fmt: skip
+    reach = [1.25, band[1], *(float(np.percentile(radius, 99)) for radius, _ in groups.values()), float(atypical[0].max())]
+    figure.update_layout(
+        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", height=520, margin=dict(l=24, r=24, t=24, b=8),
+        legend=dict(orientation="h", yanchor="top", y=-0.06, x=0, xanchor="left"),
+        polar=dict(
+            bgcolor="rgba(0,0,0,0)", angularaxis=dict(showticklabels=False, gridcolor=GRID, linecolor=GRID),
+            radialaxis=dict(range=[0, 1.05 * max(reach)], gridcolor=GRID, linecolor=GRID, nticks=5, angle=90, tickangle=90),
+        ),
+    )  # fmt: skip
+    return figure
+
+
+def triangle_chart(
+    corners: np.ndarray,
+    nodes: np.ndarray,
+    images: np.ndarray,
+    fine: np.ndarray,
+    fine_weights: np.ndarray,
+    here: np.ndarray,
+    names: Sequence[str] = ("A", "B", "C"),
+) -> go.Figure:
+    """The triangle of mixtures: a decode at each node, the chosen point, and a fine net of points to click.
+
+    Args:
+        corners (3, 2), nodes (m, 2), fine (n, 2), here (2,): places; images: uint8 (m, S, S, C) of the nodes.
+        fine_weights: (n, 3), what a click returns.
+    """
+    figure = go.Figure()
+    loop = corners[[0, 1, 2, 0]]
+    figure.add_trace(go.Scatter(x=loop[:, 0], y=loop[:, 1], mode="lines", line=dict(color=CUT, width=2), hoverinfo="skip"))
+    size = 0.86 * float(np.sort(np.linalg.norm(nodes[1:] - nodes[0], axis=1))[0])
+    for (x, y), image in zip(nodes, images):
+        figure.add_layout_image(
+            source=data_uri(image, 3), x=x, y=y, sizex=size, sizey=size, xref="x", yref="y", xanchor="center", yanchor="middle",
+            layer="below",
+        )  # fmt: skip
+    figure.add_trace(go.Scatter(
+        x=fine[:, 0], y=fine[:, 1], mode="markers", marker=dict(size=11, color=CUT, opacity=0),
+        customdata=fine_weights.tolist(),
+        hovertemplate="α = (%{customdata[0]:.2f}, %{customdata[1]:.2f}, %{customdata[2]:.2f})<extra></extra>",
+        selected=dict(marker=dict(opacity=0)), unselected=dict(marker=dict(opacity=0)),
+    ))  # fmt: skip
+    figure.add_trace(go.Scatter(
+        x=here[:1], y=here[1:], mode="markers", hoverinfo="skip",
+        marker=dict(symbol="circle-open", size=22, color=VERMILLION, line=dict(width=4)),
+    ))  # fmt: skip
+    outward = corners - corners.mean(axis=0)
+    out = corners + 0.9 * size * outward / np.linalg.norm(outward, axis=1, keepdims=True)
+    figure.add_trace(go.Scatter(
+        x=out[:, 0], y=out[:, 1], mode="text", text=[f"<b>{name}</b>" for name in names], textfont_size=18, hoverinfo="skip",
+    ))  # fmt: skip
+    points = np.concatenate([nodes, out])
+    low, high = points.min(axis=0) - 0.55 * size, points.max(axis=0) + 0.55 * size
+    figure.update_layout(
+        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=520, dragmode=False,
+        margin=dict(l=0, r=0, t=0, b=0), showlegend=False, hovermode="closest", clickmode="event+select",
+    )  # fmt: skip
+    figure.update_xaxes(visible=False, range=[low[0], high[0]], constrain="domain")
+    figure.update_yaxes(visible=False, range=[low[1], high[1]], scaleanchor="x", constrain="domain")
+    return figure
+
+
+def data_uri(image: np.ndarray, times: int = 1) -> str:
+    """uint8 (H, W, C) as a PNG in a data URI, every pixel a square of `times` by `times`."""
+    file = io.BytesIO()
+    large = image.repeat(times, axis=0).repeat(times, axis=1)
+    Image.fromarray(large[..., 0] if large.shape[2] == 1 else large).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _styles(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
+    """Colour, dash and symbol of each set, by its place among those shown; normal and atypical ones have their own."""
+    others = itertools.cycle(OOD_STYLES)
+    return {name: NORMAL_STYLES.get(name) or ATYPICAL_STYLES.get(name) or next(others) for name in names}
+
+
+def _plain(figure: go.Figure, axes: tuple[str, str], height: int) -> None:
+    """Transparent, with the legend below."""
+    figure.update_layout(
+        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=height,
+        margin=dict(l=8, r=8, t=16, b=8), hovermode="closest",
+        legend=dict(orientation="h", yanchor="top", y=-0.16, x=0, xanchor="left"),
+    )  # fmt: skip
+    figure.update_xaxes(title=axes[0], gridcolor=GRID, zeroline=False, automargin=True)
+    figure.update_yaxes(title=axes[1], gridcolor=GRID, zeroline=False, automargin=True)
+
+
+def _pil(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+
+
+def _rgb(colour: str) -> np.ndarray:
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float32)

@@ -1,0 +1,284 @@
+"""What pages share: the model picker, the score and false-alarm rate, URL state and reset, downloads, explanations, errors."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cache
+import charts
+import pandas as pd
+import plotly.graph_objects as go
+import streamlit as st
+
+from ama_core import AMADetector, AMAError
+from ama_core.data import catalog
+from ama_core.evaluation import normal_name, sets_at_hand
+from ama_core.scores import SCORES
+
+DEFAULT_MODEL = "photos"
+ALPHAS = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
+PLAIN = "-plain"  # ends the name of a model trained with the plain-Wasserstein ablation
+
+# Score -> what it is in one sentence, and its equation.
+MEANING = {
+    "R": (
+        "**R**, the raw score: how differently the critic sees the pairs (image, image) and (image, reconstruction). "
+        "High = unlike the training data, or merely complex.",
+        r"R(x) = \lVert f(x, x) - f(x, G(E(x))) \rVert_1",
+    ),
+    "A": (
+        "**A**, the paper's score: how usual that R is among the training images. Low = unusually high *or* low.",
+        r"A(x) = \mathcal{N}\!\left(R(x);\ \mu, \sigma^2\right),\quad \mu, \sigma \text{ of the training images' } R",
+    ),
+    "M": (
+        "**M**: how unusual the difference is in size *and direction*, where R only adds up magnitudes.",
+        r"M(x) = \sqrt{(d - \bar d)^\top \Sigma^{-1} (d - \bar d)},\quad d = f(x, x) - f(x, G(E(x)))",
+    ),
+    "T": (
+        "**T**: how unusual R, pixel error, code length, both critic values and M are *together*.",
+        r"T(x) = \mathrm{Mahalanobis}\left[\log R,\ \log \lVert x - \hat x \rVert_1,\ \log \lVert z \rVert,"
+        r"\ D(x, x),\ D(x, \hat x),\ M\right]",
+    ),
+    "p": (
+        "**p-value**: the part of held-out normal images that look at least as unusual. Flagging p ≤ α raises false alarms "
+        "on at most a part α of normal images.",
+        r"p(x) = \frac{1 + \#\{\text{calibration score} \ge s(x)\}}{n + 1}",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """What the reader looks at: a model, the score that decides, and the false-alarm rate."""
+
+    name: str
+    folder: Path
+    detector: AMADetector
+    normal: str
+    score: str
+    alpha: float
+
+
+def page(title: str, lead: str, *, prefer: Sequence[str] = (DEFAULT_MODEL,), scoring: bool = True) -> View:
+    """Heading and shared controls of a page; stops with a helpful panel where there is no model.
+
+    Args:
+        prefer: the model to start with, the first of these that is at hand.
+        scoring: offer the score that decides and the false-alarm rate; otherwise they are T and 5 %, unmentioned.
+
+    Raises:
+        AMAError: the chosen model cannot be read.
+    """
+    heading(title, lead)
+    models = cache.models()
+    if not models:
+        _no_model()
+    asked = st.query_params.get("model")
+    names = list(models)
+    with st.sidebar:
+        name = choose(st.selectbox, "model", "Model", names, next((n for n in prefer if n in names), names[0]))
+        score, alpha = "T", 0.05
+        if scoring:
+            score = choose(
+                st.segmented_control, "score", "Score that decides", SCORES, "T",
+                required=True, help="Which score is turned into a p-value, a verdict and an order.",
+            )  # fmt: skip
+            alpha = false_alarm_rate()
+        reset_button()
+    if asked and asked not in models:
+        st.warning(f"There is no model called {literal(asked)} here, so this shows **{literal(name)}**.")
+    detector = cache.detector(models[name])
+    normal = normal_name(detector) if detector.info_.get("normal") else "unknown data"
+    n = len(detector.calibration_.scores[score])
+    st.caption(f"Model **{literal(name)}**, normal = {literal(title_of(normal))}; calibrated on {n:,} held-out images.")
+    if scoring and 1 / (n + 1) > alpha:
+        st.warning(
+            f"With {n:,} calibration images no p-value can be smaller than 1/{n + 1} = {percent(1 / (n + 1))}, so nothing can "
+            f"be flagged at α = {percent(alpha)}. Choose a larger α, or calibrate on more images."
+        )
+    return View(name, models[name], detector, normal, score, alpha)
+
+
+def heading(title: str, lead: str) -> None:
+    """Title and first sentence of a page; what it offers from here on is known to the reset button."""
+    st.session_state["defaults"] = {}
+    st.title(title)
+    st.markdown(lead)
+
+
+def reset_button() -> None:
+    """Brings the page's defaults back, and says that the view is a link."""
+    st.button("Reset this page", icon=":material/restart_alt:", on_click=_reset, width="stretch")
+    st.caption("The address bar holds this view: copy the link to share it.")
+
+
+def false_alarm_rate() -> float:
+    """The choice of alpha."""
+    return choose(
+        st.select_slider, "alpha", "False-alarm rate α", ALPHAS, 0.05,
+        help="The part of normal images that you accept to see flagged.",
+    )  # fmt: skip
+
+
+def choose(widget, key: str, label: str, options: Sequence, default: Any, **more: Any) -> Any:
+    """A selection that lives in the URL under `key` and that the reset button knows."""
+    st.session_state["defaults"][key] = default
+    if widget is st.selectbox:
+        more["index"] = list(options).index(default)
+    elif widget is st.select_slider:
+        more["value"] = default
+    else:
+        more["default"] = default
+    return widget(label, options, key=key, bind="query-params", **more)
+
+
+def number(key: str, label: str, highest: int, *, lowest: int = 0, default: int | None = None, **more: Any) -> int:
+    """An integer from `lowest` (also the default) to `highest` that lives in the URL under `key`."""
+    default = lowest if default is None else min(default, highest)
+    st.session_state["defaults"][key] = default
+    return st.number_input(label, lowest, highest, default, key=key, bind="query-params", **more)
+
+
+def slider(key: str, label: str, low: float, high: float, default: float, step: float, **more: Any) -> float:
+    """A number between `low` and `high` that lives in the URL under `key`."""
+    st.session_state["defaults"][key] = default
+    return st.slider(label, low, high, default, step, key=key, bind="query-params", **more)
+
+
+def switch(key: str, label: str, default: bool, **more: Any) -> bool:
+    """A toggle that lives in the URL under `key`."""
+    st.session_state["defaults"][key] = default
+    return st.toggle(label, default, key=key, bind="query-params", **more)
+
+
+def link(page: str, label: str, icon: str, **state: Any) -> None:
+    """A link to another page of the app that opens it on this view; `state`: what its address holds."""
+    st.page_link(f"views/{page}.py", label=label, icon=f":material/{icon}:", query_params=state)
+
+
+def generation() -> int:
+    """How often the page was reset: part of the keys of widgets that can only be emptied by replacing them."""
+    return st.session_state.get("generation", 0)
+
+
+@contextmanager
+def error_panel() -> Iterator[None]:
+    """Shows every error that a user can cause as a sentence; all others are defects and pass."""
+    try:
+        yield
+    except AMAError as error:
+        st.error(str(error), icon=":material/error:")
+
+
+def chart(
+    figure: go.Figure,
+    data: Mapping[str, Sequence],
+    name: str,
+    alt: str,
+    *,
+    select: Sequence[str] = (),
+    on_select: str | Callable[[list], None] = "rerun",
+) -> list:
+    """A chart, its text alternative, and its downloads: `data` (columns of equal length) as CSV, the figure as HTML.
+
+    Args:
+        select: how points may be chosen: `points`, `box`, `lasso`; `on_select`: what is called with the chosen ones.
+
+    Returns:
+        The customdata of the points that are chosen now.
+    """
+    key, more = f"chart-{name}", {"config": charts.CONFIG}
+    if select:
+        key = f"{key}-{generation()}"  # a reset forgets what was chosen
+        react = on_select if on_select == "rerun" else lambda: on_select(_chosen(st.session_state[key]))
+        more = {"config": charts.CONFIG_SELECT, "on_select": react, "selection_mode": select}
+    state = st.plotly_chart(figure, width="stretch", theme="streamlit", key=key, alt=alt, **more)
+    with st.popover("Download this chart", icon=":material/download:"):
+        csv = pd.DataFrame(data).to_csv(index=False)
+        st.download_button("Data (CSV)", csv, f"{name}.csv", "text/csv", key=f"csv-{name}", on_click="ignore")
+        # A callable: the 4 MB file is made when it is asked for.
+        st.download_button(
+            "Standalone page (HTML)", lambda: charts.standalone(figure), f"{name}.html", "text/html",
+            key=f"html-{name}", on_click="ignore",
+        )  # fmt: skip
+    return _chosen(state) if select else []
+
+
+def _chosen(state: Mapping) -> list:
+    return [point["customdata"] for point in state["selection"]["points"] if "customdata" in point]
+
+
+def explain(*scores: str) -> None:
+    """The meaning and the equation of scores, folded away."""
+    with st.expander("What these numbers mean, with their equations", icon=":material/function:"):
+        for score in scores:
+            sentence, equation = MEANING[score]
+            st.markdown(sentence)
+            st.latex(equation)
+
+
+def image_sets(view: View) -> list[str]:
+    """The sets whose images need no download, the model's own test images first; says where those are missing."""
+    normal, at_hand = (view.detector.info_.get("normal") or {}).get("name"), sets_at_hand()
+    others = [name for name in at_hand if name != normal]
+    if normal in at_hand or (normal and normal not in catalog()):
+        return [cache.NORMAL, *others]
+    if normal:
+        st.info(
+            f"The normal images of this model, {title_of(normal)}, are not on this computer, so other sets are shown. "
+            f"`python -m ama_core datasets --download {normal}` fetches them."
+        )
+    return others
+
+
+def title_of(name: str) -> str:
+    """The catalog's title of a data set; other names as they are."""
+    info = catalog().get(name)
+    return info.title if info else name
+
+
+def class_name(name: str, label: int) -> str:
+    """The catalog's name of a class; its number where it has none."""
+    info = catalog().get(name)
+    return info.classes[label] if info and label < len(info.classes) else str(label)
+
+
+def percent(value: float) -> str:
+    """0.05 as "5 %", with no digit that says nothing."""
+    return f"{100 * value:.2g} %" if value < 0.1 else f"{100 * value:.0f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, with as much precision as a waiting person needs: "40 s", "3 min", "2 h 10 min", "13 days"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min" if minutes < 10 * 60 else f"{round(minutes / 60)} h"
+    return f"{round(minutes / 1440)} days"
+
+
+def literal(text: str) -> str:
+    """Text that others named, such as a file name, so that Markdown shows it as it is."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:])", r"\\\1", text)
+
+
+def _reset() -> None:
+    st.session_state.update(st.session_state.get("defaults", {}))
+    st.session_state["generation"] = generation() + 1
+
+
+def _no_model() -> None:
+    st.info(
+        "There is no trained model here yet. Train a small one in a few minutes, then reload this page:",
+        icon=":material/model_training:",
+    )
+    st.code("python -m ama_core train photos --preset tiny --out runs/photos", language="bash")
+    st.caption(f"Models are looked for in the folders of the environment variable {cache.MODELS_VARIABLE}, otherwise in "
+               "`pretrained/` and `runs/`.")  # fmt: skip
+    st.stop()

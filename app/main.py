@@ -1,0 +1,33 @@
+"""The router: pages and their URLs, nothing else. Start with `streamlit run app/main.py`."""
+
+from pathlib import Path
+
+import streamlit as st
+
+# Not called "pages": Streamlit would take a folder of that name beside this file for its own older kind of app, and the
+# first visitor of a fresh server who follows a link to a page would get that page without this router.
+VIEWS = Path(__file__).parent / "views"
+
+FRONT = st.Page(VIEWS / "lesson.py", title="Why raw scores fail", icon=":material/school:")
+
+
+def front() -> None:
+    """Leads from / to the front page, whose own URL then stays the same when another page becomes the front."""
+    st.switch_page(FRONT, query_params={key: st.query_params.get_all(key) for key in st.query_params})
+
+
+st.set_page_config(page_title="AMA Explorer", page_icon="🪞", layout="wide")
+st.navigation(
+    [
+        st.Page(front, default=True, visibility="hidden"),
+        FRONT,
+        st.Page(VIEWS / "densities.py", title="Score densities", icon=":material/area_chart:"),
+        st.Page(VIEWS / "reconstructions.py", title="Reconstructions", icon=":material/compare:"),
+        st.Page(VIEWS / "shell.py", title="Latent shell", icon=":material/blur_circular:"),
+        st.Page(VIEWS / "simplex.py", title="Simplex", icon=":material/change_history:"),
+        st.Page(VIEWS / "train.py", title="Train", icon=":material/model_training:"),
+        st.Page(VIEWS / "check.py", title="Check an image", icon=":material/image_search:"),
+        st.Page(VIEWS / "benchmark.py", title="Benchmark", icon=":material/leaderboard:"),
+        st.Page(VIEWS / "about.py", title="About the model", icon=":material/schema:"),
+    ]
+).run()

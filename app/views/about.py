@@ -1,0 +1,190 @@
+"""About the model: its architecture, its equations with the code that computes them, its settings, card and calibration."""
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import cache
+import charts
+import controls
+import numpy as np
+import streamlit as st
+
+from ama_core import Config, evaluation, latent, losses, scores
+from ama_core.networks import Critic, Encoder, Generator
+from ama_core.scores import SCORES
+
+SOURCE = Path(inspect.getsourcefile(Config)).parent.parent
+NAMES = {"E": "E, the encoder", "G": "G, the generator", "D": "D, the critic"}
+
+# (title, sentence, equation, the code that computes it)
+EQUATIONS = [
+    (
+        "Mirrored Wasserstein loss (Eq. 1)",
+        "The critic learns to tell the pair (x, x) from (x, x̂); E and G learn to make that impossible. y is 1 for a normal "
+        "row and −λ_neg for a synthetic negative.",
+        r"\min_{E, G} \max_D\ \ \mathbb{E}\big[y\, D(x, x)\big] - \mathbb{E}\big[y\, D(x, \hat x)\big], \quad \hat x = G(E(x))",
+        [losses.critic_wasserstein, losses.autoencoder_wasserstein, losses.signs],
+    ),
+    (
+        "Simplex interpolation",
+        "Mixtures of k codes must decode to images that the critic takes for normal ones: it fills the gaps between the codes.",
+        r"\hat e = \sum_{i=1}^{k} \alpha_i E(x_i) \Big/ \sum_{i=1}^{k} \alpha_i, \quad \alpha_i \sim U[0, 0.5]",
+        [latent.simplex_weights, latent.simplex_interpolation, losses.critic_simplex, losses.autoencoder_simplex],
+    ),
+    (
+        "Atypical selection",
+        "Codes from beside the shell of radius √d are decoded to synthetic negatives, which are un-learned: they enter Eq. 1 "
+        "with the opposite sign.",
+        r"x_\text{neg} = G(z_\text{neg}), \quad \lVert z_\text{neg} \rVert \sim U[\sqrt d - \delta, \sqrt d]\ \text{(inward)}"
+        r"\ \text{or}\ U[\sqrt d, \sqrt d + \delta]\ \text{(outward)}",
+        [latent.atypical_codes],
+    ),
+    (
+        "Gradient penalty",
+        "Keeps the critic's slope near 1, as a Wasserstein distance needs.",
+        r"\lambda_\text{gp}\ \mathbb{E}\big(\lVert \nabla D(x, a x + (1 - a) \hat x) \rVert_2 - 1\big)^2, \quad a \sim U[0, 1]",
+        [losses.gradient_penalty],
+    ),
+    (
+        "Latent regulariser",
+        "Keeps the codes of normal images together: either all of them short, or none outside the shell (hinge).",
+        r"\lambda_\text{reg}\ \mathbb{E}\lVert E(x) \rVert_2 \quad \text{or} \quad \lambda_\text{reg}\ "
+        r"\mathbb{E}\max(\lVert E(x) \rVert_2 - \sqrt d, 0)",
+        [losses.latent_regulariser],
+    ),
+    ("R-score (Eq. 5)", *controls.MEANING["R"], [scores.r_score]),
+    ("A-score (Eq. 6)", *controls.MEANING["A"], [scores.log_a_score]),
+    ("M-score", *controls.MEANING["M"], [scores.Gaussian]),
+    ("T-score", *controls.MEANING["T"], [scores.t_vector, scores.Gaussian]),
+    ("Conformal p-value", *controls.MEANING["p"], [scores.conformal_p_value, scores.conformal_threshold]),
+]
+
+
+def architecture(view: controls.View) -> None:
+    stages = cache.stages(view.folder)
+    drawn = []
+    for network, name in NAMES.items():
+        own = [(s.name, s.shape, s.parameters) for s in stages if s.network == network]
+        drawn.append((f"{name}: {sum(p for _, _, p in own):,} parameters", own))
+    st.markdown(
+        f"Three networks, {sum(s.parameters for s in stages):,} parameters in all. Each box is what a layer hands on: its "
+        "height stands for the grid, its width for the channels, both on a logarithmic scale."
+    )
+    st.html(charts.architecture(drawn))
+    columns = {
+        "network": [s.network for s in stages], "stage": [s.name for s in stages],
+        "output (channels × height × width)": [" × ".join(map(str, s.shape)) for s in stages],
+        "parameters": [s.parameters for s in stages],
+    }  # fmt: skip
+    with st.expander("The same as a table, and the code", icon=":material/table_rows:"):
+        st.dataframe(columns, hide_index=True, width="stretch", height="content")
+        for network in (Encoder, Generator, Critic):
+            code(network)
+
+
+def equations() -> None:
+    st.markdown("Every formula stands in the code once. Open one to see the lines that compute it.")
+    for title, sentence, equation, functions in EQUATIONS:
+        st.markdown(f"**{title}.** {sentence.replace('**', '')}")
+        st.latex(equation)
+        with st.expander(f"Code: {', '.join(f.__qualname__ for f in functions)}", icon=":material/code:"):
+            for function in functions:
+                code(function)
+
+
+def code(thing) -> None:
+    """The source of a function or class, with the place where it stands."""
+    lines, first = inspect.getsourcelines(thing)
+    place = Path(inspect.getsourcefile(thing)).relative_to(SOURCE)
+    st.caption(f"{place}, line {first}")
+    st.code("".join(lines), language="python", line_numbers=False)
+
+
+def settings(view: controls.View) -> None:
+    config, usual = view.detector.config, Config()
+    fields = dataclasses.fields(config)
+    changed = controls.switch("changed", "Only what differs from the paper's settings", False)
+    shown = [f for f in fields if not changed or getattr(config, f.name) != getattr(usual, f.name)]
+    if not shown:
+        st.info("This model has the paper's settings throughout.")
+        return
+    st.dataframe(
+        {
+            "setting": [f.name for f in shown],
+            "this model": [str(getattr(config, f.name)) for f in shown],
+            "default (paper)": [str(getattr(usual, f.name)) for f in shown],
+            "meaning": [f.metadata["doc"] for f in shown],
+        },
+        hide_index=True,
+        width="stretch",
+        row_height=64,
+        height=560 if len(shown) > 9 else "content",
+        column_config={"meaning": st.column_config.TextColumn("meaning", width="large")},
+    )
+    st.caption("[P] the paper, [C] the authors' released code, [D] a decision made here. Any of them: `--set name=value`.")
+
+
+def calibration(view: controls.View) -> None:
+    st.markdown(
+        "A p-value keeps a promise: flag what has p ≤ α, and at most a part α of *normal* images is flagged. Here is whether "
+        "that holds for normal test images, which took no part in training or calibration."
+    )
+    normal = view.detector.info_["normal"]["name"]
+    own = next((s for s in cache.stored(view.folder) if (s.name, s.split) == (normal, "test")), None)
+    if own is None:
+        st.info("This model has no stored scores of its normal test images. Measure it, then reload this page:")
+        st.code(f"python -m ama_core measure {view.folder}", language="bash")
+        return
+    held_out = view.detector.calibration_
+    n = len(held_out.scores["T"])
+    alphas = evaluation.CURVE_ALPHAS
+    chosen = controls.choose(st.pills, "scores", "Scores", list(SCORES), ["R", "T"], selection_mode="multi") or ["T"]
+    measured = {by: evaluation.false_alarm_curve(held_out.p_value(own.scores, by), alphas) for by in SCORES if by in chosen}
+    low, high = evaluation.false_alarm_band(alphas, own.n, n)
+    at = int(np.searchsorted(alphas, 0.05))
+    at_5 = ", ".join(f"{by} {100 * values[at]:.1f} %" for by, values in measured.items())
+    controls.chart(
+        charts.calibration_chart(alphas, measured, low, high, "95 % of sound calibrations"),
+        {"alpha": alphas, **measured, "low": low, "high": high},
+        "calibration",
+        f"Measured against nominal false-alarm rate. At 5 %: {at_5}.",
+    )
+    outside = [by for by, values in measured.items() if values[at] > high[at]]
+    st.markdown(
+        f"At α = 5 %, flagged of the normal test images: {at_5}; a sound calibration stays between {100 * low[at]:.1f} % and "
+        f"{100 * high[at]:.1f} % in 95 of 100 cases."
+        + (
+            f" **{', '.join(outside)} flags more:** the test images of this set differ from the held-out training images "
+            "(they come from elsewhere, as other photographs or writers do), and the promise covers only images of the same "
+            "source."
+            if outside else " The promise is kept."
+        )
+    )  # fmt: skip
+    st.caption(
+        f"{own.n:,} of {own.n_total:,} normal test images; {n:,} calibration images. The band is binomial, widened "
+        "(beta-binomial) for the fact that a finite calibration set knows the true rate only roughly."
+    )
+
+
+def card(view: controls.View) -> None:
+    text = cache.card(view.folder)
+    if text is None:
+        st.info("This model has no card (README.md).")
+        return
+    # One level down, under this page's own headings.
+    st.markdown("\n".join(f"##{line}" if line.startswith("#") else line for line in text.splitlines()))
+
+
+PARTS = {
+    "Architecture": architecture, "Equations": lambda view: equations(), "Settings": settings, "Calibration": calibration,
+    "Card": card,
+}  # fmt: skip
+
+with controls.error_panel():
+    view = controls.page(
+        "About the model", "How the chosen model is built, what it minimises, how it was set, and whether its promise holds.",
+        scoring=False,
+    )  # fmt: skip
+    part = controls.choose(st.segmented_control, "part", "Part", list(PARTS), "Architecture", required=True)
+    PARTS[part](view)

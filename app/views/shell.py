@@ -1,0 +1,283 @@
+"""Latent shell (the paper's Fig. 3): where codes lie, whether they follow |z| = sqrt(d), and what lies beside the shell."""
+
+import math
+from collections.abc import Mapping
+
+import cache
+import charts
+import controls
+import numpy as np
+import streamlit as st
+
+from ama_core.latent_map import CODES, DIRECTIONS, LatentMap, MapEntry, ShellFacts, polar, shell_band, shell_facts
+
+MAPS = {"PCA": ("first principal component", "second principal component"), "UMAP": ("UMAP 1", "UMAP 2")}
+COLOURS = ("set", "‖z‖ − √d")
+SHOWN_FIRST = ("gradients", "house_numbers")
+GRID = 36  # images of a choice shown at once
+HOVER = 400  # points that carry their image
+POLAR = 1200  # most points of the polar view, which is drawn anew at every move of a slider
+N_ATYPICAL = 8
+EQUATION = (
+    r"z \sim \mathcal{N}(0, I_d)\ \Rightarrow\ \lVert z \rVert \sim \chi_d \approx \sqrt{d};\qquad "
+    r"z_{neg} = r\,u,\quad u \text{ uniform in direction},\quad r \sim U[\sqrt d - \delta, \sqrt d]\ \text{(inward)}"
+    r"\ \text{or}\ U[\sqrt d, \sqrt d + \delta]\ \text{(outward)}"
+)
+
+
+def titles(found: LatentMap, normal: str) -> dict[str, MapEntry]:
+    """What each set of the map is called here; "train" and "test" are the model's own."""
+    named = {}
+    for entry in found.entries:
+        title = f"atypical {entry.name}" if entry.split == CODES else entry.split if entry.name == normal else entry.name
+        named[title] = entry
+    return named
+
+
+def verdict(name: str, facts: ShellFacts) -> str:
+    """Whether the codes of a set follow sqrt(d), in words."""
+    ratio, share = facts.median_ratio, facts.share_in_band
+    where = "on" if abs(ratio - 1) < 0.02 else f"{100 * abs(ratio - 1):.0f} % {'inside' if ratio < 1 else 'outside'}"
+    follows = "**follow**" if share >= 0.9 else "**follow only in part**" if share >= 0.6 else "**do not follow**"
+    return (
+        f"The codes of **{name}** {follows} √d: their median ‖z‖ is {ratio:.2f} √d, {where} the shell, and "
+        f"{share:.0%} of {facts.n:,} lie in the band that holds 95 % of Gaussian codes."
+    ).replace("%", " %").replace("  %", " %")  # fmt: skip
+
+
+def words(named: Mapping[str, MapEntry], title: str, found: LatentMap, row: int, norm: float) -> str:
+    """What a point is, for hover and captions."""
+    what = "code" if named[title].split == CODES else "image"
+    return f"{title}, {what} {found.index[row]}<br>‖z‖ = {norm:.2f}"
+
+
+def picks(view: controls.View, named: Mapping[str, MapEntry], rows: list[int], norms: np.ndarray) -> None:
+    """The images behind some codes; a sentence for those whose set is not at hand."""
+    parts, absent = [], {}
+    for row in rows[:GRID]:
+        title = next(t for t, entry in named.items() if entry.start <= row < entry.stop)
+        entry = named[title]
+        try:
+            image = cache.latent_images(view.folder, entry)[row - entry.start]
+        except controls.AMAError as error:
+            absent[title] = str(error)
+            continue
+        what = f"{title} {cache.latents(view.folder).index[row]}"
+        parts.append((f"{what}: {norms[row]:.1f}", image, f"Image of {what}, norm of its code {norms[row]:.2f}"))
+    if parts:
+        st.html(charts.figures(parts, 76))
+        st.caption(
+            f"{len(parts)} of {len(rows):,} chosen codes with their images and ‖z‖."
+            + (" Atypical codes stand for no image: shown is what the model decodes them to." if any(
+                named[t].split == CODES and any(named[t].start <= r < named[t].stop for r in rows[:GRID]) for t in named
+            ) else "")
+        )  # fmt: skip
+    for title, message in absent.items():
+        st.info(f"The images of {controls.literal(title)} cannot be shown here. {message}")
+
+
+def hover_points(view: controls.View, named, chosen: list[str], xy: np.ndarray, norms: np.ndarray) -> dict[str, list]:
+    """An even sample of the chosen sets with pictures, as columns of `charts.hover_map`."""
+    found = cache.latents(view.folder)
+    columns: dict[str, list] = {key: [] for key in ("x", "y", "set", "what", "norm", "image")}
+    for title in chosen:
+        entry = named[title]
+        try:
+            images = cache.latent_images(view.folder, entry)
+        except controls.AMAError:
+            images = None
+        most = min(HOVER // len(chosen), entry.stop - entry.start)
+        for i in np.linspace(0, entry.stop - entry.start - 1, most).astype(int):
+            row = entry.start + int(i)
+            picture = charts.data_uri(images[i], 3) if images is not None else ""
+            values = (float(xy[row, 0]), float(xy[row, 1]), title, f"{title} {found.index[row]}", float(norms[row]), picture)
+            for column, value in zip(columns.values(), values):
+                column.append(value)
+    return columns
+
+
+@st.fragment
+def atypical(view: controls.View, found: LatentMap, named: Mapping[str, MapEntry], chosen: list[str]) -> None:
+    """The polar view with atypical codes that move with the sliders, and their decodes."""
+    with controls.error_panel():
+        config, d = view.detector.config, found.codes.shape[1]
+        own = config.atypical if config.atypical in DIRECTIONS else DIRECTIONS[0]
+        first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
+        with first:
+            direction = controls.choose(st.segmented_control, "direction", "Direction", DIRECTIONS, own, required=True)
+        with second:
+            most = float(math.ceil(max(math.sqrt(d), config.delta)))
+            delta = controls.slider(
+                "delta", "δ: how far from the shell", 0.0, most, float(config.delta), 0.1, disabled=direction == "sipple",
+                help=f"This model was trained with {config.atypical}, δ = {config.delta:g}.",
+            )  # fmt: skip
+        with third:
+            seed = controls.number("seed", "Seed", 9999)
+        found_codes = cache.atypical(view.folder, N_ATYPICAL, direction, delta, seed)
+        left, right = st.columns([1, 1], gap="large")
+        with left:
+            low, high = shell_band(d)
+            radius, angle = polar(found_codes.codes, found.pca)
+            shown = [title for title in chosen if named[title].split != CODES]
+            step = -(-sum(named[t].stop - named[t].start for t in shown) // POLAR)
+            groups = {title: polar(found.codes[named[title].rows][::step], found.pca) for title in shown}
+            controls.chart(
+                charts.polar_chart(groups, (radius, angle), (low / math.sqrt(d), high / math.sqrt(d))),
+                {
+                    "set": [t for t, (r, _) in groups.items() for _ in r] + ["atypical"] * N_ATYPICAL,
+                    "radius": np.concatenate([*(r for r, _ in groups.values()), radius]),
+                    "angle": np.concatenate([*(a for _, a in groups.values()), angle]),
+                },
+                f"shell-polar-{view.name}",
+                f"Polar view: radius ‖z‖/√d, angle from PCA. Atypical codes at {', '.join(f'{r:.2f}' for r in radius)} √d.",
+            )
+            st.caption(
+                "Radius = ‖z‖/√d, true. Angle = the angle on the PCA map, **only a view** of d dimensions."
+                + (f" Every {step}th code is drawn." if step > 1 else "")
+            )
+        with right:
+            st.markdown("**What the model decodes the numbered codes to**")
+            scores = found_codes.scores
+            st.html(charts.figures([
+                (f"{i + 1}: {r:.2f} √d, R {scores['R'][i]:.3g}, p {scores['p_T'][i]:.3f}", image,
+                 f"Decode of atypical code {i + 1}, radius {r:.2f} root d")
+                for i, (r, image) in enumerate(zip(radius, found_codes.images))
+            ], 110))  # fmt: skip
+            st.caption(
+                "Training tells the model to redraw *these* images badly, so that what lies beside the shell counts as "
+                "anomalous. R and p (by T) are those of each decode, taken as an input image. Directions stay, and δ moves the "
+                "codes along them; Sipple is a cube around the origin and knows no δ."
+            )
+
+
+with controls.error_panel():
+    view = controls.page(
+        "Latent shell",
+        "The encoder turns every image into d numbers, its code z. AMA counts on normal codes near the shell ‖z‖ = √d, and "
+        "takes its negatives from beside it. Look whether this model keeps to that.",
+        scoring=False,
+    )
+    found = cache.latents(view.folder)
+    if found is None:
+        st.info("This model has no stored codes yet. Make them, then reload this page:", icon=":material/blur_circular:")
+        st.code(f"python -m ama_core measure {view.folder}", language="bash")
+        st.stop()
+    d = found.codes.shape[1]
+    named = titles(found, (view.detector.info_.get("normal") or {}).get("name", ""))
+    sets = [t for t in named if named[t].split != CODES]
+    norms = np.linalg.norm(found.codes, axis=1)
+    root = math.sqrt(d)
+
+    first = ["train", "test", *([n for n in SHOWN_FIRST if n in named] or [n for n in sets if n not in ("train", "test")][:2])]
+    chosen = controls.choose(
+        st.multiselect, "sets", "Sets on the map", list(named), [n for n in first if n in named], placeholder="Choose sets",
+    )  # fmt: skip
+    one, two, three = st.columns([1, 1, 1], vertical_alignment="bottom")
+    with one:
+        maps = list(MAPS) if found.umap is not None else ["PCA"]
+        kind = controls.choose(st.segmented_control, "map", "Map", maps, "PCA", required=True)
+    with two:
+        colour = controls.choose(st.segmented_control, "colour", "Colour", COLOURS, COLOURS[0], required=True)
+    with three:
+        hover = controls.switch("hover", "Images on hover", False, help=f"Draws at most {HOVER} points, each with its image.")
+    if not chosen:
+        st.info("Choose at least one set.")
+        st.stop()
+
+    facts = {title: shell_facts(found.codes[named[title].rows]) for title in chosen}
+    lead = "test" if "test" in facts else chosen[0]
+    (st.success if facts[lead].share_in_band >= 0.9 else st.warning)(
+        verdict(lead, facts[lead]), icon=":material/radio_button_checked:"
+    )
+    rows = {title: np.arange(named[title].start, named[title].stop) for title in chosen}
+    left, right = st.columns([1, 1], gap="large")
+    with left:
+        xy = found.umap if kind == "UMAP" else found.pca.project(found.codes)
+        if kind == "PCA":
+            st.caption(f"PCA: the plane that keeps most of the spread, {100 * found.pca.explained.sum():.0f} % of it.")
+        else:
+            st.caption("UMAP keeps neighbours together and **loses the radius**: never read the shell off it.")
+        picked: list[int] = []
+        if hover:
+            st.altair_chart(charts.hover_map(hover_points(view, named, chosen, xy, norms), MAPS[kind]), width="stretch")
+        else:
+            picked = controls.chart(
+                charts.map_chart(
+                    {t: (xy[r], r, norms[r] - root, [words(named, t, found, i, norms[i]) for i in r]) for t, r in rows.items()},
+                    axes=MAPS[kind], by_excess=colour == COLOURS[1],
+                ),
+                {
+                    "set": [t for t, r in rows.items() for _ in r],
+                    "index": np.concatenate([found.index[r] for r in rows.values()]),
+                    "x": np.concatenate([xy[r, 0] for r in rows.values()]),
+                    "y": np.concatenate([xy[r, 1] for r in rows.values()]),
+                    "norm": np.concatenate([norms[r] for r in rows.values()]),
+                },
+                f"shell-{kind}-{view.name}",
+                f"{kind} map of the codes of {', '.join(chosen)}.",
+                select=("points", "box", "lasso"),
+            )  # fmt: skip
+    with right:
+        st.caption(f"Radius: √d = {root:.2f} for d = {d}; 95 % of Gaussian codes lie between {shell_band(d)[0]:.2f} "
+                   f"and {shell_band(d)[1]:.2f}.")  # fmt: skip
+        found_norms = cache.norms(view.folder, tuple((title, named[title]) for title in chosen))
+        bins = controls.chart(
+            charts.norm_chart(
+                found_norms.edges, found_norms.densities, (found_norms.grid, found_norms.chi), (root, *shell_band(d))
+            ),
+            {
+                "set": np.repeat(list(found_norms.densities), len(found_norms.edges) - 1),
+                "norm_from": np.tile(found_norms.edges[:-1], len(chosen)),
+                "norm_to": np.tile(found_norms.edges[1:], len(chosen)),
+                "density": np.concatenate(list(found_norms.densities.values())),
+            },
+            f"shell-norms-{view.name}",
+            "Histogram of code norms. " + "; ".join(f"{t}: median {f.median_ratio:.2f} √d" for t, f in facts.items()),
+            select=("points",),
+        )
+
+    st.subheader("Images behind the codes")
+    for at, b in bins:
+        picked += [named[chosen[at]].start + int(i) for i in found_norms.rows[chosen[at]][b]]
+    if picked:
+        picks(view, named, sorted(set(picked)), norms)
+    else:
+        st.caption("Click a point, draw a lasso on the map, or click a bin of the histogram; or look at one end of a set:")
+        one, two = st.columns(2)
+        with one:
+            of = controls.choose(st.selectbox, "of", "Set", list(named), "test" if "test" in named else sets[0])
+        with two:
+            ends = ("shortest codes", "longest codes", "closest to √d")
+            end = controls.choose(st.selectbox, "end", "Which", ends, ends[0])
+        members = np.arange(named[of].start, named[of].stop)
+        key = {ends[0]: norms, ends[1]: -norms, ends[2]: np.abs(norms - root)}[end][members]
+        picks(view, named, [int(i) for i in members[np.argsort(key, kind="stable")][:12]], norms)
+
+    st.subheader("Beside the shell: atypical codes")
+    atypical(view, found, named, chosen)
+
+    st.subheader("Every set's norms")
+    st.table(
+        {
+            "Set": list(facts),
+            "median ‖z‖/√d": [f"{f.median_ratio:.2f}" for f in facts.values()],
+            "in the 95 % band": [f"{100 * f.share_in_band:.0f} %" for f in facts.values()],
+            "codes": [f"{f.n:,}" for f in facts.values()],
+        },
+        hide_index=True,
+    )
+    with st.expander("What this means, with its equation", icon=":material/function:"):
+        st.markdown(
+            "In many dimensions nearly all of a Gaussian lies in a thin shell around ‖z‖ = √d, and χ_d says how thin. The "
+            "paper says that its latent regulariser ‖E(x)‖ brings normal codes there; shrinking every code does not do that "
+            f"by itself, so it is measured here. This model was trained with `reg = {view.detector.config.reg}`."
+        )
+        st.latex(EQUATION)
+    info = found.info.get("umap")
+    st.caption(
+        "Codes of at most 500 images of each normal split and 200 of each other set, drawn with seed "
+        f"{found.info.get('seed')}; 100 atypical codes of each direction. "
+        + (f"UMAP: {info}." if isinstance(info, str) else
+           f"UMAP {info['versions']['umap-learn']}, {info['n_neighbors']} neighbours, min_dist {info['min_dist']}, "
+           f"seed {info['random_state']}." if info else "")
+    )  # fmt: skip

@@ -1,0 +1,473 @@
+"""Train: a form for a run, the queue of runs, and a live look into each. All that is shown is read from the run folders."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import cache
+import charts
+import controls
+import pandas as pd
+import streamlit as st
+
+from ama_core import AMAError, Config, pace, queue, runs
+from ama_core.config import PRESETS
+from ama_core.data import available, catalog
+from ama_core.evaluation import sets_at_hand
+
+OWN = "own"
+TICK = 2.0  # seconds between looks at a run that goes on
+IDLE = 10.0
+LAUNCHED = "train-launched"
+
+# Group -> its first field; the fields of Config follow one another by groups.
+GROUPS = {
+    "What is trained": "mode", "Images": "image_size", "Networks": "nz", "Objective": "lambda_gp", "Training": "epochs",
+    "Calibration": "calibration_fraction",
+}  # fmt: skip
+PRESET_WORDS = {
+    "tiny": "for a first look: small networks, 700 steps",
+    "small": "for a CPU with patience: wider networks, 2,500 steps",
+    "paper": "the sizes and settings of the paper: for a GPU",
+}
+STATES = {
+    "queued": "It waits for its turn.",
+    "measuring": "It is trained; the data sets at hand are being scored for the other pages.",
+    "stopping": "It saves its state at its next report, within about a minute.",
+    "paused": "It keeps its place in the queue until it is resumed.",
+    "stopped": "Its state is saved.",
+    "interrupted": "Its process is gone; it can go on from its last checkpoint.",
+    "finished": "Its model is offered by every page.",
+}
+# What a run measures: name in the files -> (label, meaning).
+LOSSES = {
+    "wasserstein": ("Wasserstein estimate", "how far the critic tells (x, x) from (x, x̂): the quantity that E and G push down"),
+    "loss_critic": ("critic loss", "minus that, plus penalty and simplex term"),
+    "loss_autoencoder": ("autoencoder loss", "what E and G minimise, with the latent regulariser"),
+    "penalty": ("gradient penalty", "how far the critic is from Lipschitz constant 1, before its weight"),
+}
+RATIO = {"z_ratio": ("‖z‖ / √d", "mean length of the codes over the radius of the latent shell")}
+AUROC = {
+    "auroc_R": ("R", "AUROC of R on held-out normal images against 50 validation anomalies"),
+    "auroc_A": ("A", "the same for A"),
+}
+COMPARED = LOSSES | RATIO | {
+    "auroc_R": ("validation AUROC of R", AUROC["auroc_R"][1]), "auroc_A": ("validation AUROC of A", AUROC["auroc_A"][1]),
+    "regulariser": ("latent regulariser", "before its weight"), "images_per_s": ("images per second", "speed of the training"),
+}  # fmt: skip
+
+
+def choose_data() -> tuple[str, str | None]:
+    """The data set: its name for the form, and what the engine calls it; None while that is missing, with the way to get it."""
+    ready = [name for name, info in catalog().items() if info.normal_ok and "train" in available(name)]
+    missing = [name for name, info in catalog().items() if info.normal_ok and name not in ready]
+
+    def words(name: str) -> str:
+        if name == OWN:
+            return "my own images: a folder, a .zip or an .npz file"
+        return f"{name}: {controls.title_of(name)}" + (" (needs a download)" if name in missing else "")
+
+    chosen = controls.choose(
+        st.selectbox, "data", "Normal images", [*ready, OWN, *missing], "digits" if "digits" in ready else ready[0],
+        format_func=words, help="The model learns these alone. Whatever differs from them will be an anomaly.",
+    )  # fmt: skip
+    if chosen in missing:
+        info = catalog()[chosen]
+        st.info(
+            f"{info.title} is not on this computer yet (about {info.download_mb} MB). {info.source} Fetch it in a terminal:",
+            icon=":material/download:",
+        )
+        st.code(f"python -m ama_core datasets --download {chosen}", language="bash")
+        return chosen, None
+    if chosen != OWN:
+        info = catalog()[chosen]
+        st.caption(f"{info.description} {info.source}")
+        return chosen, chosen
+    remembered("train-path", "")
+    path = st.text_input(
+        "Path of a folder, .zip or .npz on this computer", key="train-path", placeholder="/home/me/pictures",
+        help="A folder may have subfolders train and test; otherwise it is divided 80 : 20 by a fixed seed. An .npz file holds "
+        "`images`, uint8 (N, H, W, C).",
+    )  # fmt: skip
+    file = st.file_uploader("or upload a .zip or .npz", list(queue.UPLOAD_TYPES), key=f"train-upload-{controls.generation()}")
+    if file:
+        saved = queue.save_upload(runs.runs_dir(), file.name, file.getvalue())
+        st.caption(f"Kept on this computer as {controls.literal(str(saved))}.")
+        return OWN, str(saved)
+    return OWN, str(Path(path.strip()).expanduser().resolve()) if path.strip() else None
+
+
+def remembered(key: str, default) -> None:
+    """Gives the widget `key` what was typed before: Streamlit forgets a widget while another page is open."""
+    kept = st.session_state.setdefault("train-kept", {})
+    if key not in st.session_state:
+        st.session_state[key] = kept.get(key, default)
+    kept[key] = st.session_state[key]
+
+
+def fill(data: str, preset_name: str) -> Config:
+    """Fill the form: with the preset when that was chosen or reset, with what suits the data when those were."""
+    suited = runs.config_for(data, preset_name)
+    kept = st.session_state.setdefault("train-kept", {})
+    asked, before = (preset_name, controls.generation(), data), kept.get("asked")
+    if before is None or before[:2] != asked[:2]:
+        renewed = suited.to_dict()
+    else:
+        renewed = {"channels": suited.channels, "fit": suited.fit} if before != asked else {}
+    for name, value in renewed.items():
+        st.session_state[f"hp-{name}"] = kept[f"hp-{name}"] = value
+    kept["asked"] = asked
+    return suited
+
+
+def choose_hyper_parameters(suited: Config) -> dict:
+    """Every field of Config in its group, with its explanation and its bounds."""
+    fields = list(dataclasses.fields(Config))
+    firsts = {first: group for group, first in GROUPS.items()}
+    grouped: dict[str, list[dataclasses.Field]] = {}
+    group = ""
+    for field in fields:
+        group = firsts.get(field.name, group)
+        grouped.setdefault(group, []).append(field)
+    values = {}
+    for group, members in grouped.items():
+        for field in members:
+            remembered(f"hp-{field.name}", getattr(suited, field.name))
+        changed = [f.name for f in members if st.session_state[f"hp-{f.name}"] != getattr(suited, f.name)]
+        said = f"changed: {', '.join(changed)}" if changed else ", ".join(f.name for f in members)
+        with st.expander(f"**{group}** · {said.replace('_', chr(92) + '_')}"):
+            columns = st.columns(3)
+            for i, field in enumerate(members):
+                with columns[i % 3]:
+                    values[field.name] = input_for(field)
+    return values
+
+
+def input_for(field: dataclasses.Field):
+    """The widget that suits a field."""
+    meta, key = field.metadata, f"hp-{field.name}"
+    if meta["choices"]:
+        return st.selectbox(f"`{field.name}`", meta["choices"], key=key, help=meta["doc"])
+    kind = type(field.default)
+    low, high = (None if bound is None else kind(bound) for bound in (meta["low"], meta["high"]))
+    if kind is int:
+        return st.number_input(f"`{field.name}`", low, high, step=1, key=key, help=meta["doc"])
+    step = 10.0 ** int(f"{field.default:e}".split("e")[1])  # one unit of the leading digit: 1e-4 for 3e-4
+    return st.number_input(f"`{field.name}`", low, high, step=step, format="%.6g", key=key, help=meta["doc"])
+
+
+def choose_extras(data: str, source: str | None) -> dict:
+    """What a run has beside its hyper-parameters: the fields of RunSpec."""
+    classes = catalog()[data].classes if data in catalog() else ()
+    others = [name for name in sets_at_hand() if name != source]
+    with_train = [name for name in others if "train" in available(name)]
+    extras = {}
+    with st.expander("**One class, anomalies while training, and afterwards** · optional"):
+        left, right = st.columns(2)
+        with left:
+            if classes:
+                remembered("train-class", None)
+                if st.session_state["train-class"] not in (None, *range(len(classes))):
+                    st.session_state["train-class"] = None
+                extras["one_class"] = st.selectbox(
+                    "One class as normal (Table 2)", [None, *range(len(classes))], key="train-class",
+                    format_func=lambda label: "all classes" if label is None else f"{label}: {classes[label]}",
+                    help="Trains on this class alone; the other classes are then the anomalies called `rest`.",
+                )  # fmt: skip
+            extras["anomalies"] = optional_set(
+                "train-anomalies", "Real anomalies as negatives", with_train,
+                "The semi-supervised case: a few real anomalies take the place of the synthetic negatives.",
+            )  # fmt: skip
+        with right:
+            extras["validate_ood"] = optional_set(
+                "train-validate", "Validation anomalies", others,
+                "50 images of this set are used to follow the AUROC while training; they are never tested.",
+            )  # fmt: skip
+            remembered("train-select", "last")
+            extras["select"] = st.selectbox(
+                "Weights to keep", ("last", "validated"), key="train-select", disabled=not extras["validate_ood"],
+                help="The last step's, as the paper's setting is judged here, or those with the best AUROC of A on the "
+                "validation anomalies.",
+            )  # fmt: skip
+            if not extras["validate_ood"]:
+                extras["select"] = "last"
+        remembered("train-measure", True)
+        extras["measure"] = st.toggle(
+            "Afterwards score every data set at hand", key="train-measure",
+            help="Stored with the model, so that the pages on densities and benchmarks have something to show.",
+        )  # fmt: skip
+    return extras
+
+
+def optional_set(key: str, label: str, names: list[str], meaning: str) -> str | None:
+    remembered(key, None)
+    if st.session_state[key] not in (None, *names):
+        st.session_state[key] = None
+    return st.selectbox(label, [None, *names], key=key, help=meaning, format_func=lambda name: "none" if name is None else name)
+
+
+def show_time(spec: runs.RunSpec) -> None:
+    """How long the training would take here, as measured; a button where that is not known."""
+    try:
+        found = pace.known(spec.config, runs.runs_dir())
+        left, right = st.columns([1, 2], vertical_alignment="center")
+        asked = left.button(
+            "Measure the time again" if found else "Measure how long it takes here", icon=":material/timer:", width="stretch",
+            help="Times a few steps with these settings on random images, in a few seconds.",
+        )  # fmt: skip
+        if asked:
+            with st.spinner("Timing a few steps …"):
+                found = pace.measure(spec.config, runs.runs_dir())
+        if not found:
+            right.caption("How long this takes on this machine has not been measured yet.")
+            return
+        seconds = found.whole_run(spec.config, cache.training_size(spec))
+        right.markdown(f"**about {controls.duration(seconds)}** of training on this machine ({found.device}; {found.how})")
+    except AMAError as error:
+        st.caption(controls.literal(str(error)))
+
+
+def new_run() -> None:
+    """The form; whatever is wrong in it is said in a sentence, and all that was typed stays."""
+    left, right = st.columns(2, gap="large")
+    with left:
+        data, source = choose_data()
+    with right:
+        preset_name = controls.choose(
+            st.selectbox, "preset", "Preset", list(PRESETS), "tiny",
+            format_func=lambda name: f"{name}: {PRESET_WORDS.get(name, '')}",
+            help="Fills in every hyper-parameter below; each can then be changed.",
+        )  # fmt: skip
+        wish = queue.free_name(runs.runs_dir(), f"{data}-{preset_name}")
+        name_key = f"train-name-{st.session_state.get(LAUNCHED, 0)}"
+        remembered(name_key, "")
+        typed = st.text_input(
+            "Name of the run", key=name_key, placeholder=wish, help="Letters, digits, - and _. Left empty: the name in grey.",
+        )  # fmt: skip
+        name = typed.strip() or wish
+    st.markdown("##### Hyper-parameters")
+    values = choose_hyper_parameters(fill(data, preset_name))
+    extras = choose_extras(data, source)
+    try:
+        spec = runs.RunSpec(source or "", Config.from_dict(values), **extras)
+    except AMAError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    if source:
+        show_time(spec)
+    if st.button("Train", type="primary", icon=":material/play_arrow:", disabled=data != OWN and source is None):
+        try:
+            if not source:
+                raise AMAError("Say where your own images are: give a path or upload an archive.")
+            queue.submit(runs.runs_dir(), name, spec)
+        except AMAError as error:
+            st.error(str(error), icon=":material/error:")
+        else:
+            st.session_state[LAUNCHED] = st.session_state.get(LAUNCHED, 0) + 1
+            st.session_state["run"] = name
+            st.toast(f"{name} is queued.", icon=":material/check:")
+            st.rerun()
+    if source:
+        with st.expander("The same from a terminal"):
+            st.code(runs.command_line(spec, preset_name, runs.runs_dir() / name), language="bash", wrap_lines=True)
+
+
+def status_of(folder: Path) -> dict:
+    try:
+        return runs.read_status(folder)
+    except AMAError as error:
+        return {"state": "damaged", "error": str(error)}
+
+
+def overview(found: dict[str, Path], statuses: dict[str, dict]) -> None:
+    """The list of runs."""
+    places = {run.name: i + 1 for i, run in enumerate(queue.waiting(runs.runs_dir()))}
+    rows = []
+    for name in found:
+        status = statuses[name]
+        state, running = shown_state(found[name], status), status["state"] == "running"
+        rows.append({
+            "Run": name,
+            "State": f"{state}, number {places[name]}" if name in places else state,
+            "Progress": progress_of(status),
+            "Time left": controls.duration(status["eta_s"]) if running and "eta_s" in status else "",
+            "Images per s": f"{status['images_per_s']:,.0f}" if "images_per_s" in status else "",
+            "Device": status.get("device", ""),
+        })  # fmt: skip
+    st.dataframe(
+        pd.DataFrame(rows), hide_index=True, width="stretch", height=min(400, 38 + 35 * len(rows)),
+        column_config={"Progress": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)},
+        alt="Runs: " + "; ".join(f"{row['Run']} {row['State']}, {row['Progress']:.0%}" for row in rows),
+    )  # fmt: skip
+
+
+def progress_of(status: dict) -> float:
+    return status["step"] / status["total_steps"] if status.get("total_steps") else 0.0
+
+
+def shown_state(folder: Path, status: dict) -> str:
+    """The state, or `stopping` where a stop was asked for and not yet done."""
+    return "stopping" if status["state"] == "running" and runs.stop_asked(folder) else status["state"]
+
+
+def act(action, folder: Path, **more) -> None:
+    """Carry out what a button asks for, and draw the page anew."""
+    try:
+        action(folder, **more)
+    except AMAError as error:
+        st.session_state["train-problem"] = str(error)
+    st.rerun()
+
+
+def buttons(name: str, folder: Path, state: str) -> None:
+    """Pause, stop, resume, delete: those that make sense now."""
+
+    def button(label: str, icon: str, usable: bool, meaning: str) -> bool:
+        key = f"{label.lower()}-{name}"
+        return st.button(label, icon=f":material/{icon}:", key=key, disabled=not usable, help=meaning)
+
+    with st.container(horizontal=True):
+        if button("Pause", "pause", state in ("queued", "running"), "Saves the state and keeps the run's place in the queue."):
+            act(queue.stop, folder, pause=True)
+        if button("Stop", "stop", state in ("queued", "running"), "Saves the state and leaves the queue."):
+            act(queue.stop, folder)
+        if button("Resume", "play_arrow", state in queue.RESUMABLE, "Queues the run to go on where it was last saved."):
+            act(queue.resume, folder)
+        with st.popover("Delete …", icon=":material/delete:", disabled=state in (*runs.ACTIVE, "stopping")):
+            st.markdown(f"Delete **{name}** with its model, curves and samples? This cannot be undone.")
+            if st.button(f"Yes, delete {name}", type="primary", key=f"delete-{name}"):
+                act(queue.delete, folder)
+
+
+def curve_chart(title: str, folder: Path, curves: dict, wanted: dict, ylabel: str, level: tuple | None = None) -> None:
+    """A chart of those of the `wanted` values that the run has measured."""
+    lines = {label: curves[key] for key, (label, _) in wanted.items() if key in curves}
+    if not lines:
+        return
+    st.markdown(f"**{title}**")
+    data = pd.concat([pd.DataFrame({"value": label, "step": x, "measured": y}) for label, (x, y) in lines.items()])
+    newest = ", ".join(f"{label} {y[-1]:.3g}" for label, (_, y) in lines.items())
+    controls.chart(
+        charts.line_chart(lines, "step", ylabel, level=level), data.to_dict("list"),
+        f"{folder.name}-{title.lower().replace(' ', '-')}", f"{title} over the steps; newest: {newest}.",
+    )  # fmt: skip
+    st.caption("; ".join(f"{label}: {meaning}" for key, (label, meaning) in wanted.items() if key in curves) + ".")
+
+
+def show_samples(name: str, folder: Path) -> None:
+    """The reconstructions of fixed images; the newest until an earlier step is chosen."""
+    samples = runs.list_samples(folder)
+    if not samples:
+        return
+    steps, key = list(samples), f"sample-{name}"
+    if st.session_state.get(key) not in steps or st.session_state.get(f"{key}-newest") == st.session_state.get(key):
+        st.session_state[key] = steps[-1]
+    st.session_state[f"{key}-newest"] = steps[-1]
+    st.markdown("**Reconstructions of fixed training images**")
+    step = steps[-1]
+    if len(steps) > 1:
+        step = st.select_slider("Step", steps, key=key, help="The right end follows the training.")
+    alt = f"Step {step}: eight training images above, their reconstructions below"
+    st.html(charts.strip(runs.read_sample(samples[step]), alt))
+    st.caption(f"Above: eight training images. Below: their reconstructions after step {step:,}.")
+
+
+def detail(name: str, folder: Path, status: dict) -> None:
+    """Everything about one run."""
+    state, shown, curves = status["state"], shown_state(folder, status), cache.curves(folder)
+    st.markdown(f"**{controls.literal(name)}**: {shown}. {STATES.get(shown, '')}")
+    if status.get("error"):
+        st.error(controls.literal(status["error"]), icon=":material/error:")
+    buttons(name, folder, shown)
+    if status.get("total_steps"):
+        left = f", about {controls.duration(status['eta_s'])} left" if state == "running" and "eta_s" in status else ""
+        st.progress(min(1.0, progress_of(status)), f"step {status['step']:,} of {status['total_steps']:,}{left}")
+    facts = [status.get("device"), f"{status['images_per_s']:,.0f} images per second" if "images_per_s" in status else None,
+             f"{controls.duration(status['seconds'])} of training so far" if status.get("seconds") else None]  # fmt: skip
+    if state in runs.ACTIVE and time.time() - status.get("heartbeat", 0) > 120:
+        facts.append(f"last report {controls.duration(time.time() - status['heartbeat'])} ago")
+    st.caption(" · ".join(fact for fact in facts if fact))
+    if state == "finished":
+        model = next((model for model, path in cache.models().items() if path.resolve() == folder.resolve()), None)
+        if model:
+            with st.container(horizontal=True):
+                controls.link("densities", "Its score densities", "area_chart", model=model)
+                controls.link("reconstructions", "Its reconstructions", "compare", model=model)
+                controls.link("check", "Check images with it", "image_search", model=model)
+    show_samples(name, folder)
+    left, right = st.columns(2, gap="large")
+    with left:
+        curve_chart("Losses", folder, curves, LOSSES, "per image")
+    with right:
+        curve_chart("Latent shell", folder, curves, RATIO, "‖z‖ / √d", (1.0, "the shell"))
+        curve_chart("Validation AUROC", folder, curves, AUROC, "AUROC", (0.5, "a coin"))
+    log = runs.read_log(folder)
+    with st.expander("Log", icon=":material/article:"):
+        st.code(log or "Nothing yet.", language=None, wrap_lines=True)
+    with st.expander("What was asked", icon=":material/tune:"):
+        try:
+            st.json(runs.RunSpec.read(folder).to_json())
+        except AMAError as error:
+            st.error(str(error), icon=":material/error:")
+
+
+def watch() -> None:
+    """List and detail; drawn anew at every tick."""
+    found = runs.list_runs(runs.runs_dir())
+    if not found:
+        st.info("No run yet. Set one up above: the preset `tiny` on the digits takes a few minutes on two CPU cores.")
+        return
+    with controls.error_panel():
+        queue.ensure_worker(runs.runs_dir())
+    problem = st.session_state.pop("train-problem", None)
+    if problem:
+        st.error(problem, icon=":material/error:")
+    statuses = {name: status_of(folder) for name, folder in found.items()}
+    overview(found, statuses)
+    names = list(found)
+    if st.session_state.get("run") not in names:
+        st.session_state.pop("run", None)
+    name = controls.choose(st.selectbox, "run", "Look into a run", names, names[0])
+    with controls.error_panel():
+        detail(name, found[name], statuses[name])
+
+
+def compare() -> None:
+    """One measured value of several runs on one chart."""
+    found = runs.list_runs(runs.runs_dir())
+    if not found:
+        return
+    st.subheader("Compare runs")
+    left, right = st.columns(2)
+    with left:
+        chosen = controls.choose(st.multiselect, "compare", "Runs", list(found), list(found)[:2], placeholder="Choose runs")
+    with right:
+        key = controls.choose(st.selectbox, "value", "Value", list(COMPARED), "wasserstein",
+                              format_func=lambda value: COMPARED[value][0])  # fmt: skip
+    lines = {name: curves[key] for name in chosen if key in (curves := cache.curves(found[name]))}
+    without = [name for name in chosen if name not in lines]
+    if lines:
+        data = pd.concat([pd.DataFrame({"run": name, "step": x, key: y}) for name, (x, y) in lines.items()])
+        newest = ", ".join(f"{name} {y[-1]:.3g}" for name, (_, y) in lines.items())
+        controls.chart(charts.line_chart(lines, "step", COMPARED[key][0]), data.to_dict("list"), f"compare-{key}",
+                       f"{COMPARED[key][0]} of {len(lines)} runs over the steps; newest: {newest}.")  # fmt: skip
+        st.caption(f"{COMPARED[key][0]}: {COMPARED[key][1]}.")
+    if without:
+        st.caption(f"Not measured yet, or not at all: {', '.join(without)}.")
+    elif not lines:
+        st.info("Choose at least one run.")
+
+
+controls.heading(
+    "Train",
+    "Teach a model what is normal in images of your choice. A run goes on in a process of its own, whether this page is open "
+    "or not; one machine trains one run at a time, the others wait.",
+)
+with st.sidebar:
+    controls.reset_button()
+with controls.error_panel():
+    new_run()
+st.subheader("Runs")
+busy = any(status_of(folder)["state"] in ("queued", *runs.ACTIVE) for folder in runs.list_runs(runs.runs_dir()).values())
+st.fragment(watch, run_every=TICK if busy else IDLE)()
+st.fragment(compare)()

@@ -1,0 +1,346 @@
+"""Bundles: what is saved is what is loaded, and nothing else is ever trusted."""
+
+import json
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ama_core import AMADetector
+from ama_core.bundle import (
+    STORED_FIELDS,
+    StoredScores,
+    find_bundle,
+    half_precision,
+    list_bundles,
+    read_bundle,
+    read_info,
+    read_results,
+    read_scores,
+    write_results,
+    write_scores,
+)
+from ama_core.errors import BundleError
+
+
+@pytest.fixture
+def bundle(tiny_bundle, tmp_path):
+    """A copy that may be damaged."""
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, folder)
+    return folder
+
+
+def edit_header(bundle, **changes):
+    file = bundle / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def edit_arrays(file, **changes):
+    with np.load(file) as arrays:
+        values = {**arrays, **changes}
+    np.savez(file, **{name: value for name, value in values.items() if value is not None})
+
+
+def assert_refused(bundle, *mentions):
+    for call in (read_bundle, AMADetector.load):
+        with pytest.raises(BundleError) as caught:
+            call(bundle)
+        for text in mentions:
+            assert text in str(caught.value)
+
+
+# Round trip
+
+
+def test_round_trip_is_exact(tiny_detector, digits, tmp_path):
+    tiny_detector.save(tmp_path / "b")
+    loaded = AMADetector.load(tmp_path / "b", device="cpu")
+    assert loaded.config == tiny_detector.config
+    assert loaded.info_ == json.loads(json.dumps(tiny_detector.info_))
+    assert loaded.false_alarm_rate == tiny_detector.false_alarm_rate
+    before, after = tiny_detector.scores(digits.images[:50]), loaded.scores(digits.images[:50])
+    assert before.keys() == after.keys()
+    for name in before:
+        np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+    for kept, read in zip(vars(tiny_detector.calibration_).values(), vars(loaded.calibration_).values()):
+        if isinstance(kept, dict):
+            assert all(np.array_equal(kept[k], read[k]) for k in kept)
+        elif isinstance(kept, (float, np.ndarray)):
+            np.testing.assert_array_equal(kept, read)
+    np.testing.assert_array_equal(loaded.reconstruct(digits.images[:3]), tiny_detector.reconstruct(digits.images[:3]))
+
+
+def test_saved_again_it_is_the_same(bundle, tmp_path):
+    AMADetector.load(bundle).save(tmp_path / "again")
+    first, second = (load_file(f / "model.safetensors") for f in (bundle, tmp_path / "again"))
+    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    assert read_info(bundle) == read_info(tmp_path / "again")
+
+
+def test_matrices_are_half_precision_and_vectors_are_not(tiny_bundle):
+    for name, tensor in load_file(tiny_bundle / "model.safetensors").items():
+        if tensor.is_floating_point():
+            assert tensor.dtype == (torch.float16 if tensor.ndim >= 2 else torch.float32), name
+    found = half_precision({"w": torch.ones(2, 2), "b": torch.ones(2), "n": torch.tensor(3)})
+    assert [found[k].dtype for k in "wbn"] == [torch.float16, torch.float32, torch.int64]
+
+
+def test_the_bundle_s_critic_is_bare(tiny_bundle):
+    assert not any("parametrizations" in name for name in load_file(tiny_bundle / "model.safetensors"))
+
+
+def test_its_files_and_its_card(tiny_bundle):
+    names = {"model.safetensors", "config.json", "calibration.npz", "scores.npz", "results.json", "README.md"}
+    assert names <= {file.name for file in tiny_bundle.iterdir()}
+    card = (tiny_bundle / "README.md").read_text()
+    assert "digits" in card and "| textures |" in card and "Not measured" not in card
+    normal = read_info(tiny_bundle)["normal"]
+    assert normal["name"] == "digits" and normal["n"] == 1297 and len(normal["fingerprint"]) == 16
+
+
+def test_no_array_needs_pickle(tiny_bundle):
+    for name in ("calibration.npz", "scores.npz"):
+        with np.load(tiny_bundle / name, allow_pickle=False) as arrays:
+            assert all(arrays[key].dtype != object for key in arrays)
+
+
+def test_files_are_written_for_others_to_read(tiny_bundle):
+    assert (tiny_bundle / "model.safetensors").stat().st_mode & 0o444 == 0o444
+    assert not [file for file in tiny_bundle.iterdir() if file.name.endswith(".part")]
+
+
+# Weights
+
+
+def test_a_pickle_in_disguise_is_never_opened(bundle, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    trap = pickle.dumps(Trap())
+    for file in ("model.safetensors", "calibration.npz", "scores.npz"):
+        (bundle / file).write_bytes(trap)
+    assert_refused(bundle, "model.safetensors")
+    with pytest.raises(BundleError, match="scores.npz"):
+        read_scores(bundle)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_pickled_array_is_never_opened(bundle, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    trap = np.empty(1, object)
+    trap[0] = Trap()
+    np.savez(bundle / "calibration.npz", mu=trap)
+    np.savez(bundle / "scores.npz", index=trap)
+    (tmp_path / "sprung").unlink(missing_ok=True)
+    assert_refused(bundle, "calibration.npz")
+    with pytest.raises(BundleError, match="scores.npz"):
+        read_scores(bundle)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1, -1000])
+def test_truncated_weights(bundle, keep):
+    file = bundle / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    assert_refused(bundle, "model.safetensors")
+
+
+def test_missing_weights(bundle):
+    (bundle / "model.safetensors").unlink()
+    assert_refused(bundle, "model.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["missing tensor", "extra tensor", "wrong shape", "nan", "inf", "empty"])
+def test_wrong_weights(bundle, kind):
+    weights = load_file(bundle / "model.safetensors")
+    name = "E.to_code.weight"
+    if kind == "missing tensor":
+        del weights[name]
+    elif kind == "extra tensor":
+        weights["E.backdoor"] = torch.zeros(2)
+    elif kind == "wrong shape":
+        weights[name] = weights[name][:-1].contiguous()
+    elif kind == "empty":
+        weights = {}
+    else:
+        weights[name].view(-1)[3] = float(kind)
+    save_file(weights, bundle / "model.safetensors")
+    assert_refused(bundle, "model.safetensors", name if kind in ("missing tensor", "wrong shape", "nan", "inf") else "")
+
+
+def test_weights_of_another_configuration(bundle):
+    header = read_info(bundle)
+    edit_header(bundle, config={**header["config"], "width_critic": 16})
+    assert_refused(bundle, "model.safetensors")
+
+
+# Header
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "3", '"ama-bundle"', '{"model_type": "bert"}', "\x00\xff", '{"format": "other"}']
+)
+def test_foreign_headers(bundle, text):
+    (bundle / "config.json").write_text(text, encoding="latin-1")
+    assert_refused(bundle, "config.json")
+
+
+@pytest.mark.parametrize("config", [None, [], 3, "x", {"nz": "many"}, {"colour": 1}, {"nz": -1}])
+def test_impossible_hyper_parameters(bundle, config):
+    edit_header(bundle, config=config)
+    assert_refused(bundle, "config.json")
+
+
+def test_a_newer_version(bundle):
+    edit_header(bundle, version=2)
+    assert_refused(bundle, "version 2", "update")
+
+
+def test_not_a_bundle(tmp_path):
+    with pytest.raises(BundleError, match="config.json"):
+        read_info(tmp_path)
+    with pytest.raises(BundleError, match="no model"):
+        AMADetector.load(tmp_path / "nowhere")
+
+
+# Calibration
+
+
+def test_missing_calibration(bundle):
+    (bundle / "calibration.npz").unlink()
+    assert_refused(bundle, "calibration.npz")
+
+
+@pytest.mark.parametrize("file", ["calibration.npz", "scores.npz"])
+@pytest.mark.parametrize("keep", [0, 10, 1000, -1, -30])
+def test_truncated_arrays(bundle, file, keep):
+    path = bundle / file
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(BundleError, match=file):
+        read_bundle(bundle), read_scores(bundle)
+
+
+@pytest.mark.parametrize("file", ["calibration.npz", "scores.npz"])
+def test_flipped_bytes(bundle, file):
+    """Anywhere in the file: an error that names it, or nothing noticed because nothing that counts was hit."""
+    path = bundle / file
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(40):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), 4):
+            damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            read_bundle(bundle), read_scores(bundle)
+        except BundleError as error:
+            assert file in str(error)
+            refused += 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mu": None},
+        {"gaussian_m.precision": np.eye(7)},
+        {"gaussian_t.mean": np.zeros(5)},
+        {"scores.T": None},
+        {"scores.R": np.array([np.nan, 1.0])},
+        {"scores.R": np.zeros((2, 2))},
+        {"scores.R": np.zeros(0)},
+        {"train_r": np.array([np.inf])},
+        {"mu": np.float64("nan")},
+        {"sigma": np.float64(0)},
+        {"sigma": np.float64(-1)},
+        {"gaussian_m.mean": np.full(8, np.nan)},
+        {"gaussian_t.precision": np.full((6, 6), np.inf)},
+        {"gaussian_t.scale": np.zeros(6)},
+        {"scores.M": np.array(["a", "b"])},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_wrong_calibration(bundle, changes):
+    edit_arrays(bundle / "calibration.npz", **changes)
+    assert_refused(bundle, "calibration.npz")
+
+
+def test_a_zip_of_something_else(bundle):
+    with zipfile.ZipFile(bundle / "calibration.npz", "w") as archive:
+        archive.writestr("holiday.txt", "sun")
+    assert_refused(bundle, "calibration.npz")
+
+
+# Stored scores and results
+
+
+def stored(rng, name="textures", n=5) -> StoredScores:
+    scores = {key: rng.normal(size=n) for key in STORED_FIELDS}
+    return StoredScores(name, "test", {**scores, "A": np.exp(scores["log_A"])}, seed=3, n_total=99)
+
+
+def test_scores_round_trip(tmp_path, rng):
+    kept = [stored(rng), stored(rng, "digits", 7)]
+    write_scores(tmp_path, kept)
+    found = read_scores(tmp_path)
+    assert [(s.name, s.split, s.n, s.seed, s.n_total) for s in found] == [
+        ("textures", "test", 5, 3, 99), ("digits", "test", 7, 3, 99)
+    ]  # fmt: skip
+    for before, after in zip(kept, found):
+        assert before.scores.keys() == after.scores.keys()
+        for key in before.scores:
+            np.testing.assert_allclose(after.scores[key], before.scores[key], rtol=1e-5, err_msg=key)
+
+
+def test_stored_scores_are_those_of_the_model(tiny_bundle):
+    from ama_core.data import load
+
+    detector = AMADetector.load(tiny_bundle, device="cpu")
+    for s in read_scores(tiny_bundle):
+        assert s.n <= 2000 and s.n_total == len(load(s.name, s.split))
+    own = next(s for s in read_scores(tiny_bundle) if (s.name, s.split) == ("digits", "test"))
+    found = detector.scores(load("digits", "test").images)
+    for key in ("R", "log_A", "M", "T", "z_norm", "pixel_l1"):
+        np.testing.assert_allclose(own.scores[key], found[key], rtol=1e-5)
+
+
+def test_no_scores_yet(tmp_path):
+    assert read_scores(tmp_path) == [] and read_results(tmp_path) is None
+
+
+@pytest.mark.parametrize("index", ["{", "[1]", '[{"name": "x"}]', "3", '{"name": 1}'])
+def test_damaged_index_of_scores(bundle, index):
+    edit_arrays(bundle / "scores.npz", index=np.array(index))
+    with pytest.raises(BundleError, match="scores.npz"):
+        read_scores(bundle)
+
+
+def test_results_round_trip_and_damage(tmp_path):
+    write_results(tmp_path, {"model": "m", "results": []})
+    assert read_results(tmp_path) == {"model": "m", "results": []}
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(BundleError, match="results.json"):
+        read_results(tmp_path)
+
+
+# Finding
+
+
+def test_find_and_list(tiny_bundle, monkeypatch):
+    assert find_bundle(tiny_bundle) == tiny_bundle
+    assert find_bundle(str(tiny_bundle)) == tiny_bundle
+    assert list_bundles(tiny_bundle.parent) == {tiny_bundle.name: tiny_bundle}
+    monkeypatch.setattr("ama_core.bundle.PRETRAINED", tiny_bundle.parent)
+    assert find_bundle(tiny_bundle.name) == tiny_bundle
+    with pytest.raises(BundleError, match=f"nothing.*{tiny_bundle.name}"):
+        find_bundle("nothing")

@@ -1,0 +1,258 @@
+"""The command line, end to end: what it prints, and how it fails."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ama_core import AMADetector, __version__
+from ama_core.cli import SCORE_COLUMNS, main
+from ama_core.data import catalog, load
+from ama_core.scores import SCORES
+
+SETTINGS = [
+    word for setting in (
+        "max_steps=3", "nz=8", "width_encoder=8", "width_generator=8", "width_critic=8", "batch_size=16", "precision=fp32",
+    ) for word in ("--set", setting)
+]  # fmt: skip
+CONTRACT = ("path", "index", "R", "A", "log_A", "M", "T", "p_value", "anomalous", "error")
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command in this process; returns its exit code, standard output and standard error."""
+
+    def run(*words):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as exit:  # argparse
+            code = exit.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path, digits):
+    """Three digits as PNG, one file that is none, and one that was cut off."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(digits.images[i, ..., 0]).save(folder / f"{i}.png")
+    whole = io.BytesIO()
+    Image.fromarray(load("photos", "test").images[0]).resize((200, 200)).save(whole, "JPEG")
+    (folder / "cut.jpg").write_bytes(whole.getvalue()[:600])
+    (folder / "z.png").write_text("no image")
+    return folder
+
+
+def test_version_as_a_module():
+    result = subprocess.run([sys.executable, "-m", "ama_core", "--version"], capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0 and result.stdout.strip() == __version__ and not result.stderr
+
+
+def test_datasets(call):
+    code, out, _ = call("datasets", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0 and set(rows) == set(catalog())
+    assert rows["digits"]["available"] == ["train", "test"] and rows["mnist"]["available"] == []
+    code, out, _ = call("datasets")
+    assert code == 0 and all(name in out for name in catalog()) and "download (about" in out
+
+
+def test_train_info_and_resume(call, tmp_path):
+    out_dir = tmp_path / "m"
+    code, out, err = call("train", "digits", "--out", out_dir, "--preset", "tiny", *SETTINGS, "--no-measure", "--device", "cpu")
+    assert code == 0 and out == "" and "is ready" in err
+    detector = AMADetector.load(out_dir)
+    assert (detector.config.nz, detector.config.channels, detector.config.reg) == (8, 1, "hinge")
+    assert detector.info_["training"]["steps"] == 3
+
+    code, out, err = call("info", out_dir, "--json")
+    header = json.loads(out)
+    assert code == 0 and header["normal"]["name"] == "digits" and header["config"]["nz"] == 8 and header["results"] is None
+    code, out, _ = call("info", out_dir)
+    assert code == 0 and "digits" in out and "width_critic" in out
+
+    code, _, err = call("train", "digits", "--out", out_dir, *SETTINGS)
+    assert code == 2 and "not empty" in err
+    code, _, _ = call("train", "digits", "--out", out_dir, "--resume", "--no-measure", "--quiet", "--device", "cpu")
+    assert code == 0
+
+
+def test_info_shows_results(call, tiny_bundle):
+    code, out, _ = call("info", tiny_bundle)
+    assert code == 0 and "textures" in out and "AUROC" in out
+
+
+def check_rows(rows, detector, pictures, digits):
+    """Five files in order; the readable ones scored as the library does."""
+    assert [row["path"].split("/")[-1] for row in rows] == ["0.png", "1.png", "2.png", "cut.jpg", "z.png"]
+    expected = detector.scores(digits.images[:3])
+    for i, row in enumerate(rows[:3]):
+        assert row["error"] is None and row["index"] == 0
+        for name in ("R", "A", "log_A", "M", "T"):
+            assert row[name] == pytest.approx(expected[name][i], rel=1e-4)
+        assert row["p_value"] == pytest.approx(expected["p_T"][i])
+        assert row["anomalous"] is bool(row["p_value"] <= 0.05)
+    for row in rows[3:]:
+        assert row["error"] and all(row[name] is None for name in CONTRACT[2:-1])
+
+
+def test_score_as_json(call, tiny_bundle, pictures, digits):
+    code, out, _ = call("score", tiny_bundle, pictures, "--json", "--device", "cpu")
+    assert code == 0
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert all(tuple(row) == CONTRACT == SCORE_COLUMNS for row in rows)
+    check_rows(rows, AMADetector.load(tiny_bundle, device="cpu"), pictures, digits)
+
+
+def test_score_as_csv(call, tiny_bundle, pictures, digits):
+    code, out, _ = call("score", tiny_bundle, pictures, "--quiet", "--device", "cpu")
+    assert code == 0 and out.splitlines()[0] == ",".join(CONTRACT)
+    kinds = {"path": str, "error": str, "index": int, "anomalous": {"True": True, "False": False}.get}
+    rows = [
+        {key: kinds.get(key, float)(value) if value else None for key, value in row.items()}
+        for row in csv.DictReader(io.StringIO(out))
+    ]
+    check_rows(rows, AMADetector.load(tiny_bundle, device="cpu"), pictures, digits)
+
+
+def test_score_by_and_alpha(call, tiny_bundle, pictures, digits):
+    detector = AMADetector.load(tiny_bundle, device="cpu")
+    for by in SCORES:
+        code, out, _ = call("score", tiny_bundle, pictures / "1.png", "--json", "--by", by, "--alpha", "1", "--quiet")
+        (row,) = map(json.loads, out.splitlines())
+        assert code == 0 and row["anomalous"] is True
+        assert row["p_value"] == pytest.approx(detector.scores(digits.images[1:2])[f"p_{by}"][0])
+
+
+def test_score_arrays_one_row_an_image(call, tiny_bundle, tmp_path, digits):
+    np.savez(tmp_path / "some.npz", images=digits.images[:4])
+    code, out, _ = call("score", tiny_bundle, tmp_path / "some.npz", "--json", "--quiet")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [row["index"] for row in rows] == [0, 1, 2, 3]
+
+
+def test_score_a_colour_photograph_with_a_grey_model(call, tiny_bundle, tmp_path, rng):
+    Image.fromarray(rng.integers(0, 256, (90, 70, 3), dtype=np.uint8)).save(tmp_path / "p.png")
+    code, out, _ = call("score", tiny_bundle, tmp_path / "p.png", "--json", "--quiet")
+    row = json.loads(out)
+    assert code == 0 and row["error"] is None and row["R"] > 0
+
+
+def test_evaluate_as_json(call, tiny_bundle):
+    code, out, _ = call("evaluate", tiny_bundle, "--ood", "flat", "textures", "--json", "--seed", "3", "--device", "cpu")
+    assert code == 0 and len(out.splitlines()) == 1
+    found = json.loads(out)
+    assert list(found) == ["model", "normal", "seed", "results"]
+    assert (found["model"], found["normal"], found["seed"]) == (str(tiny_bundle), "digits", 3)
+    for row, name in zip(found["results"], ("flat", "textures")):
+        assert list(row) == ["ood", "n_normal", "n_ood", "scores"]
+        assert (row["ood"], row["n_normal"], row["n_ood"]) == (name, 500, 100)
+        assert list(row["scores"]) == ["R", "A", "M", "T"]
+        assert all(set(metrics) == {"auroc", "auprc", "fpr95"} for metrics in row["scores"].values())
+
+
+def test_evaluate_as_a_table(call, tiny_bundle):
+    code, out, _ = call("evaluate", tiny_bundle, "--ood", "flat", "--full", "--quiet")
+    assert code == 0 and "AUROC" in out and "2,000" in out and len(out.splitlines()) == 3
+
+
+def test_measure(call, tiny_bundle, tmp_path, monkeypatch):
+    from ama_core import evaluation
+    from ama_core.bundle import read_results, read_scores
+
+    monkeypatch.setattr(evaluation, "sets_at_hand", lambda: ["digits", "flat"])
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    for name in ("scores.npz", "results.json"):
+        (tmp_path / "b" / name).unlink()
+    code, out, _ = call("measure", tmp_path / "b", "--quiet", "--seed", "2")
+    assert code == 0 and "flat" in out
+    assert read_results(tmp_path / "b")["seed"] == 2
+    assert {s.name for s in read_scores(tmp_path / "b")} == {"digits", "flat"}
+
+
+# Bad input
+
+
+@pytest.fixture
+def empty(tmp_path):
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "empty"
+
+
+def assert_one_clear_line(result, *mentions):
+    code, out, err = result
+    assert code == 2
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, lines
+    assert "Traceback" not in err and all(str(m) in err for m in mentions)
+
+
+def test_unknown_model(call, tmp_path):
+    for command in (("info", "atlantis"), ("score", "atlantis", tmp_path), ("evaluate", "atlantis", "--ood", "flat")):
+        assert_one_clear_line(call(*command), "atlantis")
+
+
+def test_unknown_data_set(call, tiny_bundle, tmp_path):
+    assert_one_clear_line(call("train", "atlantis", "--out", tmp_path / "m"), "atlantis")
+    assert_one_clear_line(call("evaluate", tiny_bundle, "--ood", "atlantis", "--quiet"), "atlantis")
+    assert_one_clear_line(call("datasets", "--download", "atlantis"), "atlantis")
+
+
+@pytest.mark.parametrize("setting, mention", [("nz=many", "nz"), ("nz", "KEY=VALUE"), ("colour=3", "colour"), ("lr=-1", "lr")])
+def test_bad_settings(call, tmp_path, setting, mention):
+    assert_one_clear_line(call("train", "digits", "--out", tmp_path / "m", "--set", setting), mention)
+    assert not (tmp_path / "m").exists()
+
+
+def test_missing_path(call, tiny_bundle, tmp_path):
+    assert_one_clear_line(call("score", tiny_bundle, tmp_path / "nowhere.png", "--quiet"), "nowhere.png")
+    assert_one_clear_line(call("train", tmp_path / "nowhere", "--out", tmp_path / "m"), "nowhere")
+
+
+def test_missing_path_without_quiet(call, tiny_bundle, tmp_path):
+    assert_one_clear_line(call("score", tiny_bundle, tmp_path / "nowhere.png"), "nowhere.png")
+
+
+def test_empty_folder(call, tiny_bundle, tmp_path, empty):
+    assert_one_clear_line(call("score", tiny_bundle, empty, "--quiet"), "empty")
+    assert_one_clear_line(call("evaluate", tiny_bundle, "--ood", empty, "--quiet"), "empty")
+    assert_one_clear_line(call("train", empty, "--out", tmp_path / "m"), "empty")
+
+
+def test_damaged_bundle(call, tiny_bundle, tmp_path, pictures):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    file = tmp_path / "b" / "calibration.npz"
+    file.write_bytes(file.read_bytes()[:500])
+    assert_one_clear_line(call("score", tmp_path / "b", pictures), "calibration.npz")
+
+
+@pytest.mark.parametrize("alpha", ["0", "-1", "1.5", "nan"])
+def test_impossible_alpha(call, tiny_bundle, pictures, alpha):
+    assert_one_clear_line(call("score", tiny_bundle, pictures, "--alpha", alpha), "--alpha")
+
+
+def test_unknown_device(call, tiny_bundle, pictures):
+    assert_one_clear_line(call("score", tiny_bundle, pictures, "--device", "abacus"), "abacus")
+
+
+@pytest.mark.parametrize("command", [[], ["fly"], ["train", "digits"], ["score", "m"], ["train", "digits", "--preset", "huge"]])
+def test_misuse_is_exit_code_2(call, command):
+    code, out, err = call(*command)
+    assert code == 2 and out == "" and "error:" in err
+
+
+def test_a_name_taken_by_mistake_can_be_used_again(call, tmp_path):
+    """A run that never began leaves nothing behind that refuses the next one."""
+    assert call("train", "digtis", "--out", tmp_path / "m")[0] == 2
+    words = ("train", "digits", "--out", tmp_path / "m", *SETTINGS, "--no-measure", "--quiet", "--device", "cpu")
+    assert call(*words)[0] == 0

@@ -1,0 +1,280 @@
+"""The queue of runs: order, one at a time, pausing, killed processes, deleting; and the pace that is promised."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ama_core import pace, queue, runs
+from ama_core.errors import BundleError, ConfigError, DataError
+
+PATIENCE = 240  # seconds; a busy machine needs half a minute to import torch
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder of runs, whose worker is only started by hand."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(queue, "ensure_worker", lambda folder: None)
+    return tmp_path
+
+
+@pytest.fixture
+def spec(tiny_config):
+    return runs.RunSpec("digits", tiny_config.replace(max_steps=3), measure=False)
+
+
+def state(run):
+    return runs.read_status(run)["state"]
+
+
+def wait_until(condition):
+    end = time.time() + PATIENCE
+    while not condition():
+        assert time.time() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def as_running(run, process):
+    mark = runs.process_mark(process.pid)
+    runs.write_status(run, {"state": "running", "pid": process.pid, "mark": mark, "submitted": 1.0})
+
+
+@pytest.fixture
+def sleeper():
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_killed_workers_lock_is_free_and_runs_go_one_after_the_other(folder, spec):
+    first, second = queue.submit(folder, "b-first", spec), queue.submit(folder, "a-second", spec)
+    held = subprocess.Popen(
+        [sys.executable, "-c", "import fcntl, sys, time; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); "
+         "print('held', flush=True); time.sleep(600)", str(folder / ".worker.lock")], stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert held.stdout.readline()
+    queue.work(folder)  # another worker lives
+    assert [state(run) for run in (first, second)] == ["queued", "queued"]
+    held.kill()
+    held.wait()
+
+    queue.work(folder)
+    assert [state(run) for run in (first, second)] == ["finished", "finished"]
+    assert runs.read_status(first)["step"] == 3
+    assert runs.read_status(second)["started"] >= runs.read_status(first)["heartbeat"]
+    assert "finished" in runs.read_log(second)
+
+
+def test_pause_kill_and_resume_of_a_real_run(folder, tiny_config):
+    run = queue.submit(folder, "long", runs.RunSpec("digits", tiny_config.replace(max_steps=400), measure=False))
+    worker = threading.Thread(target=queue.work, args=[folder])
+
+    def going():
+        status = runs.read_status(run)
+        return status["state"] == "running" and status.get("device") and status["pid"] != os.getpid()
+
+    worker.start()
+    wait_until(going)
+    queue.stop(run, pause=True)
+    wait_until(lambda: state(run) == "paused")
+    worker.join(PATIENCE)
+    assert (run / runs.CHECKPOINT).exists() and 0 < runs.read_status(run)["step"] < 400
+
+    queue.resume(run)
+    assert state(run) == "queued"
+    worker = threading.Thread(target=queue.work, args=[folder])
+    worker.start()
+    wait_until(going)
+    os.kill(runs.read_status(run)["pid"], signal.SIGKILL)
+    wait_until(lambda: state(run) == "interrupted")
+    worker.join(PATIENCE)
+
+    queue.resume(run)
+    queue.work(folder)
+    assert state(run) == "finished"
+    steps = [event["step"] for event in runs.read_metrics(run) if event["kind"] == "progress"]
+    assert steps == sorted(set(steps)) and steps[-1] == 400
+
+
+def test_paused_keeps_its_place_and_stopped_goes_to_the_end(folder, spec):
+    a, b, c = (queue.submit(folder, name, spec) for name in "abc")
+    queue.stop(a, pause=True)
+    queue.stop(b)
+    assert queue.waiting(folder) == [c] and (state(a), state(b)) == ("paused", "stopped")
+    queue.resume(b)
+    queue.resume(a)
+    assert queue.waiting(folder) == [a, c, b]
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        queue.resume(a)
+
+
+def test_a_broken_run_fails_with_its_reason_and_the_next_goes_on(folder, spec):
+    broken, fine = queue.submit(folder, "broken", spec), queue.submit(folder, "fine", spec)
+    (broken / "run.json").write_text('{"dataset": 3}')
+    queue.work(folder)
+    assert (state(broken), state(fine)) == ("failed", "finished")
+    assert "cannot be resumed" in runs.read_status(broken)["error"]
+
+
+def test_a_running_run_is_waited_for_even_without_its_worker(folder, spec, sleeper):
+    orphan, queued = queue.submit(folder, "orphan", spec), queue.submit(folder, "queued", spec)
+    as_running(orphan, sleeper)
+    worker = threading.Thread(target=queue.work, args=[folder])
+    worker.start()
+    time.sleep(2 * queue.POLL_SECONDS)
+    assert worker.is_alive() and state(queued) == "queued"
+    queue.stop(queued)
+    worker.join(PATIENCE)
+    assert not worker.is_alive()
+
+
+def test_neither_a_zombie_nor_a_reused_process_id_counts_as_running(folder, spec):
+    run = queue.submit(folder, "run", spec)
+    process = subprocess.Popen(["sleep", "600"])
+    as_running(run, process)
+    assert runs.is_running(run) and state(run) == "running"
+    runs.write_status(run, runs.read_status(run) | {"mark": "someone else's"})
+    assert state(run) == "interrupted"
+    as_running(run, process)
+    process.kill()
+    wait_until(lambda: not runs.is_running(run))  # a zombie: nobody has waited for it
+    assert state(run) == "interrupted"
+    process.wait()
+
+
+def test_stop_reaches_a_running_run_once_and_tells_the_rest(folder, spec, sleeper):
+    run = queue.submit(folder, "run", spec)
+    as_running(run, sleeper)
+    queue.stop(run, pause=True)
+    assert runs.stop_asked(run) == "pause"
+    queue.stop(run)
+    assert runs.stop_asked(run) == "stop"
+    runs.write_status(run, {"state": "finished"})
+    with pytest.raises(ConfigError, match="only a run that is queued or running"):
+        queue.stop(run)
+
+
+def test_delete_takes_only_idle_run_folders(folder, spec, sleeper, tmp_path_factory):
+    run = queue.submit(folder, "run", spec)
+    as_running(run, sleeper)
+    with pytest.raises(ConfigError, match="stop it before"):
+        queue.delete(run)
+    runs.write_status(run, {"state": "stopped"})
+    other = tmp_path_factory.mktemp("precious")
+    (other / "run.json").write_text("{}")
+    (folder / "link").symlink_to(other)
+    (folder / "uploads").mkdir()
+    for wrong in (folder / "link", folder / "uploads", folder / "run" / "..", folder / "nothing", folder):
+        with pytest.raises(BundleError, match="not a run folder"):
+            queue.delete(wrong)
+    queue.delete(run)
+    assert not run.exists() and (other / "run.json").exists()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", ".hidden", "a/b", "-dash", "ü", "x" * 65, "uploads", "Taken"])
+def test_bad_names_are_refused(folder, spec, name):
+    queue.submit(folder, "taken", spec)
+    with pytest.raises(ConfigError, match="called"):
+        queue.submit(folder, name, spec)
+    assert list(runs.list_runs(folder)) == ["taken"]
+
+
+def test_free_names_are_free_and_valid(folder, spec):
+    assert queue.free_name(folder, "my set/α tiny") == "my-set-tiny"
+    queue.submit(folder, "digits-tiny", spec)
+    wish = queue.free_name(folder, "digits-tiny")
+    queue.check_name(folder, wish)
+    assert wish == "digits-tiny-2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"dataset": "mnist"}, DataError, "--download mnist"),
+        ({"dataset": "/no/such/folder"}, DataError, "nor an existing path"),
+        ({"one_class": 10}, ConfigError, "classes 0 to 9"),
+        ({"select": "validated"}, ConfigError, "validation anomalies"),
+        ({"validate_ood": "svhn"}, DataError, "SVHN"),
+    ],
+)
+def test_what_cannot_be_carried_out_is_said_before_it_is_queued(folder, spec, changes, error, words):
+    with pytest.raises(error, match=words):
+        queue.submit(folder, "run", runs.RunSpec(**{**vars(spec), **changes}))
+    assert not runs.list_runs(folder)
+
+
+def test_a_folder_without_an_image_is_refused(folder, spec, tmp_path_factory):
+    own = tmp_path_factory.mktemp("own")
+    (own / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match="no readable image"):
+        runs.check(runs.RunSpec(str(own), spec.config))
+    Image.new("L", (40, 30)).save(own / "a.png")
+    runs.check(runs.RunSpec(str(own), spec.config))
+
+
+def test_uploads_are_kept_inside_under_harmless_names(folder, spec):
+    picture, archive = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(picture, "PNG")
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.png", picture.getvalue())
+    saved = queue.save_upload(folder, "../../my <b>set.ZIP", archive.getvalue())
+    assert saved.parent == folder / "uploads" and saved.read_bytes() == archive.getvalue()
+    assert queue.save_upload(folder, "../../my <b>set.ZIP", archive.getvalue()) == saved
+    runs.check(runs.RunSpec(str(saved), spec.config))
+    with pytest.raises(DataError, match="neither"):
+        queue.save_upload(folder, "evil.py", b"")
+
+
+def test_curves_are_thinned_and_keep_their_ends(tmp_path):
+    lines = [{"kind": "progress", "step": i, "total_steps": 2000, "wasserstein": i / 2} for i in range(1, 2001)]
+    lines.insert(5, {"kind": "validation", "step": 5, "total_steps": 2000, "auroc_A": 0.5})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    curves = runs.read_curves(tmp_path)
+    steps, values = curves["wasserstein"]
+    assert len(steps) == runs.CURVE_POINTS and (steps[0], steps[-1], values[-1]) == (1, 2000, 1000.0)
+    assert np.array_equal(values, np.array(steps) / 2) and curves["auroc_A"] == ([5], [0.5])
+
+
+def test_pace_is_measured_once_and_known_afterwards(tmp_path, tiny_config):
+    assert pace.known(tiny_config, tmp_path) is None
+    measured = pace.measure(tiny_config, tmp_path)
+    assert 0 < measured.seconds < 60
+    assert pace.known(tiny_config.replace(seed=7, max_steps=50, lr=1e-4), tmp_path) == measured
+    assert pace.known(tiny_config.replace(width_critic=16), tmp_path) is None
+    assert measured.whole_run(tiny_config, 1000) == pytest.approx(12 * measured.seconds)
+    two_epochs = tiny_config.replace(max_steps=0, epochs=2)
+    assert measured.whole_run(two_epochs, 1000) == pytest.approx(2 * (900 // 16) * measured.seconds)
+
+
+def test_pace_of_a_finished_run_is_its_own(tiny_run, tiny_config):
+    found = pace.known(tiny_config.replace(seed=3), tiny_run.parent)
+    facts = json.loads((tiny_run / "config.json").read_text())["training"]
+    assert found.seconds == pytest.approx(facts["seconds"] / facts["steps"]) and "tiny" in found.how
+
+
+def test_images_of_a_run_are_counted(tmp_path, tiny_config):
+    for name in ("train/a.png", "train/b/c.png", "test/d.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    assert pace.n_images(runs.RunSpec(str(tmp_path), tiny_config)) == 2
+    assert pace.n_images(runs.RunSpec("digits", tiny_config)) == 1297
+    assert 100 < pace.n_images(runs.RunSpec("digits", tiny_config, one_class=3)) < 150
+
+
+def test_the_command_line_says_the_same(tiny_config):
+    spec = runs.RunSpec("digits", runs.config_for("digits", "tiny", nz=48), one_class=3, validate_ood="textures", measure=False)
+    words = runs.command_line(spec, "tiny", "runs/a").split()
+    assert words[:5] == ["python", "-m", "ama_core", "train", "digits"] and "nz=48" in words
+    assert [words[words.index(option) + 1] for option in ("--one-class", "--validate-ood", "--out")] == ["3", "textures", "runs/a"]
+    assert words.count("--set") == 1 and "--no-measure" in words

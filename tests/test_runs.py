@@ -1,0 +1,282 @@
+"""Run folders: from the asking to the bundle; stopped, resumed, failed and watched."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from ama_core import AMADetector, runs
+from ama_core.bundle import read_results, read_scores
+from ama_core.data import load
+from ama_core.errors import BundleError, ConfigError, DataError, TrainingDiverged
+from ama_core.runs import RunSpec, RunStopped, config_for, execute, list_runs, read_metrics, read_status, request_stop
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def spec(tiny_config) -> RunSpec:
+    return RunSpec("digits", tiny_config.replace(max_steps=6), measure=False)
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def set_status(folder, **changes):
+    folder.mkdir(exist_ok=True)
+    (folder / "status.json").write_text(json.dumps(changes))
+
+
+# From the asking to the bundle
+
+
+def test_a_finished_run_is_a_bundle(tiny_run):
+    status = read_status(tiny_run)
+    assert status["state"] == "finished" and status["step"] == status["total_steps"] == 12
+    detector = AMADetector.load(tiny_run, device=CPU)
+    normal = detector.info_["normal"]
+    assert (normal["name"], normal["source"], normal["label"], normal["n"]) == ("digits", "digits", None, 1297)
+    assert normal["fingerprint"] == load("digits", "train").fingerprint
+    assert {(s.name, s.split) for s in read_scores(tiny_run)} >= {("digits", "train"), ("digits", "test"), ("textures", "test")}
+    assert [row["ood"] for row in read_results(tiny_run)["results"]] == ["gradients", "textures"]
+    assert RunSpec.read(tiny_run).config == detector.config
+
+
+def test_its_events_and_pictures(tiny_run):
+    events = read_metrics(tiny_run)
+    assert [e["kind"] for e in events][-2:] == ["checkpoint", "done"]
+    progress = [e for e in events if e["kind"] == "progress"]
+    assert progress[-1]["step"] == 12 and {"loss_critic", "z_ratio", "eta_s", "images_per_s"} <= progress[-1].keys()
+    with Image.open(tiny_run / "samples" / "step-0000012.png") as picture:
+        assert picture.size == (8 * 32, 2 * 32)
+        top = np.asarray(picture)[:32]
+    np.testing.assert_array_equal(top[:, :32], next(iter(training_images(tiny_run)))[..., 0])
+
+
+def training_images(run):
+    from ama_core.data import hold_out
+
+    config = RunSpec.read(run).config
+    images = load("digits", "train").images
+    return images[hold_out(len(images), config.calibration_fraction, config.seed).train]
+
+
+def test_the_spec_round_trips(tiny_config, tmp_path):
+    spec = RunSpec("photos", tiny_config, one_class=1, anomalies="flat", validate_ood="noise", select="validated", measure=False)
+    (tmp_path / "run.json").write_text(spec.to_json())
+    assert RunSpec.read(tmp_path) == spec
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"dataset": "digits"}', '{"dataset": "digits", "config": []}', "\xff"])
+def test_a_damaged_spec(tmp_path, text):
+    (tmp_path / "run.json").write_text(text, encoding="latin-1")
+    with pytest.raises(BundleError, match="run folder"):
+        RunSpec.read(tmp_path)
+
+
+def test_config_for_suits_the_data_set():
+    assert (config_for("digits", "tiny").channels, config_for("digits", "tiny").fit) == (1, "pad")
+    assert (config_for("photos", "tiny").channels, config_for("photos", "tiny").fit) == (3, "crop")
+    assert config_for("photos", "tiny", channels="1").channels == 1
+    assert config_for("/my/folder", "paper").channels == 3
+
+
+def test_a_used_folder_is_refused_and_left_alone(spec, tmp_path):
+    (tmp_path / "holiday.txt").write_text("sun")
+    with pytest.raises(ConfigError, match="not empty"):
+        execute(tmp_path, spec, device=CPU)
+    assert [file.name for file in tmp_path.iterdir()] == ["holiday.txt"]
+
+
+def test_one_class_validation_and_real_anomalies(tiny_config, tmp_path):
+    config = tiny_config.replace(max_steps=6)
+    spec = RunSpec(
+        "digits", config, one_class=4, anomalies="flat", validate_ood="textures", select="validated", measure=False
+    )
+    detector = execute(tmp_path / "r", spec, device=CPU)
+    n = int((load("digits", "train").labels == 4).sum())
+    normal, training = detector.info_["normal"], detector.info_["training"]
+    assert (normal["label"], normal["n"], normal["anomalies"], normal["validation_ood"]) == (4, n, "flat", "textures")
+    validated = [e["auroc_A"] for e in read_metrics(tmp_path / "r") if e["kind"] == "validation"]
+    assert training["select"] == "validated" and training["validated_auroc_A"] == max(validated)
+
+
+def test_an_own_folder_as_normal_set(tiny_config, tmp_path, rng):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(60):
+        Image.fromarray(rng.integers(0, 256, (20, 24), dtype=np.uint8)).save(pictures / f"{i:02}.png")
+    config = tiny_config.replace(max_steps=2, batch_size=8)
+    detector = execute(tmp_path / "r", RunSpec(str(pictures), config, measure=False), device=CPU)
+    assert detector.info_["normal"]["source"] == str(pictures) and detector.info_["normal"]["n"] == 48  # 80 % of 60
+
+
+# Stopping and resuming
+
+
+def test_stop_and_resume_equal_no_interruption(spec, tmp_path):
+    execute(tmp_path / "whole", spec, device=CPU)
+
+    def stop(event):
+        if event.step == 3:
+            request_stop(tmp_path / "parts")
+
+    with pytest.raises(RunStopped, match="step 3.*--resume"):
+        execute(tmp_path / "parts", spec, device=CPU, on_event=stop)
+    assert read_status(tmp_path / "parts")["state"] == "stopped"
+    assert not (tmp_path / "parts" / "model.safetensors").exists()
+    execute(tmp_path / "parts", spec, resume=True, device=CPU)
+    assert read_status(tmp_path / "parts")["state"] == "finished"
+
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys() and all(torch.equal(whole[name], parts[name]) for name in whole)
+    with np.load(tmp_path / "whole" / "calibration.npz") as a, np.load(tmp_path / "parts" / "calibration.npz") as b:
+        assert all(np.array_equal(a[name], b[name]) for name in a)
+    steps = [e["step"] for e in read_metrics(tmp_path / "parts")]
+    assert steps == sorted(steps) and steps[-1] == 6
+
+
+def test_a_signal_stops_it_too_and_handlers_are_put_back(spec, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop(event):
+        if event.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(RunStopped):
+        execute(tmp_path / "r", spec, device=CPU, on_event=stop)
+    assert read_status(tmp_path / "r")["state"] == "stopped" and read_status(tmp_path / "r")["step"] == 2
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_resumed_run_keeps_to_what_was_asked_first(spec, tmp_path):
+    def stop(event):
+        request_stop(tmp_path / "r")
+
+    with pytest.raises(RunStopped):
+        execute(tmp_path / "r", spec, device=CPU, on_event=stop)
+    with pytest.raises(ConfigError, match="digits"):
+        execute(tmp_path / "r", RunSpec("photos", spec.config), resume=True, device=CPU)
+    other = RunSpec("digits", spec.config.replace(max_steps=99), measure=False)
+    detector = execute(tmp_path / "r", other, resume=True, device=CPU)
+    assert detector.config == spec.config
+
+
+def test_a_damaged_checkpoint_is_not_resumed(spec, tmp_path):
+    def stop(event):
+        request_stop(tmp_path / "r")
+
+    with pytest.raises(RunStopped):
+        execute(tmp_path / "r", spec, device=CPU, on_event=stop)
+    file = tmp_path / "r" / runs.CHECKPOINT
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(BundleError, match="checkpoint"):
+        execute(tmp_path / "r", spec, resume=True, device=CPU)
+
+
+def test_nothing_to_resume(spec, tmp_path):
+    with pytest.raises(BundleError, match="run folder"):
+        execute(tmp_path / "r", spec, resume=True, device=CPU)
+
+
+# Failing
+
+
+def test_a_failed_run_says_why(spec, tmp_path):
+    def explode(event):
+        raise ZeroDivisionError("soup")
+
+    with pytest.raises(ZeroDivisionError):
+        execute(tmp_path / "r", spec, device=CPU, on_event=explode)
+    status = read_status(tmp_path / "r")
+    assert status["state"] == "failed" and status["error"] == "ZeroDivisionError: soup"
+
+
+def test_a_diverged_run_keeps_its_checkpoint(spec, tmp_path, monkeypatch):
+    from ama_core import training
+
+    monkeypatch.setattr(training, "CRITIC_LIMIT", 0.0)
+    with pytest.raises(TrainingDiverged):
+        execute(tmp_path / "r", spec, device=CPU)
+    status = read_status(tmp_path / "r")
+    assert status["state"] == "failed" and "diverged" in status["error"] and "lr" in status["error"]
+
+
+def test_an_unknown_data_set_fails_with_a_message(spec, tmp_path):
+    with pytest.raises(DataError, match="atlantis"):
+        execute(tmp_path / "r", RunSpec("atlantis", spec.config), device=CPU)
+
+
+# Watching
+
+
+def test_a_dead_process_is_an_interrupted_run(tmp_path):
+    for state in ("running", "measuring"):
+        set_status(tmp_path / "r", state=state, pid=dead_pid())
+        assert read_status(tmp_path / "r")["state"] == "interrupted" and not runs.is_running(tmp_path / "r")
+    for state in ("finished", "stopped", "failed"):
+        set_status(tmp_path / "r", state=state, pid=dead_pid())
+        assert read_status(tmp_path / "r")["state"] == state
+
+
+def test_a_living_process_is_a_running_one_and_keeps_others_out(spec, tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        set_status(tmp_path / "r", state="running", pid=process.pid)
+        (tmp_path / "r" / "run.json").write_text(spec.to_json())
+        assert runs.is_running(tmp_path / "r") and read_status(tmp_path / "r")["state"] == "running"
+        with pytest.raises(ConfigError, match="already training"):
+            execute(tmp_path / "r", spec, resume=True, device=CPU)
+    finally:
+        process.communicate()
+    assert read_status(tmp_path / "r")["state"] == "interrupted"
+
+
+@pytest.mark.parametrize("text", ["", "{", None])
+def test_no_status(tmp_path, text):
+    if text is not None:
+        (tmp_path / "status.json").write_text(text)
+    with pytest.raises(BundleError, match="run folder"):
+        read_status(tmp_path)
+    assert not runs.is_running(tmp_path)
+
+
+def test_half_a_line_of_metrics_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "progress", "step": 1}\n{"kind": "progress", "st')
+    assert read_metrics(tmp_path) == [{"kind": "progress", "step": 1}]
+    assert read_metrics(tmp_path / "nowhere") == []
+
+
+def test_list_runs_is_newest_first(tmp_path):
+    for i, name in enumerate(("old", "new", "middle")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+        os.utime(tmp_path / name / "run.json", (0, {"old": 1, "middle": 2, "new": 3}[name]))
+    (tmp_path / "no run").mkdir()
+    assert list(list_runs(tmp_path)) == ["new", "middle", "old"]
+
+
+def test_launch_in_a_process_of_its_own(spec, tmp_path):
+    """As the app does: launched, watched through its files, finished; then the same folder will not be launched anew."""
+    pid = runs.launch(tmp_path / "r", spec)
+    assert pid != os.getpid()
+    deadline, status = time.monotonic() + 240, {}
+    while time.monotonic() < deadline and status.get("state") not in ("finished", "failed", "interrupted"):
+        time.sleep(0.3)
+        try:
+            status = read_status(tmp_path / "r")
+        except BundleError:
+            continue
+    assert status.get("state") == "finished", status
+    assert AMADetector.load(tmp_path / "r", device=CPU).config == spec.config

@@ -1,0 +1,601 @@
+"""The loop: what moves when, what it says, that it resumes exactly, fails loudly, and learns."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ama_core import AMADetector, Config, inference, latent, training
+from ama_core.data import load, prepare
+from ama_core.errors import BundleError, ConfigError, DataError, TrainingDiverged
+from ama_core.evaluation import detection_metrics
+from ama_core.scores import anomaly_scores
+from ama_core.training import TrainingState, Validation, learning_rate, total_steps, train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def few(digits):
+    """70 images: four batches of 16 and a remainder, so that epochs are short."""
+    return digits.images[:70]
+
+
+@pytest.fixture
+def config(tiny_config) -> Config:
+    return tiny_config.replace(max_steps=10)
+
+
+def run(state: TrainingState, images, **options) -> list:
+    return list(train(state, images, **options))
+
+
+def weights(state: TrainingState) -> dict[str, torch.Tensor]:
+    return {name: t.clone() for name, t in state.networks.state_dict().items()}
+
+
+def everything(state: TrainingState) -> dict[str, torch.Tensor]:
+    """Weights, spectral vectors, batch-norm statistics, Adam's moments and steps, random state, best weights."""
+    found = {f"networks.{name}": t for name, t in state.networks.state_dict().items()}
+    for key, optimiser in state.optimisers.items():
+        for index, slots in optimiser.state_dict()["state"].items():
+            found |= {f"{key}.{index}.{slot}": t for slot, t in slots.items()}
+    found |= {f"best.{name}": t for name, t in state.best.items()}
+    return found | {"rng": state.rng.get_state()}
+
+
+def assert_identical(a: TrainingState, b: TrainingState) -> None:
+    first, second = everything(a), everything(b)
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different
+    assert (a.step, a.best_auroc) == (b.step, b.best_auroc)
+
+
+def test_every_network_moves(config, few):
+    state = TrainingState(config, CPU)
+    before = weights(state)
+    run(state, few)
+    assert state.step == 10
+    for name, tensor in state.networks.named_parameters():
+        if tensor.requires_grad or name[0] in "EG":
+            assert not torch.equal(before[name], tensor), f"{name} did not move"
+
+
+def test_events(config, few):
+    state = TrainingState(config, CPU)
+    validation = Validation(few[:20], few[20:40])
+    events = run(state, few, log_every=4, sample_every=5, validation=validation, validate_every=6)
+    steps = {kind: [e.step for e in events if e.kind == kind] for kind in ("progress", "samples", "validation", "done")}
+    assert steps == {"progress": [4, 8, 10], "samples": [5, 10], "validation": [6, 10], "done": [10]}
+    assert all(e.total_steps == 10 for e in events) and events[-1].kind == "done"
+    for event in events:
+        if event.kind == "progress":
+            assert set(event.values) == {
+                "loss_critic", "loss_autoencoder", "wasserstein", "regulariser", "penalty", "z_ratio", "epoch", "lr",
+                "images_per_s", "seconds", "eta_s",
+            }  # fmt: skip
+            assert all(math.isfinite(v) for v in event.values.values())
+            assert event.values["images_per_s"] > 0 and event.values["z_ratio"] > 0
+        if event.kind == "samples":
+            assert event.images.shape == (2, 8, 32, 32, 1) and event.images.dtype == np.uint8
+            np.testing.assert_array_equal(event.images[0], few[:8])
+        if event.kind == "validation":
+            assert set(event.values) == {"auroc_R", "auroc_A"} and 0 <= event.values["auroc_A"] <= 1
+    epochs = [e.values["epoch"] for e in events if e.kind == "progress"]
+    assert epochs == [1, 2, 3]  # four batches an epoch
+    last = [e for e in events if e.kind == "progress"][-1]
+    assert last.values["eta_s"] == 0 and last.values["seconds"] == state.seconds
+
+
+def test_watching_changes_nothing(config, few):
+    quiet, watched = TrainingState(config, CPU), TrainingState(config, CPU)
+    run(quiet, few, log_every=1000, sample_every=1000)
+    run(watched, few, log_every=1, sample_every=1)
+    assert_identical(quiet, watched)
+
+
+def test_the_seed_decides_everything(config, few):
+    torch.manual_seed(1)
+    first = TrainingState(config, CPU)
+    run(first, few)
+    torch.manual_seed(2)
+    np.random.seed(2)
+    before = torch.get_rng_state()
+    second = TrainingState(config, CPU)
+    run(second, few)
+    assert_identical(first, second)
+    assert torch.equal(torch.get_rng_state(), before)  # and the caller's randomness is left alone
+    other = TrainingState(config.replace(seed=1), CPU)
+    assert not torch.equal(weights(TrainingState(config, CPU))["E.to_code.weight"], weights(other)["E.to_code.weight"])
+
+
+def test_who_moves_when(config, few):
+    """Five critic steps on one batch, then one of the autoencoder; each leaves the other's weights and statistics alone."""
+    state = TrainingState(config.replace(n_critic=5, max_steps=2), CPU)
+    order, before = [], {}
+
+    def keep(optimiser, args, kwargs):
+        before.clear()
+        before.update({name: p.detach().clone() for name, p in state.networks.named_parameters()})
+
+    def compare(key):
+        def hook(optimiser, args, kwargs):
+            moved = {n[0] for n, p in state.networks.named_parameters() if not torch.equal(before[n], p)}
+            assert moved == {key}
+            order.append(key)
+
+        return hook
+
+    statistics = []
+    for key, optimiser in state.optimisers.items():
+        optimiser.register_step_pre_hook(keep)
+        optimiser.register_step_post_hook(compare(key))
+    state.optimisers["D"].register_step_post_hook(
+        lambda *_: statistics.append(state.networks.E.features[1].running_mean.clone())
+    )
+    run(state, few, sample_every=1000)
+    assert "".join(order).replace("GE", "EG") == "DDDDDEG" * 2
+    assert all(torch.equal(s, statistics[0]) for s in statistics[:5])
+
+
+def test_reconstructions_are_computed_once_a_step(config, few):
+    """E sees each batch once and G twice (reconstruction, simplex decode), however many critic steps there are."""
+    calls = {"E": 0, "G": 0}
+    state = TrainingState(config.replace(n_critic=4, max_steps=3, atypical="none"), CPU)
+
+    def count(key):
+        def hook(*_):
+            calls[key] += 1
+
+        return hook
+
+    for key in calls:
+        getattr(state.networks, key).register_forward_hook(count(key))
+    for event in train(state, few, sample_every=1000):
+        if event.kind == "progress":
+            break
+    assert calls == {"E": 3, "G": 6}
+
+
+def test_the_critic_learns_to_tell_and_the_autoencoder_to_hide(config, few):
+    """Against a frozen opponent each side's own loss falls."""
+    for frozen, mine, loss in (("EG", "D", "loss_critic"), ("D", "EG", "loss_autoencoder")):
+        changes = dict(max_steps=20, atypical="none", lambda_gp=0.0, lr_schedule="constant", lr=3e-3)
+        state = TrainingState(config.replace(**changes), CPU)
+        for key in frozen:
+            state.optimisers[key].register_step_pre_hook(lambda optimiser, *_: optimiser.zero_grad())
+        events = run(state, few, log_every=5, sample_every=1000)
+        losses = [e.values[loss] for e in events if e.kind == "progress"]
+        assert losses[-1] < losses[0], (mine, losses)
+
+
+def test_negatives_start_after_the_warmup_and_fill_their_part(config, few, monkeypatch):
+    seen = []
+    original = training.losses.signs
+
+    def spy(n_normal, n_negative, lambda_neg, device):
+        seen.append((n_normal, n_negative, lambda_neg))
+        return original(n_normal, n_negative, lambda_neg, device)
+
+    monkeypatch.setattr(training.losses, "signs", spy)
+    run(TrainingState(config.replace(warmup=0.3, negative_fraction=0.25), CPU), few)
+    assert seen == [(16, 0, 5.0)] * 3 + [(12, 4, 5.0)] * 7
+
+
+def test_synthetic_negatives_are_decodes_of_atypical_codes(config, few, monkeypatch):
+    state = TrainingState(config, CPU)
+    z_neg = torch.full((2, 8), 0.7)
+    monkeypatch.setattr(latent, "atypical_codes", lambda *_: z_neg)
+    buffers = {name: b.clone() for name, b in state.networks.named_buffers() if name[0] in "EG"}
+    x = inference.to_tensor(few[:16], CPU)
+    x_neg = training._synthetic_negatives(state.networks, x, 2, state.rng)
+    assert not x_neg.requires_grad and state.networks.E.training and state.networks.G.training
+    assert all(torch.equal(buffers[n], b) for n, b in state.networks.named_buffers() if n in buffers)  # eval mode
+    with torch.no_grad():
+        torch.testing.assert_close(x_neg, state.networks.eval().G(z_neg))
+
+
+def test_real_anomalies_take_the_place_of_synthetic_ones(config, few, monkeypatch):
+    def never(*_):
+        raise AssertionError("synthetic negatives in the semi-supervised case")
+
+    monkeypatch.setattr(training, "_synthetic_negatives", never)
+    flat = np.full((5, 32, 32, 1), 200, np.uint8)
+    with_anomalies, without = (TrainingState(config.replace(atypical=a), CPU) for a in ("inward", "none"))
+    run(with_anomalies, few, anomalies=flat)
+    run(without, few)
+    assert not torch.equal(weights(with_anomalies)["D.to_value.parametrizations.weight.original"],
+                           weights(without)["D.to_value.parametrizations.weight.original"])  # fmt: skip
+
+
+VARIANTS = {
+    "released": dict(mode="released"),
+    "released outward": dict(mode="released", atypical="outward"),
+    "released sipple": dict(mode="released", atypical="sipple"),
+    "plain": dict(reconstruction="plain"),
+    "plain released": dict(reconstruction="plain", mode="released"),
+    "outward": dict(atypical="outward"),
+    "sipple": dict(atypical="sipple"),
+    "no negatives": dict(atypical="none"),
+    "norm": dict(reg="norm"),
+    "only Wasserstein": dict(lambda_gp=0.0, lambda_inter=0.0, lambda_reg=0.0, atypical="none"),
+    "parts": dict(gp_fraction=0.25, inter_fraction=0.25),
+    "k 2": dict(k=2),
+    "k 5": dict(k=5),
+    "bf16": dict(precision="bf16"),
+    "whole batch": dict(batch_size=70),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_trains(config, few, name):
+    state = TrainingState(config.replace(max_steps=3, warmup=0.3, **VARIANTS[name]), CPU)
+    before = weights(state)
+    events = run(state, few, log_every=1, sample_every=1000)
+    after = weights(state)
+    assert all(torch.isfinite(t).all() for t in after.values())
+    for part in ("E.to_code.weight", "G.from_code.weight", "D.to_value.parametrizations.weight.original"):
+        assert not torch.equal(before[part], after[part])
+    found = [e.values for e in events if e.kind == "progress"]
+    assert len(found) == 3 and all(("penalty" in v) == (state.config.lambda_gp > 0) for v in found)
+
+
+@pytest.mark.parametrize("channels, image_size", [(3, 32), (1, 64)])
+def test_colour_and_larger_images_train(config, channels, image_size, rng):
+    images = rng.integers(0, 256, (20, image_size, image_size, channels), dtype=np.uint8)
+    state = TrainingState(config.replace(channels=channels, image_size=image_size, max_steps=2, batch_size=8), CPU)
+    assert run(state, images)[-1].kind == "done"
+
+
+def test_simplex_gradient_reaches_the_autoencoder_in_the_paper_s_mode_alone(config, few, monkeypatch):
+    """The released code detaches the decode."""
+    for mode, expected in (("paper", True), ("released", False)):
+        called = []
+        original = training.losses.autoencoder_simplex
+        monkeypatch.setattr(
+            training.losses, "autoencoder_simplex", lambda d: (called.append(d.requires_grad), original(d))[1]  # noqa: B023
+        )
+        run(TrainingState(config.replace(mode=mode, max_steps=1), CPU), few)
+        assert any(called) == expected
+        monkeypatch.setattr(training.losses, "autoencoder_simplex", original)
+
+
+# Resuming
+
+
+def stop_at(state: TrainingState, images, step: int, path, **options) -> TrainingState:
+    """Train until the checkpoint of `step`, forget the process, and read the state back."""
+    for event in train(state, images, checkpoint=path, checkpoint_seconds=0, **options):
+        if event.kind == "checkpoint" and event.step == step:
+            break
+    return TrainingState.load(path, CPU)
+
+
+RESUMES = {
+    "paper": ({}, 6),
+    "paper, before the warm-up": (dict(warmup=0.7), 5),
+    "at the end of an epoch": ({}, 4),
+    "released": (dict(mode="released"), 6),
+    "plain": (dict(reconstruction="plain"), 6),
+    "bf16": (dict(precision="bf16"), 6),
+    "parts and critic steps": (dict(gp_fraction=0.5, inter_fraction=0.5, n_critic=2), 7),
+    "linear": (dict(lr_schedule="linear", atypical="sipple"), 7),
+}
+
+
+@pytest.mark.parametrize("name", RESUMES)
+def test_resume_equals_no_interruption(config, few, tmp_path, name):
+    changes, step = RESUMES[name]
+    c = config.replace(**{"warmup": 0.2, **changes})
+    uninterrupted = TrainingState(c, CPU)
+    run(uninterrupted, few, log_every=3)
+    resumed = stop_at(TrainingState(c, CPU), few, step, tmp_path / "c")
+    assert resumed.step == step
+    run(resumed, few)
+    assert_identical(uninterrupted, resumed)
+
+
+def test_resume_with_anomalies_and_validation(config, few, digits, tmp_path):
+    options = dict(
+        anomalies=np.full((5, 32, 32, 1), 200, np.uint8),
+        validation=Validation(digits.images[100:130], np.full((10, 32, 32, 1), 99, np.uint8)),
+        validate_every=2,
+    )
+    uninterrupted = TrainingState(config, CPU)
+    run(uninterrupted, few, **options)
+    resumed = stop_at(TrainingState(config, CPU), few, 5, tmp_path / "c", **options)
+    assert resumed.best and math.isfinite(resumed.best_auroc)
+    run(resumed, few, **options)
+    assert_identical(uninterrupted, resumed)
+
+
+def test_stopping_at_any_event_and_saving_loses_nothing(config, few, digits, tmp_path):
+    """As `runs` does when asked to stop: save at whatever event comes; the validation of that step is not forgotten."""
+    options = dict(
+        validation=Validation(digits.images[100:130], np.full((10, 32, 32, 1), 99, np.uint8)),
+        log_every=2, sample_every=2, validate_every=2,
+    )  # fmt: skip
+    uninterrupted = TrainingState(config, CPU)
+    run(uninterrupted, few, **options)
+    for kind, steps in {"progress": (2, 10), "samples": (4,), "validation": (2,)}.items():
+        for step in steps:
+            state = TrainingState(config, CPU)
+            for event in train(state, few, **options):
+                if (event.kind, event.step) == (kind, step):
+                    state.save(tmp_path / "c")
+                    break
+            resumed = TrainingState.load(tmp_path / "c", CPU)
+            run(resumed, few, **options)
+            assert_identical(uninterrupted, resumed)
+
+
+def test_a_finished_state_has_nothing_left_to_do(config, few, tmp_path):
+    state = TrainingState(config, CPU)
+    run(state, few, checkpoint=tmp_path / "c")
+    resumed = TrainingState.load(tmp_path / "c", CPU)
+    assert [e.kind for e in train(resumed, few)] == ["done"]
+    assert_identical(state, resumed)
+
+
+def test_checkpoint_is_safetensors_and_carries_its_configuration(config, few, tmp_path):
+    state = TrainingState(config, CPU)
+    run(state, few, checkpoint=tmp_path / "c")
+    with safe_open(tmp_path / "c", "pt") as file:
+        header = json.loads(file.metadata()["ama_checkpoint"])
+    assert header["config"] == config.to_dict() and header["step"] == 10
+    assert not list(tmp_path.glob(".*"))  # nothing half written is left
+
+
+def damage_checkpoint(kind: str, path) -> None:
+    if kind == "missing":
+        path.unlink()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif kind == "foreign":
+        save_file({"x": torch.zeros(3)}, path)
+    else:
+        with safe_open(path, "pt") as file:
+            header = json.loads(file.metadata()["ama_checkpoint"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if kind == "lacks a tensor":
+            del tensors["networks.E.to_code.weight"]
+        elif kind == "other shape":
+            tensors["networks.E.to_code.weight"] = torch.zeros(2, 2)
+        elif kind == "bad config":
+            header["config"]["nz"] = "many"
+        elif kind == "lacks its step":
+            del header["step"]
+        save_file(tensors, path, {"ama_checkpoint": json.dumps(header)})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["missing", "empty", "truncated", "foreign", "lacks a tensor", "other shape", "bad config", "lacks its step"],
+)
+def test_damaged_checkpoints(config, tmp_path, kind):
+    path = tmp_path / "checkpoint"
+    TrainingState(config, CPU).save(path)
+    damage_checkpoint(kind, path)
+    with pytest.raises(BundleError, match="checkpoint"):
+        TrainingState.load(path, CPU)
+
+
+# Failing
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(config, few, tmp_path):
+    path, state = tmp_path / "c", TrainingState(config, CPU)
+    good = None
+    with pytest.raises(TrainingDiverged, match="diverged at step 5.*checkpoint is kept"):
+        for event in train(state, few, checkpoint=path, checkpoint_seconds=0, log_every=1000, sample_every=1000):
+            if event.kind == "checkpoint" and event.step == 4:
+                good = copy.deepcopy(everything(state))
+                with torch.no_grad():
+                    state.networks.E.to_code.weight.fill_(float("nan"))
+    kept = TrainingState.load(path, CPU)
+    assert kept.step == 4
+    assert all(torch.equal(good[name], t) for name, t in everything(kept).items())
+    assert run(kept, few)[-1].kind == "done"
+
+
+def test_nan_is_seen_without_a_checkpoint(config, few):
+    state = TrainingState(config, CPU)
+    with torch.no_grad():
+        state.networks.G.from_code.bias.fill_(float("inf"))
+    with pytest.raises(TrainingDiverged, match="lr"):
+        run(state, few, log_every=3)
+
+
+def test_nan_is_seen_before_it_is_validated(config, few):
+    state = TrainingState(config, CPU)
+    with torch.no_grad():
+        state.networks.G.from_code.bias.fill_(float("nan"))
+    with pytest.raises(TrainingDiverged, match="step 1"):
+        run(state, few, log_every=1000, validation=Validation(few[:9], few[9:19]), validate_every=1)
+
+
+def test_an_exploding_critic_stops_the_run(config, few, monkeypatch):
+    monkeypatch.setattr(training, "CRITIC_LIMIT", 1e-6)
+    with pytest.raises(TrainingDiverged, match="step 2: loss_critic"):
+        run(TrainingState(config, CPU), few, log_every=2)
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        (np.zeros((70, 28, 28, 1), np.uint8), "shape"),
+        (np.zeros((70, 32, 32, 3), np.uint8), "shape"),
+        (np.zeros((70, 32, 32, 1), np.float32), "uint8"),
+        (np.zeros((32, 32, 1), np.uint8), "shape"),
+        (np.zeros((15, 32, 32, 1), np.uint8), "batch_size"),
+    ],
+)
+def test_images_that_do_not_fit(config, images, message):
+    with pytest.raises(DataError, match=message):
+        run(TrainingState(config, CPU), images)
+
+
+def test_anomalies_that_do_not_fit(config, few):
+    with pytest.raises(DataError, match="anomalies"):
+        run(TrainingState(config, CPU), few, anomalies=np.zeros((5, 32, 32, 3), np.uint8))
+
+
+# Schedule
+
+
+def test_learning_rate_falls_tenfold_at_30_60_90_percent():
+    c = Config(lr=1.0, lr_schedule="steps")
+    rates = [learning_rate(c, step, 100) for step in range(100)]
+    expected = [1.0] * 30 + [0.1] * 30 + [0.01] * 30 + [0.001] * 10
+    np.testing.assert_allclose(rates, expected)
+
+
+def test_other_schedules():
+    linear, constant = (Config(lr=0.5, lr_schedule=s) for s in ("linear", "constant"))
+    np.testing.assert_allclose([learning_rate(constant, s, 10) for s in range(10)], 0.5)
+    rates = [learning_rate(linear, s, 100) for s in range(100)]
+    np.testing.assert_allclose(rates[:51], 0.5)
+    np.testing.assert_allclose(np.diff(rates[50:]), -0.01, rtol=1e-9)
+    assert rates[-1] > 0
+
+
+def test_the_schedule_reaches_the_optimisers(config, few):
+    c = config.replace(lr_schedule="steps", lr=1e-3)
+    state = TrainingState(c, CPU)
+    used = {key: [] for key in state.optimisers}
+    for key, optimiser in state.optimisers.items():
+        optimiser.register_step_pre_hook(lambda o, *_, key=key: used[key].append(o.param_groups[0]["lr"]))
+    run(state, few)
+    expected = [1e-3] * 3 + [1e-4] * 3 + [1e-5] * 3 + [1e-6]
+    for key in used:
+        np.testing.assert_allclose(used[key], expected)
+    betas = {key: o.param_groups[0]["betas"] for key, o in state.optimisers.items()}
+    assert betas == {"E": (0.5, 0.9), "G": (0.0, 0.9), "D": (0.0, 0.9)}
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_step_is_adam_s(config, few, tmp_path, resumed):
+    """Kingma and Ba's update, element by element in NumPy, whatever lies how in memory; also right after a resume."""
+    state = TrainingState(config.replace(lr_schedule="constant"), CPU)
+    if resumed:
+        state = stop_at(state, few, 3, tmp_path / "c")
+    expected = {}
+
+    def predict(key):
+        b1, b2 = {"E": 0.5, "G": 0.0, "D": 0.0}[key], 0.9
+
+        def hook(optimiser, args, kwargs):
+            for name, p in getattr(state.networks, key).named_parameters():
+                slots = optimiser.state.get(p)
+                w, g = (t.detach().double().numpy() for t in (p, p.grad))
+                t, m, v = 0, np.zeros(w.shape), np.zeros(w.shape)
+                if slots:
+                    t, m, v = float(slots["step"]), slots["exp_avg"].double().numpy(), slots["exp_avg_sq"].double().numpy()
+                m, v, t = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2, t + 1
+                expected[f"{key}.{name}"] = w - config.lr * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + 1e-8)
+
+        return hook
+
+    for key, optimiser in state.optimisers.items():
+        optimiser.register_step_pre_hook(predict(key))
+    for event in train(state, few, log_every=1, sample_every=1000):
+        for name, p in state.networks.named_parameters():
+            np.testing.assert_allclose(p.detach().numpy(), expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+        if event.step >= 6:
+            break
+
+
+def test_total_steps():
+    assert total_steps(Config(epochs=100), 50_000) == 100 * 195
+    assert total_steps(Config(epochs=2, batch_size=16), 70) == 8
+    assert total_steps(Config(epochs=100, max_steps=7), 50_000) == 7
+    assert total_steps(Config(epochs=1, max_steps=700), 512) == 2
+
+
+def test_an_epoch_sees_every_image_once(config, few, monkeypatch):
+    """Batches of one epoch are disjoint; the remainder is dropped; the next epoch is another order."""
+    seen = []
+    original = inference.scale
+
+    def spy(images):
+        seen.append(images.clone())
+        return original(images)
+
+    monkeypatch.setattr(training.inference, "scale", spy)
+    run(TrainingState(config.replace(max_steps=8, atypical="none"), CPU), few, sample_every=1000)
+    batches = [t.permute(0, 2, 3, 1).numpy() for t in seen if t.shape[0] == 16][:8]
+    rows = {row.tobytes(): i for i, row in enumerate(few)}
+    assert len(rows) == 70
+    epochs = [[rows[row.tobytes()] for batch in batches[i : i + 4] for row in batch] for i in (0, 4)]
+    assert all(len(set(epoch)) == 64 for epoch in epochs) and epochs[0] != epochs[1]
+
+
+# Validation
+
+
+def test_best_weights_are_those_of_the_best_validation(config, few, digits):
+    aurocs = iter([0.6, 0.9, 0.7, 0.9, 0.2])
+    state = TrainingState(config, CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_validate", lambda *_: {"auroc_R": 0.5, "auroc_A": next(aurocs)})
+        options = dict(validation=Validation(digits.images[:2], digits.images[:2]), validate_every=2)
+        for event in train(state, few, **options):
+            if event.kind == "validation" and event.step == 4:
+                expected = {name: t.clone() for name, t in state.networks.bare_state().items()}
+    assert state.best_auroc == 0.9
+    assert all(torch.equal(expected[name], t) for name, t in state.best.items())
+    assert not torch.equal(state.best["E.to_code.weight"], state.networks.E.to_code.weight)
+
+
+def test_validated_selection_keeps_the_best_weights(config, digits):
+    flat = np.full((10, 32, 32, 1), 99, np.uint8)
+    state = TrainingState(config, CPU)
+    aurocs = iter([0.9] + [0.1] * 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_validate", lambda *_: {"auroc_R": 0.5, "auroc_A": next(aurocs)})
+        d = AMADetector(config, device=CPU).fit(digits.images, validation_anomalies=flat, state=state, select="validated")
+    assert d.info_["training"]["validated_auroc_A"] == 0.9
+    stored = state.best["E.to_code.weight"].half().float()
+    torch.testing.assert_close(d.networks_.E.to_code.weight, stored, rtol=0, atol=0)
+
+
+def test_validated_selection_needs_anomalies(config, digits):
+    with pytest.raises(ConfigError, match="validat"):
+        AMADetector(config.replace(max_steps=1), device=CPU).fit(digits.images, select="validated")
+
+
+# Learning
+
+
+def test_a_few_hundred_steps_on_digits_separate_other_images(digits):
+    """The method works: unseen digits are told from two other kinds of images, and scores are diverse."""
+    config = Config(
+        channels=1, fit="pad", nz=16, width_encoder=8, width_generator=8, width_critic=8, batch_size=16, n_critic=1,
+        lambda_gp=0.0, inter_fraction=0.25, reg="hinge", epochs=1000, max_steps=200, lr=2e-3, lr_schedule="linear",
+        precision="fp32",
+    )  # fmt: skip
+    detector = AMADetector(config, device=CPU).fit(digits.images)
+    normal = detector.scores(load("digits", "test").images)
+    for name in ("textures", "house_numbers"):
+        images = prepare(load(name, "test").images[:300], size=32, channels=1, fit="pad")[0]
+        other = detector.scores(images)
+        auroc = {
+            key: detection_metrics(anomaly_scores(normal)[key], anomaly_scores(other)[key])["auroc"] for key in ("M", "T")
+        }
+        assert min(auroc.values()) > 0.9, (name, auroc)
+    for key in ("R", "log_A", "M", "T", "z_norm", "pixel_l1"):
+        assert len(np.unique(normal[key].round(6))) > 400, key
+        assert normal[key].std() > 1e-3 * abs(normal[key].mean()), key
+
+    # Reconstructions of unseen digits are much nearer to them than the mean digit is.
+    test = load("digits", "test").images[:200].astype(float)
+    copies = detector.reconstruct(test.astype(np.uint8)).astype(float)
+    assert np.abs(copies - test).mean() < 0.8 * np.abs(digits.images.mean(axis=0) - test).mean()
