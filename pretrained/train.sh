@@ -20,14 +20,18 @@ train() { # SET PRESET RECONSTRUCTION [SETTING ...]
   rm -r "$out"/{checkpoint.safetensors,samples,metrics.jsonl,status.json,run.json} # the rest is the bundle
 }
 
-for reconstruction in mirrored plain; do
-  if [ "${1:-cpu}" = gpu ]; then
+if [ "${1:-cpu}" = gpu ]; then
+  for reconstruction in mirrored plain; do
     train fashionmnist paper $reconstruction epochs=30
     train cifar10 paper $reconstruction epochs=30
-  else
-    train digits tiny $reconstruction
-    train photos tiny $reconstruction max_steps=1500
-    train fashionmnist tiny $reconstruction max_steps=2000
-    train cifar10 small $reconstruction max_steps=2000
-  fi
-done
+  done
+else
+  train digits tiny mirrored
+  train digits tiny plain
+  train photos tiny mirrored max_steps=1500
+  train photos tiny plain max_steps=1000
+  train fashionmnist tiny mirrored max_steps=2000
+  train fashionmnist tiny plain max_steps=1000
+  train cifar10 small mirrored max_steps=2000
+  train cifar10 small plain max_steps=2000
+fi
