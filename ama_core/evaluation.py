@@ -230,10 +230,10 @@ def measure_at_hand(detector: AMADetector, *, seed: int = 0, progress: Progress 
 
     Sets that would need a download are left out.
     """
-    normal = detector.info_["normal"]
     stored = [
         _sampled(detector, split, normal_split(detector, split), seed, progress) for split in ("train", "test")
     ]
+    normal = detector.info_["normal"]
     for name in sets_at_hand():
         if name != normal["name"]:
             stored.append(_sampled(detector, "test", load(name, "test"), seed, progress))
@@ -255,7 +255,7 @@ def _sampled(detector: AMADetector, split: str, images: ImageSet, seed: int, pro
     return StoredScores(name, split, kept, seed, len(images), images.notes)
 
 
-def stored_aurocs(stored: Sequence[StoredScores], normal: str) -> dict[str, dict[str, float]]:
+def stored_aurocs(stored: Sequence[StoredScores], normal: str | None) -> dict[str, dict[str, float]]:
     """AUROC of R, A, M and T of every stored set against the stored normal test scores; empty where those are missing."""
     own = next((s for s in stored if (s.name, s.split) == (normal, "test")), None)
     if own is None:

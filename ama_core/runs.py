@@ -437,9 +437,7 @@ def _record(folder: Path, metrics, event: Event) -> None:
     line = {key: value for key, value in dataclasses.asdict(event).items() if key not in ("images", "values")}
     metrics.write(json.dumps({**line, **event.values}) + "\n")
     metrics.flush()
-    if event.kind == "validation":
-        _log(folder, f"step {event.step}: " + ", ".join(f"{name} {value:.3f}" for name, value in event.values.items()))
-    elif event.kind == "checkpoint":
+    if event.kind == "checkpoint":
         _log(folder, f"step {event.step} of {event.total_steps} saved")
 
 

@@ -281,7 +281,7 @@ def _info(folder: str, stamp: Stamp) -> dict:
 
 @st.cache_data(max_entries=16, show_spinner=False)
 def _stored_aurocs(folder: str, stamp: Stamp) -> dict[str, dict[str, float]]:
-    return evaluation.stored_aurocs(stored(Path(folder)), detector(Path(folder)).info_["normal"]["name"])
+    return evaluation.stored_aurocs(stored(Path(folder)), (detector(Path(folder)).info_.get("normal") or {}).get("name"))
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading the images …")

@@ -152,7 +152,7 @@ def _rates(figure: go.Figure, xlabel: str, ylabel: str, *, height: int, ends: tu
     figure.update_layout(
         template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=height,
         margin=dict(l=8, r=8, t=16, b=8), hovermode="closest",
-        legend=dict(orientation="h", yanchor="top", y=-0.2, x=0, xanchor="left"),
+        legend=dict(orientation="h", yanchor="top", y=-0.3, x=0, xanchor="left"),
     )  # fmt: skip
     for axis, label, end in ((figure.update_xaxes, xlabel, ends[0]), (figure.update_yaxes, ylabel, ends[1])):
         axis(title=label, range=[-0.01 * end, end], tickformat=".0%", gridcolor=GRID, zeroline=False, automargin=True)

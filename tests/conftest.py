@@ -4,6 +4,7 @@ Everything runs on the CPU, and no test sees the data sets that happen to lie on
 """
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,7 @@ def tiny_run(tmp_path_factory, tiny_config) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "sets_at_hand", lambda: ["digits", "gradients", "textures"])
+        patch.setitem(sys.modules, "umap", None)  # compiling it would take half a minute
         execute(folder, RunSpec("digits", tiny_config), device=CPU)
     return folder
 

@@ -37,7 +37,7 @@ def open_page(models_dir, monkeypatch):
     monkeypatch.setenv("AMA_MODELS_DIR", str(models_dir))
     monkeypatch.syspath_prepend(str(APP))
 
-    def open_(page: str, **address) -> AppTest:
+    def open_(page: str, /, **address) -> AppTest:
         at = AppTest.from_file(APP / "views" / f"{page}.py", default_timeout=60)
         for key, value in address.items():
             at.query_params[key] = value
@@ -192,8 +192,8 @@ def test_densities_have_all_their_mass_where_data_can_be(rng):
     assert found.medians["same"] == 2.0
 
 
-def test_the_band_of_a_is_where_a_does_not_flag(tiny_detector):
-    calibration = tiny_detector.calibration_
+def test_the_band_of_a_is_where_a_does_not_flag(models_dir):
+    calibration = AMADetector.load(models_dir / "digits").calibration_
     low, high = a_band(calibration, 0.1)
     limit = -calibration.threshold("A", 0.1)
     at_ends = log_a_score(np.array([low, high]), calibration.mu, calibration.sigma)

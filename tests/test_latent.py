@@ -121,7 +121,7 @@ def test_released_codes_scale_the_encodings(generator):
         assert kstest(a, "uniform", args=(0, 0.5)).pvalue > 1e-4
     sipple = latent.atypical_codes_released(z + 10, "sipple", generator)
     limit = float((z + 10).abs().min())
-    assert sipple.shape == z.shape and 0 <= sipple.min() and 0.9 * limit < sipple.max() <= limit
+    assert sipple.shape == z.shape and sipple.min() >= 0 and 0.9 * limit < sipple.max() <= limit
 
 
 def test_shell_ratio(rng):

@@ -276,5 +276,6 @@ def test_the_command_line_says_the_same(tiny_config):
     spec = runs.RunSpec("digits", runs.config_for("digits", "tiny", nz=48), one_class=3, validate_ood="textures", measure=False)
     words = runs.command_line(spec, "tiny", "runs/a").split()
     assert words[:5] == ["python", "-m", "ama_core", "train", "digits"] and "nz=48" in words
-    assert [words[words.index(option) + 1] for option in ("--one-class", "--validate-ood", "--out")] == ["3", "textures", "runs/a"]
+    for option, value in {"--one-class": "3", "--validate-ood": "textures", "--out": "runs/a"}.items():
+        assert words[words.index(option) + 1] == value
     assert words.count("--set") == 1 and "--no-measure" in words

@@ -73,7 +73,7 @@ def training_images(run):
 
 
 def test_the_spec_round_trips(tiny_config, tmp_path):
-    spec = RunSpec("photos", tiny_config, one_class=1, anomalies="flat", validate_ood="noise", select="validated", measure=False)
+    spec = RunSpec("photos", tiny_config, 1, anomalies="flat", validate_ood="noise", select="validated", measure=False)
     (tmp_path / "run.json").write_text(spec.to_json())
     assert RunSpec.read(tmp_path) == spec
 
@@ -259,7 +259,7 @@ def test_half_a_line_of_metrics_is_left_out(tmp_path):
 
 
 def test_list_runs_is_newest_first(tmp_path):
-    for i, name in enumerate(("old", "new", "middle")):
+    for name in ("old", "new", "middle"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text("{}")
         os.utime(tmp_path / name / "run.json", (0, {"old": 1, "middle": 2, "new": 3}[name]))

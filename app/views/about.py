@@ -53,11 +53,11 @@ EQUATIONS = [
         r"\mathbb{E}\max(\lVert E(x) \rVert_2 - \sqrt d, 0)",
         [losses.latent_regulariser],
     ),
-    ("R-score (Eq. 5)", *controls.MEANING["R"], [scores.r_score]),
-    ("A-score (Eq. 6)", *controls.MEANING["A"], [scores.log_a_score]),
-    ("M-score", *controls.MEANING["M"], [scores.Gaussian]),
-    ("T-score", *controls.MEANING["T"], [scores.t_vector, scores.Gaussian]),
-    ("Conformal p-value", *controls.MEANING["p"], [scores.conformal_p_value, scores.conformal_threshold]),
+    ("Eq. 5", *controls.MEANING["R"], [scores.r_score]),
+    ("Eq. 6", *controls.MEANING["A"], [scores.log_a_score]),
+    ("Beyond the paper", *controls.MEANING["M"], [scores.Gaussian]),
+    ("Beyond the paper", *controls.MEANING["T"], [scores.t_vector, scores.Gaussian]),
+    ("Beyond the paper", *controls.MEANING["p"], [scores.conformal_p_value, scores.conformal_threshold]),
 ]
 
 
@@ -86,7 +86,7 @@ def architecture(view: controls.View) -> None:
 def equations() -> None:
     st.markdown("Every formula stands in the code once. Open one to see the lines that compute it.")
     for title, sentence, equation, functions in EQUATIONS:
-        st.markdown(f"**{title}.** {sentence.replace('**', '')}")
+        st.markdown(f"**{title}.** {sentence}")
         st.latex(equation)
         with st.expander(f"Code: {', '.join(f.__qualname__ for f in functions)}", icon=":material/code:"):
             for function in functions:
@@ -109,18 +109,14 @@ def settings(view: controls.View) -> None:
     if not shown:
         st.info("This model has the paper's settings throughout.")
         return
-    st.dataframe(
+    st.table(
         {
-            "setting": [f.name for f in shown],
+            "setting": [f"`{f.name}`" for f in shown],
             "this model": [str(getattr(config, f.name)) for f in shown],
             "default (paper)": [str(getattr(usual, f.name)) for f in shown],
-            "meaning": [f.metadata["doc"] for f in shown],
+            "meaning": [controls.literal(f.metadata["doc"]) for f in shown],
         },
         hide_index=True,
-        width="stretch",
-        row_height=64,
-        height=560 if len(shown) > 9 else "content",
-        column_config={"meaning": st.column_config.TextColumn("meaning", width="large")},
     )
     st.caption("[P] the paper, [C] the authors' released code, [D] a decision made here. Any of them: `--set name=value`.")
 
@@ -130,7 +126,7 @@ def calibration(view: controls.View) -> None:
         "A p-value keeps a promise: flag what has p ≤ α, and at most a part α of *normal* images is flagged. Here is whether "
         "that holds for normal test images, which took no part in training or calibration."
     )
-    normal = view.detector.info_["normal"]["name"]
+    normal = (view.detector.info_.get("normal") or {}).get("name")
     own = next((s for s in cache.stored(view.folder) if (s.name, s.split) == (normal, "test")), None)
     if own is None:
         st.info("This model has no stored scores of its normal test images. Measure it, then reload this page:")
@@ -155,9 +151,8 @@ def calibration(view: controls.View) -> None:
         f"At α = 5 %, flagged of the normal test images: {at_5}; a sound calibration stays between {100 * low[at]:.1f} % and "
         f"{100 * high[at]:.1f} % in 95 of 100 cases."
         + (
-            f" **{', '.join(outside)} flags more:** the test images of this set differ from the held-out training images "
-            "(they come from elsewhere, as other photographs or writers do), and the promise covers only images of the same "
-            "source."
+            f" **{', '.join(outside)} flags more:** the promise covers only images of the same source as the held-out training "
+            "images, and these test images differ from them (other regions of a photograph, other writers)."
             if outside else " The promise is kept."
         )
     )  # fmt: skip

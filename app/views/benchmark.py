@@ -15,12 +15,15 @@ from ama_core.scores import SCORES
 
 NOT_MEASURED = "not measured"
 TABLES = ("Table 1", "Ablations", "Table 2")
-CHANGES = {  # a row of the paper -> what it changes in a training
-    paper.AMA: {}, paper.WITHOUT_MIRRORED: {"reconstruction": "plain"}, paper.WITHOUT_SIMPLEX: {"lambda_inter": 0.0},
-    paper.WITHOUT_ATYPICAL: {"atypical": "none"}, paper.WITHOUT_A: {},
-}  # fmt: skip
+CHANGES = {  # a row of the paper -> what a run is called after it, and what it changes in a training
+    paper.AMA: ([], {}),
+    paper.WITHOUT_MIRRORED: (["plain"], {"reconstruction": "plain"}),
+    paper.WITHOUT_SIMPLEX: (["no-simplex"], {"lambda_inter": 0.0}),
+    paper.WITHOUT_ATYPICAL: (["no-atypical"], {"atypical": "none"}),
+    paper.WITHOUT_A: ([], {}),
+}
 COLUMNS = {
-    "paper": st.column_config.NumberColumn("paper", format="%.3f", help=f"AUROC as printed: {paper.SOURCE}."),
+    "paper": st.column_config.TextColumn("paper", help=f"AUROC as printed: {paper.SOURCE}."),
     "ours": st.column_config.TextColumn("ours", help="AUROC of the score that the paper's row uses, measured here."),
     "95 %": st.column_config.TextColumn(
         "95 % interval", help="Hanley & McNeil (1982): covers the drawing of the test images, not that of the training seed.",
@@ -57,7 +60,7 @@ def measured() -> list[dict]:
             "reconstruction": config.reconstruction,
             "width E/G/D": f"{config.width_encoder}/{config.width_generator}/{config.width_critic}",
             "steps": training.get("steps"),
-            "epochs": None if passes is None else round(passes, 1),
+            "epochs": "" if passes is None else f"{passes:.3g}",
             "seeds": 1,
             "weights of": f"{training.get('select', 'last')} step",
             "precision": training.get("precision", "unknown"),
@@ -85,9 +88,9 @@ def line(what: dict, published: float | None, hit: dict | None, score: str = "A"
     low, high = auroc_interval(value, row["n_normal"], row["n_ood"])
     values = {by: row["scores"][by]["auroc"] for by in SCORES}
     return shown | {
-        "ours": f"{value:.3f}{' (reduced)' if hit['reduced'] else ''}", "95 %": f"{low:.3f} – {high:.3f}", **values,
-        "n normal": row["n_normal"], "n OOD": row["n_ood"],
-        **{key: hit[key] for key in ("model", "mode", "reconstruction", "width E/G/D", "steps", "epochs", "seeds", "weights of",
+        "ours": f"{value:.3f}{' (reduced)' if hit['reduced'] else ''}", "95 %": f"{low:.3f} – {high:.3f}",
+        "model": hit["model"], **values, "n normal": row["n_normal"], "n OOD": row["n_ood"],
+        **{key: hit[key] for key in ("mode", "reconstruction", "width E/G/D", "steps", "epochs", "seeds", "weights of",
                                      "precision", "hardware", "reduced")},
     }  # fmt: skip
 
@@ -141,17 +144,18 @@ def seen_as(ood: str, hit: dict | None) -> str:
 def recipe(normal: str, variant: str, label: int | None = None) -> Recipe:
     """A training that a cell needs, of the size of the bundled models."""
     preset = "small" if normal in ("cifar10", "svhn") else "tiny"
-    words = [normal, *([] if label is None else [str(label)]), *([variant.removeprefix("w/o ")] if CHANGES[variant] else [])]
-    name, of_class = "-".join(words), [] if label is None else ["--one-class", str(label)]
-    changes = [word for key, value in CHANGES[variant].items() for word in ("--set", f"{key}={value}")]
-    command = ["python", "-m", "ama_core", "train", normal, "--preset", preset, *of_class, *changes, "--out", f"runs/{name}"]
-    return Recipe(name, RunSpec(normal, config_for(normal, preset, **CHANGES[variant]), label), shlex.join(command))
+    ending, changes = CHANGES[variant]
+    name = "-".join([normal, *([] if label is None else [str(label)]), *ending])
+    options = [] if label is None else ["--one-class", str(label)]
+    options += [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+    command = ["python", "-m", "ama_core", "train", normal, "--preset", preset, *options, "--out", f"runs/{name}"]
+    return Recipe(name, RunSpec(normal, config_for(normal, preset, **changes), label), shlex.join(command))
 
 
 def show(lines: list[tuple[dict, dict | None, Recipe | None]], name: str) -> None:
     """The table, its download, and what lies behind the chosen line."""
     frame = pd.DataFrame([shown for shown, _, _ in lines])
-    config = COLUMNS | {by: st.column_config.NumberColumn(by, format="%.3f") for by in SCORES}
+    shown_as = pd.DataFrame([{key: in_words(value) for key, value in shown.items()} for shown, _, _ in lines]).fillna("")
     names = [named(shown, hit) for shown, hit, _ in lines]
 
     def select() -> None:
@@ -159,7 +163,7 @@ def show(lines: list[tuple[dict, dict | None, Recipe | None]], name: str) -> Non
             st.session_state["cell"] = names[rows[0]]
 
     st.dataframe(
-        frame, hide_index=True, width="stretch", column_config=config, on_select=select, selection_mode="single-row",
+        shown_as, hide_index=True, width="stretch", column_config=COLUMNS, on_select=select, selection_mode="single-row",
         key=f"cells-{name}", height="content",
     )  # fmt: skip
     st.download_button(
@@ -169,6 +173,13 @@ def show(lines: list[tuple[dict, dict | None, Recipe | None]], name: str) -> Non
     with st.container(border=True):
         cell = controls.choose(st.selectbox, "cell", "What lies behind a cell (or click its row)", names, names[0])
         behind(*lines[names.index(cell)])
+
+
+def in_words(value) -> str:
+    """A value as a cell shows it."""
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def named(shown: dict, hit: dict | None) -> str:

@@ -26,6 +26,8 @@ PREFERRED_MODELS = ("cifar10", "photos")
 PAPERS_CASE, LEADING = "svhn", ("gtsrb", "gradients", "house_numbers")
 R_LABEL = "R-score: how differently the critic sees the image and its reconstruction"
 EXAMPLES = 4  # images of each kind that are shown
+TIE = 0.002  # AUROCs nearer than this are called equal
+MENDED = 0.9  # an AUROC from here on is called good
 COIN = 0.03  # an AUROC this near to 0.5 is called a coin's
 
 
@@ -61,7 +63,7 @@ def order(auroc: float) -> str:
 def examples(case: Case, stored: StoredScores, what: str, rows: np.ndarray) -> None:
     """Some of the images behind stored scores beside what the model makes of them; scores alone where they are not here."""
     rows = tuple(int(i) for i in rows)
-    values = [f"R {stored.scores['R'][i]:.3g}" for i in rows]
+    values = [f"{stored.scores['R'][i]:.3g}" for i in rows]
     try:
         source = (case.view.folder, stored.name, stored.split, rows)
         seen, redrawn = cache.stored_pictures(*source), cache.stored_pictures(*source, redrawn=True)
@@ -70,7 +72,7 @@ def examples(case: Case, stored: StoredScores, what: str, rows: np.ndarray) -> N
         return
     table = [
         ([
-            (a, f"{what}, {value}"), (b, "what the model redraws of it"), (charts.difference_map(a, b), "their difference"),
+            (a, f"{what}, R {value}"), (b, "what the model redraws of it"), (charts.difference_map(a, b), "their difference"),
         ], value)
         for a, b, value in zip(seen, redrawn, values)
     ]  # fmt: skip
@@ -80,9 +82,10 @@ def examples(case: Case, stored: StoredScores, what: str, rows: np.ndarray) -> N
 def missing(error: AMAError, what: str, values: list[str]) -> None:
     """Says plainly that images are not here, and gives the numbers that are."""
     st.info(
-        f"The images of {what} are not on this computer, only their scores: {', '.join(values)}.", icon=":material/hide_image:"
+        f"The images of {what} are not on this computer, only their scores: R {', '.join(values)}.",
+        icon=":material/hide_image:",
     )
-    st.caption(controls.literal(str(error)))
+    st.caption(str(error))
 
 
 def densities(case: Case, axis: str, label: str, name: str, **lines) -> None:
@@ -117,7 +120,7 @@ def rule_in_words(counts: Confusion) -> str:
     if np.isnan(counts.precision):
         return f"{found} Nothing is flagged at all."
     worse = counts.detection_rate < counts.false_alarm_rate
-    return f"{found} Of what is flagged, {controls.percent(counts.precision)} is anomalous (precision)." + (
+    return f"{found} Of what is flagged here, {controls.percent(counts.precision)} is anomalous (precision)." + (
         " **It flags normal images more readily than anomalies: worse than drawing lots.**" if worse else ""
     )
 
@@ -128,7 +131,7 @@ def hope(case: Case) -> None:
         "So measure how badly. AMA asks its critic to compare the image with its reconstruction, and calls the answer **R**: "
         "high R should mean anomaly."
     )
-    left, right = st.columns(2, gap="large")
+    left, right = st.columns(2, gap="medium")
     places = np.linspace(0, 1, EXAMPLES + 2)[1:-1]  # evenly along R: neither the best nor the worst are picked
     for column, stored, what in (
         (left, case.own, f"{case.own.name} (normal test images)"), (right, case.other, f"{case.other.name} (never seen)"),
@@ -137,6 +140,7 @@ def hope(case: Case) -> None:
             st.markdown(f"**{controls.literal(what)}**")
             ranked = np.argsort(stored.scores["R"])
             examples(case, stored, what, ranked[(places * (len(ranked) - 1)).astype(int)])
+    st.html(charts.difference_key())
     st.caption(
         f"Drawn evenly along R, from low to high, of {case.own.n:,} normal test images and {case.other.n:,} of "
         f"{case.other.name}."
@@ -205,7 +209,7 @@ def strip(case: Case, stored: StoredScores, rows: np.ndarray, words) -> None:
     try:
         images = cache.stored_pictures(case.view.folder, stored.name, stored.split, rows)
     except AMAError as error:
-        missing(error, stored.name, [f"R {stored.scores['R'][i]:.3g}" for i in rows])
+        missing(error, stored.name, [f"{stored.scores['R'][i]:.3g}" for i in rows])
         return
     st.html(charts.figures([(c, image, f"{stored.name} {c}") for c, image in zip(captions, images)], width=84))
 
@@ -223,7 +227,7 @@ def threshold(case: Case) -> None:
         st.session_state["cut"] = first
     cut = st.slider(
         "Threshold on R", low, high, first, step, key="cut", bind="query-params",
-        help="It starts where 5 % of the held-out normal images would be flagged.",
+        format="%.4g", help="It starts where 5 % of the held-out normal images would be flagged.",
     )  # fmt: skip
     counts = confusion_at(own, other, cut)
     densities(case, "R", R_LABEL, "threshold", cuts={f"your threshold, {cut:.4g}: flagged right of it": [cut]})
@@ -249,7 +253,7 @@ def threshold(case: Case) -> None:
         rows = np.concatenate([passed[::-1], flagged])
         st.caption(f"{controls.literal(stored.name)}: last to pass, then first to be flagged ({right_word})")
         if len(rows):
-            strip(case, stored, rows, lambda r, cut=cut: f"R {r:.3g} {'flagged' if r > cut else 'passed'}")
+            strip(case, stored, rows, lambda r, cut=cut: f"R {r:.4g} {'flagged' if r > cut else 'passed'}")
 
 
 def other_name(case: Case) -> str:
@@ -284,7 +288,8 @@ def band(case: Case) -> None:
     above = controls.percent(float(np.mean(other["R"] > high)))
     a, r = case.auroc["A"], case.auroc["R"]
     verdict = (
-        f"A mends it: its AUROC is {a:.3f}, where R had {r:.3f}." if a > max(r, 0.5) + COIN
+        f"A {'mends it' if a >= MENDED else 'helps, without mending it'}: its AUROC is {a:.3f}, where R had {r:.3f}."
+        if a > max(r, 0.5) + COIN
         else f"A loses here: its AUROC is {a:.3f}, R alone had {r:.3f}. Where anomalies have a *usual* R, A passes them."
         if a < r - COIN
         else f"A changes little here: AUROC {a:.3f}, R had {r:.3f}."
@@ -339,66 +344,73 @@ def overlap(case: Case) -> None:
 
 
 def quiz(case: Case) -> None:
-    st.markdown(f"Five questions about this model and {case.ood}; the answers come from its own measurements.")
+    st.markdown(f"Five questions about this model and {case.ood}; where they can, the answers come from its own measurements.")
     for i, (question, options, right, reason) in enumerate(questions(case)):
         answer = st.radio(
             f"**{i + 1}.** {question}", options, index=None, key=f"quiz-{i}-{case.view.name}-{case.other.name}",
             persist_state="page",
         )  # fmt: skip
-        if answer == options[right]:
+        if answer in right:
             st.success(f"Right. {reason}", icon=":material/check:")
         elif answer is not None:
-            st.error(f"No: {options[right][0].lower()}{options[right][1:]}. {reason}", icon=":material/close:")
+            st.error(f"No, rather: “{right[0]}”. {reason}", icon=":material/close:")
     st.subheader("Go on with this model")
     name, ood = case.view.name, case.other.name
     controls.link("densities", "All score densities", "area_chart", model=name, ood=ood)
     controls.link("reconstructions", "What the model redraws well and badly", "compare", model=name, set=ood)
+    controls.link("shell", "Where its codes lie", "blur_circular", model=name)
+    controls.link("simplex", "Mixtures of three images", "change_history", model=name)
     controls.link("check", "Check an image of your own", "image_search", model=name, sample_set=ood)
     controls.link("benchmark", "The paper's numbers beside ours", "leaderboard")
     controls.link("about", "How the model is built", "schema", model=name)
 
 
-def questions(case: Case) -> list[tuple[str, list[str], int, str]]:
-    """(question, options, index of the right one, reason), from what was measured."""
+def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
+    """(question, options, the right ones, reason), from what was measured."""
     calibration, ood = case.view.detector.calibration_, case.other.name
     r, truth = case.auroc["R"], order(case.auroc["R"])
     caught = confusion_at(case.own.scores["R"], case.other.scores["R"], case.threshold_r).detection_rate
     bucket = 0 if caught < 0.05 else 1 if caught < 0.5 else 2
     low = max(calibration.mu - 3 * calibration.sigma, 0.0)
-    best = max(SCORES, key=case.auroc.get)
+    best = [by for by in SCORES if case.auroc[by] > max(case.auroc.values()) - TIE]
+    means = {
+        "ood": "These anomalies mostly score higher than normal images",
+        "normal": "These anomalies mostly score lower than normal images",
+        "same": "R sees next to no difference",
+    }
+    catches = ["Fewer than 5", "5 to 50", "More than 50"]
+    unusual = "Unusual: R lies far from that of the training images"
+    p_means = "About 3 in 100 normal images look at least as unusual"
     return [
         (
             f"The AUROC of R on {ood} is {r:.2f}. What does that say?",
-            ["These anomalies mostly score higher than normal images", "These anomalies mostly score lower than normal images",
-             "R sees next to no difference"],
-            ["ood", "normal", "same"].index(truth),
+            list(means.values()),
+            [means[truth]],
             f"An AUROC is a bet on pairs: {pairs(r)}.",
         ),
         (
             f"A threshold on R flags 5 in 100 normal images. How many of 100 {ood} images does it catch?",
-            ["Fewer than 5", "5 to 50", "More than 50"],
-            bucket,
+            catches,
+            [catches[bucket]],
             f"Measured: {100 * caught:.1f}. A false-alarm rate says nothing of how many anomalies are found.",
         ),
         (
             f"The training images have R = {calibration.mu:.3g} ± {calibration.sigma:.3g}. An image has R = {low:.3g}. What "
             "does A say?",
-            ["Very normal: the reconstruction is excellent", "Unusual: R lies far from that of the training images",
-             "Nothing: A looks only at high R"],
-            1,
+            ["Very normal: the reconstruction is excellent", unusual, "Nothing: A looks only at high R"],
+            [unusual],
             "A is a Gaussian density of R: it falls on both sides of μ, and low A is suspicious.",
         ),
         (
             "An image gets p = 0.03. What is true?",
-            ["It is anomalous with a probability of 97 %", "About 3 in 100 normal images look at least as unusual",
-             "3 % of the anomalies look like it"],
-            1,
+            ["It is anomalous with a probability of 97 %", p_means, "3 % of the anomalies look like it"],
+            [p_means],
             "A p-value is made from normal images alone. How probable an anomaly is depends also on how rare anomalies are.",
         ),
         (
             f"Which score parts {ood} from the normal images best here?",
             list(SCORES),
-            SCORES.index(best),
+            best,
             f"AUROC: {', '.join(f'{by} {case.auroc[by]:.3f}' for by in SCORES)}. But choosing the score by such a table would "
             "use anomalies that a detector has never seen; that is why T was fixed beforehand, and all four are always shown.",
         ),

@@ -15,7 +15,7 @@ from ama_core.config import PRESETS
 from ama_core.data import available, catalog
 from ama_core.evaluation import sets_at_hand
 
-OWN = "own"
+OWN = "my own images"
 TICK = 2.0  # seconds between looks at a run that goes on
 IDLE = 10.0
 LAUNCHED = "train-launched"
@@ -26,9 +26,9 @@ GROUPS = {
     "Calibration": "calibration_fraction",
 }  # fmt: skip
 PRESET_WORDS = {
-    "tiny": "for a first look: small networks, 700 steps",
-    "small": "for a CPU with patience: wider networks, 2,500 steps",
-    "paper": "the sizes and settings of the paper: for a GPU",
+    "tiny": "For a first look: small networks, 700 steps.",
+    "small": "For a CPU with patience: wider networks, 2,500 steps.",
+    "paper": "The sizes and settings of the paper: for a GPU.",
 }
 STATES = {
     "queued": "It waits for its turn.",
@@ -51,10 +51,9 @@ AUROC = {
     "auroc_R": ("R", "AUROC of R on held-out normal images against 50 validation anomalies"),
     "auroc_A": ("A", "the same for A"),
 }
-COMPARED = LOSSES | RATIO | {
-    "auroc_R": ("validation AUROC of R", AUROC["auroc_R"][1]), "auroc_A": ("validation AUROC of A", AUROC["auroc_A"][1]),
-    "regulariser": ("latent regulariser", "before its weight"), "images_per_s": ("images per second", "speed of the training"),
-}  # fmt: skip
+COMPARED = {label: (key, meaning) for key, (label, meaning) in (LOSSES | RATIO).items()} | {
+    f"validation AUROC of {label}": (key, meaning) for key, (label, meaning) in AUROC.items()
+} | {"latent regulariser": ("regulariser", "before its weight"), "speed": ("images_per_s", "training images per second")}
 
 
 def choose_data() -> tuple[str, str | None]:
@@ -62,14 +61,9 @@ def choose_data() -> tuple[str, str | None]:
     ready = [name for name, info in catalog().items() if info.normal_ok and "train" in available(name)]
     missing = [name for name, info in catalog().items() if info.normal_ok and name not in ready]
 
-    def words(name: str) -> str:
-        if name == OWN:
-            return "my own images: a folder, a .zip or an .npz file"
-        return f"{name}: {controls.title_of(name)}" + (" (needs a download)" if name in missing else "")
-
     chosen = controls.choose(
-        st.selectbox, "data", "Normal images", [*ready, OWN, *missing], "digits" if "digits" in ready else ready[0],
-        format_func=words, help="The model learns these alone. Whatever differs from them will be an anomaly.",
+        st.selectbox, "data", "Normal images", [*ready, OWN, *missing], ready[0],
+        help="The model learns these alone; whatever differs from them will be an anomaly. The last ones need a download.",
     )  # fmt: skip
     if chosen in missing:
         info = catalog()[chosen]
@@ -81,7 +75,7 @@ def choose_data() -> tuple[str, str | None]:
         return chosen, None
     if chosen != OWN:
         info = catalog()[chosen]
-        st.caption(f"{info.description} {info.source}")
+        st.caption(f"**{info.title}.** {info.description} {info.source}")
         return chosen, chosen
     remembered("train-path", "")
     path = st.text_input(
@@ -235,9 +229,9 @@ def new_run() -> None:
     with right:
         preset_name = controls.choose(
             st.selectbox, "preset", "Preset", list(PRESETS), "tiny",
-            format_func=lambda name: f"{name}: {PRESET_WORDS.get(name, '')}",
             help="Fills in every hyper-parameter below; each can then be changed.",
         )  # fmt: skip
+        st.caption(PRESET_WORDS.get(preset_name, ""))
         wish = queue.free_name(runs.runs_dir(), f"{data}-{preset_name}")
         name_key = f"train-name-{st.session_state.get(LAUNCHED, 0)}"
         remembered(name_key, "")
@@ -442,16 +436,18 @@ def compare() -> None:
     with left:
         chosen = controls.choose(st.multiselect, "compare", "Runs", list(found), list(found)[:2], placeholder="Choose runs")
     with right:
-        key = controls.choose(st.selectbox, "value", "Value", list(COMPARED), "wasserstein",
-                              format_func=lambda value: COMPARED[value][0])  # fmt: skip
+        label = controls.choose(st.selectbox, "value", "Value", list(COMPARED), list(COMPARED)[0])
+    key, meaning = COMPARED[label]
     lines = {name: curves[key] for name in chosen if key in (curves := cache.curves(found[name]))}
     without = [name for name in chosen if name not in lines]
     if lines:
         data = pd.concat([pd.DataFrame({"run": name, "step": x, key: y}) for name, (x, y) in lines.items()])
         newest = ", ".join(f"{name} {y[-1]:.3g}" for name, (_, y) in lines.items())
-        controls.chart(charts.line_chart(lines, "step", COMPARED[key][0]), data.to_dict("list"), f"compare-{key}",
-                       f"{COMPARED[key][0]} of {len(lines)} runs over the steps; newest: {newest}.")  # fmt: skip
-        st.caption(f"{COMPARED[key][0]}: {COMPARED[key][1]}.")
+        controls.chart(
+            charts.line_chart(lines, "step", label), data.to_dict("list"), f"compare-{key}",
+            f"{label} of {len(lines)} runs over the steps; newest: {newest}.",
+        )  # fmt: skip
+        st.caption(f"{label}: {meaning}.")
     if without:
         st.caption(f"Not measured yet, or not at all: {', '.join(without)}.")
     elif not lines:

@@ -1,0 +1,334 @@
+"""The lesson, the benchmark and the page about the model, without a browser: what they say is what was measured."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from ama_core import AMADetector, paper, runs
+from ama_core.bundle import read_results, read_scores, write_results, write_scores
+from ama_core.density import a_band
+from ama_core.evaluation import auroc_interval, stored_aurocs
+from ama_core.scores import SCORES, anomaly_scores, conformal_p_value
+
+APP = Path(__file__).resolve().parent.parent / "app"
+STEPS = ("Hope", "Surprise", "Threshold", "Band", "Overlap", "Quiz")
+SETS = ("gradients", "textures")
+
+
+@pytest.fixture(scope="session")
+def lesson_models(tmp_path_factory, tiny_bundle) -> Path:
+    """`digits` as measured, `bare` without stored scores, `elsewhere` whose OOD images are not here, and a claimed
+    `fashion` with results on the paper's sets."""
+    folder = tmp_path_factory.mktemp("lesson")
+    for name in ("digits", "bare", "elsewhere", "fashion"):
+        shutil.copytree(tiny_bundle, folder / name, ignore=shutil.ignore_patterns("samples", "checkpoint*"))
+    (folder / "bare" / "scores.npz").unlink()
+    stored = read_scores(tiny_bundle)
+    away = [replace(s, name="gtsrb") if s.name == "gradients" else s for s in stored if s.name != "textures"]
+    write_scores(folder / "elsewhere", away)
+
+    header = json.loads((folder / "fashion" / "config.json").read_text())
+    header["normal"] |= {"name": "fashionmnist", "source": "fashionmnist"}
+    (folder / "fashion" / "config.json").write_text(json.dumps(header))
+    results = read_results(tiny_bundle)
+    for row, name in zip(results["results"], ("mnist", "gtsrb")):
+        row["ood"] = name
+    write_results(folder / "fashion", results)
+    return folder
+
+
+@pytest.fixture
+def open_page(lesson_models, monkeypatch):
+    """Opens a page with what its address says: open_page("lesson", step="Band")."""
+    monkeypatch.setenv("AMA_MODELS_DIR", str(lesson_models))
+    monkeypatch.syspath_prepend(str(APP))
+
+    def open_(page: str, **address) -> AppTest:
+        at = AppTest.from_file(APP / "main.py", default_timeout=120)
+        at.query_params.update({"model": "digits", **address} if page != "benchmark" else address)
+        at.switch_page(f"views/{page}.py").run()
+        assert not at.exception, at.exception[0].value
+        return at
+
+    return open_
+
+
+@pytest.fixture(scope="session")
+def measured(lesson_models):
+    """The calibration of `digits`, and its stored scores by set."""
+    stored = {s.name: s for s in read_scores(lesson_models / "digits") if s.split == "test"}
+    return AMADetector.load(lesson_models / "digits", device="cpu").calibration_, stored
+
+
+def words(at: AppTest) -> str:
+    kinds = (at.title, at.subheader, at.markdown, at.caption, at.info, at.warning, at.error, at.success)
+    return "\n".join(element.value for kind in kinds for element in kind)
+
+
+def matrices(at: AppTest) -> list[list[int]]:
+    """The counts of every confusion matrix: hits, misses, false alarms, rightly passed."""
+    bodies = [element.proto.body for element in at.get("html")]
+    return [[int(n.replace(",", "")) for n in re.findall(r"<b>([\d,]+)</b>", b)] for b in bodies if "ama-confusion" in b]
+
+
+def charts(at: AppTest) -> list[str]:
+    """The text alternatives of the charts."""
+    return [chart.proto.alt for chart in at.get("plotly_chart")]
+
+
+def counts(normal: np.ndarray, anomalous: np.ndarray) -> list[int]:
+    return [int(n) for n in (anomalous.sum(), (~anomalous).sum(), normal.sum(), (~normal).sum())]
+
+
+# --- lesson
+
+
+def test_the_lesson_is_the_front_page(open_page, lesson_models):
+    at = AppTest.from_file(APP / "main.py", default_timeout=120).run()
+    assert not at.exception and at.title[0].value == "Why raw scores fail"
+
+
+def test_next_and_back_lead_through_all_steps(open_page):
+    at = open_page("lesson")
+    for i in range(6):
+        assert not at.exception and at.subheader[0].value.startswith(f"{i + 1} of 6")
+        if i < 5:
+            at = next(b for b in at.button if b.label == f"Next: {STEPS[i + 1]}").click().run()
+    assert not [b for b in at.button if b.label.startswith("Next")]
+    at = next(b for b in at.button if b.label == "Back: Overlap").click().run()
+    assert at.subheader[0].value.startswith("5 of 6")
+
+
+def test_an_address_opens_its_step_and_set(open_page):
+    at = open_page("lesson", step="Band", ood="textures", alpha="0.1")
+    assert at.subheader[0].value.startswith("4 of 6") and at.selectbox(key="ood").value == "textures"
+    assert at.select_slider(key="alpha").value == 0.1
+
+
+@pytest.mark.parametrize("ood", SETS)
+def test_the_densities_wait_for_a_guess_and_the_verdict_is_measured(open_page, measured, ood):
+    at = open_page("lesson", step="Surprise", ood=ood)
+    assert not charts(at), "nothing is given away"
+    at = at.button_group(key=f"guess-digits-{ood}").set_value(["normal"]).run()
+    assert not at.exception and len(charts(at)) == 1
+    auroc = stored_aurocs(list(measured[1].values()), "digits")[ood]["R"]
+    said = words(at)
+    assert f"**{auroc:.3f}**" in said and f"in {100 * auroc:.0f} of 100 pairs" in said
+    truth = "cannot tell" if abs(auroc - 0.5) <= 0.03 else "hope holds" if auroc > 0.5 else "R fails here"
+    assert truth in said
+    assert ("Right" in said) == (truth == "R fails here")
+
+
+def test_where_r_does_not_fail_the_set_on_which_it_does_worst_is_offered(open_page, measured):
+    aurocs = {name: values["R"] for name, values in stored_aurocs(list(measured[1].values()), "digits").items()}
+    best, worst = max(aurocs, key=aurocs.get), min(aurocs, key=aurocs.get)
+    at = open_page("lesson", step="Surprise", ood=best)
+    at = at.button_group(key=f"guess-digits-{best}").set_value(["ood"]).run()
+    offers = [b for b in at.button if b.label.startswith("Look at")]
+    assert bool(offers) == (aurocs[best] >= 0.5)
+    if offers:
+        assert f"{aurocs[worst]:.3f}" in offers[0].label
+        assert offers[0].click().run().selectbox(key="ood").value == worst
+
+
+def test_the_threshold_moves_the_matrix(open_page, measured):
+    own, other = (measured[1][name].scores["R"] for name in ("digits", "textures"))
+    at = open_page("lesson", step="Threshold", ood="textures")
+    slider = at.slider(key="cut")
+    places = [slider.min, slider.value, (slider.min + slider.max) / 2]
+    for cut in places:
+        at = at.slider(key="cut").set_value(cut).run()
+        assert not at.exception and matrices(at) == [counts(own > cut, other > cut)]
+    assert f"{(other > cut).mean():.1%} at {(own > cut).mean():.1%} false alarms" in charts(at)[1]
+
+
+def test_a_threshold_in_the_address_is_the_lesson_link(open_page, measured):
+    own, other = (measured[1][name].scores["R"] for name in ("digits", "textures"))
+    slider = open_page("lesson", step="Threshold", ood="textures").slider(key="cut")
+    cut = slider.min + 20 * slider.step
+    at = open_page("lesson", step="Threshold", ood="textures", cut=str(cut))
+    assert at.slider(key="cut").value == pytest.approx(cut)
+    assert matrices(at) == [counts(own > cut, other > cut)]
+    far = open_page("lesson", step="Threshold", ood="textures", cut="1e9")
+    assert not far.error and far.slider(key="cut").value == pytest.approx(slider.value)
+
+
+def test_the_images_at_the_line_lie_at_the_line(open_page, measured):
+    at = open_page("lesson", step="Threshold", ood="textures")
+    cut = at.slider(key="cut").value
+    shown = "".join(e.proto.body for e in at.get("html"))
+    r = measured[1]["textures"].scores["R"]
+    first_flagged, last_passed = r[r > cut].min(), r[r <= cut].max()
+    assert f"textures R {first_flagged:.4g} flagged" in shown and f"textures R {last_passed:.4g} passed" in shown
+
+
+def test_the_band_is_that_of_a(open_page, measured):
+    calibration, stored = measured
+    own, other = (stored[name].scores["R"] for name in ("digits", "gradients"))
+    low, high = a_band(calibration, 0.05)
+    cut = calibration.threshold("R", 0.05)
+    outside = [(r < low) | (r > high) for r in (own, other)]
+    at = open_page("lesson", step="Band", ood="gradients")
+    assert matrices(at) == [counts(own > cut, other > cut), counts(*outside)]
+
+
+def test_false_alarms_and_detections_are_those_of_the_p_values(open_page, measured):
+    calibration, stored = measured
+    at = open_page("lesson", step="Overlap", ood="gradients", alpha="0.1")
+    table = at.table[0].value
+    for i, by in enumerate(SCORES):
+        rates = []
+        for name in ("digits", "gradients"):
+            p = conformal_p_value(anomaly_scores(stored[name].scores)[by], calibration.scores[by])
+            rates.append(f"{100 * (p <= 0.1).mean():.1f} %")
+        assert list(table.iloc[i, 1:3]) == rates
+
+
+@pytest.mark.parametrize("ood", SETS)
+def test_the_quiz_tells_right_from_wrong_at_once(open_page, ood):
+    at = open_page("lesson", step="Quiz", ood=ood)
+    assert len(at.radio) == 5 and not at.success and not at.error
+    for i in range(5):
+        right = []
+        for option in at.radio[i].options:
+            at = at.radio[i].set_value(option).run()
+            assert not at.exception and len(at.success) + len(at.error) == i + 1
+            right += [option] if len(at.success) == i + 1 else []
+        assert right, "every question has a right answer"
+        at = at.radio[i].set_value(right[0]).run()
+    assert len(at.success) == 5
+
+
+def test_without_stored_scores_the_lesson_says_how_to_get_them(open_page):
+    at = open_page("lesson", model="bare")
+    assert "no stored scores" in words(at) and "ama_core measure" in at.code[0].value
+
+
+@pytest.mark.parametrize("step", ["Hope", "Surprise", "Threshold"])
+def test_images_that_are_not_here_are_said_to_be_missing(open_page, step):
+    at = open_page("lesson", model="elsewhere", step=step)
+    assert at.selectbox(key="ood").value == "gtsrb"
+    assert "not on this computer, only their scores: R " in words(at) and not at.error
+    assert matrices(at) if step == "Threshold" else not matrices(at)
+
+
+# --- benchmark
+
+
+def lines(at: AppTest) -> pd.DataFrame:
+    return at.dataframe[0].value
+
+
+def test_table_1_has_the_papers_cells_and_ours_where_measured(open_page, lesson_models):
+    at = open_page("benchmark")
+    table = lines(at)
+    assert list(table["paper"]) == [f"{paper.table1(a, b):.3f}" for a, b in paper.TASKS]
+    ours = read_results(lesson_models / "fashion")["results"][0]
+    row = table.iloc[0]
+    assert row["model"] == "fashion" and row["ours"] == f"{ours['scores']['A']['auroc']:.3f} (reduced)"
+    low, high = auroc_interval(ours["scores"]["A"]["auroc"], ours["n_normal"], ours["n_ood"])
+    assert row["95 %"] == f"{low:.3f} – {high:.3f}" and row["seeds"] == "1" and "of 128" in row["reduced"]
+    assert (table["ours"][1:] == "not measured").all()
+
+
+def test_sets_beyond_the_paper_are_shown_on_demand(open_page):
+    at = open_page("benchmark", beyond="true")
+    further = lines(at)[lines(at)["paper"] == ""]
+    assert set(zip(further["normal"], further["out of distribution"])) >= {("fashionmnist", "gtsrb"), ("digits", "textures")}
+
+
+def test_the_ablation_without_a_ranks_the_same_model_by_r(open_page, lesson_models):
+    at = open_page("benchmark", table="Ablations", variant=paper.WITHOUT_A)
+    ours = read_results(lesson_models / "fashion")["results"][0]["scores"]["R"]["auroc"]
+    assert lines(at).iloc[0]["ours"] == f"{ours:.3f} (reduced)" and lines(at).iloc[2]["paper"] == "0.442"
+    without = open_page("benchmark", table="Ablations", variant=paper.WITHOUT_MIRRORED)
+    assert (lines(without)["ours"] == "not measured").all()
+    assert "--set reconstruction=plain" in without.code[0].value
+
+
+def test_table_2_has_every_class(open_page):
+    table = lines(open_page("benchmark", table="Table 2"))
+    assert len(table) == 20 and table.iloc[13]["class"] == "3 cat" and table.iloc[13]["paper"] == "0.603"
+
+
+def test_a_cell_that_cannot_be_had_says_why(open_page):
+    at = open_page("benchmark", cell="cifar10 → svhn")
+    assert paper.OUT_OF_REACH["svhn"] in words(at)
+
+
+def test_a_measured_cell_opens_its_densities_and_gives_the_command(open_page, lesson_models):
+    at = open_page("benchmark", cell="fashionmnist → mnist, fashion")
+    links = {link.proto.page: link.proto.query_string for link in at.get("page_link")}
+    assert any("model=fashion" in q and "ood=mnist" in q for q in links.values())
+    assert any(f"evaluate {lesson_models / 'fashion'} --ood mnist" in code.value for code in at.code)
+
+
+def test_a_training_whose_data_are_missing_is_refused_in_words(open_page, tmp_path, monkeypatch):
+    monkeypatch.setenv("AMA_RUNS_DIR", str(tmp_path / "runs"))
+    at = open_page("benchmark", cell="fashionmnist → omniglot").button(key="queue").click().run()
+    assert not at.exception and "datasets --download fashionmnist" in at.error[0].value
+
+
+def test_a_cell_can_be_queued_again(open_page, tmp_path, monkeypatch):
+    monkeypatch.setenv("AMA_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setattr("ama_core.queue.ensure_worker", lambda folder: None)
+    at = open_page("benchmark", beyond="true", cell="digits → textures, digits").button(key="queue").click().run()
+    assert not at.exception and "is queued" in at.success[0].value
+    spec = runs.RunSpec.read(tmp_path / "runs" / "digits")
+    assert spec.dataset == "digits" and spec.config.max_steps == 12
+
+
+def test_without_models_and_with_a_damaged_one_the_papers_numbers_stay(open_page, tmp_path, monkeypatch, tiny_bundle):
+    monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path))
+    assert (lines(open_page("benchmark"))["ours"] == "not measured").all()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    at = open_page("benchmark")
+    assert "**broken** is left out" in at.warning[0].value and len(lines(at)) == 8
+
+
+# --- about
+
+
+@pytest.mark.parametrize("part", ["Architecture", "Equations", "Settings", "Calibration", "Card"])
+@pytest.mark.parametrize("model", ["digits", "bare"])
+def test_every_part_of_the_page_about_the_model_opens(open_page, part, model):
+    at = open_page("about", part=part, model=model)
+    assert not at.error and f"Model **{model}**" in words(at)
+
+
+def test_the_architecture_is_that_of_the_model(open_page, lesson_models):
+    networks = AMADetector.load(lesson_models / "digits", device="cpu").networks_
+    total = sum(p.numel() for p in networks.parameters())
+    at = open_page("about")
+    assert f"{total:,} parameters in all" in words(at)
+    assert at.dataframe[0].value["parameters"].sum() == total
+
+
+def test_every_equation_shows_its_code(open_page):
+    at = open_page("about", part="Equations")
+    assert len(at.latex) == 10
+    code = "\n".join(block.value for block in at.code)
+    for name in ("critic_wasserstein", "simplex_weights", "atypical_codes", "gradient_penalty", "latent_regulariser", "r_score",
+                 "log_a_score", "mahalanobis", "t_vector", "conformal_p_value"):  # fmt: skip
+        assert f"def {name}" in code
+
+
+def test_only_what_differs_from_the_paper(open_page, tiny_config):
+    at = open_page("about", part="Settings", changed="true")
+    named = {name.strip("`") for name in at.table[0].value["setting"]}
+    assert {"nz", "width_critic", "max_steps"} <= named and "lambda_gp" not in named
+
+
+def test_the_calibration_curve_is_measured_on_the_normal_test_images(open_page, measured):
+    calibration, stored = measured
+    p = conformal_p_value(anomaly_scores(stored["digits"].scores)["T"], calibration.scores["T"])
+    at = open_page("about", part="Calibration")
+    assert f"T {100 * (p <= 0.05).mean():.1f} %" in words(at)

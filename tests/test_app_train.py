@@ -1,0 +1,195 @@
+"""The page that trains: from the form to a finished run in the list, and what happens to bad input."""
+
+import io
+import json
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from ama_core import queue, runs
+
+MAIN = Path(__file__).parent.parent / "app" / "main.py"
+PATIENCE = 240
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("AMA_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path / "none"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def no_worker(monkeypatch):
+    monkeypatch.setattr(queue, "ensure_worker", lambda folder: None)
+
+
+def page(**query) -> AppTest:
+    app = AppTest.from_file(str(MAIN), default_timeout=PATIENCE)
+    app.switch_page("views/train.py")
+    for key, value in query.items():
+        app.query_params[key] = value
+    return app.run()
+
+
+def button(app, label):
+    return next(button for button in app.button if button.label == label)
+
+
+def make_tiny(app):
+    """A run of three steps, as small as the bounds allow."""
+    small = {"nz": 8, "width_encoder": 4, "width_generator": 4, "width_critic": 4, "batch_size": 16, "max_steps": 3}
+    for name, value in small.items():
+        app.number_input(key=f"hp-{name}").set_value(value)
+    app.toggle(key="train-measure").set_value(False)
+    return app
+
+
+def stored(folder, name, status, spec) -> Path:
+    run = folder / name
+    run.mkdir(parents=True)
+    (run / "run.json").write_text(spec.to_json())
+    runs.write_status(run, status)
+    return run
+
+
+def table(app):
+    return app.dataframe[0].value.set_index("Run")
+
+
+def test_a_run_from_the_form_finishes_and_is_listed(folder):
+    app = make_tiny(page(data="digits", preset="tiny"))
+    assert not app.exception and "No run yet" in app.info[-1].value
+    app.text_input(key="train-name-0").set_value("my-first")
+    button(app, "Train").click().run()
+    assert not app.exception and not app.error
+    assert runs.RunSpec.read(folder / "my-first").config.nz == 8
+    assert app.selectbox(key="run").value == "my-first" and app.text_input(key="train-name-1").value == ""
+    end = time.time() + PATIENCE
+    while runs.read_status(folder / "my-first")["state"] in ("queued", "running") and time.time() < end:
+        time.sleep(0.5)
+
+    app = page(run="my-first")  # as after a reload: everything comes from the files
+    assert not app.exception
+    assert table(app).loc["my-first", "State"] == "finished", runs.read_log(folder / "my-first")
+    assert table(app).loc["my-first", "Progress"] == 1.0
+    assert "finished" in app.code[-1].value or any("finished" in block.value for block in app.code)
+    assert len(app.get("plotly_chart")) >= 2
+    assert button(app, "Pause").disabled and button(app, "Resume").disabled
+    assert any(link.proto.label == "Check images with it" for link in app.get("page_link"))
+
+
+def test_bad_values_are_said_and_nothing_typed_is_lost(folder, no_worker):
+    app = page()
+    app.text_input(key="train-name-0").set_value("not a name!")
+    app.number_input(key="hp-nz").set_value(48)
+    button(app, "Train").click().run()
+    assert "cannot be called" in app.error[0].value and not app.exception
+    app.text_input(key="train-name-0").set_value("fine")
+    app.number_input(key="hp-k").set_value(8)
+    app.number_input(key="hp-batch_size").set_value(4).run()
+    assert "cannot be mixed" in app.error[0].value
+    app.number_input(key="hp-batch_size").set_value(32).run()
+    assert not app.error
+    assert (app.number_input(key="hp-nz").value, app.number_input(key="hp-k").value) == (48, 8)
+    button(app, "Train").click().run()
+    assert not app.error and runs.RunSpec.read(folder / "fine").config.k == 8
+    assert app.number_input(key="hp-nz").value == 48
+    assert table(app).loc["fine", "State"] == "queued, number 1"
+
+
+def test_own_images_need_a_path_that_exists(folder, no_worker):
+    app = page(data="my own images")
+    button(app, "Train").click().run()
+    assert "give a path" in app.error[0].value
+    app.text_input(key="train-path").set_value("/no/such/folder").run()
+    button(app, "Train").click().run()
+    assert "existing path" in app.error[0].value and app.text_input(key="train-path").value == "/no/such/folder"
+    assert not runs.list_runs(folder)
+
+
+def test_an_uploaded_archive_is_kept_among_the_runs(folder, no_worker, tmp_path):
+    picture, archive = io.BytesIO(), io.BytesIO()
+    Image.new("L", (32, 32), 90).save(picture, "PNG")
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.png", picture.getvalue())
+    app = page(data="my own images")
+    app.get("file_uploader")[0].set_value(("mine.zip", archive.getvalue(), "application/zip")).run()
+    button(app, "Train").click().run()
+    assert not app.exception and not app.error
+    (run,) = runs.list_runs(folder).values()
+    assert Path(runs.RunSpec.read(run).dataset).parent == (folder / "uploads").resolve()
+
+
+def test_a_set_that_is_not_here_says_how_to_get_it(folder, no_worker):
+    app = page(data="mnist")
+    assert "--download mnist" in app.code[0].value
+    assert button(app, "Train").disabled
+
+
+def test_a_preset_fills_the_form_and_a_data_set_only_what_suits_it(folder, no_worker):
+    app = page()
+    app.number_input(key="hp-nz").set_value(48).run()
+    app.selectbox(key="data").select("photos").run()
+    assert (app.number_input(key="hp-nz").value, app.selectbox(key="hp-channels").value) == (48, 3)
+    app.selectbox(key="preset").select("paper").run()
+    assert (app.number_input(key="hp-nz").value, app.number_input(key="hp-lr").value) == (128, 3e-4)
+    assert page(preset="small").number_input(key="hp-nz").value == 64
+
+
+def test_states_buttons_and_deleting(folder, no_worker, tiny_config):
+    spec = runs.RunSpec("digits", tiny_config)
+    progress = {"step": 30, "total_steps": 100, "images_per_s": 123.4, "eta_s": 60.0, "device": "CPU, 1 threads"}
+    stored(folder, "gone", {"state": "running", "pid": 2**22 + 5, **progress}, spec)
+    stored(folder, "waits", {"state": "queued", "submitted": 1.0}, spec)
+    app = page(run="gone")
+    assert not app.exception
+    rows = table(app)
+    assert (rows.loc["gone", "State"], rows.loc["waits", "State"]) == ("interrupted", "queued, number 1")
+    assert rows.loc["gone", "Progress"] == 0.3 and rows.loc["gone", "Device"] == "CPU, 1 threads"
+    button(app, "Resume").click().run()
+    assert table(app).loc["gone", "State"] == "queued, number 2"
+    button(app, "Stop").click().run()
+    assert table(app).loc["gone", "State"] == "stopped"
+    button(app, "Yes, delete gone").click().run()
+    assert not app.exception and list(table(app).index) == ["waits"]
+    assert not (folder / "gone").exists()
+
+
+def test_damaged_and_failed_runs_do_not_break_the_page(folder, no_worker, tiny_config):
+    spec = runs.RunSpec("digits", tiny_config)
+    stored(folder, "failed", {"state": "failed", "error": "Training diverged at step 3."}, spec)
+    damaged = stored(folder, "damaged", {"state": "stopped"}, spec)
+    (damaged / "status.json").write_text("{")
+    (damaged / "run.json").write_text("[]")
+    for name in ("failed", "damaged"):
+        app = page(run=name)
+        assert not app.exception
+        assert set(table(app)["State"]) == {"failed", "damaged"}
+    assert any("Training diverged" in error.value for error in page(run="failed").error)
+
+
+def test_runs_are_compared_on_one_chart(folder, no_worker, tiny_config):
+    for name in ("a", "b"):
+        run = stored(folder, name, {"state": "stopped"}, runs.RunSpec("digits", tiny_config))
+        lines = [{"kind": "progress", "step": s, "total_steps": 9, "images_per_s": s / 7} for s in range(1, 9)]
+        (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    app = page(compare="b", value="speed")
+    chart = app.get("plotly_chart")[-1].proto.spec
+    assert '"name":"b"' in chart and '"name":"a"' not in chart
+    app.multiselect(key="compare").set_value(["a", "b"]).run()
+    chart = app.get("plotly_chart")[-1].proto.spec
+    assert '"name":"b"' in chart and '"name":"a"' in chart
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (40, "40 s"), (7800, "2 h 10 min"), (1e6, "12 days")])
+def test_durations_in_words(seconds, words, monkeypatch):
+    monkeypatch.syspath_prepend(str(MAIN.parent))
+    import controls
+
+    assert controls.duration(seconds) == words

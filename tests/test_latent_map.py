@@ -1,0 +1,254 @@
+"""The stored latent map: what is kept and how it is read back, the shell's figures against SciPy-free arithmetic, mixtures."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from ama_core import latent_map
+from ama_core.errors import BundleError, ConfigError, DataError
+from ama_core.latent_map import CODES, DIRECTIONS, FILE, LatentMap, MapEntry, Pca
+
+
+@pytest.fixture(scope="module")
+def stored(tiny_bundle) -> LatentMap:
+    found = latent_map.read_latents(tiny_bundle)
+    assert found is not None
+    return found
+
+
+def test_measuring_a_run_stores_codes_of_every_set_at_hand(stored, tiny_detector):
+    kinds = [(entry.name, entry.split) for entry in stored.entries]
+    assert kinds == [
+        ("digits", "train"), ("digits", "test"), ("gradients", "test"), ("textures", "test"), *((d, CODES) for d in DIRECTIONS)
+    ]  # fmt: skip
+    sizes = [entry.stop - entry.start for entry in stored.entries]
+    assert sizes == [500, 500, 200, 200, 100, 100, 100] and sum(sizes) == len(stored.codes)
+    assert stored.codes.shape[1] == tiny_detector.config.nz
+    for entry in stored.entries:
+        index = stored.index[entry.rows]
+        assert len(set(index)) == len(index) and index.min() >= 0 and index.max() < entry.n_total
+
+
+def test_codes_are_those_of_the_images_that_are_named(stored, tiny_bundle):
+    from ama_core import AMADetector
+
+    detector = AMADetector.load(tiny_bundle, device="cpu")
+    for entry in stored.entries[1:3]:
+        images = latent_map.entry_images(detector, stored, entry)
+        assert np.allclose(detector.encode(images), stored.codes[entry.rows], rtol=2e-3, atol=2e-3)
+    codes = stored.entries[-1]
+    assert np.array_equal(latent_map.entry_images(detector, stored, codes), detector.decode(stored.codes[codes.rows]))
+
+
+def test_images_of_another_version_of_a_set_are_refused(stored, tiny_bundle):
+    from ama_core import AMADetector
+
+    other = MapEntry("gradients", "test", 1000, 1200, 77)
+    with pytest.raises(DataError, match="2,000 images here, but 77"):
+        latent_map.entry_images(AMADetector.load(tiny_bundle, device="cpu"), stored, other)
+
+
+def test_written_and_read_back(stored, tmp_path):
+    umap = np.random.default_rng(0).normal(size=(len(stored.codes), 2)).astype(np.float32)
+    latent_map.write_latents(tmp_path, LatentMap(stored.codes, stored.index, stored.entries, stored.pca, umap, {"seed": 3}))
+    back = latent_map.read_latents(tmp_path)
+    assert np.array_equal(back.codes, stored.codes) and np.array_equal(back.umap, umap) and back.info == {"seed": 3}
+    assert back.entries == stored.entries and np.array_equal(back.pca.components, stored.pca.components)
+    assert [file.name for file in tmp_path.iterdir()] == [FILE]
+    assert back.entry_of(500) == stored.entries[1]
+
+
+def test_no_map_is_none(tmp_path):
+    assert latent_map.read_latents(tmp_path) is None
+
+
+def damaged(stored: LatentMap, **changes) -> LatentMap:
+    return LatentMap(**{**vars(stored), **changes})
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda s: damaged(s, index=s.index[:-1]),
+        lambda s: damaged(s, index=s.index - 10**6),
+        lambda s: damaged(s, entries=s.entries[:-1]),
+        lambda s: damaged(s, entries=s.entries[1:]),
+        lambda s: damaged(s, codes=s.codes * np.nan),
+        lambda s: damaged(s, umap=np.zeros((3, 2))),
+        lambda s: damaged(s, pca=Pca(s.pca.mean[1:], s.pca.components, s.pca.explained)),
+    ],
+    ids=["short index", "negative index", "uncovered", "gap", "nan", "short umap", "wrong pca"],
+)
+def test_parts_that_do_not_fit_are_a_damaged_file(stored, tmp_path, harm):
+    latent_map.write_latents(tmp_path, harm(stored))
+    with pytest.raises(BundleError, match="is damaged.*ama_core measure"):
+        latent_map.read_latents(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut short"])
+def test_bytes_that_are_no_archive_are_a_damaged_file(tmp_path, content):
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(BundleError, match="is damaged"):
+        latent_map.read_latents(tmp_path)
+
+
+def test_half_a_file_and_a_pickle_are_refused(stored, tmp_path):
+    latent_map.write_latents(tmp_path, stored)
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BundleError):
+        latent_map.read_latents(tmp_path)
+    with open(tmp_path / FILE, "wb") as file:
+        np.savez(file, header=np.array([{"version": 1}], dtype=object))
+    with pytest.raises(BundleError):
+        latent_map.read_latents(tmp_path)
+
+
+def test_without_umap_learn_the_map_is_pca_alone_and_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    placed, note = latent_map._umap(np.zeros((100, 4), np.float32), 0)
+    assert placed is None and "not installed" in note["umap"]
+
+
+def test_umap_is_seeded_and_recorded(monkeypatch):
+    """A stand-in for umap-learn, whose compilation takes half a minute: what it is asked is what is recorded."""
+    asked = {}
+
+    class Umap:
+        def __init__(self, **options):
+            asked.update(options)
+
+        def fit_transform(self, codes):
+            return codes[:, :2]
+
+    monkeypatch.setitem(sys.modules, "umap", type(sys)("umap"))
+    monkeypatch.setattr(sys.modules["umap"], "UMAP", Umap, raising=False)
+    monkeypatch.setattr(latent_map, "version", lambda name: "9.9")
+    placed, note = latent_map._umap(np.ones((100, 4)), 7)
+    assert placed.shape == (100, 2) and asked["random_state"] == note["umap"]["random_state"] == 7
+    assert note["umap"]["n_neighbors"] == 15 and note["umap"]["versions"]["umap-learn"] == "9.9"
+
+
+def test_pca_finds_the_plane_and_places_new_codes_on_it(rng):
+    plane = np.linalg.qr(rng.normal(size=(6, 2)))[0].T
+    codes = rng.normal(size=(200, 2)) * [5, 2] @ plane + 3
+    pca = Pca.fit(codes)
+    assert pca.explained.sum() == pytest.approx(1, abs=1e-5) and pca.explained[0] > pca.explained[1]
+    assert np.allclose(pca.components @ pca.components.T, np.eye(2), atol=1e-5)
+    new = codes[:5] + 0.5
+    on_plane = new - pca.mean
+    assert np.allclose(np.linalg.norm(pca.project(codes) , axis=1), np.linalg.norm(codes - pca.mean, axis=1), atol=1e-4)
+    assert np.allclose(pca.project(new), on_plane @ pca.components.T, atol=1e-5)
+    assert np.array_equal(Pca.fit(codes).components, pca.components)
+    with pytest.raises(DataError):
+        Pca.fit(codes[:2])
+
+
+@pytest.mark.parametrize("d", [8, 32, 128])
+def test_gaussian_codes_follow_the_shell(rng, d):
+    codes = rng.normal(size=(20_000, d))
+    facts = latent_map.shell_facts(codes)
+    assert facts.median_ratio == pytest.approx(1, abs=0.05) and facts.share_in_band == pytest.approx(0.95, abs=0.01)
+    low, high = latent_map.shell_band(d)
+    assert low < math.sqrt(d) < high
+    assert latent_map.shell_facts(codes * 2).share_in_band < 0.2 and latent_map.shell_facts(codes * 2).median_ratio > 1.9
+
+
+def test_chi_density_is_the_formula():
+    r = np.array([0.5, 2.0, 5.0])
+    for d in (3, 8):
+        formula = r ** (d - 1) * np.exp(-(r**2) / 2) / (2 ** (d / 2 - 1) * math.gamma(d / 2))
+        assert np.allclose(latent_map.chi_density(r, d), formula)
+
+
+def test_band_of_128_dimensions_is_the_known_one():
+    assert latent_map.shell_band(128) == pytest.approx((9.93, 12.70), abs=0.01)
+
+
+def test_norm_histograms_are_densities_that_know_their_codes(rng):
+    samples = {"a": rng.normal(size=(400, 16)), "b": 3 * rng.normal(size=(100, 16))}
+    found = latent_map.norm_histograms(samples)
+    widths = np.diff(found.edges)
+    assert np.allclose(widths, widths[0]) and found.edges[0] >= 0
+    for name, codes in samples.items():
+        assert 0.97 <= (found.densities[name] * widths).sum() <= 1 + 1e-9
+        norms = np.linalg.norm(codes, axis=1)
+        for b, rows in enumerate(found.rows[name]):
+            assert ((norms[rows] >= found.edges[b]) & (norms[rows] <= found.edges[b + 1])).all()
+    assert np.trapezoid(found.chi, found.grid) == pytest.approx(1, abs=0.01)
+    with pytest.raises(DataError):
+        latent_map.norm_histograms({})
+
+
+def test_polar_keeps_the_radius_and_the_angle_of_the_map(stored):
+    codes = stored.codes[:50]
+    radius, angle = latent_map.polar(codes, stored.pca)
+    assert np.allclose(radius * math.sqrt(codes.shape[1]), np.linalg.norm(codes, axis=1))
+    x, y = stored.pca.project(codes).T
+    assert np.allclose(np.cos(np.radians(angle)), x / np.hypot(x, y), atol=1e-5) and angle.min() >= 0 and angle.max() < 360
+
+
+def test_atypical_codes_move_along_their_directions_as_delta_grows():
+    d, root = 16, 4.0
+    near, far = (latent_map.atypical(9, d, "outward", delta, seed=5) for delta in (0.5, 2.0))
+    norms = np.linalg.norm(near, axis=1), np.linalg.norm(far, axis=1)
+    assert np.allclose(near / norms[0][:, None], far / norms[1][:, None], atol=1e-5)
+    assert (norms[0] >= root - 1e-4).all() and (norms[0] <= root + 0.5 + 1e-4).all()
+    assert np.allclose((norms[1] - root) / 2.0, (norms[0] - root) / 0.5, atol=1e-4)
+    assert (np.linalg.norm(latent_map.atypical(9, d, "inward", 1.0, 5), axis=1) <= root + 1e-4).all()
+    assert np.abs(latent_map.atypical(9, d, "sipple", 1.0, 5)).max() <= 1
+    assert np.array_equal(near, latent_map.atypical(9, d, "outward", 0.5, seed=5))
+
+
+@pytest.mark.parametrize("wrong", [("sideways", 1.0), ("inward", -1.0), ("inward", math.nan), ("inward", math.inf)])
+def test_impossible_atypical_codes_are_refused(wrong):
+    with pytest.raises(ConfigError):
+        latent_map.atypical(4, 8, *wrong, 0)
+
+
+def test_mixtures_are_weighted_means(rng):
+    codes = rng.normal(size=(3, 5)).astype(np.float32)
+    weights = np.array([[1, 0, 0], [0.2, 0.3, 0.1], [-0.5, 1.0, 0.5]])
+    mixed = latent_map.mixtures(codes, weights)
+    for row, w in zip(mixed, weights):
+        assert np.allclose(row, sum(a * z for a, z in zip(w, codes)) / w.sum(), atol=1e-5)
+    for wrong in ([0, 0, 0], [1, -1, 0], [np.nan, 1, 0]):
+        with pytest.raises(DataError):
+            latent_map.mixtures(codes, [wrong])
+
+
+def test_triangle_has_its_points_and_its_corners():
+    weights = latent_map.triangle_weights(6)
+    assert weights.shape == (21, 3) and np.allclose(weights.sum(axis=1), 1) and weights.min() >= 0
+    xy = latent_map.triangle_xy(np.eye(3))
+    assert np.allclose([np.linalg.norm(xy[i] - xy[i - 1]) for i in range(3)], 1)
+    outside = latent_map.triangle_weights(9, -0.5, 1.5)
+    assert outside.min() == -0.5 and outside.max() == 1.5 and np.allclose(outside.sum(axis=1), 1)
+    assert len({tuple(row) for row in outside}) == len(outside)
+
+
+def test_path_leads_from_image_to_image():
+    weights = latent_map.path_weights(0, 2, 5)
+    assert np.allclose(weights, [[1, 0, 0], [0.75, 0, 0.25], [0.5, 0, 0.5], [0.25, 0, 0.75], [0, 0, 1]])
+    assert np.allclose(latent_map.path_weights(1, 0, 9, -0.5, 1.5)[[0, -1]], [[-0.5, 1.5, 0], [1.5, -0.5, 0]])
+
+
+def test_rebalanced_weights_add_up_and_stay_in_range(rng):
+    for _ in range(200):
+        weights, moved = rng.uniform(-0.5, 1.5, size=3), int(rng.integers(3))
+        new = latent_map.rebalance(weights, moved, -0.5, 1.5)
+        assert sum(new) == pytest.approx(1) and min(new) >= -0.5 - 1e-9 and max(new) <= 1.5 + 1e-9
+        assert new[moved] == pytest.approx(weights[moved], abs=1e-6)
+    assert latent_map.rebalance((0.4, 0.3, 0.3), 0, -0.5, 1.5) == pytest.approx((0.4, 0.3, 0.3))
+
+
+def test_critic_of_a_mixture_is_the_mean_over_its_parents(tiny_detector, digits):
+    parents, decoded = digits.images[:3], tiny_detector.decode(np.zeros((2, 8)))
+    found = latent_map.mixture_critic(tiny_detector, decoded, parents)
+    one = [tiny_detector.critic(parents[i : i + 1], decoded[:1])[0] for i in range(3)]
+    assert found.shape == (2,) and found[0] == pytest.approx(np.mean(one), abs=1e-3)
+    assert tiny_detector.critic(parents, parents) == pytest.approx(tiny_detector.statistics(parents).d_real, abs=1e-3)
+    with pytest.raises(DataError, match="pairs"):
+        tiny_detector.critic(parents, decoded)

@@ -1,0 +1,168 @@
+"""Confusion matrices, ROC, intervals and the calibration band: against brute force and against simulation."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from scipy.stats import binom
+
+from ama_core import AMADetector, Config
+from ama_core.bundle import read_scores
+from ama_core.data import ImageSet
+from ama_core.errors import DataError
+from ama_core.evaluation import (
+    auroc_interval,
+    confusion_at,
+    confusion_outside,
+    detection_metrics,
+    false_alarm_band,
+    false_alarm_curve,
+    nearest_the_cut,
+    roc_points,
+    stored_aurocs,
+    stored_images,
+    threshold_scale,
+)
+from ama_core.networks import Networks, count_parameters, summary
+from ama_core.scores import conformal_p_value
+
+SCORES = some.lists(some.integers(-5, 5), min_size=1, max_size=30)
+
+
+@given(SCORES, SCORES, some.integers(-6, 6))
+def test_a_threshold_counts_what_lies_above_it(normal, anomalous, cut):
+    c = confusion_at(np.array(normal), np.array(anomalous), cut)
+    hits, alarms = sum(a > cut for a in anomalous), sum(n > cut for n in normal)
+    assert (c.hits, c.misses, c.false_alarms, c.passed) == (hits, len(anomalous) - hits, alarms, len(normal) - alarms)
+    assert c.detection_rate == hits / len(anomalous) and c.false_alarm_rate == alarms / len(normal)
+    assert np.isnan(c.precision) if hits + alarms == 0 else c.precision == hits / (hits + alarms)
+
+
+@given(SCORES, SCORES, some.integers(-6, 6), some.integers(0, 6))
+def test_a_band_counts_what_lies_outside_it(normal, anomalous, low, width):
+    c = confusion_outside(np.array(normal), np.array(anomalous), low, low + width)
+    assert c.hits == sum(a < low or a > low + width for a in anomalous)
+    assert c.false_alarms == sum(n < low or n > low + width for n in normal)
+
+
+@given(SCORES, SCORES)
+def test_the_area_under_the_roc_points_is_the_auroc(normal, anomalous):
+    x, y = roc_points(np.array(normal), np.array(anomalous))
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1) and (np.diff(x) >= 0).all() and (np.diff(y) >= 0).all()
+    assert np.trapezoid(y, x) == pytest.approx(detection_metrics(np.array(normal), np.array(anomalous))["auroc"])
+
+
+def test_every_threshold_lies_on_the_roc(rng):
+    normal, anomalous = rng.normal(size=50), rng.normal(1, 1, size=40)
+    x, y = roc_points(normal, anomalous)
+    for cut in rng.normal(size=20):
+        c = confusion_at(normal, anomalous, cut)
+        assert np.interp(c.detection_rate, y, x, left=0) <= c.false_alarm_rate + 1e-9 or c.detection_rate in y
+
+
+def test_the_interval_of_hanley_and_mcneil_as_printed():
+    # Their Table I, "slightly different": A = 0.893, 58 normal and 51 abnormal, standard error 0.032.
+    low, high = auroc_interval(0.893, 58, 51)
+    assert (high - low) / (2 * 1.96) == pytest.approx(0.032, abs=0.0015)
+
+
+def test_the_interval_covers_the_true_value_about_as_often_as_it_says(rng):
+    true = 0.76025  # of two Gaussians one standard deviation apart
+    covered = 0
+    for _ in range(400):
+        normal, anomalous = rng.normal(size=80), rng.normal(1, 1, size=60)
+        low, high = auroc_interval((anomalous[:, None] > normal).mean(), 80, 60)
+        covered += low <= true <= high
+    assert 0.91 <= covered / 400 <= 0.99
+
+
+@pytest.mark.parametrize("auroc", [0.0, 0.5, 1.0])
+def test_the_interval_stays_within_0_and_1_and_narrows(auroc):
+    small, large = auroc_interval(auroc, 10, 10), auroc_interval(auroc, 1000, 1000)
+    assert 0 <= small[0] <= auroc <= small[1] <= 1
+    assert large[1] - large[0] <= small[1] - small[0]
+    assert auroc_interval(auroc, 10, 10, level=0.5)[0] >= small[0]
+
+
+@given(SCORES, some.integers(-6, 6), some.integers(1, 5))
+def test_the_nearest_to_the_cut(values, cut, n):
+    values = np.array(values)
+    below, above = nearest_the_cut(values, cut, n)
+    assert sorted(values[below], reverse=True) == sorted((v for v in values if v <= cut), reverse=True)[:n]
+    assert list(values[above]) == sorted(v for v in values if v > cut)[:n]
+    assert len({*below, *above}) == len(below) + len(above)
+
+
+@pytest.mark.parametrize("low, high", [(0.0, 1.0), (12.3, 197.7), (0.0031, 0.0042), (1e4, 3.3e6)])
+def test_a_threshold_scale_is_round_and_covers_the_range(low, high):
+    first, last, step = threshold_scale(low, high)
+    assert first <= low and last >= high and last - first <= (high - low) + 2 * step * 1.001
+    assert 80 <= (high - low) / step <= 200
+    assert f"{step:e}"[0] in "125" and (first / step) == pytest.approx(round(first / step))
+
+
+def test_false_alarms_are_the_part_of_p_values_up_to_alpha(rng):
+    p, alphas = conformal_p_value(rng.normal(size=300), rng.normal(size=99)), np.array([0.01, 0.05, 0.1, 1.0])
+    assert false_alarm_curve(p, alphas) == pytest.approx([(p <= a).mean() for a in alphas])
+
+
+def test_the_band_holds_sound_calibrations_and_not_others(rng):
+    alphas, n_test, n = np.array([0.005, 0.05, 0.2]), 500, 99
+    low, high = false_alarm_band(alphas, n_test, n)
+    assert (low[0], high[0]) == (0, 0), "99 calibration images can flag nothing at 0.5 %"
+    rates = np.stack([
+        false_alarm_curve(conformal_p_value(rng.normal(size=n_test), rng.normal(size=n)), alphas) for _ in range(400)
+    ])  # fmt: skip
+    inside = ((rates >= low) & (rates <= high)).mean(axis=0)
+    assert inside[0] == 1 and (inside[1:] > 0.92).all() and (inside[1:] < 0.99).all()
+    shifted = false_alarm_curve(conformal_p_value(rng.normal(1, 1, size=n_test), rng.normal(size=n)), alphas)
+    assert shifted[1] > high[1]
+
+
+def test_a_large_calibration_set_leaves_the_binomial_band():
+    low, high = false_alarm_band(np.array([0.05]), 2000, 10**7)
+    assert (low[0] * 2000, high[0] * 2000) == pytest.approx(binom.ppf([0.025, 0.975], 2000, 0.05), abs=1)
+
+
+def test_stored_scores_lead_back_to_their_images(tiny_bundle, tiny_detector):
+    for stored in read_scores(tiny_bundle):
+        images = stored_images(tiny_detector, stored)
+        assert isinstance(images, ImageSet) and len(images) == stored.n
+    assert stored.n_total > stored.n or stored.n == len(images)
+    wrong = stored.__class__(**{**vars(stored), "n_total": stored.n_total + 1})
+    with pytest.raises(DataError, match="cannot be told apart"):
+        stored_images(tiny_detector, wrong)
+
+
+def test_the_scores_of_stored_images_are_the_stored_ones(tiny_bundle):
+    detector = AMADetector.load(tiny_bundle, device="cpu")
+    stored = next(s for s in read_scores(tiny_bundle) if s.name == "gradients")
+    rows = [0, 17, stored.n - 1]
+    again = detector.scores(stored_images(detector, stored).images[rows])
+    assert again["R"] == pytest.approx(stored.scores["R"][rows], rel=2e-2), "weights are stored in half precision"
+
+
+def test_stored_aurocs_compare_with_the_normal_test_scores(tiny_bundle):
+    stored = read_scores(tiny_bundle)
+    found = stored_aurocs(stored, "digits")
+    assert set(found) == {"gradients", "textures"}
+    own = next(s for s in stored if (s.name, s.split) == ("digits", "test")).scores["R"]
+    other = next(s for s in stored if s.name == "textures").scores["R"]
+    wins = (other[:, None] > own[None]).mean() + 0.5 * (other[:, None] == own[None]).mean()
+    assert found["textures"]["R"] == pytest.approx(wins)
+    assert stored_aurocs(stored, None) == {} and stored_aurocs([], "digits") == {}
+
+
+@pytest.mark.parametrize("changes", [{}, {"reconstruction": "plain", "channels": 1}, {"image_size": 64}])
+def test_the_stages_of_the_networks_are_all_there(changes):
+    config = Config(width_encoder=8, width_generator=8, width_critic=8, nz=16, **changes)
+    networks = Networks(config).eval()
+    stages = summary(networks)
+    for name in "EGD":
+        own = [s for s in stages if s.network == name]
+        assert sum(s.parameters for s in own) == count_parameters(getattr(networks, name))
+    shapes = {name: [s.shape for s in stages if s.network == name] for name in "EGD"}
+    image = (config.channels, config.image_size, config.image_size)
+    assert shapes["E"][0] == shapes["G"][-1] == image and shapes["E"][-1] == (16,)
+    assert shapes["D"][0][0] == config.channels * (1 if config.reconstruction == "plain" else 2)
+    assert shapes["D"][-2:] == [(8,), (1,)]
