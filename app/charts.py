@@ -25,7 +25,9 @@ OOD_STYLES = [
 ]  # fmt: skip
 BAND, BAND_OUTER, CUT, GRID = "rgba(128,128,128,0.28)", "rgba(128,128,128,0.14)", "#8A8F98", "rgba(128,128,128,0.25)"
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
-CONFIG_SELECT = {"displaylogo": False, "modeBarButtonsToRemove": ["autoScale2d"]}  # lasso and box are what it is for
+# A click chooses at once, lasso and box after a press of their buttons, which are therefore always in sight: Streamlit ignores
+# clicks while one of the two is active.
+CONFIG_SELECT = {"displaylogo": False, "modeBarButtonsToRemove": ["autoScale2d"], "displayModeBar": True}
 ATYPICAL_STYLES = {
     "atypical inward": (ORANGE, "dot", "star-diamond"), "atypical outward": (VERMILLION, "dot", "hexagram"),
     "atypical sipple": (PURPLE, "dot", "hourglass"),
@@ -205,7 +207,7 @@ def architecture(networks: Sequence[tuple[str, Sequence[tuple[str, tuple[int, ..
             )
         rows.append(f"<h4>{html.escape(title)}</h4><ol style='--edge:2px {dash} {colour}'>{''.join(boxes)}</ol>")
     style = (
-        ".ama-net ol{display:flex;flex-wrap:wrap;gap:.5rem 1.4rem;list-style:none;margin:0 0 1rem;padding:0}"
+        ".ama-net ol{display:flex;flex-wrap:wrap;gap:.5rem 1.4rem;list-style:none;margin:0 0 1rem;padding:0 0 0 1.2rem}"
         ".ama-net li{position:relative;display:flex;flex-direction:column;justify-content:flex-end;width:8.2rem;margin:0;"
         "padding:.5rem .6rem;border:var(--edge);border-radius:8px;font-size:.8rem;line-height:1.3}"
         ".ama-net li+li::before{content:'→';position:absolute;left:-1.25rem;top:45%}"
@@ -364,7 +366,7 @@ def map_chart(
     low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
     figure.update_xaxes(range=[float(low[0]), float(high[0])])
     figure.update_yaxes(range=[float(low[1]), float(high[1])])
-    figure.update_layout(dragmode="lasso", coloraxis=dict(
+    figure.update_layout(coloraxis=dict(
         colorscale=SHELL_SCALE, cmin=-reach, cmax=reach, colorbar=dict(title="‖z‖ − √d", thickness=12, len=0.8),
     ))  # fmt: skip
     return figure
@@ -428,7 +430,6 @@ def norm_chart(
     _plain(figure, ("‖z‖", "density per unit of ‖z‖"), height=520)
     figure.update_xaxes(range=[float(edges[0]), float(edges[-1])])
     figure.update_yaxes(range=[0, top])
-    figure.update_layout(dragmode=False)
     return figure
 
 
@@ -519,8 +520,8 @@ def triangle_chart(
         template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=520, dragmode=False,
         margin=dict(l=0, r=0, t=0, b=0), showlegend=False, hovermode="closest", clickmode="event+select",
     )  # fmt: skip
-    figure.update_xaxes(visible=False, range=[low[0], high[0]], constrain="domain")
-    figure.update_yaxes(visible=False, range=[low[1], high[1]], scaleanchor="x", constrain="domain")
+    figure.update_xaxes(visible=False, range=[low[0], high[0]], constrain="domain", fixedrange=True)
+    figure.update_yaxes(visible=False, range=[low[1], high[1]], scaleanchor="x", constrain="domain", fixedrange=True)
     return figure
 
 

@@ -194,7 +194,8 @@ def chart(
     if select:
         key = f"{key}-{generation()}"  # a reset forgets what was chosen
         react = on_select if on_select == "rerun" else lambda: on_select(_chosen(st.session_state[key]))
-        more = {"config": charts.CONFIG_SELECT, "on_select": react, "selection_mode": select}
+        config = charts.CONFIG_SELECT if "lasso" in select else charts.CONFIG
+        more = {"config": config, "on_select": react, "selection_mode": select}
     state = st.plotly_chart(figure, width="stretch", theme="streamlit", key=key, alt=alt, **more)
     with st.popover("Download this chart", icon=":material/download:"):
         csv = pd.DataFrame(data).to_csv(index=False)

@@ -21,7 +21,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = "--no-sandbox --use-gl=swiftshader --enable-unsafe-swiftshader --disable-background-networking --no-first-run"
-TIMEOUT = 60_000  # ms; the first page of a busy two-core machine takes its time
+TIMEOUT = 180_000  # ms; a fresh server imports PyTorch first, and the machine may be busy with a training
 
 
 @pytest.fixture(scope="module")

@@ -112,13 +112,17 @@ def settings(view: controls.View) -> None:
     st.table(
         {
             "setting": [f"`{f.name}`" for f in shown],
-            "this model": [str(getattr(config, f.name)) for f in shown],
-            "default (paper)": [str(getattr(usual, f.name)) for f in shown],
+            "value": [beside(getattr(config, f.name), getattr(usual, f.name)) for f in shown],
             "meaning": [controls.literal(f.metadata["doc"]) for f in shown],
         },
         hide_index=True,
     )
-    st.caption("[P] the paper, [C] the authors' released code, [D] a decision made here. Any of them: `--set name=value`.")
+    st.caption("The defaults are the paper's. [P] the paper, [C] the authors' released code, [D] a decision made here. Any of them: `--set name=value`.")
+
+
+def beside(value, usual) -> str:
+    """A setting, with the default where it is another."""
+    return str(value) if value == usual else f"{value} (default {usual})"
 
 
 def calibration(view: controls.View) -> None:

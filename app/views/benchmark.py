@@ -24,6 +24,7 @@ CHANGES = {  # a row of the paper -> what a run is called after it, and what it 
 }
 COLUMNS = {
     "paper": st.column_config.TextColumn("paper", help=f"AUROC as printed: {paper.SOURCE}."),
+    "out of distribution": st.column_config.TextColumn("out of distribution", width=190),
     "ours": st.column_config.TextColumn("ours", help="AUROC of the score that the paper's row uses, measured here."),
     "95 %": st.column_config.TextColumn(
         "95 % interval", help="Hanley & McNeil (1982): covers the drawing of the test images, not that of the training seed.",
@@ -262,5 +263,5 @@ with controls.error_panel():
     st.caption(
         f"paper: {paper.SOURCE}, one number a cell, by the A-score. ours: every official normal test image against anomalies "
         "of 20 % of that number, drawn with seed 0; one training seed; “reduced” = narrower or shorter trained than the paper. "
-        "Not measured cells are left empty; nothing is estimated."
+        "Nothing is estimated."
     )

@@ -24,7 +24,7 @@ from ama_core.scores import SCORES, anomaly_scores
 PREFERRED_MODELS = ("cifar10", "photos")
 # SVHN is the paper's case; without it, the set of these with the lowest AUROC of R leads.
 PAPERS_CASE, LEADING = "svhn", ("gtsrb", "gradients", "house_numbers")
-R_LABEL = "R-score: how differently the critic sees the image and its reconstruction"
+R_LABEL = "R-score (high: image and redrawing differ)"
 EXAMPLES = 4  # images of each kind that are shown
 TIE = 0.002  # AUROCs nearer than this are called equal
 MENDED = 0.9  # an AUROC from here on is called good
@@ -120,7 +120,8 @@ def rule_in_words(counts: Confusion) -> str:
     if np.isnan(counts.precision):
         return f"{found} Nothing is flagged at all."
     worse = counts.detection_rate < counts.false_alarm_rate
-    return f"{found} Of what is flagged here, {controls.percent(counts.precision)} is anomalous (precision)." + (
+    return f"{found} Of what is flagged here, {controls.percent(counts.precision)} is anomalous (precision; it falls where "
+        "anomalies are rarer than here)." + (
         " **It flags normal images more readily than anomalies: worse than drawing lots.**" if worse else ""
     )
 
@@ -462,7 +463,8 @@ with controls.error_panel():
     if step == "Hope" and ood == first_set(aurocs) != PAPERS_CASE:
         st.caption(
             "The paper's example is SVHN, which was not measured with this model. The lesson starts with the set, among "
-            f"{', '.join(name for name in LEADING if name in aurocs)}, on which R does worst: it is chosen to show the failure."
+            f"{', '.join(name for name in LEADING if name in aurocs)}, on which R does worst: "
+            + ("it is chosen to show the failure." if case.auroc["R"] < 0.5 else "even so, R stays above a coin here.")
         )
     at = list(STEPS).index(step)
     title, show = STEPS[step]

@@ -242,7 +242,10 @@ with controls.error_panel():
     if picked:
         picks(view, named, sorted(set(picked)), norms)
     else:
-        st.caption("Click a point, draw a lasso on the map, or click a bin of the histogram; or look at one end of a set:")
+        st.caption(
+            "Click a point of the map, or take the lasso or the box from its upper right corner; click a bin of the histogram; "
+            "or look at one end of a set:"
+        )
         one, two = st.columns(2)
         with one:
             of = controls.choose(st.selectbox, "of", "Set", list(named), "test" if "test" in named else sets[0])
