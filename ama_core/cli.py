@@ -106,7 +106,7 @@ def score(arguments: argparse.Namespace) -> None:
     if not arguments.json:
         writer = csv.DictWriter(sys.stdout, SCORE_COLUMNS, lineterminator="\n")
         writer.writeheader()
-    for row in tqdm(_score_rows(detector, arguments.paths, arguments.alpha), unit="image", disable=arguments.quiet):
+    for row in tqdm(_score_rows(detector, arguments.paths, arguments.alpha), unit="image", disable=_hidden(arguments.quiet)):
         if writer:
             writer.writerow(row)
         else:
@@ -288,6 +288,11 @@ def _download_bar(done: int, total: int, what: str) -> None:
     print(f"[{done}/{total}] {what}", file=sys.stderr)
 
 
+def _hidden(quiet: bool) -> bool | None:
+    """tqdm's `disable`: None shows a bar on a terminal alone, so that a log holds messages and no bars."""
+    return True if quiet else None
+
+
 class _SetBars:
     """A progress bar for every data set that is being scored."""
 
@@ -307,7 +312,7 @@ class _SetBars:
         if name != self.name or (self.bar and done < self.bar.n):
             if self.bar:
                 self.bar.close()
-            self.name, self.bar = name, tqdm(total=total, unit="image", desc=name, disable=self.quiet)
+            self.name, self.bar = name, tqdm(total=total, unit="image", desc=name, disable=_hidden(self.quiet))
         self.bar.update(done - self.bar.n)
 
 
@@ -329,7 +334,7 @@ class _TrainingBar:
 
     def update(self, event: Event) -> None:
         if self.bar is None:
-            self.bar = tqdm(total=event.total_steps, unit="step", disable=self.quiet)
+            self.bar = tqdm(total=event.total_steps, unit="step", disable=_hidden(self.quiet))
         self.bar.update(event.step - self.bar.n)
         if event.kind == "progress":
             shown = {key: f"{event.values[key]:.4g}" for key in ("loss_critic", "loss_autoencoder", "z_ratio", "images_per_s")}

@@ -94,7 +94,7 @@ class AMADetector(AnomalyDetector):
             raise ConfigError(f"score = {score!r} must be one of {', '.join(SCORES)}.")
         self.config = config or Config()
         self.score = score
-        self.device = torch.device(device) if device else inference.default_device()
+        self.device = inference.find_device(device) if device else inference.default_device()
         self.false_alarm_rate = self.config.false_alarm_rate
 
     def fit(

@@ -30,7 +30,7 @@ def detection_metrics(normal: np.ndarray, anomalous: np.ndarray) -> dict[str, fl
     """AUROC, AUPRC (anomaly positive) and FPR at 95 % TPR, from anomaly scores (n,), (m,)."""
     truth = np.repeat([0, 1], [len(normal), len(anomalous)])
     scores = np.concatenate([normal, anomalous])
-    false_positive_rate, true_positive_rate, _ = roc_curve(truth, scores)
+    false_positive_rate, true_positive_rate, _ = roc_curve(truth, scores, drop_intermediate=False)
     return {
         "auroc": float(roc_auc_score(truth, scores)),
         "auprc": float(average_precision_score(truth, scores)),

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ama_core.errors import ConfigError
 from ama_core.networks import Networks
 from ama_core.scores import Statistics
 
@@ -20,6 +21,16 @@ def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def find_device(name: torch.device | str) -> torch.device:
+    """A device by name, such as `cuda:1`. Raises ConfigError where there is none of that name here."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown, not built in, or not on this machine
+        raise ConfigError(f"There is no device {str(name)!r} here: use cpu, or leave the choice out.") from error
+    return device
 
 
 def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:

@@ -162,14 +162,16 @@ def execute(
         TrainingDiverged: see `training.train`.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT
     if resume:
         asked, spec = spec, RunSpec.read(folder)
         if asked.dataset != spec.dataset:
             raise ConfigError(f"{folder} was started on {spec.dataset!r}, not {asked.dataset!r}.")
-    elif any(file.name != LOG for file in folder.iterdir()):
+    elif folder.is_dir() and any(file.name != LOG for file in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose another --out, or continue the run in it with --resume.")
+    elif not download:
+        check(spec)  # a run that cannot begin leaves no folder behind
+    folder.mkdir(parents=True, exist_ok=True)
     if not claimed:
         if is_running(folder):
             raise ConfigError(f"A process is already training in {folder}.")

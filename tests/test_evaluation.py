@@ -42,6 +42,12 @@ def auprc_by_definition(normal, anomalous) -> float:
     return total
 
 
+def test_fpr95_looks_at_every_threshold():
+    """Twenty ties of equal size lie on one straight line of the ROC: the point at 95 % must not be thinned out of it."""
+    scores = np.repeat(np.arange(20.0), 5)
+    assert detection_metrics(scores, scores)["fpr95"] == pytest.approx(0.95)
+
+
 tied = st.lists(st.integers(0, 12).map(float), min_size=1, max_size=30)
 
 
@@ -56,8 +62,9 @@ def test_metrics_by_their_definitions(normal, anomalous):
 
 def test_metrics_of_known_cases():
     low, high = np.arange(10.0), np.arange(10.0) + 100
-    assert detection_metrics(low, high) == {"auroc": 1.0, "auprc": 1.0, "fpr95": 0.0}
-    assert detection_metrics(np.zeros(30), np.zeros(10)) == {"auroc": 0.5, "auprc": 0.25, "fpr95": 1.0}  # the prevalence
+    assert detection_metrics(low, high) == pytest.approx({"auroc": 1.0, "auprc": 1.0, "fpr95": 0.0})
+    blind = {"auroc": 0.5, "auprc": 0.25, "fpr95": 1.0}  # AUPRC is the prevalence
+    assert detection_metrics(np.zeros(30), np.zeros(10)) == pytest.approx(blind)
     assert detection_metrics(high, low)["auroc"] == 0  # below chance stays below chance
 
 

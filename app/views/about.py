@@ -117,7 +117,10 @@ def settings(view: controls.View) -> None:
         },
         hide_index=True,
     )
-    st.caption("The defaults are the paper's. [P] the paper, [C] the authors' released code, [D] a decision made here. Any of them: `--set name=value`.")
+    st.caption(
+        "The defaults are the paper's. [P] the paper, [C] the authors' released code, [D] a decision made here. Any of them: "
+        "`--set name=value`."
+    )
 
 
 def beside(value, usual) -> str:

@@ -115,15 +115,19 @@ def matrix(case: Case, counts: Confusion) -> None:
 
 def rule_in_words(counts: Confusion) -> str:
     """What a rule finds and what that costs."""
-    found = f"It detects **{controls.percent(counts.detection_rate)}** of the anomalies and raises a false alarm on " \
-            f"**{controls.percent(counts.false_alarm_rate)}** of the normal images."  # fmt: skip
+    found = (
+        f"It detects **{controls.percent(counts.detection_rate)}** of the anomalies and raises a false alarm on "
+        f"**{controls.percent(counts.false_alarm_rate)}** of the normal images."
+    )
     if np.isnan(counts.precision):
         return f"{found} Nothing is flagged at all."
-    worse = counts.detection_rate < counts.false_alarm_rate
-    return f"{found} Of what is flagged here, {controls.percent(counts.precision)} is anomalous (precision; it falls where "
-        "anomalies are rarer than here)." + (
-        " **It flags normal images more readily than anomalies: worse than drawing lots.**" if worse else ""
+    found += (
+        f" Of what is flagged here, {controls.percent(counts.precision)} is anomalous (precision; it falls where anomalies are "
+        "rarer than here)."
     )
+    if counts.detection_rate < counts.false_alarm_rate:
+        found += " **It flags normal images more readily than anomalies: worse than drawing lots.**"
+    return found
 
 
 def hope(case: Case) -> None:
