@@ -155,7 +155,7 @@ def read_scores(path: Path | str) -> list[StoredScores]:
             for entry in json.loads(str(arrays["index"])):
                 values = {key: arrays[f"{entry['name']}/{entry['split']}/{key}"] for key in STORED_FIELDS}
                 values["A"] = np.exp(values["log_A"].astype(np.float64))
-                stored.append(StoredScores(scores=values, **{**entry, "notes": tuple(entry["notes"])}))
+                stored.append(StoredScores(scores=values, **{**entry, "notes": tuple(entry.get("notes", ()))}))
     except _DAMAGED_ARRAYS as error:
         raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
     return stored

@@ -215,7 +215,7 @@ def _carry_out(run: Path) -> None:
         error = str(problem)
     with _states(run.parent):
         status = _status(run)
-        if status.get("state") in runs.ACTIVE and status.get("pid") == os.getpid():
+        if status.get("pid") == os.getpid():  # ours still: the run never wrote its own
             asked = runs.stop_asked(run)
             state = {"pause": "paused", "stop": "stopped"}.get(asked, "failed")
             runs.write_status(run, status | {"state": state} | ({} if asked else {"error": error}))

@@ -294,7 +294,7 @@ def picture(image: np.ndarray, alt: str) -> str:
 def strip(image: np.ndarray, alt: str) -> str:
     """A wide picture, uint8 (H, W, C), as broad as the page allows, its pixels kept; as HTML."""
     style = ".ama-strip img{width:100%;max-width:1024px;border-radius:4px;image-rendering:pixelated}"
-    return f"<style>{style}</style><div class='ama-strip'>{picture(image, alt, largest=2048)}</div>"
+    return f"<style>{style}</style><div class='ama-strip'>{picture(image, alt)}</div>"
 
 
 def image_table(heads: Sequence[str], rows: Sequence[tuple[Sequence[tuple[np.ndarray, str]], str]]) -> str:
@@ -366,9 +366,12 @@ def map_chart(
     low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
     figure.update_xaxes(range=[float(low[0]), float(high[0])])
     figure.update_yaxes(range=[float(low[1]), float(high[1])])
-    figure.update_layout(coloraxis=dict(
-        colorscale=SHELL_SCALE, cmin=-reach, cmax=reach, colorbar=dict(title="‖z‖ − √d", thickness=12, len=0.8),
-    ))  # fmt: skip
+    figure.update_layout(
+        margin_t=40, modebar=dict(bgcolor="rgba(0,0,0,0)", color=CUT, activecolor=ORANGE),
+        coloraxis=dict(
+            colorscale=SHELL_SCALE, cmin=-reach, cmax=reach, colorbar=dict(title="‖z‖ − √d", thickness=12, len=0.8),
+        ),
+    )  # fmt: skip
     return figure
 
 
@@ -517,7 +520,7 @@ def triangle_chart(
     points = np.concatenate([nodes, out])
     low, high = points.min(axis=0) - 0.55 * size, points.max(axis=0) + 0.55 * size
     figure.update_layout(
-        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=520, dragmode=False,
+        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=440, dragmode=False,
         margin=dict(l=0, r=0, t=0, b=0), showlegend=False, hovermode="closest", clickmode="event+select",
     )  # fmt: skip
     figure.update_xaxes(visible=False, range=[low[0], high[0]], constrain="domain", fixedrange=True)

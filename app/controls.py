@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import cache
 import charts
@@ -156,7 +157,9 @@ def switch(key: str, label: str, default: bool, **more: Any) -> bool:
 
 def link(page: str, label: str, icon: str, **state: Any) -> None:
     """A link to another page of the app that opens it on this view; `state`: what its address holds."""
-    st.page_link(f"views/{page}.py", label=label, icon=f":material/{icon}:", query_params=state)
+    # In one parameter: Streamlit drops from a link what widgets of the page that it leaves are bound to. See main.py.
+    packed = {"view": urlencode(state, doseq=True)} if state else {}
+    st.page_link(f"views/{page}.py", label=label, icon=f":material/{icon}:", query_params=packed)
 
 
 def generation() -> int:

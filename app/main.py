@@ -1,6 +1,7 @@
 """The router: pages and their URLs, nothing else. Start with `streamlit run app/main.py`."""
 
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import streamlit as st
 
@@ -17,7 +18,7 @@ def front() -> None:
 
 
 st.set_page_config(page_title="AMA Explorer", page_icon="🪞", layout="wide")
-st.navigation(
+page = st.navigation(
     [
         st.Page(front, default=True, visibility="hidden"),
         FRONT,
@@ -30,4 +31,7 @@ st.navigation(
         st.Page(VIEWS / "benchmark.py", title="Benchmark", icon=":material/leaderboard:"),
         st.Page(VIEWS / "about.py", title="About the model", icon=":material/schema:"),
     ]
-).run()
+)
+if "view" in st.query_params:  # a link from another page, see controls.link
+    st.switch_page(page, query_params=parse_qs(st.query_params["view"]))
+page.run()

@@ -242,8 +242,9 @@ def test_impossible_alpha(call, tiny_bundle, pictures, alpha):
     assert_one_clear_line(call("score", tiny_bundle, pictures, "--alpha", alpha), "--alpha")
 
 
-def test_unknown_device(call, tiny_bundle, pictures):
-    assert_one_clear_line(call("score", tiny_bundle, pictures, "--device", "abacus"), "abacus")
+@pytest.mark.parametrize("device", ["abacus", "cuda:99", "cpu:x"])
+def test_unknown_device(call, tiny_bundle, pictures, device):
+    assert_one_clear_line(call("score", tiny_bundle, pictures, "--device", device), device)
 
 
 @pytest.mark.parametrize("command", [[], ["fly"], ["train", "digits"], ["score", "m"], ["train", "digits", "--preset", "huge"]])

@@ -124,7 +124,7 @@ def test_a_broken_run_fails_with_its_reason_and_the_next_goes_on(folder, spec):
     (broken / "run.json").write_text('{"dataset": 3}')
     queue.work(folder)
     assert (state(broken), state(fine)) == ("failed", "finished")
-    assert "cannot be resumed" in runs.read_status(broken)["error"]
+    assert "is not a run folder" in runs.read_status(broken)["error"]
 
 
 def test_a_running_run_is_waited_for_even_without_its_worker(folder, spec, sleeper):

@@ -15,6 +15,7 @@ MAPS = {"PCA": ("first principal component", "second principal component"), "UMA
 COLOURS = ("set", "‖z‖ − √d")
 SHOWN_FIRST = ("gradients", "house_numbers")
 GRID = 36  # images of a choice shown at once
+ENDS = 18  # images of one end of a set
 HOVER = 400  # points that carry their image
 POLAR = 1200  # most points of the polar view, which is drawn anew at every move of a slider
 N_ATYPICAL = 8
@@ -133,7 +134,7 @@ def atypical(view: controls.View, found: LatentMap, named: Mapping[str, MapEntry
             )
             st.caption(
                 "Radius = ‖z‖/√d, true. Angle = the angle on the PCA map, **only a view** of d dimensions."
-                + (f" Every {step}th code is drawn." if step > 1 else "")
+                + (f" One code in {step} is drawn." if step > 1 else "")
             )
         with right:
             st.markdown("**What the model decodes the numbered codes to**")
@@ -254,7 +255,7 @@ with controls.error_panel():
             end = controls.choose(st.selectbox, "end", "Which", ends, ends[0])
         members = np.arange(named[of].start, named[of].stop)
         key = {ends[0]: norms, ends[1]: -norms, ends[2]: np.abs(norms - root)}[end][members]
-        picks(view, named, [int(i) for i in members[np.argsort(key, kind="stable")][:12]], norms)
+        picks(view, named, [int(i) for i in members[np.argsort(key, kind="stable")][:ENDS]], norms)
 
     st.subheader("Beside the shell: atypical codes")
     atypical(view, found, named, chosen)

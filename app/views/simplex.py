@@ -169,7 +169,10 @@ with controls.error_panel():
         args=([len(cache.sample_images(view.folder, name)) for name, _ in picks],), width="stretch",
     )  # fmt: skip
     with two:
-        outside = controls.switch("outside", "Show what lies outside the simplex too (weights from −0.5 to 1.5)", False)
+        outside = controls.switch(
+            "outside", "Show the outside as well", False,
+            help="Also draws mixtures with weights from −0.5 to 1.5, and paths that run on beyond both images.",
+        )  # fmt: skip
     triangle(view, tuple(picks), outside)
     st.subheader("A path from one image to another")
     path(view, tuple(picks), outside)
