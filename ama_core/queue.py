@@ -207,18 +207,18 @@ def save_upload(folder: Path | str, name: str, data: bytes) -> Path:
 
 
 def _carry_out(run: Path) -> None:
-    """Train in a process of its own and wait for it; what ends before it can say why is called failed."""
+    """Train in a process of its own and wait for it; where that ended before it could say why, say so for it."""
     try:
         code = runs.start(run, runs.RunSpec.read(run), resume=True, claimed=True).wait()
-        error = f"The process ended with code {code} before it began. The log says more."
+        ended, why = ("failed", f"with code {code}") if code >= 0 else ("interrupted", f"by signal {-code}")
+        error = f"The process was ended {why} before it began. The log may say more."
     except (BundleError, OSError) as problem:
-        error = str(problem)
+        ended, error = "failed", str(problem)
     with _states(run.parent):
         status = _status(run)
         if status.get("pid") == os.getpid():  # ours still: the run never wrote its own
-            asked = runs.stop_asked(run)
-            state = {"pause": "paused", "stop": "stopped"}.get(asked, "failed")
-            runs.write_status(run, status | {"state": state} | ({} if asked else {"error": error}))
+            asked = {"pause": "paused", "stop": "stopped"}.get(runs.stop_asked(run))
+            runs.write_status(run, status | ({"state": asked} if asked else {"state": ended, "error": error}))
 
 
 def _status(run: Path) -> dict[str, Any]:

@@ -358,8 +358,11 @@ def map_chart(
         figure.add_trace(go.Scattergl(
             x=xy[:, 0].astype(np.float32), y=xy[:, 1].astype(np.float32), mode="markers", name=name, marker=marker,
             customdata=[int(i) for i in ids], text=list(words), hovertemplate="%{text}<extra></extra>",
-            unselected=dict(marker=dict(opacity=0.15)),
+            unselected=dict(marker=dict(opacity=0.15)), legendgroup=name, showlegend=not by_excess,
         ))  # fmt: skip
+        if by_excess:  # of its own the legend would be black
+            key = dict(symbol=symbol, size=8, color=CUT)
+            figure.add_trace(go.Scattergl(x=[None], y=[None], mode="markers", name=name, marker=key, legendgroup=name))
     _plain(figure, axes, height=520)
     places = np.concatenate([group[0] for group in groups.values()])
     low, high = places.min(axis=0), places.max(axis=0)
@@ -391,7 +394,7 @@ def hover_map(points: Mapping[str, Sequence], axes: tuple[str, str]) -> altair.C
             shape=altair.Shape("set:N", scale=altair.Scale(domain=names, range=shapes), title=None),
             tooltip=["image:N", altair.Tooltip("what:N", title="image"), altair.Tooltip("norm:Q", title="‖z‖", format=".3f")],
         )
-        .properties(height=460, background="transparent")
+        .properties(height=460, background="transparent", description=f"Map of the codes of {', '.join(names)}")
         .configure_legend(orient="bottom", columns=3)
         .interactive()
     )
@@ -514,9 +517,11 @@ def triangle_chart(
     ))  # fmt: skip
     outward = corners - corners.mean(axis=0)
     out = corners + 0.9 * size * outward / np.linalg.norm(outward, axis=1, keepdims=True)
-    figure.add_trace(go.Scatter(
-        x=out[:, 0], y=out[:, 1], mode="text", text=[f"<b>{name}</b>" for name in names], textfont_size=18, hoverinfo="skip",
-    ))  # fmt: skip
+    for name, (x, y) in zip(names, out):
+        figure.add_annotation(
+            x=x, y=y, text=f"<b>{name}</b>", showarrow=False, font=dict(size=16, color=INK), bgcolor="rgba(255,255,255,0.85)",
+            bordercolor=CUT, borderpad=2,
+        )  # fmt: skip
     points = np.concatenate([nodes, out])
     low, high = points.min(axis=0) - 0.55 * size, points.max(axis=0) + 0.55 * size
     figure.update_layout(

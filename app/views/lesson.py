@@ -339,7 +339,8 @@ def overlap(case: Case) -> None:
             icon=":material/visibility:",
         )
     else:
-        st.info(f"On this set M ({m:.3f}) and T ({t:.3f}) add little to R ({r:.3f}) and A ({case.auroc['A']:.3f}).")
+        a = case.auroc["A"]
+        st.info(f"On this set M ({m:.3f}) and T ({t:.3f}) find no more than the better of R ({r:.3f}) and A ({a:.3f}).")
     by = controls.choose(st.segmented_control, "by", "Look at", ("M", "T"), "T", required=True)
     densities(
         case, by, f"{by}-score: high = unusual", f"overlap-{by}",
@@ -467,7 +468,7 @@ with controls.error_panel():
     if step == "Hope" and ood == first_set(aurocs) != PAPERS_CASE:
         st.caption(
             "The paper's example is SVHN, which was not measured with this model. The lesson starts with the set, among "
-            f"{', '.join(name for name in LEADING if name in aurocs)}, on which R does worst: "
+            f"{', '.join(controls.title_of(name) for name in LEADING if name in aurocs)}, on which R does worst: "
             + ("it is chosen to show the failure." if case.auroc["R"] < 0.5 else "even so, R stays above a coin here.")
         )
     at = list(STEPS).index(step)

@@ -244,8 +244,8 @@ with controls.error_panel():
         picks(view, named, sorted(set(picked)), norms)
     else:
         st.caption(
-            "Click a point of the map, or take the lasso or the box from its upper right corner; click a bin of the histogram; "
-            "or look at one end of a set:"
+            ("Hover a point of the map" if hover else "Click a point of the map, or take the lasso or the box above it")
+            + "; click a bin of the histogram; or look at one end of a set:"
         )
         one, two = st.columns(2)
         with one:
