@@ -83,8 +83,6 @@ def train(arguments: argparse.Namespace) -> None:
             select=arguments.select,
             measure=not arguments.no_measure,
         )
-        if not (arguments.resume or arguments.download):
-            runs.check(spec)  # before the folder is made: a mistyped name must not use it up
     with _TrainingBar(arguments.quiet) as bar:
         runs.execute(
             arguments.out,
