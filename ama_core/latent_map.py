@@ -135,6 +135,8 @@ def measure_latents(
     if progress:
         progress(0, 1, "UMAP")
     umap, info = _umap(codes, seed)
+    if progress:
+        progress(1, 1, "UMAP")
     index = np.concatenate([chosen for *_, chosen, _ in parts]).astype(np.int64)
     return LatentMap(codes, index, tuple(entries), pca, umap, {"seed": seed, "delta": detector.config.delta, **info})
 

@@ -392,7 +392,7 @@ def hover_map(points: Mapping[str, Sequence], axes: tuple[str, str]) -> altair.C
             y=altair.Y("y:Q", title=axes[1], scale=altair.Scale(zero=False)),
             color=altair.Color("set:N", scale=altair.Scale(domain=names, range=colours), title=None),
             shape=altair.Shape("set:N", scale=altair.Scale(domain=names, range=shapes), title=None),
-            tooltip=["image:N", altair.Tooltip("what:N", title="image"), altair.Tooltip("norm:Q", title="‖z‖", format=".3f")],
+            tooltip=["image:N", altair.Tooltip("what:N", title="shows"), altair.Tooltip("norm:Q", title="‖z‖", format=".3f")],
         )
         .properties(height=460, background="transparent", description=f"Map of the codes of {', '.join(names)}")
         .configure_legend(orient="bottom", columns=3)

@@ -77,7 +77,7 @@ def test_a_killed_workers_lock_is_free_and_runs_go_one_after_the_other(folder, s
 
 
 def test_pause_kill_and_resume_of_a_real_run(folder, tiny_config):
-    run = queue.submit(folder, "long", runs.RunSpec("digits", tiny_config.replace(max_steps=400), measure=False))
+    run = queue.submit(folder, "long", runs.RunSpec("digits", tiny_config.replace(max_steps=150), measure=False))
     worker = threading.Thread(target=queue.work, args=[folder])
 
     def going():
@@ -89,7 +89,7 @@ def test_pause_kill_and_resume_of_a_real_run(folder, tiny_config):
     queue.stop(run, pause=True)
     wait_until(lambda: state(run) == "paused")
     worker.join(PATIENCE)
-    assert (run / runs.CHECKPOINT).exists() and 0 < runs.read_status(run)["step"] < 400
+    assert (run / runs.CHECKPOINT).exists() and 0 < runs.read_status(run)["step"] < 150
 
     queue.resume(run)
     assert state(run) == "queued"
@@ -104,7 +104,7 @@ def test_pause_kill_and_resume_of_a_real_run(folder, tiny_config):
     queue.work(folder)
     assert state(run) == "finished"
     steps = [event["step"] for event in runs.read_metrics(run) if event["kind"] == "progress"]
-    assert steps == sorted(set(steps)) and steps[-1] == 400
+    assert steps == sorted(set(steps)) and steps[-1] == 150
 
 
 def test_paused_keeps_its_place_and_stopped_goes_to_the_end(folder, spec):
@@ -119,12 +119,29 @@ def test_paused_keeps_its_place_and_stopped_goes_to_the_end(folder, spec):
         queue.resume(a)
 
 
-def test_a_broken_run_fails_with_its_reason_and_the_next_goes_on(folder, spec):
-    broken, fine = queue.submit(folder, "broken", spec), queue.submit(folder, "fine", spec)
-    (broken / "run.json").write_text('{"dataset": 3}')
+def test_a_damaged_run_fails_with_its_reason(folder, spec):
+    run = queue.submit(folder, "broken", spec)
+    (run / "run.json").write_text('{"dataset": 3}')
     queue.work(folder)
-    assert (state(broken), state(fine)) == ("failed", "finished")
-    assert "is not a run folder" in runs.read_status(broken)["error"]
+    assert state(run) == "failed" and "cannot be resumed" in runs.read_status(run)["error"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "stop", "expected"),
+    [("exit 3", False, "failed"), ("kill -9 $$", False, "interrupted"), ("exit 130", True, "stopped")],
+)
+def test_a_process_that_ends_before_it_begins(folder, spec, monkeypatch, ending, stop, expected):
+    run = queue.submit(folder, "run", spec)
+
+    def start(run, *_, **__):
+        if stop:
+            queue.stop(run)
+        return subprocess.Popen(["sh", "-c", ending])
+
+    monkeypatch.setattr(runs, "start", start)
+    queue.work(folder)
+    assert state(run) == expected
+    assert ("error" in runs.read_status(run)) != stop
 
 
 def test_a_running_run_is_waited_for_even_without_its_worker(folder, spec, sleeper):

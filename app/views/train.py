@@ -127,13 +127,15 @@ def choose_hyper_parameters(suited: Config) -> dict:
     for group, members in grouped.items():
         for field in members:
             remembered(f"hp-{field.name}", getattr(suited, field.name))
-        changed = [f.name for f in members if st.session_state[f"hp-{f.name}"] != getattr(suited, f.name)]
-        said = f"changed: {', '.join(changed)}" if changed else ", ".join(f.name for f in members)
-        with st.expander(f"**{group}** · {said.replace('_', chr(92) + '_')}"):
+        names = ", ".join(field.name for field in members).replace("_", r"\_")
+        with st.expander(f"**{group}** · {names}"):
             columns = st.columns(3)
             for i, field in enumerate(members):
                 with columns[i % 3]:
                     values[field.name] = input_for(field)
+    changed = [f"{name} = {value}" for name, value in values.items() if value != getattr(suited, name)]
+    if changed:  # not in a heading of the expanders: one whose label changes closes
+        st.caption(f"Changed from the preset: {controls.literal(', '.join(changed))}.")
     return values
 
 
@@ -141,13 +143,13 @@ def input_for(field: dataclasses.Field):
     """The widget that suits a field."""
     meta, key = field.metadata, f"hp-{field.name}"
     if meta["choices"]:
-        return st.selectbox(f"`{field.name}`", meta["choices"], key=key, help=meta["doc"])
+        return st.selectbox(field.name, meta["choices"], key=key, help=meta["doc"])
     kind = type(field.default)
     low, high = (None if bound is None else kind(bound) for bound in (meta["low"], meta["high"]))
     if kind is int:
-        return st.number_input(f"`{field.name}`", low, high, step=1, key=key, help=meta["doc"])
-    step = 10.0 ** int(f"{field.default:e}".split("e")[1])  # one unit of the leading digit: 1e-4 for 3e-4
-    return st.number_input(f"`{field.name}`", low, high, step=step, format="%.6g", key=key, help=meta["doc"])
+        return st.number_input(field.name, low, high, step=1, key=key, help=meta["doc"])
+    step = 10.0 ** int(f"{field.default / 2:e}".split("e")[1])  # a small part of the default: 1 for 10, 1e-4 for 3e-4
+    return st.number_input(field.name, low, high, step=step, format="%.6g", key=key, help=meta["doc"])
 
 
 def choose_extras(data: str, source: str | None) -> dict:
