@@ -123,7 +123,7 @@ def test_a_damaged_run_fails_with_its_reason(folder, spec):
     run = queue.submit(folder, "broken", spec)
     (run / "run.json").write_text('{"dataset": 3}')
     queue.work(folder)
-    assert state(run) == "failed" and "cannot be resumed" in runs.read_status(run)["error"]
+    assert state(run) == "failed" and "not a run folder that can be resumed" in runs.read_status(run)["error"]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_process_that_ends_before_it_begins(folder, spec, monkeypatch, ending,
 
     def start(run, *_, **__):
         if stop:
-            queue.stop(run)
+            runs.request_stop(run)  # as `queue.stop` does in another process
         return subprocess.Popen(["sh", "-c", ending])
 
     monkeypatch.setattr(runs, "start", start)
