@@ -5,6 +5,7 @@
     calibration.npz     what `scores.Calibration` holds
     scores.npz          a sample of the scores of every data set it was measured on
     latents.npz         codes of a sample of those sets with two maps of them (see `latent_map`)
+    neighbours.npz      the critic's features of a sample of the training images (see `neighbours`)
     results.json        AUROC, AUPRC and FPR95 of every OOD set, as `evaluate --json` prints them
     README.md           model card
 """

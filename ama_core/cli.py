@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ama_core import evaluation, queue, runs
+from ama_core import benchmark as tables
+from ama_core import evaluation, queue, runs, speed
 from ama_core._version import __version__
+from ama_core.benchmark_report import report
 from ama_core.bundle import find_bundle, list_bundles, read_info, read_results
 from ama_core.config import PRESETS, Config
 from ama_core.data import FileImage, available, catalog, data_dir, iter_images, load, prepare
 from ama_core.detector import AMADetector
 from ama_core.errors import AMAError, ConfigError
+from ama_core.files import write_atomically
 from ama_core.inference import BATCH
 from ama_core.scores import SCORES
 from ama_core.training import Event
@@ -134,9 +137,52 @@ def measure(arguments: argparse.Namespace) -> None:
     _print_results(read_results(folder))
 
 
+def bench(arguments: argparse.Namespace) -> None:
+    """How fast training and scoring run here, beside a plain reference and the hardware's peaks."""
+    if arguments.rounds < 1 or arguments.concurrent < 0:
+        raise ConfigError("--rounds must be at least 1 and --concurrent at least 0.")
+    found = speed.bench(
+        arguments.sizes,
+        device=arguments.device,
+        rounds=arguments.rounds,
+        concurrent=arguments.concurrent,
+        progress=(lambda what: None) if arguments.quiet else (lambda what: print(what, file=sys.stderr, flush=True)),
+    )
+    print(json.dumps(found) if arguments.json else speed.table(found))
+
+
 def work(arguments: argparse.Namespace) -> None:
     """Carry out the runs that the app has queued, one after the other, until none is left."""
     queue.work(arguments.runs)
+
+
+def benchmark(arguments: argparse.Namespace) -> None:
+    """Train and measure what the paper's tables need, store it in results/, and write RESULTS.md."""
+    out, results = arguments.out.resolve(), arguments.results.resolve()
+    if arguments.job:  # one training, in a process that this command started
+        tables.carry_out(tables.Job.from_json(arguments.job), out, results, arguments.device)
+        return
+    if arguments.tables:
+        jobs = tables.plan(
+            arguments.tables,
+            arguments.preset,
+            _settings(arguments.set),
+            arguments.seeds,
+            arguments.only,
+            not arguments.no_validate,
+        )
+        if arguments.list:
+            for job in jobs:
+                print(f"{job.title:44}seed {job.seed}   {_job_state(job, results)}")
+            return
+        try:
+            _run_jobs(jobs, out, results, arguments)
+        finally:
+            _write_report(results)  # of what is stored, also where it was stopped
+    elif arguments.report:
+        _write_report(results)
+    else:
+        raise ConfigError(f"Name tables ({', '.join(tables.TABLES)}), or --report.")
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -211,17 +257,84 @@ def _parser() -> argparse.ArgumentParser:
     sub_measure.add_argument("model", metavar="MODEL", help=model_help)
     sub_measure.add_argument("--seed", type=int, default=0)
 
+    sub_bench = command(bench)
+    sub_bench.add_argument("--sizes", nargs="+", default=list(speed.SIZES), choices=speed.SIZES, metavar="SIZE")
+    sub_bench.add_argument("--rounds", type=int, default=3, help="how often each figure is taken (default 3)")
+    sub_bench.add_argument("--concurrent", type=int, default=2, metavar="N", help="also N tiny trainings at once (default 2)")
+    sub_bench.add_argument("--json", action="store_true")
+
     sub_work = command(work)
     sub_work.add_argument("--runs", type=Path, default=runs.runs_dir(), metavar="DIR", help="default: %(default)s")
+
+    sub_benchmark = command(benchmark)
+    sub_benchmark.add_argument("tables", nargs="*", metavar="TABLE", help=f"{', '.join(tables.TABLES)}")
+    sub_benchmark.add_argument("--preset", default="tiny", choices=PRESETS)
+    sub_benchmark.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter for all rows (train --help)"
+    )
+    sub_benchmark.add_argument("--seeds", type=int, default=1, metavar="N", help="train each cell with seeds 0 to N-1")
+    sub_benchmark.add_argument(
+        "--only", nargs="+", default=[], metavar="PATTERN", help="parts of titles: sanity, 'ama-mnist-[0-4]'"
+    )
+    sub_benchmark.add_argument("--jobs", type=int, metavar="N", help="trainings at once (default: one a core, or one on a GPU)")
+    sub_benchmark.add_argument(
+        "--out", type=Path, default=runs.runs_dir() / "benchmark", metavar="DIR", help="run folders (default: %(default)s)"
+    )
+    sub_benchmark.add_argument(
+        "--results", type=Path, default=tables.RESULTS, metavar="DIR",
+        help="stored results; RESULTS.md is written beside it (default: %(default)s)",
+    )  # fmt: skip
+    sub_benchmark.add_argument("--no-validate", action="store_true", help="no AUROC on 50 validation anomalies beside it")
+    sub_benchmark.add_argument("--list", action="store_true", help="only say which trainings these are, and which are stored")
+    sub_benchmark.add_argument("--report", action="store_true", help="only write RESULTS.md anew")
+    sub_benchmark.add_argument("--job", help=argparse.SUPPRESS)
 
     sub_info = command(info)
     sub_info.add_argument("model", metavar="MODEL", help=model_help)
     sub_info.add_argument("--json", action="store_true")
 
-    for each in (sub, sub_score, sub_evaluate, sub_measure):
+    for each in (sub, sub_score, sub_evaluate, sub_measure, sub_benchmark, sub_bench):
         each.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
         each.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
+
+
+def _job_state(job: tables.Job, results: Path) -> str:
+    return job.missing() or ("stored" if tables.is_stored(job, results) else "to do")
+
+
+def _run_jobs(jobs: Sequence[tables.Job], out: Path, results: Path, arguments: argparse.Namespace) -> None:
+    """Train what is at hand and not stored; each job's beginning and end is a line, the whole a bar."""
+    missing = {job.title: why for job in jobs if (why := job.missing())}
+    for title, why in missing.items():
+        print(f"{title}: not measured, {why}", file=sys.stderr)
+    todo = [job for job in jobs if not job.missing() and not tables.is_stored(job, results)]
+    print(f"{len(todo)} to train; {len(jobs) - len(todo)} are stored or cannot be measured here", file=sys.stderr)
+    with tqdm(
+        total=len(todo), unit="training", bar_format="{l_bar}{bar}| {n:.2f}/{total} {postfix}", disable=_hidden(arguments.quiet)
+    ) as bar:
+
+        def show(progress: tables.Progress) -> None:
+            left = "" if progress.seconds_left is None else f"about {progress.seconds_left / 60:.0f} min left"
+            bar.set_postfix_str(left, refresh=False)
+            bar.update(progress.done - bar.n)
+            if progress.job:
+                name = f"{progress.job.title} seed {progress.job.seed}"
+                facts = [words for words in (f"{name} {progress.what}", progress.words, left) if words]
+                tqdm.write("   ".join(facts), file=sys.stderr)
+
+        failed = tables.run(todo, out, results, parallel=arguments.jobs, device=arguments.device, on_progress=show)
+    if failed:
+        raise AMAError(
+            f"{len(failed)} of {len(todo)} trainings failed, the others are stored: {', '.join(job.title for job in failed)}."
+        )
+
+
+def _write_report(results: Path) -> None:
+    results.mkdir(parents=True, exist_ok=True)
+    file = results.parent / "RESULTS.md"
+    write_atomically(file, report(tables.read_results(results)))
+    print(f"{file} is written", file=sys.stderr)
 
 
 def _score_rows(detector: AMADetector, paths: Sequence[str], alpha: float) -> Iterator[dict[str, Any]]:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import gaussian_kde, norm
 
 from ama_core.errors import DataError
-from ama_core.scores import Calibration
 
-POINTS = 400  # of the shared grid
+POINTS, BINS = 400, 40  # of the shared grid; every bin of a histogram holds the same number of its points
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,14 @@ class Densities:
     Attributes:
         grid: (G,), ascending, in the units of the samples.
         curves: name -> density (G,) per unit, or per factor of 10 where `log`.
+        histograms: name -> the same of the bin that each point of the grid lies in, (G,).
         medians: name -> median of the sample.
         log: whether the estimates were made of log10 of the samples; the grid is then even in log10.
     """
 
     grid: np.ndarray
     curves: dict[str, np.ndarray]
+    histograms: dict[str, np.ndarray]
     medians: dict[str, float]
     log: bool
 
@@ -31,7 +33,7 @@ class Densities:
 def densities(
     samples: Mapping[str, np.ndarray], *, log: bool = False, lower: float = -np.inf, upper: float = np.inf
 ) -> Densities:
-    """Gaussian kernel estimates of samples (n,), each by Silverman's rule, reflected at `lower` and `upper`.
+    """Gaussian kernel estimates of samples (n,), each by Silverman's rule, reflected at `lower` and `upper`; and histograms.
 
     The grid spans the central 99.6 % of every sample, so that a single outlier does not squeeze all the rest.
 
@@ -59,15 +61,8 @@ def densities(
     high = min(upper, max(ends[name][1] + 3 * h for name, h in widths.items()))
     grid = np.linspace(low, high, POINTS)
     curves = {name: _reflected(grid, v, widths[name], lower, upper) for name, v in values.items()}
-    return Densities(10**grid if log else grid, curves, medians, log)
-
-
-def a_band(calibration: Calibration, alpha: float) -> tuple[float, float]:
-    """The R-scores between which A does not flag at false-alarm rate `alpha`; infinite where it can flag nothing."""
-    c = calibration
-    excess = c.threshold("A", alpha) - np.log(c.sigma * np.sqrt(2 * np.pi))
-    half = float(c.sigma * np.sqrt(2 * max(excess, 0.0)))
-    return c.mu - half, c.mu + half
+    histograms = {name: _histogram(v, low, high) for name, v in values.items()}
+    return Densities(10**grid if log else grid, curves, histograms, medians, log)
 
 
 def share_below(value: float, sample: np.ndarray) -> float:
@@ -84,9 +79,14 @@ def _silverman(values: np.ndarray) -> float:
 
 def _reflected(grid: np.ndarray, values: np.ndarray, width: float, lower: float, upper: float) -> np.ndarray:
     """The estimate on `grid`, with what would spill over a bound folded back."""
-    images = [values, *(2 * bound - values for bound in (lower, upper) if np.isfinite(bound))]
-    density = np.zeros_like(grid)
-    for centres in images:
-        near = centres[(centres > grid[0] - 5 * width) & (centres < grid[-1] + 5 * width)]
-        density += np.exp(-0.5 * ((grid[:, None] - near) / width) ** 2).sum(axis=1)
-    return density / (len(values) * width * np.sqrt(2 * np.pi))
+    if values.std() > 1e-9 * width:
+        estimate = gaussian_kde(values, bw_method=width / values.std(ddof=1))  # SciPy's bandwidth is in standard deviations
+    else:
+        estimate = norm(values[0], width).pdf  # all the same, as good as: `gaussian_kde` needs a spread
+    return estimate(grid) + sum(estimate(2 * bound - grid) for bound in (lower, upper) if np.isfinite(bound))
+
+
+def _histogram(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Densities of BINS equal bins between `low` and `high`, repeated for the POINTS of the grid."""
+    counts, edges = np.histogram(values, BINS, (low, high))
+    return np.repeat(counts / (len(values) * (edges[1] - edges[0])), POINTS // BINS)

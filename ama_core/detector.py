@@ -5,7 +5,8 @@ import shlex
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -159,9 +160,7 @@ class AMADetector(AnomalyDetector):
 
         R, A, log_A, M, T, z_norm, pixel_l1, and `p_R`, `p_A`, `p_M`, `p_T`: their conformal p-values.
         """
-        calibration = self._fitted().calibration_
-        scores = calibration.score(self.statistics(images, progress=progress))
-        return scores | {f"p_{name}": calibration.p_value(scores, name) for name in SCORES}
+        return self._scores(self._fitted().calibration_, self.statistics(images, progress=progress))
 
     def statistics(self, images, *, progress: Callable[[int, int], None] | None = None) -> Statistics:
         """What the networks say of the images, before any score is formed."""
@@ -198,9 +197,20 @@ class AMADetector(AnomalyDetector):
             raise DataError(f"The critic sees images in pairs, got {len(x)} and {len(y)}.")
         return inference.critic_values(self._fitted().networks_, x, y)
 
+    def examine(self, images) -> "Examination":
+        """Scores, reconstructions, critic maps and features of N images, all from one forward pass."""
+        calibration = self._fitted().calibration_
+        images = self.prepared(images)
+        seen = inference.examine(self.networks_, images)
+        return Examination(images, self._scores(calibration, seen.statistics), seen.reconstructions, seen.maps, seen.features)
+
     def critic_difference(self, images) -> np.ndarray:
-        """Where the critic sees the difference between x and its reconstruction: (N, g, g) float32."""
-        return inference.critic_difference(self._fitted().networks_, self.prepared(images))
+        """What each place of the critic's grid adds to R (positive) or takes from it: (N, g, g) float32 that sums to R."""
+        return inference.examine(self._fitted().networks_, self.prepared(images)).maps
+
+    def features(self, images) -> np.ndarray:
+        """The critic's features f(x, x), (N, width_critic) float32."""
+        return inference.features(self._fitted().networks_, self.prepared(images))
 
     def prepared(self, images) -> np.ndarray:
         """Checked and made uint8 (N, S, S, c) as the model expects; images that fit already pass untouched."""
@@ -222,10 +232,40 @@ class AMADetector(AnomalyDetector):
         detector.info_ = bundle.info
         return detector
 
+    @staticmethod
+    def _scores(calibration: Calibration, statistics: Statistics) -> dict[str, np.ndarray]:
+        scores = calibration.score(statistics)
+        return scores | {f"p_{name}": calibration.p_value(scores, name) for name in SCORES}
+
     def _fitted(self) -> Self:
         if not hasattr(self, "calibration_"):
             raise NotFittedError("This detector has not been trained: call fit(images) or AMADetector.load(path) first.")
         return self
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a model says of N images.
+
+    Attributes:
+        images: uint8 (N, S, S, c), as the model sees them. reconstructions: G(E(x)), of the same shape.
+        scores: as of `AMADetector.scores`, each (N,).
+        maps: float32 (N, g, g), what each place of the critic's grid adds to R or takes from it; a map sums to R.
+        features: the critic's f(x, x), float32 (N, width_critic).
+    """
+
+    images: np.ndarray
+    scores: dict[str, np.ndarray]
+    reconstructions: np.ndarray
+    maps: np.ndarray
+    features: np.ndarray
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Examination"]) -> "Examination":
+        names = parts[0].scores
+        scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in names}
+        arrays = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls) if f.name != "scores"}
+        return cls(scores=scores, **arrays)
 
 
 def training_facts(state: TrainingState, n_train: int, select: str) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Anomalies are the positive class throughout, and an AUROC below 0.5 is reported as it is: never max(AUROC, 1 - AUROC).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from ama_core.scores import SCORES, anomaly_scores
 REST = "rest"  # the other classes of a one-class model's own data set (Table 2)
 STORED_SAMPLE = 2_000  # scores kept of each data set: enough for densities, small enough for a repository
 N_VALIDATION = 50  # anomalies for choosing a checkpoint; never tested
+REPLICATES = 200  # of the bootstrap: enough for a standard error, too few for quantiles
 
 CURVE_ALPHAS = np.linspace(0.0, 0.3, 61)[1:]  # false-alarm rates at which a calibration is looked at
 
@@ -94,11 +95,79 @@ def auroc_interval(auroc: float, n_normal: int, n_anomalous: int, level: float =
     """
     a = auroc
     two_anomalous, two_normal = a / (2 - a), 2 * a * a / (1 + a)  # both of a pair are beaten, or beat, at once
-    variance = (
-        a * (1 - a) + (n_anomalous - 1) * (two_anomalous - a * a) + (n_normal - 1) * (two_normal - a * a)
-    ) / (n_normal * n_anomalous)
-    half = float(norm.ppf((1 + level) / 2)) * max(variance, 0.0) ** 0.5
-    return max(0.0, a - half), min(1.0, a + half)
+    variance = (a * (1 - a) + (n_anomalous - 1) * (two_anomalous - a * a) + (n_normal - 1) * (two_normal - a * a)) / (
+        n_normal * n_anomalous
+    )
+    return _within_one(auroc, max(variance, 0.0) ** 0.5, level)
+
+
+def metric_intervals(
+    row: Mapping[str, Any], normal: StoredScores | None, anomalous: StoredScores | None, level: float = 0.95
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Confidence intervals of a row of `evaluate`: score -> metric -> (low, high).
+
+    By a stratified bootstrap of the stored scores, as many drawn as the row has images: value -+ z times the standard error,
+    cut to [0, 1]. Without stored scores only AUROC has one, by `auroc_interval`. They cover the drawing of the test images
+    alone, and are of no width where not a single drawing changes the value.
+    """
+    n, m, measured = row["n_normal"], row["n_ood"], row["scores"]
+    if normal is None or anomalous is None:
+        return {by: {"auroc": auroc_interval(measured[by]["auroc"], n, m, level)} for by in SCORES}
+    errors = bootstrap_errors(anomaly_scores(normal.scores), anomaly_scores(anomalous.scores), n, m)
+    return {
+        by: {metric: _within_one(measured[by][metric], error, level) for metric, error in errors[by].items()} for by in SCORES
+    }
+
+
+def bootstrap_errors(
+    normal: Mapping[str, np.ndarray], anomalous: Mapping[str, np.ndarray], n_normal: int, n_anomalous: int, *, seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Standard errors of `detection_metrics`: score -> metric -> error.
+
+    Args:
+        normal, anomalous: anomaly scores (n,), (m,) of every score, of the same images.
+        n_normal, n_anomalous: images that are drawn from each, with replacement, for every one of the REPLICATES.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [
+        rng.multinomial(size, np.full(len(scores["R"]), 1 / len(scores["R"])), REPLICATES).astype(np.float32)
+        for scores, size in ((normal, n_normal), (anomalous, n_anomalous))
+    ]
+    return {
+        by: {metric: float(values.std(ddof=1)) for metric, values in _drawn_metrics(normal[by], anomalous[by], *drawn).items()}
+        for by in normal
+    }
+
+
+def _drawn_metrics(
+    normal: np.ndarray, anomalous: np.ndarray, times_normal: np.ndarray, times_anomalous: np.ndarray
+) -> dict[str, np.ndarray]:
+    """`detection_metrics` (B,) of B drawings, by how often each image was drawn, float32 (B, n), (B, m)."""
+    scores = np.concatenate([normal, anomalous])
+    order = np.argsort(-scores, kind="stable")
+    cuts = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # the last place of each distinct score
+    flagged = []
+    for times, before, after in ((times_normal, 0, len(anomalous)), (times_anomalous, len(normal), 0)):
+        every = np.pad(times, ((0, 0), (before, after)))[:, order]
+        flagged.append(np.pad(every.cumsum(axis=1)[:, cuts], ((0, 0), (1, 0))))  # counts of this size are exact in float32
+    false_alarms, hits = flagged
+    fpr, tpr = false_alarms / false_alarms[:, -1:], hits / hits[:, -1:]
+    precision = hits[:, 1:] / np.maximum(hits + false_alarms, 1)[:, 1:]
+    return {
+        "auroc": np.trapezoid(tpr, fpr, axis=1),
+        "auprc": (np.diff(tpr, axis=1) * precision).sum(axis=1),
+        "fpr95": fpr[np.arange(len(fpr)), (tpr >= 0.95).argmax(axis=1)],
+    }
+
+
+def _within_one(value: float, error: float, level: float) -> tuple[float, float]:
+    half = float(norm.ppf((1 + level) / 2)) * error
+    return max(0.0, value - half), min(1.0, value + half)
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean, and standard deviation (by n - 1; None of a single value)."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def threshold_scale(low: float, high: float, steps: int = 200) -> tuple[float, float, float]:
@@ -116,14 +185,18 @@ def nearest_the_cut(values: np.ndarray, cut: float, n: int) -> tuple[np.ndarray,
     return order[max(place - n, 0) : place][::-1], order[place : place + n]
 
 
+def nearest_to(values: np.ndarray, place: float, n: int) -> np.ndarray:
+    """Indices of the at most n of the values (N,) that are nearest to a place, by ascending value."""
+    near = np.argsort(np.abs(np.asarray(values) - place), kind="stable")[:n]
+    return near[np.argsort(np.asarray(values)[near], kind="stable")]
+
+
 def false_alarm_curve(p_values: np.ndarray, alphas: np.ndarray) -> np.ndarray:
     """The part of normal images, by their p-values (n,), that is flagged at every alpha (k,): (k,)."""
     return np.searchsorted(np.sort(p_values), alphas, side="right") / len(p_values)
 
 
-def false_alarm_band(
-    alphas: np.ndarray, n_test: int, n_calibration: int, level: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
+def false_alarm_band(alphas: np.ndarray, n_test: int, n_calibration: int, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Between which false-alarm rates a sound calibration stays, low (k,) and high (k,), for every alpha (k,).
 
     Binomial for n_test images; and the rate behind it is itself random, Beta(l, n + 1 - l) with l = floor(alpha (n + 1)),
@@ -145,10 +218,14 @@ def normal_name(detector: AMADetector) -> str:
 
 def normal_split(detector: AMADetector, split: str, **load_options) -> ImageSet:
     """A split of the model's own normal data, of all classes. Raises DataError where it is not at hand."""
+    return load_any(_normal(detector)["source"], split, **_as_input(detector), **load_options)
+
+
+def _normal(detector: AMADetector) -> dict[str, Any]:
     normal = detector.info_.get("normal") or {}
     if not normal.get("source"):
         raise DataError("This model does not say what it was trained on, so it has no normal test images.")
-    return load_any(normal["source"], split, **_as_input(detector), **load_options)
+    return normal
 
 
 def evaluate(
@@ -228,16 +305,17 @@ def measure(detector: AMADetector, images: ImageSet, progress: Progress | None =
 def measure_at_hand(detector: AMADetector, *, seed: int = 0, progress: Progress | None = None) -> list[StoredScores]:
     """Scores for the bundle: a sample of the normal train and test splits, and of the test split of every set at hand.
 
-    Sets that would need a download are left out.
+    Sets that would need a download are left out. A one-class model's other classes come first, as REST.
+
+    Raises:
+        DataError: the model does not say what it was trained on, or that is not at hand.
     """
-    stored = [
-        _sampled(detector, split, normal_split(detector, split), seed, progress) for split in ("train", "test")
-    ]
-    normal = detector.info_["normal"]
-    for name in sets_at_hand():
-        if name != normal["name"]:
-            stored.append(_sampled(detector, "test", load(name, "test"), seed, progress))
-    return stored
+    normal = _normal(detector)
+    others = [name for name in sets_at_hand() if name != normal["name"]]
+    if normal.get("label") is not None:
+        others.insert(0, REST)
+    parts = [(normal["name"], "train"), (normal["name"], "test"), *((name, "test") for name in others)]
+    return [_sampled(detector, split, _images_behind(detector, name, split), seed, progress) for name, split in parts]
 
 
 def sets_at_hand() -> list[str]:
@@ -246,13 +324,21 @@ def sets_at_hand() -> list[str]:
 
 
 def _sampled(detector: AMADetector, split: str, images: ImageSet, seed: int, progress: Progress | None) -> StoredScores:
-    normal = detector.info_["normal"]
-    name, label = images.name, normal.get("label")
-    if name == normal["name"] and label is not None:
-        images = images.take(images.labels == label)
     scores = measure(detector, images.take(_sample(len(images), seed)), progress)
     kept = {key: scores[key] for key in ("A", *STORED_FIELDS)}
-    return StoredScores(name, split, kept, seed, len(images), images.notes)
+    return StoredScores(images.name, split, kept, seed, len(images), images.notes)
+
+
+def _images_behind(detector: AMADetector, name: str, split: str) -> ImageSet:
+    """The images that stored scores are of; of a one-class model's own set its class alone, and REST are the others."""
+    normal = detector.info_["normal"]
+    if name not in (normal["name"], REST):
+        return load(name, split)
+    images = normal_split(detector, split)
+    if normal.get("label") is None:
+        return images
+    other = anomaly_mask(images, normal["label"])
+    return replace(images.take(other), name=REST) if name == REST else images.take(~other)
 
 
 def stored_aurocs(stored: Sequence[StoredScores], normal: str | None) -> dict[str, dict[str, float]]:
@@ -271,14 +357,8 @@ def stored_aurocs(stored: Sequence[StoredScores], normal: str | None) -> dict[st
 
 def stored_images(detector: AMADetector, stored: StoredScores) -> ImageSet:
     """The images behind stored scores, in their order. Raises DataError where they are not at hand or not the same."""
-    normal = detector.info_["normal"]
-    name, label = stored.name, normal.get("label")
-    if name == normal["name"]:
-        images = normal_split(detector, stored.split)
-        if label is not None:
-            images = images.take(images.labels == label)
-    else:
-        images = load(name, stored.split)
+    name = stored.name
+    images = _images_behind(detector, name, stored.split)
     if len(images) != stored.n_total:
         raise DataError(
             f"{name} ({stored.split}) has {len(images):,} images here and had {stored.n_total:,} when it was scored, so the "

@@ -4,6 +4,7 @@ Networks are in eval mode and fp32, in batches of a fixed size, so that score(ba
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -48,6 +49,25 @@ def to_images(x: Tensor) -> np.ndarray:
     return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Everything that one forward pass says of N images.
+
+    Attributes:
+        statistics: what scores are made of.
+        reconstructions: x_hat = G(E(x)), uint8 (N, H, W, C).
+        maps: where the critic sees the difference, fp32 (N, g, g): what each place adds to R, or takes from it. With
+            delta = f(x, x) - f(x, x_hat) before the spatial sum and d = its sum over places, R = sum_c |d_c| is the sum over
+            places of sum_c sign(d_c) delta_c(place).
+        features: f(x, x), fp32 (N, width_critic).
+    """
+
+    statistics: Statistics
+    reconstructions: np.ndarray
+    maps: np.ndarray
+    features: np.ndarray
+
+
 @torch.no_grad()
 def statistics(
     networks: Networks, images: np.ndarray, *, progress: Callable[[int, int], None] | None = None
@@ -55,21 +75,29 @@ def statistics(
     """Statistics of uint8 images (N, H, W, C), in one pass; `progress(done, total)` is called after every batch."""
     parts = []
     for x, done in _batches(networks, images):
-        z = networks.E(x)
-        x_hat = networks.G(z)
-        f_real = networks.D.features(networks.pair(x, x))
-        f_recon = networks.D.features(networks.pair(x, x_hat))
-        values = [
-            f_real - f_recon,
-            networks.D.value(f_real),
-            networks.D.value(f_recon),
-            (x - x_hat).abs().mean(dim=(1, 2, 3)),
-            z.norm(dim=1),
-        ]
-        parts.append(Statistics(*(v.float().cpu().numpy() for v in values)))
+        parts.append(_forward(networks, x)[0])
         if progress:
             progress(done, len(images))
     return Statistics.concatenate(parts)
+
+
+@torch.no_grad()
+def examine(networks: Networks, images: np.ndarray) -> Seen:
+    """All of `Seen` of uint8 images (N, H, W, C), in one pass."""
+    parts = []
+    for x, _ in _batches(networks, images):
+        found, x_hat, real, delta = _forward(networks, x)
+        signs = delta.sum(dim=(2, 3), keepdim=True).sign()
+        maps, features = (t.cpu().numpy() for t in ((signs * delta).sum(dim=1), real.sum(dim=(2, 3))))
+        parts.append((found, to_images(x_hat), maps, features))
+    found, *arrays = zip(*parts)
+    return Seen(Statistics.concatenate(found), *map(np.concatenate, arrays))
+
+
+@torch.no_grad()
+def features(networks: Networks, images: np.ndarray) -> np.ndarray:
+    """f(x, x), fp32 (N, width_critic), of uint8 images (N, H, W, C)."""
+    return np.concatenate([networks.D.features(networks.pair(x, x)).cpu().numpy() for x, _ in _batches(networks, images)])
 
 
 @torch.no_grad()
@@ -100,18 +128,20 @@ def critic_values(networks: Networks, x: np.ndarray, y: np.ndarray) -> np.ndarra
     return np.concatenate([networks.D(networks.pair(first, second)).cpu().numpy() for (first, _), (second, _) in pairs])
 
 
-@torch.no_grad()
-def critic_difference(networks: Networks, images: np.ndarray) -> np.ndarray:
-    """Where the critic sees a difference: |f(x,x) - f(x,x_hat)| per location before the spatial sum, fp32 (N, g, g).
-
-    Differences are summed over channels at each location; since R sums over locations *before* it takes magnitudes, a map's
-    total is at least R.
-    """
-    maps = []
-    for x, _ in _batches(networks, images):
-        real, recon = (networks.D.feature_map(networks.pair(x, y)) for y in (x, networks.reconstruct(x)))
-        maps.append((real - recon).abs().sum(dim=1).float().cpu().numpy())
-    return np.concatenate(maps)
+def _forward(networks: Networks, x: Tensor) -> tuple[Statistics, Tensor, Tensor, Tensor]:
+    """Of a batch x: its statistics, x_hat, the feature map of (x, x), and that minus the one of (x, x_hat), both fp32."""
+    z = networks.E(x)
+    x_hat = networks.G(z)
+    real, recon = (networks.D.feature_map(networks.pair(x, y)).float() for y in (x, x_hat))
+    f_real, f_recon = (f.sum(dim=(2, 3)) for f in (real, recon))
+    values = [
+        f_real - f_recon,
+        networks.D.value(f_real),
+        networks.D.value(f_recon),
+        (x - x_hat).abs().mean(dim=(1, 2, 3)),
+        z.norm(dim=1),
+    ]
+    return Statistics(*(v.float().cpu().numpy() for v in values)), x_hat, real, real - recon
 
 
 def _batches(networks: Networks, images: np.ndarray) -> Iterator[tuple[Tensor, int]]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import torch
 from ama_core import inference, runs
 from ama_core.bundle import read_info
 from ama_core.config import Config
-from ama_core.data import catalog, load_any
+from ama_core.data import catalog, hold_out, load_any
 from ama_core.data.files import SUFFIXES
-from ama_core.errors import AMAError
+from ama_core.errors import AMAError, DataError
 from ama_core.files import write_atomically
 from ama_core.training import TrainingState, total_steps, train
 
@@ -43,7 +44,7 @@ class Pace:
 
     def whole_run(self, config: Config, n_images: int) -> float:
         """Seconds of training on a set of n_images, of which a part is held out; calibrating and measuring come on top."""
-        return self.seconds * total_steps(config, n_images - round(n_images * config.calibration_fraction))
+        return self.seconds * run_steps(config, n_images)
 
 
 def measure(config: Config, folder: Path | str | None = None, *, device: torch.device | None = None) -> Pace:
@@ -62,9 +63,10 @@ def measure(config: Config, folder: Path | str | None = None, *, device: torch.d
         how += ", while the machine was busy with other things"
     pace = Pace(seconds, runs.device_name(device), how)
     if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
         timed = _timed(folder) | {_key(config, pace.device): vars(pace)}
-        write_atomically(Path(folder) / FILE, json.dumps(timed, indent=1))
+        with suppress(OSError):  # where it cannot be kept it is still true
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            write_atomically(Path(folder) / FILE, json.dumps(timed, indent=1))
     return pace
 
 
@@ -83,6 +85,17 @@ def known(config: Config, folder: Path | str, *, device: torch.device | None = N
             continue
     found = _timed(folder).get(key)
     return Pace(**found) if found else None
+
+
+def run_steps(config: Config, n_images: int) -> int:
+    """E/G steps of a training on a set of n_images, of which a part is held out.
+
+    Raises DataError where too few are left to hold any out, or to fill one batch.
+    """
+    left = len(hold_out(n_images, config.calibration_fraction).train)
+    if left < config.batch_size:
+        raise DataError(f"{left} training images do not fill one batch of {config.batch_size}: lower batch_size.")
+    return total_steps(config, left)
 
 
 def n_images(spec: runs.RunSpec) -> int:

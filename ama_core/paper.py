@@ -92,6 +92,28 @@ def table2_mean(normal: str, method: str = AMA) -> float | None:
     return _TABLE_2_MEANS[method].get(normal)
 
 
+def published(config: Config, normal: str, label: int | None, ood: str, rest: str = "rest") -> dict[str, float]:
+    """What the paper prints for a model of this configuration on this very set, score -> AUROC; empty where it has no cell.
+
+    A stand-in of one of its sets is not that set. label: of a one-class model; `rest`: what its other classes are called.
+    """
+    row = variant(config)
+    if row is None:
+        return {}
+    if label is not None:
+        values = {"A": table2(normal, label) if (row, ood) == (AMA, rest) else None}
+    elif row == AMA:
+        values = {"A": table1(normal, ood), "R": ablation(WITHOUT_A, normal, ood)}
+    else:
+        values = {"A": ablation(row, normal, ood)}
+    return {score: value for score, value in values.items() if value is not None}
+
+
+def seedless(config: Config) -> Config:
+    """The configuration but for its seed: models that agree in it differ by chance alone."""
+    return config.replace(seed=Config().seed)
+
+
 def methods(table: int = 1) -> tuple[str, ...]:
     """The methods of Table 1 or 2, AMA last."""
     return tuple({1: _TABLE_1, 2: _TABLE_2_MEANS}[table])

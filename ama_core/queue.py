@@ -66,11 +66,12 @@ def submit(folder: Path | str, name: str, spec: runs.RunSpec) -> Path:
     """Queue a new run and see to it that a worker lives; returns its run folder.
 
     Raises:
-        ConfigError, DataError: the name or the spec will not do (see `check_name`, `runs.check`).
+        ConfigError, DataError: the name or the spec will not do (see `check_name`, `runs.check`), or the disk.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     runs.check(spec)
+    with _in_words(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with _states(folder):
         check_name(folder, name)
         run = folder / name
@@ -192,17 +193,18 @@ def work(folder: Path | str) -> None:
 def save_upload(folder: Path | str, name: str, data: bytes) -> Path:
     """Keep an uploaded archive in `uploads/`, under a name made of its contents, so that handing it over twice is no harm.
 
-    Raises DataError for another kind of file.
+    Raises DataError for another kind of file, ConfigError where the disk does not take it.
     """
     stem, _, kind = Path(name).name.rpartition(".")
     if kind.lower() not in UPLOAD_TYPES:
         raise DataError(f"'{name}' is neither a .zip nor an .npz file.")
     target = Path(folder) / UPLOADS
-    target.mkdir(parents=True, exist_ok=True)
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:40] or "images"
     file = target / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}.{kind.lower()}"
-    if not file.exists():
-        write_atomically(file, data)
+    with _in_words(folder):
+        target.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            write_atomically(file, data)
     return file
 
 
@@ -236,9 +238,18 @@ def _worker_pid(folder: Path) -> int | None:
 
 
 @contextmanager
+def _in_words(folder: Path | str) -> Iterator[None]:
+    """A disk that is full or must not be written to is the user's to mend: ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"The folder of runs, {folder}, cannot be used: {error.strerror or error}.") from error
+
+
+@contextmanager
 def _states(folder: Path) -> Iterator[None]:
-    """Nobody else changes the state of a run of `folder` meanwhile."""
-    with open(Path(folder) / ".queue.lock", "a+") as file:
+    """Nobody else changes the state of a run of `folder` meanwhile. Raises ConfigError where the disk does not allow it."""
+    with _in_words(folder), open(Path(folder) / ".queue.lock", "a+") as file:
         _lock(file, wait=True)
         try:
             yield

@@ -42,6 +42,7 @@ from ama_core.errors import AMAError, BundleError, ConfigError, DataError
 from ama_core.files import write_atomically
 from ama_core.latent_map import measure_latents, write_latents
 from ama_core.model_card import model_card
+from ama_core.neighbours import measure_neighbours, write_neighbours
 from ama_core.training import Event, TrainingState
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -246,7 +247,7 @@ def execute(
         _log(folder, f"{state} at step {status['step']}; the state is saved")
         raise
     except BaseException as error:
-        message = str(error) if isinstance(error, AMAError) else f"{type(error).__name__}: {error}"
+        message = str(error) if isinstance(error, (AMAError, OSError)) else f"{type(error).__name__}: {error}"
         write_status(folder, status | {"state": "failed", "error": message})
         _log(folder, f"failed: {message}")
         raise
@@ -256,7 +257,7 @@ def execute(
 
 
 def measure_run(detector: AMADetector, folder: Path, progress: evaluation.Progress | None = None, *, seed: int = 0) -> None:
-    """Score and map every data set at hand: `scores.npz`, `results.json` and `latents.npz` of the bundle `folder`, anew."""
+    """Score and map every data set at hand, and store the nearest training images: all that the bundle `folder` shows, anew."""
     write_scores(folder, evaluation.measure_at_hand(detector, seed=seed, progress=progress))
     write_latents(folder, measure_latents(detector, seed=seed, progress=progress))
     others = [name for name in evaluation.sets_at_hand() if name != detector.info_["normal"]["name"]]
@@ -264,6 +265,7 @@ def measure_run(detector: AMADetector, folder: Path, progress: evaluation.Progre
         others.insert(0, evaluation.REST)
     write_results(folder, evaluation.evaluate(detector, others, model=folder.name, seed=seed, progress=progress))
     _write_card(detector, folder)
+    write_neighbours(folder, measure_neighbours(detector, seed=seed))
 
 
 def launch(folder: Path | str, spec: RunSpec, *, resume: bool = False) -> int:
@@ -401,7 +403,8 @@ def device_name(device: torch.device) -> str:
     """A device in words, such as `CPU, 2 threads`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type.upper()
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else device.type.upper()
 
 
 def list_runs(folder: Path | str) -> dict[str, Path]:

@@ -160,6 +160,12 @@ class Calibration:
         """The anomaly score of `by` above which an image is flagged at false-alarm rate `alpha`."""
         return conformal_threshold(self.scores[by], alpha)
 
+    def band(self, alpha: float) -> tuple[float, float]:
+        """The R-scores between which A does not flag at false-alarm rate `alpha`; infinite where it can flag nothing."""
+        excess = self.threshold("A", alpha) - np.log(self.sigma * np.sqrt(2 * np.pi))
+        half = float(self.sigma * np.sqrt(2 * max(excess, 0.0)))
+        return self.mu - half, self.mu + half
+
 
 def anomaly_scores(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """R, A, M and T turned so that larger = more anomalous: A by -log A (never underflows), the others as they are."""

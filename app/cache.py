@@ -4,6 +4,7 @@ Each cached function takes a `stamp` of the files it reads, so that a model trai
 """
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,45 +12,50 @@ import charts
 import numpy as np
 import streamlit as st
 
-from ama_core import AMADetector, evaluation, latent_map, pace, runs
+from ama_core import AMADetector, check, evaluation, latent_map, neighbours, pace, runs
 from ama_core.bundle import PRETRAINED, StoredScores, list_bundles, read_info, read_results, read_scores
-from ama_core.data import ImageSet, decode_image, load, one_class, prepare
+from ama_core.check import Checked
+from ama_core.data import FileImage, ImageSet, decode_image, load, one_class, prepare
 from ama_core.density import Densities, densities
+from ama_core.detector import Examination
 from ama_core.evaluation import normal_split
 from ama_core.latent_map import LatentMap, MapEntry, NormHistograms
 from ama_core.model_card import read_card
+from ama_core.neighbours import Neighbours
 from ama_core.networks import Stage, summary
 from ama_core.scores import log_a_score
 
 MODELS_VARIABLE = "AMA_MODELS_DIR"
 NORMAL = "normal test images"  # stands for the chosen model's own test split wherever sets are listed
 GALLERY = 256  # images of a set that are scored and reconstructed: one forward pass
+MOST_CHECKED = 500  # images of one's own that are checked at once
 
 Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images of one set as a model and its siblings see them: uint8 (N, S, S, C), scores (N,), and the labels (N,)."""
+    """Images of one set as a model and its siblings see them: uint8 (N, S, S, C), scores (N,), and the labels (N,).
+
+    `seen` maps each column's title to what its model says of the images, `mean_r` to its mean R of training images.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     index: np.ndarray
-    reconstructions: dict[str, np.ndarray]
+    seen: dict[str, Examination]
+    mean_r: dict[str, float]
     scores: dict[str, np.ndarray]
     n_total: int
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Checked:
-    """One image from what was given (reduced if it is large) to what was found; `scores` maps each name to a number."""
+class Batch:
+    """Images that were checked, with small pictures of them as data URIs."""
 
-    given: np.ndarray
-    seen: np.ndarray
-    reconstruction: np.ndarray
-    scores: dict[str, float]
-    notes: tuple[str, ...]
+    found: Checked
+    icons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,16 @@ def score_densities(folder: Path, axis: str, sets: tuple[tuple[str, str, str], .
     return _score_densities(str(folder), _stamp(folder, "scores.npz", "calibration.npz"), axis, sets, log)
 
 
+def intervals(folder: Path, ood: str) -> dict[str, dict[str, tuple[float, float]]]:
+    """95 % confidence intervals of what was measured of one OOD set (see `evaluation.metric_intervals`)."""
+    return _intervals(str(folder), _stamp(folder, "scores.npz", "results.json", "config.json"), ood)
+
+
+def upload_scores(folder: Path, data: bytes) -> dict[str, float]:
+    """Every score of an image file. Raises DataError, BundleError."""
+    return _upload_scores(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), data)
+
+
 def train_density(folder: Path, log: bool) -> Densities:
     """The density of R over the training images behind mu and sigma. Raises BundleError."""
     return _train_density(str(folder), _stamp(folder, "calibration.npz"), log)
@@ -116,14 +132,32 @@ def gallery(folder: Path, set_name: str, siblings: dict[str, Path]) -> Gallery:
     return _gallery(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), set_name, files)
 
 
-def check_file(folder: Path, data: bytes) -> Checked:
-    """Decode, prepare and score an image file. Raises DataError, BundleError."""
-    return _check_file(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), data)
+def check_uploads(folder: Path, files: Sequence[tuple[str, str, bytes]], progress: Callable[[int, int], None]) -> Batch:
+    """Check files, (identity, name, content), of this session alone: kept with it, the newest batch only. Raises BundleError.
+
+    Args:
+        progress: called with how many images are done and about how many there are, while they are read.
+    """
+    key = str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), tuple(identity for identity, *_ in files)
+    if st.session_state.get("checked", (None,))[0] != key:
+        sources = [(name, content) for _, name, content in files]
+        st.session_state["checked"] = key, _batch(check.check_files(detector(folder), sources, MOST_CHECKED, progress))
+    return st.session_state["checked"][1]
 
 
-def check(folder: Path, image: np.ndarray) -> Checked:
-    """Prepare and score one image, uint8 (H, W, C). Raises DataError, BundleError."""
-    return _check(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), image, ())
+def check_samples(folder: Path, set_name: str, start: int, stop: int) -> Batch:
+    """Check the test images `start` to `stop` of a set. Raises DataError, BundleError."""
+    return _check_samples(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), set_name, start, stop)
+
+
+def nearest(folder: Path) -> Neighbours | None:
+    """The sample of training images stored for `nearest`, None where there is none. Raises BundleError."""
+    return _nearest(str(folder), _stamp(folder, "neighbours.npz"))
+
+
+def nearest_images(folder: Path) -> np.ndarray:
+    """The images of that sample, uint8 (n, S, S, C). Raises DataError where they are not at hand."""
+    return _nearest_images(str(folder), _stamp(folder, "neighbours.npz", "model.safetensors"))
 
 
 def sample_images(folder: Path, set_name: str) -> ImageSet:
@@ -231,6 +265,21 @@ def _score_densities(folder: str, stamp: Stamp, axis: str, sets: tuple[tuple[str
     return densities(samples, upper=highest)
 
 
+@st.cache_data(max_entries=128, show_spinner=False)
+def _intervals(folder: str, stamp: Stamp, ood: str) -> dict[str, dict[str, tuple[float, float]]]:
+    normal = (info(Path(folder)).get("normal") or {}).get("name")
+    scores = {s.name: s for s in stored(Path(folder)) if s.split == "test"}
+    return evaluation.metric_intervals(results(Path(folder))[ood], scores.get(normal), scores.get(ood))
+
+
+@st.cache_data(max_entries=256, show_spinner="Scoring …")  # a few numbers each
+def _upload_scores(folder: str, stamp: Stamp, data: bytes) -> dict[str, float]:
+    model = detector(Path(folder))
+    c = model.config
+    image, _ = prepare([decode_image(data)[0]], size=c.image_size, channels=c.channels, fit=c.fit)
+    return {name: float(value[0]) for name, value in model.scores(image).items()}
+
+
 @st.cache_data(max_entries=32, show_spinner=False)
 def _train_density(folder: str, stamp: Stamp, log: bool) -> Densities:
     return densities({"train": detector(Path(folder)).calibration_.train_r}, log=log, lower=0.0)
@@ -247,31 +296,38 @@ def _sample_images(folder: str, stamp: Stamp, set_name: str) -> ImageSet:
 
 @st.cache_resource(max_entries=8, show_spinner="Scoring and reconstructing, once …")
 def _gallery(folder: str, stamp: Stamp, set_name: str, siblings: tuple[tuple[str, str, Stamp], ...]) -> Gallery:
-    model = detector(Path(folder))
     chosen = sample_images(Path(folder), set_name)
     n_total, index = len(chosen), np.arange(len(chosen))
     if n_total > GALLERY:
         index = np.sort(np.random.default_rng(0).choice(n_total, GALLERY, replace=False))
         chosen = chosen.take(index)
-    c = model.config
-    images, notes = prepare(chosen.images, size=c.image_size, channels=c.channels, fit=c.fit)
-    reconstructions = {title: detector(Path(path)).reconstruct(chosen.images) for title, path, _ in siblings}
-    return Gallery(images, chosen.labels, index, reconstructions, model.scores(images), n_total, tuple(notes))
+    c = detector(Path(folder)).config
+    notes = prepare(chosen.images[:1], size=c.image_size, channels=c.channels, fit=c.fit)[1]
+    seen = {title: detector(Path(path)).examine(chosen.images) for title, path, _ in siblings}
+    mean_r = {title: detector(Path(path)).calibration_.mu for title, path, _ in siblings}
+    own = next(seen[title] for title, path, _ in siblings if path == folder)
+    return Gallery(own.images, chosen.labels, index, seen, mean_r, own.scores, n_total, tuple(notes))
 
 
-@st.cache_data(max_entries=64, show_spinner="Reading and scoring …")
-def _check_file(folder: str, stamp: Stamp, data: bytes) -> Checked:
-    image, notes = decode_image(data)
-    return _check.__wrapped__(folder, stamp, image, tuple(notes))  # the decoded image may be large: not kept
+def _batch(found: Checked) -> Batch:
+    return Batch(found, tuple(charts.data_uri(image, 3) for image in found.examined.images) if len(found) else ())
 
 
-@st.cache_data(max_entries=64, show_spinner="Scoring …")
-def _check(folder: str, stamp: Stamp, image: np.ndarray, decoded: tuple[str, ...]) -> Checked:
-    model = detector(Path(folder))
-    c = model.config
-    seen, notes = prepare([image], size=c.image_size, channels=c.channels, fit=c.fit)
-    scores = {name: float(value[0]) for name, value in model.scores(seen).items()}
-    return Checked(charts.thumbnail(image), seen[0], model.reconstruct(seen)[0], scores, (*decoded, *notes))
+@st.cache_data(max_entries=32, show_spinner="Scoring …")
+def _check_samples(folder: str, stamp: Stamp, set_name: str, start: int, stop: int) -> Batch:
+    images = sample_images(Path(folder), set_name).images
+    items = [FileImage(f"{set_name} #{i}", 0, images[i], None) for i in range(start, min(stop, len(images)))]
+    return _batch(check.check(detector(Path(folder)), items, len(items)))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _nearest(folder: str, stamp: Stamp) -> Neighbours | None:
+    return neighbours.read_neighbours(folder)
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the training images …")
+def _nearest_images(folder: str, stamp: Stamp) -> np.ndarray:
+    return neighbours.neighbour_images(detector(Path(folder)), nearest(Path(folder)))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

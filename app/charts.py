@@ -28,14 +28,17 @@ CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d"
 # A click chooses at once, lasso and box after a press of their buttons, which are therefore always in sight: Streamlit ignores
 # clicks while one of the two is active.
 CONFIG_SELECT = {"displaylogo": False, "modeBarButtonsToRemove": ["autoScale2d"], "displayModeBar": True}
+MODEBAR = {"bgcolor": "rgba(0,0,0,0)", "color": CUT, "activecolor": ORANGE}
 ATYPICAL_STYLES = {
     "atypical inward": (ORANGE, "dot", "star-diamond"), "atypical outward": (VERMILLION, "dot", "hexagram"),
     "atypical sipple": (PURPLE, "dot", "hourglass"),
 }  # fmt: skip
 INK = "#1B1F27"  # an outline that is seen on coloured points
+UPLOAD = dict(color="#F0E442", line=dict(color=INK, width=1.5), size=13)  # Okabe-Ito's yellow, of nothing else
 SHELL_SCALE = [[0, BLUE], [0.5, "#9AA0A6"], [1, VERMILLION]]  # a middle that is seen on light and dark
 
 DIFFERENCE_RANGE = 0.5  # a difference of this part of the full scale, or more, gets the full colour
+CRITIC_RANGE = 20  # a place that adds this many times what one adds in the mean training image gets the full colour
 
 
 def density_chart(
@@ -47,18 +50,21 @@ def density_chart(
     bands: Sequence[tuple[str, float, float]] = (),
     cuts: Mapping[str, Sequence[float]] | None = None,
     marks: Mapping[str, float] | None = None,
+    histograms: Mapping[str, np.ndarray] | None = None,
+    rug: Sequence[tuple[str, float]] = (),
 ) -> go.Figure:
-    """Densities on one axis.
+    """Densities on one axis; a click on a curve chooses its place, a score.
 
     Args:
-        grid, curves: as of `ama_core.density.Densities`; "train" and "test" have styles of their own.
+        grid, curves, histograms: as of `ama_core.density.Densities`; "train" and "test" have styles of their own.
         bands: (name, low, high), shaded, the widest first.
         cuts: name -> where scores begin to be flagged, dotted lines.
         marks: name -> a score to point at.
+        rug: (name, score) of single images, ticks below the curves; those beyond the axis stand at its end.
     """
     figure = go.Figure()
     left, right = float(grid[0]), float(grid[-1])
-    top = 1.06 * max(float(curve.max()) for curve in curves.values())
+    top = 1.06 * max(float(curve.max()) for curve in (*curves.values(), *(histograms or {}).values()))
     for i, (name, low, high) in enumerate(bands):
         low, high = max(low, left), min(high, right)
         if low < high:
@@ -69,9 +75,16 @@ def density_chart(
     others = iter(OOD_STYLES * (1 + len(curves) // len(OOD_STYLES)))
     for name, curve in curves.items():
         colour, dash, symbol = NORMAL_STYLES.get(name) or next(others)
+        if histograms:
+            figure.add_trace(go.Scatter(
+                x=grid.astype(np.float32), y=histograms[name].astype(np.float32), mode="lines", legendgroup=name,
+                line=dict(color=colour, width=1), fill="tozeroy", showlegend=False, hoverinfo="skip",
+                fillcolor=f"rgba({','.join(f'{c:.0f}' for c in _rgb(colour))},0.13)",
+            ))  # fmt: skip
         figure.add_trace(go.Scatter(
-            x=grid.astype(np.float32), y=curve.astype(np.float32), name=name, mode="lines+markers",
+            x=grid.astype(np.float32), y=curve.astype(np.float32), name=name, mode="lines+markers", legendgroup=name,
             line=dict(color=colour, dash=dash, width=2.5), marker=dict(symbol=symbol, size=8, maxdisplayed=9),
+            customdata=grid.tolist(), unselected=dict(marker=dict(opacity=1)),
             hovertemplate=f"{name}<br>%{{x:.3~g}}<extra></extra>",
         ))  # fmt: skip
     for (name, places), dash in zip((cuts or {}).items(), ("dot", "dashdot")):
@@ -83,6 +96,15 @@ def density_chart(
         figure.add_trace(go.Scatter(
             x=[x, x], y=[0, 0.95 * top], mode="lines+markers", name=name, line=dict(color=VERMILLION, width=3),
             marker=dict(symbol="diamond", size=[0, 13]), hovertemplate=f"{name}<br>%{{x:.4~g}}<extra></extra>",
+        ))  # fmt: skip
+    if rug:
+        names, values = zip(*rug)
+        x = np.clip(values, left, right)
+        symbols = np.select([x < values, x > values], ["triangle-right", "triangle-left"], "diamond-tall")
+        figure.add_trace(go.Scatter(
+            x=x, y=np.full(len(x), -0.045 * top), mode="markers", name="your images", marker=UPLOAD | dict(symbol=symbols),
+            text=[f"{html.escape(name)}<br>{value:.4g}" for name, value in rug], hovertemplate="%{text}<extra></extra>",
+            unselected=dict(marker=dict(opacity=1)), cliponaxis=False,
         ))  # fmt: skip
     ends = np.array([left, right, *(marks or {}).values()])
     ends = np.log10(ends) if log else ends
@@ -98,8 +120,8 @@ def density_chart(
         automargin=True, tickvals=_log_ticks(low, high) if log else None,
     )  # fmt: skip
     figure.update_yaxes(
-        title=f"density per {'factor of 10' if log else 'unit'}", range=[0, top], gridcolor=GRID, nticks=5, zeroline=False,
-        automargin=True,
+        title=f"density per {'factor of 10' if log else 'unit'}", range=[-0.09 * top if rug else 0, top], gridcolor=GRID,
+        nticks=5, zeroline=False, automargin=True,
     )  # fmt: skip
     return figure
 
@@ -153,7 +175,7 @@ def calibration_chart(
 def _rates(figure: go.Figure, xlabel: str, ylabel: str, *, height: int, ends: tuple[float, float] = (1.01, 1.01)) -> None:
     figure.update_layout(
         template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=height,
-        margin=dict(l=8, r=8, t=16, b=8), hovermode="closest",
+        margin=dict(l=8, r=28, t=16, b=8), hovermode="closest",
         legend=dict(orientation="h", yanchor="top", y=-0.3, x=0, xanchor="left"),
     )  # fmt: skip
     for axis, label, end in ((figure.update_xaxes, xlabel, ends[0]), (figure.update_yaxes, ylabel, ends[1])):
@@ -266,20 +288,42 @@ def diverging(values: np.ndarray) -> np.ndarray:
 
 def difference_key() -> str:
     """The colour key of difference maps, as HTML."""
-    bar = picture(diverging(np.linspace(-1, 1, 41))[None].repeat(4, axis=0), "Colour key from blue over white to vermillion")
-    ends = f"{DIFFERENCE_RANGE:.0%}".replace("%", " %")
-    return (
-        f'<style>.ama-key img{{width:9rem;height:.7rem;vertical-align:middle;margin:0 .4rem;border:1px solid {CUT}}}'
-        f".ama-key{{font-size:.85rem}}</style><div class='ama-key'>Difference: {ends} darker {bar} {ends} brighter "
-        "than the image</div>"
+    bar = diverging(np.linspace(-1, 1, 41))[None].repeat(4, axis=0)
+    end = f"{DIFFERENCE_RANGE:.0%}".replace("%", " %")
+    return _key(bar, "blue over white to vermillion", f"Difference: {end} darker", f"{end} brighter than the image")
+
+
+def _key(bar: np.ndarray, colours: str, low: str, high: str) -> str:
+    style = (
+        f".ama-key img{{width:9rem;height:.7rem;vertical-align:middle;margin:0 .4rem;border:1px solid {CUT}}}"
+        ".ama-key{font-size:.85rem}"
     )
+    return f"<style>{style}</style><div class='ama-key'>{low} {picture(bar, f'Colour key from {colours}')} {high}</div>"
 
 
-def thumbnail(image: np.ndarray, largest: int = 512) -> np.ndarray:
-    """uint8 (H, W, C), reduced to at most `largest` pixels a side for showing; C as it was."""
-    shown = _pil(image)
-    shown.thumbnail((largest, largest))
-    return np.asarray(shown).reshape(shown.height, shown.width, image.shape[2])
+def critic_map(image: np.ndarray, shares: np.ndarray, mean_r: float) -> np.ndarray:
+    """What each place adds to R, laid over the image in grey, as uint8 (S, S, 3): vermillion adds, blue takes away.
+
+    Args:
+        image: uint8 (S, S, C). shares: (g, g), g divides S; they sum to the image's R.
+        mean_r: mean R of the training images, so that colours compare between images.
+    """
+    times = image.shape[0] // shares.shape[0]
+    amount = shares * shares.size / (CRITIC_RANGE * mean_r)
+    amount = np.sign(amount) * np.sqrt(np.minimum(np.abs(amount), 1))  # usual and unusual shares differ by orders of magnitude
+    amount = amount.repeat(times, axis=0).repeat(times, axis=1)[..., None]
+    grey = image.astype(np.float32).mean(axis=2, keepdims=True)
+    return np.rint(grey + 0.9 * np.abs(amount) * (np.where(amount < 0, _rgb(BLUE), _rgb(VERMILLION)) - grey)).astype(np.uint8)
+
+
+def critic_key() -> str:
+    """The colour key of critic maps, as HTML."""
+    bar = critic_map(np.full((41, 41, 1), 128, np.uint8), np.linspace(-1, 1, 41)[None].repeat(41, 0), 41 * 41 / CRITIC_RANGE)
+    high = (
+        f"adds to R; the colour grows with the square root and is full where a place adds {CRITIC_RANGE} times or more what "
+        "one adds in the mean training image"
+    )
+    return _key(bar[:4], "blue over grey to vermillion", "Critic: takes from R", high)
 
 
 def picture(image: np.ndarray, alt: str) -> str:
@@ -298,20 +342,31 @@ def strip(image: np.ndarray, alt: str) -> str:
 
 
 def image_table(heads: Sequence[str], rows: Sequence[tuple[Sequence[tuple[np.ndarray, str]], str]]) -> str:
-    """Rows of (pictures with their text alternatives, words) under headings, the last of them over the words; as HTML."""
+    """Rows of (pictures with their text alternatives, words) under headings, the last of them over the words; as HTML.
+
+    Where it is wider than the page it scrolls inside itself, and the first column stays in sight.
+    """
     head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{picture(*cell)}</td>" for cell in cells) + f"<td class='words'>{words}</td></tr>"
         for cells, words in rows
     )
+    few, some = "clamp(46px,20cqw,112px)", "clamp(46px,12vw,112px)"
+    size = few if len(heads) <= 4 else some if len(heads) <= 6 else "clamp(52px,6.2vw,96px)"
     style = (
-        ".ama-table{border-collapse:collapse}.ama-table th{font-size:clamp(.62rem,1.9vw,.9rem);text-align:left;"
-        "padding:2px clamp(2px,.6vw,8px);font-weight:600}.ama-table td{padding:3px clamp(2px,.6vw,8px);vertical-align:middle}"
-        ".ama-table img{width:clamp(46px,12vw,112px);display:block;border-radius:3px}"
+        ".ama-scroll{overflow-x:auto;container-type:inline-size}.ama-table{border-collapse:collapse}"
+        ".ama-table th{font-size:clamp(.62rem,1.9vw,.9rem);text-align:left;vertical-align:bottom;font-weight:600;"
+        "padding:2px clamp(2px,.6vw,8px)}"
+        ".ama-table td{padding:3px clamp(2px,.6vw,8px);vertical-align:middle}"
+        ".ama-table img{width:var(--size);min-width:var(--size);display:block;border-radius:3px}"
+        ".ama-table td:first-child{position:sticky;left:0}"
         f".ama-table tr{{border-bottom:1px solid {GRID}}}"
-        ".ama-table .words{font-size:clamp(.7rem,2vw,.95rem);line-height:1.45}"
+        ".ama-table .words{font-size:clamp(.7rem,2vw,.95rem);line-height:1.45;min-width:5.5rem}"
     )
-    return f"<style>{style}</style><table class='ama-table'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return (
+        f"<style>{style}</style><div class='ama-scroll' role='region' aria-label='Table of images' tabindex='0'>"
+        f"<table class='ama-table' style='--size:{size}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def figures(parts: Sequence[tuple[str, np.ndarray, str]], width: int = 160) -> str:
@@ -370,7 +425,7 @@ def map_chart(
     figure.update_xaxes(range=[float(low[0]), float(high[0])])
     figure.update_yaxes(range=[float(low[1]), float(high[1])])
     figure.update_layout(
-        margin_t=40, modebar=dict(bgcolor="rgba(0,0,0,0)", color=CUT, activecolor=ORANGE),
+        margin_t=40, modebar=MODEBAR,
         coloraxis=dict(
             colorscale=SHELL_SCALE, cmin=-reach, cmax=reach, colorbar=dict(title="‖z‖ − √d", thickness=12, len=0.8),
         ),
@@ -436,6 +491,27 @@ def norm_chart(
     _plain(figure, ("‖z‖", "density per unit of ‖z‖"), height=520)
     figure.update_xaxes(range=[float(edges[0]), float(edges[-1])])
     figure.update_yaxes(range=[0, top])
+    return figure
+
+
+def score_map(groups: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence]], root: float) -> go.Figure:
+    """R (logarithmic) over |z|: name -> norms (n,), R (n,), identities (n,) that a choice returns; `root`: sqrt(d)."""
+    figure = go.Figure()
+    for name, (colour, _, symbol) in _styles(groups).items():
+        norms, r, ids = groups[name]
+        figure.add_trace(go.Scattergl(
+            x=norms.astype(np.float32), y=r.astype(np.float32), mode="markers", name=name, customdata=list(ids),
+            marker=dict(symbol=symbol, size=6, color=colour, opacity=0.7),
+            hovertemplate=f"{name}<br>‖z‖ %{{x:.3~g}}<br>R %{{y:.3~g}}<extra></extra>",
+            unselected=dict(marker=dict(opacity=0.15)),
+        ))  # fmt: skip
+    low, high = (f(float(f(r)) for _, r, _ in groups.values()) for f in (min, max))
+    figure.add_trace(go.Scatter(
+        x=[root, root], y=[low, high], mode="lines", name=f"√d = {root:.3g}", line=dict(color=CUT, width=2), hoverinfo="skip",
+    ))  # fmt: skip
+    _plain(figure, ("‖z‖", "R-score, logarithmic"), height=440)
+    figure.update_yaxes(type="log", tickvals=_log_ticks(np.log10(low), np.log10(high)))
+    figure.update_layout(margin_t=40, modebar=MODEBAR)
     return figure
 
 

@@ -16,11 +16,12 @@ import streamlit as st
 
 from ama_core import AMADetector, AMAError
 from ama_core.data import catalog
-from ama_core.evaluation import normal_name, sets_at_hand
+from ama_core.evaluation import REST, normal_name, sets_at_hand
 from ama_core.scores import SCORES
 
 DEFAULT_MODEL = "photos"
 ALPHAS = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
+FORMULA = tuple("=+-@\t\r\n")  # what a formula can begin with
 PLAIN = "-plain"  # ends the name of a model trained with the plain-Wasserstein ablation
 
 # Score -> what it is in one sentence, and its equation.
@@ -80,12 +81,13 @@ def page(title: str, lead: str, *, prefer: Sequence[str] = (DEFAULT_MODEL,), sco
     asked = st.query_params.get("model")
     names = list(models)
     with st.sidebar:
-        name = choose(st.selectbox, "model", "Model", names, next((n for n in prefer if n in names), names[0]))
+        first = next((n for n in prefer if n in names), names[0])
+        name = choose(st.selectbox, "model", "Model", names, first, carried=True)
         score, alpha = "T", 0.05
         if scoring:
             score = choose(
                 st.segmented_control, "score", "Score that decides", SCORES, "T",
-                required=True, help="Which score is turned into a p-value, a verdict and an order.",
+                required=True, help="Which score is turned into a p-value, a verdict and an order.", carried=True,
             )  # fmt: skip
             alpha = false_alarm_rate()
         reset_button()
@@ -120,12 +122,15 @@ def false_alarm_rate() -> float:
     """The choice of alpha."""
     return choose(
         st.select_slider, "alpha", "False-alarm rate α", ALPHAS, 0.05,
-        help="The part of normal images that you accept to see flagged.",
+        help="The part of normal images that you accept to see flagged.", carried=True,
     )  # fmt: skip
 
 
-def choose(widget, key: str, label: str, options: Sequence, default: Any, **more: Any) -> Any:
-    """A selection that lives in the URL under `key` and that the reset button knows."""
+def choose(widget, key: str, label: str, options: Sequence, default: Any, *, carried: bool = False, **more: Any) -> Any:
+    """A selection that lives in the URL under `key` and that the reset button knows.
+
+    carried: what the reader chose goes along to other pages, see `on_arrival`.
+    """
     st.session_state["defaults"][key] = default
     if widget is st.selectbox:
         more["index"] = list(options).index(default)
@@ -133,7 +138,21 @@ def choose(widget, key: str, label: str, options: Sequence, default: Any, **more
         more["value"] = default
     else:
         more["default"] = default
-    return widget(label, options, key=key, bind="query-params", **more)
+    value = widget(label, options, key=key, bind="query-params", **more)
+    kept = st.session_state.setdefault("kept", {})
+    if carried and value != default:
+        kept[key] = value
+    elif carried and kept.get(key) != value:  # back to the default
+        kept.pop(key, None)
+    return value
+
+
+def on_arrival(page: str) -> dict[str, Any]:
+    """What the address of a page should say besides, where the reader came from another page: the choices that go along."""
+    arrived = st.session_state.get("page") not in (None, page)
+    st.session_state["page"] = page
+    kept = st.session_state.get("kept", {}) if arrived else {}
+    return {key: value for key, value in kept.items() if key not in st.query_params}
 
 
 def number(key: str, label: str, highest: int, *, lowest: int = 0, default: int | None = None, **more: Any) -> int:
@@ -141,6 +160,12 @@ def number(key: str, label: str, highest: int, *, lowest: int = 0, default: int 
     default = lowest if default is None else min(default, highest)
     st.session_state["defaults"][key] = default
     return st.number_input(label, lowest, highest, default, key=key, bind="query-params", **more)
+
+
+def optional_number(key: str, label: str, step: float, **more: Any) -> float | None:
+    """A number that may be left open and lives in the URL under `key`."""
+    st.session_state["defaults"][key] = None
+    return st.number_input(label, value=None, step=step, format="%.6g", key=key, bind="query-params", **more)
 
 
 def slider(key: str, label: str, low: float, high: float, default: float, step: float, **more: Any) -> float:
@@ -211,6 +236,19 @@ def chart(
     return _chosen(state) if select else []
 
 
+def download_table(label: str, columns: Mapping[str, Sequence], name: str) -> None:
+    """A button for `columns` of equal length as CSV."""
+    st.download_button(
+        label, lambda: safe_csv(columns), f"{name}.csv", "text/csv", icon=":material/download:", on_click="ignore",
+        key=f"table-{name}",
+    )  # fmt: skip
+
+
+def safe_csv(columns: Mapping[str, Sequence]) -> str:
+    """Columns as CSV; words that a spreadsheet would take for a formula, as a file may be named, begin with an apostrophe."""
+    return pd.DataFrame(columns).map(lambda v: f"'{v}" if isinstance(v, str) and v[:1] in FORMULA else v).to_csv(index=False)
+
+
 def _chosen(state: Mapping) -> list:
     return [point["customdata"] for point in state["selection"]["points"] if "customdata" in point]
 
@@ -240,6 +278,8 @@ def image_sets(view: View) -> list[str]:
 
 def title_of(name: str) -> str:
     """The catalog's title of a data set; other names as they are."""
+    if name == REST:
+        return "the other classes of the model's own set"
     info = catalog().get(name)
     return info.title if info else name
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import controls
 import streamlit as st
 
 # Not called "pages": Streamlit would take a folder of that name beside this file for its own older kind of app, and the
@@ -34,4 +35,6 @@ page = st.navigation(
 )
 if "view" in st.query_params:  # a link from another page, see controls.link
     st.switch_page(page, query_params=parse_qs(st.query_params["view"]))
+if carried := controls.on_arrival(page.url_path):
+    st.switch_page(page, query_params=st.query_params.to_dict() | carried)
 page.run()

@@ -4,6 +4,9 @@ Everything runs on the CPU, and no test sees the data sets that happen to lie on
 """
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: small networks, and one process a core (pytest-xdist)
+
 import sys
 from pathlib import Path
 

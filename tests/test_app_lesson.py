@@ -1,21 +1,17 @@
-"""The lesson, the benchmark and the page about the model, without a browser: what they say is what was measured."""
+"""The lesson and the page about the model, without a browser: what they say is what was measured."""
 
-import json
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import parse_qs
 
 import numpy as np
-import pandas as pd
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from ama_core import AMADetector, paper, runs
-from ama_core.bundle import read_results, read_scores, write_results, write_scores
-from ama_core.density import a_band
-from ama_core.evaluation import auroc_interval, stored_aurocs
+from ama_core import AMADetector
+from ama_core.bundle import read_scores, write_scores
+from ama_core.evaluation import stored_aurocs
 from ama_core.scores import SCORES, anomaly_scores, conformal_p_value
 
 APP = Path(__file__).resolve().parent.parent / "app"
@@ -25,23 +21,14 @@ SETS = ("gradients", "textures")
 
 @pytest.fixture(scope="session")
 def lesson_models(tmp_path_factory, tiny_bundle) -> Path:
-    """`digits` as measured, `bare` without stored scores, `elsewhere` whose OOD images are not here, and a claimed
-    `fashion` with results on the paper's sets."""
+    """`digits` as measured, `bare` without stored scores, and `elsewhere` whose OOD images are not here."""
     folder = tmp_path_factory.mktemp("lesson")
-    for name in ("digits", "bare", "elsewhere", "fashion"):
+    for name in ("digits", "bare", "elsewhere"):
         shutil.copytree(tiny_bundle, folder / name, ignore=shutil.ignore_patterns("samples", "checkpoint*"))
     (folder / "bare" / "scores.npz").unlink()
     stored = read_scores(tiny_bundle)
     away = [replace(s, name="gtsrb") if s.name == "gradients" else s for s in stored if s.name != "textures"]
     write_scores(folder / "elsewhere", away)
-
-    header = json.loads((folder / "fashion" / "config.json").read_text())
-    header["normal"] |= {"name": "fashionmnist", "source": "fashionmnist"}
-    (folder / "fashion" / "config.json").write_text(json.dumps(header))
-    results = read_results(tiny_bundle)
-    for row, name in zip(results["results"], ("mnist", "gtsrb")):
-        row["ood"] = name
-    write_results(folder / "fashion", results)
     return folder
 
 
@@ -53,7 +40,7 @@ def open_page(lesson_models, monkeypatch):
 
     def open_(page: str, **address) -> AppTest:
         at = AppTest.from_file(APP / "main.py", default_timeout=120)
-        at.query_params.update({"model": "digits", **address} if page != "benchmark" else address)
+        at.query_params.update({"model": "digits", **address})
         at.switch_page(f"views/{page}.py").run()
         assert not at.exception, at.exception[0].value
         return at
@@ -173,7 +160,7 @@ def test_the_images_at_the_line_lie_at_the_line(open_page, measured):
 def test_the_band_is_that_of_a(open_page, measured):
     calibration, stored = measured
     own, other = (stored[name].scores["R"] for name in ("digits", "gradients"))
-    low, high = a_band(calibration, 0.05)
+    low, high = calibration.band(0.05)
     cut = calibration.threshold("R", 0.05)
     outside = [(r < low) | (r > high) for r in (own, other)]
     at = open_page("lesson", step="Band", ood="gradients")
@@ -218,81 +205,6 @@ def test_images_that_are_not_here_are_said_to_be_missing(open_page, step):
     assert at.selectbox(key="ood").value == "gtsrb"
     assert "not on this computer, only their scores: R " in words(at) and not at.error
     assert matrices(at) if step == "Threshold" else not matrices(at)
-
-
-# --- benchmark
-
-
-def lines(at: AppTest) -> pd.DataFrame:
-    return at.dataframe[0].value
-
-
-def test_table_1_has_the_papers_cells_and_ours_where_measured(open_page, lesson_models):
-    at = open_page("benchmark")
-    table = lines(at)
-    assert list(table["paper"]) == [f"{paper.table1(a, b):.3f}" for a, b in paper.TASKS]
-    ours = read_results(lesson_models / "fashion")["results"][0]
-    row = table.iloc[0]
-    assert row["model"] == "fashion" and row["ours"] == f"{ours['scores']['A']['auroc']:.3f} (reduced)"
-    low, high = auroc_interval(ours["scores"]["A"]["auroc"], ours["n_normal"], ours["n_ood"])
-    assert row["95 %"] == f"{low:.3f} – {high:.3f}" and row["seeds"] == "1" and "of 128" in row["reduced"]
-    assert (table["ours"][1:] == "not measured").all()
-
-
-def test_sets_beyond_the_paper_are_shown_on_demand(open_page):
-    at = open_page("benchmark", beyond="true")
-    further = lines(at)[lines(at)["paper"] == ""]
-    assert set(zip(further["normal"], further["out of distribution"])) >= {("fashionmnist", "gtsrb"), ("digits", "textures")}
-
-
-def test_the_ablation_without_a_ranks_the_same_model_by_r(open_page, lesson_models):
-    at = open_page("benchmark", table="Ablations", variant=paper.WITHOUT_A)
-    ours = read_results(lesson_models / "fashion")["results"][0]["scores"]["R"]["auroc"]
-    assert lines(at).iloc[0]["ours"] == f"{ours:.3f} (reduced)" and lines(at).iloc[2]["paper"] == "0.442"
-    without = open_page("benchmark", table="Ablations", variant=paper.WITHOUT_MIRRORED)
-    assert (lines(without)["ours"] == "not measured").all()
-    assert "--set reconstruction=plain" in without.code[0].value
-
-
-def test_table_2_has_every_class(open_page):
-    table = lines(open_page("benchmark", table="Table 2"))
-    assert len(table) == 20 and table.iloc[13]["class"] == "3 cat" and table.iloc[13]["paper"] == "0.603"
-
-
-def test_a_cell_that_cannot_be_had_says_why(open_page):
-    at = open_page("benchmark", cell="cifar10 → svhn")
-    assert paper.OUT_OF_REACH["svhn"] in words(at)
-
-
-def test_a_measured_cell_opens_its_densities_and_gives_the_command(open_page, lesson_models):
-    at = open_page("benchmark", cell="fashionmnist → mnist, fashion")
-    views = [parse_qs(link.proto.query_string)["view"][0] for link in at.get("page_link")]
-    assert views == ["model=fashion&ood=mnist"]
-    assert any(f"evaluate {lesson_models / 'fashion'} --ood mnist" in code.value for code in at.code)
-
-
-def test_a_training_whose_data_are_missing_is_refused_in_words(open_page, tmp_path, monkeypatch):
-    monkeypatch.setenv("AMA_RUNS_DIR", str(tmp_path / "runs"))
-    at = open_page("benchmark", cell="fashionmnist → omniglot").button(key="queue").click().run()
-    assert not at.exception and "datasets --download fashionmnist" in at.error[0].value
-
-
-def test_a_cell_can_be_queued_again(open_page, tmp_path, monkeypatch):
-    monkeypatch.setenv("AMA_RUNS_DIR", str(tmp_path / "runs"))
-    monkeypatch.setattr("ama_core.queue.ensure_worker", lambda folder: None)
-    at = open_page("benchmark", beyond="true", cell="digits → textures, digits").button(key="queue").click().run()
-    assert not at.exception and "is queued" in at.success[0].value
-    spec = runs.RunSpec.read(tmp_path / "runs" / "digits")
-    assert spec.dataset == "digits" and spec.config.max_steps == 12
-
-
-def test_without_models_and_with_a_damaged_one_the_papers_numbers_stay(open_page, tmp_path, monkeypatch, tiny_bundle):
-    monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path))
-    assert (lines(open_page("benchmark"))["ours"] == "not measured").all()
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "config.json").write_text("{")
-    at = open_page("benchmark")
-    assert "**broken** is left out" in at.warning[0].value and len(lines(at)) == 8
 
 
 # --- about

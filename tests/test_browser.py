@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,34 @@ def test_an_upload_is_scored(server, page, tiny_bundle):
     shown = page.locator('[data-testid="stMetricValue"]').all_inner_texts()
     assert float(shown[0]) == pytest.approx(scores["R"][0], rel=1e-3)
     assert float(shown[1]) == pytest.approx(scores["p_R"][0], abs=1e-4)
+    assert_sound(page)
+
+
+def test_a_row_of_the_table_is_chosen_by_mouse_and_by_keyboard(server, page, tiny_bundle):
+    images = load("digits", "test").images[:4]
+    scores = AMADetector.load(tiny_bundle).scores(images)["R"]
+    names = [f"{i}.png" for i in np.argsort(-scores, kind="stable")]
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for i, image in enumerate(images):
+            file = io.BytesIO()
+            Image.fromarray(np.ascontiguousarray(image[..., 0])).save(file, "PNG")
+            archive.writestr(f"{i}.png", file.getvalue())
+    page.goto(f"{server}/check?score=R")
+    page.locator('input[type="file"]').set_input_files(
+        [{"name": "all.zip", "mimeType": "application/zip", "buffer": content.getvalue()}]
+    )
+    page.get_by_role("heading", name=f"all.zip/{names[0]}").wait_for()
+    page.get_by_text("most similar training images").wait_for()
+    page.get_by_text("What these numbers mean").wait_for()  # nothing moves any more
+    table = page.locator('[data-testid="stDataFrame"]')
+    table.scroll_into_view_if_needed()
+    box = table.bounding_box()
+    page.mouse.click(box["x"] + 15, box["y"] + 40 + 52 + 20)
+    page.get_by_role("heading", name=f"all.zip/{names[1]}").wait_for()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Space")
+    page.get_by_role("heading", name=f"all.zip/{names[2]}").wait_for()
     assert_sound(page)
 
 

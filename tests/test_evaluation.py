@@ -222,6 +222,20 @@ def test_measure_at_hand(tiny_detector, monkeypatch):
     assert not np.array_equal(stored[2].scores["R"], other[2].scores["R"])
 
 
+def test_a_one_class_model_keeps_the_scores_of_its_other_classes(tiny_detector, monkeypatch):
+    monkeypatch.setattr(evaluation, "sets_at_hand", lambda: ["digits", "flat"])
+    detector = with_info(tiny_detector, label=3)
+    stored = evaluation.measure_at_hand(detector)
+    test = load("digits", "test")
+    own = int((test.labels == 3).sum())
+    assert [(s.name, s.split, s.n_total) for s in stored[1:3]] == [("digits", "test", own), ("rest", "test", 500 - own)]
+    behind = evaluation.stored_images(detector, stored[2])
+    assert (behind.labels != 3).all()
+    np.testing.assert_allclose(detector.scores(behind.images)["R"], stored[2].scores["R"], rtol=1e-4)
+    row = evaluate(detector, ["rest"], full=True)["results"][0]
+    assert evaluation.stored_aurocs(stored, "digits")["rest"]["M"] == pytest.approx(row["scores"]["M"]["auroc"], abs=1e-6)
+
+
 def test_only_sets_that_need_no_download_are_at_hand():
     names = evaluation.sets_at_hand()
     assert {"digits", "photos", "noise", "flat", "gradients", "textures", "house_numbers"} == set(names)

@@ -63,13 +63,14 @@ def test_shuffling_changes_nothing(networks, images, rng):
 def test_chunks(networks, images, monkeypatch, chunk):
     whole = inference.statistics(networks, images)
     codes, copies = inference.encode(networks, images), inference.reconstruct(networks, images)
-    maps = inference.critic_difference(networks, images)
+    maps = inference.examine(networks, images).maps
     monkeypatch.setattr(inference, "BATCH", chunk)
     done = []
     assert_same(inference.statistics(networks, images, progress=lambda i, n: done.append((i, n))), whole)
     assert done[-1] == (24, 24) and len(done) == -(-24 // chunk)
     np.testing.assert_allclose(inference.encode(networks, images), codes, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(inference.critic_difference(networks, images), maps, rtol=1e-3, atol=1e-4 * maps.max())
+    np.testing.assert_allclose(inference.examine(networks, images).maps, maps, rtol=1e-3, atol=1e-4 * maps.max())
+    assert len(inference.features(networks, images)) == 24
     assert np.abs(inference.reconstruct(networks, images).astype(int) - copies.astype(int)).max() <= 1
     assert inference.decode(networks, codes).shape == copies.shape
 
@@ -108,17 +109,32 @@ def test_pixel_values_survive_the_way_there_and_back():
     assert inference.to_images(torch.tensor([[[[-9.0, 9.0]]]])).ravel().tolist() == [0, 255]
 
 
-def test_critic_difference_totals_at_least_r(networks, images):
-    maps = inference.critic_difference(networks, images)
+def test_critic_maps_sum_to_r(networks, images):
+    seen = inference.examine(networks, images)
     r = r_score(inference.statistics(networks, images).difference)
-    assert maps.shape == (24, 8, 8) and maps.min() >= 0
-    assert (maps.astype(np.float64).sum(axis=(1, 2)) >= r * (1 - 1e-4)).all()
+    assert seen.maps.shape == (24, 8, 8) and seen.maps.dtype == np.float32
+    np.testing.assert_allclose(seen.maps.astype(np.float64).sum(axis=(1, 2)), r, rtol=1e-4, atol=1e-4 * r.max())
 
 
-def test_critic_difference_is_local(networks, images):
-    """By hand from the two feature maps, before any sum."""
+def test_critic_maps_by_hand(networks, images):
+    """From the two feature maps: each channel's difference at a place counts with the sign of that channel's sum."""
     with torch.no_grad():
         x = inference.to_tensor(images, torch.device("cpu"))
         real, recon = (networks.D.feature_map(torch.cat([x, y], 1)).numpy() for y in (x, networks.reconstruct(x)))
-    found = inference.critic_difference(networks, images)
-    np.testing.assert_allclose(found, np.abs(real - recon).sum(axis=1), rtol=1e-3, atol=1e-4)
+    delta = (real - recon).astype(np.float64)
+    by_hand = np.zeros((24, 8, 8))
+    for i, c in np.ndindex(delta.shape[:2]):
+        by_hand[i] += (1 if delta[i, c].sum() > 0 else -1) * delta[i, c]
+    seen = inference.examine(networks, images)
+    np.testing.assert_allclose(seen.maps, by_hand, rtol=1e-2, atol=2e-3 * np.abs(by_hand).max())
+    np.testing.assert_allclose(seen.features, real.sum(axis=(2, 3)), rtol=1e-4, atol=1e-4)
+
+
+def test_one_pass_says_what_the_single_functions_say(networks, images):
+    seen = inference.examine(networks, images)
+    assert_same(seen.statistics, inference.statistics(networks, images), tolerance=0)
+    np.testing.assert_array_equal(seen.reconstructions, inference.reconstruct(networks, images))
+    np.testing.assert_allclose(seen.features, inference.features(networks, images), rtol=1e-6)
+    one = inference.examine(networks, images[3:4])
+    assert_same(one.statistics, seen.statistics[3:4])
+    np.testing.assert_allclose(one.maps, seen.maps[3:4], rtol=1e-3, atol=1e-4 * np.abs(seen.maps).max())

@@ -66,3 +66,15 @@ def test_reductions_name_what_is_smaller_and_nothing_else():
     assert paper.reductions(Config(), {"steps": 450, "n_train": 11_520}) == ["10 of 100 epochs"]
     assert paper.reductions(Config(), {}) == [], "unknown is not reduced"
     assert len(paper.reductions(preset("tiny"), full)) == 6
+
+
+def test_what_is_published_of_a_model_on_a_set():
+    plain = Config(reconstruction="plain")
+    assert paper.published(Config(), "fashionmnist", None, "mnist") == {"A": 0.987, "R": 0.991}
+    assert paper.published(plain, "fashionmnist", None, "mnist") == {"A": 0.653}
+    assert paper.published(plain.replace(lambda_inter=0.0), "fashionmnist", None, "mnist") == {}
+    assert paper.published(Config(), "mnist", 2, "rest") == {"A": 0.882}
+    assert paper.published(Config(), "cifar10", None, "svhn") == {"A": 0.958, "R": 0.442}
+    for normal, label, ood in (("cifar10", None, "gtsrb"), ("cifar10", None, "tinyimagenet"), ("mnist", 2, "cifar10"),
+                               ("digits", None, "mnist"), ("mnist", None, "rest"), ("cifar10", 3, "svhn")):  # fmt: skip
+        assert paper.published(Config(), normal, label, ood) == {}, "not a set of the paper's"

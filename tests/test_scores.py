@@ -241,6 +241,16 @@ def test_p_value_and_threshold_of_a_calibration_agree(parts, calibration):
         np.testing.assert_array_equal(anomaly_scores(scores)[by] > calibration.threshold(by, 0.1), expected)
 
 
+def test_the_band_of_a_is_where_a_does_not_flag(parts, calibration):
+    low, high = calibration.band(0.1)
+    limit = -calibration.threshold("A", 0.1)
+    assert norm(calibration.mu, calibration.sigma).logpdf([low, high]) == pytest.approx([limit, limit])
+    scores = calibration.score(parts[3])
+    flagged = anomaly_scores(scores)["A"] > calibration.threshold("A", 0.1)
+    np.testing.assert_array_equal((scores["R"] < low) | (scores["R"] > high), flagged)
+    assert np.isinf(calibration.band(1e-6)).all(), "too few images to flag anything"
+
+
 def test_statistics_take_and_join(parts):
     s = parts[3]
     joined = Statistics.concatenate([s[:10], s[10:]])

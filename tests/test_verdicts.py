@@ -2,22 +2,26 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from scipy.stats import binom
 
-from ama_core import AMADetector, Config
-from ama_core.bundle import read_scores
+from ama_core import AMADetector, Config, evaluation
+from ama_core.bundle import read_results, read_scores
 from ama_core.data import ImageSet
 from ama_core.errors import DataError
 from ama_core.evaluation import (
     auroc_interval,
+    bootstrap_errors,
     confusion_at,
     confusion_outside,
     detection_metrics,
     false_alarm_band,
     false_alarm_curve,
+    mean_and_sd,
+    metric_intervals,
     nearest_the_cut,
+    nearest_to,
     roc_points,
     stored_aurocs,
     stored_images,
@@ -82,6 +86,57 @@ def test_the_interval_stays_within_0_and_1_and_narrows(auroc):
     assert 0 <= small[0] <= auroc <= small[1] <= 1
     assert large[1] - large[0] <= small[1] - small[0]
     assert auroc_interval(auroc, 10, 10, level=0.5)[0] >= small[0]
+
+
+@settings(deadline=None, max_examples=40)
+@given(SCORES, SCORES)
+def test_the_metrics_of_drawings_are_those_of_the_images_drawn(normal, anomalous):
+    normal, anomalous, rng = np.array(normal, float), np.array(anomalous, float), np.random.default_rng(3)
+    times = [rng.multinomial(7, np.full(len(v), 1 / len(v)), 4).astype(np.float32) for v in (normal, anomalous)]
+    found = evaluation._drawn_metrics(normal, anomalous, *times)
+    for b in range(4):
+        drawn = [np.repeat(v, t[b].astype(int)) for v, t in zip((normal, anomalous), times)]
+        expected = detection_metrics(*drawn)
+        assert {metric: values[b] for metric, values in found.items()} == pytest.approx(expected, abs=1e-5)
+
+
+def test_standard_errors_are_the_spread_over_new_draws_of_images(rng):
+    """Against what the bootstrap stands for: other images, many times over."""
+
+    def images(n, shift):
+        return dict.fromkeys(("R", "M"), rng.normal(shift, 1, n))
+
+    n, m = 400, 150
+    draws = [detection_metrics(images(n, 0)["R"], images(m, 1.5)["R"]) for _ in range(300)]
+    errors = bootstrap_errors(images(2000, 0), images(2000, 1.5), n, m)
+    assert errors["R"] == errors["M"], "one drawing of images serves every score"
+    for metric in ("auroc", "auprc", "fpr95"):
+        assert errors["R"][metric] == pytest.approx(np.std([d[metric] for d in draws]), rel=0.25)
+
+
+def test_intervals_lie_around_what_was_measured(tiny_bundle):
+    stored = {s.name: s for s in read_scores(tiny_bundle) if s.split == "test"}
+    row = next(row for row in read_results(tiny_bundle)["results"] if row["ood"] == "textures")
+    found = metric_intervals(row, stored["digits"], stored["textures"])
+    assert found == metric_intervals(row, stored["digits"], stored["textures"]), "seeded"
+    for by, metrics in row["scores"].items():
+        assert set(found[by]) == set(metrics)
+        for metric, (low, high) in found[by].items():
+            assert 0 <= low <= metrics[metric] <= high <= 1
+    bare = metric_intervals(row, stored["digits"], None)
+    assert bare["T"] == {"auroc": auroc_interval(row["scores"]["T"]["auroc"], row["n_normal"], row["n_ood"])}
+
+
+def test_mean_and_spread():
+    assert mean_and_sd([0.5, 0.7, 0.9]) == pytest.approx((0.7, 0.2))
+    assert mean_and_sd([0.5]) == (0.5, None)
+
+
+@given(SCORES, some.integers(-6, 6), some.integers(1, 5))
+def test_the_nearest_to_a_place(values, place, n):
+    found = np.array(values)[nearest_to(np.array(values), place, n)]
+    assert list(found) == sorted(found)
+    assert sorted(abs(found - place)) == sorted(abs(v - place) for v in values)[:n]
 
 
 @given(SCORES, some.integers(-6, 6), some.integers(1, 5))

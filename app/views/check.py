@@ -1,4 +1,4 @@
-"""Check an image: from a file to what the model says of it, in plain words."""
+"""Check images: from files, a photo or samples to what the model says of each, in plain words."""
 
 import cache
 import charts
@@ -7,23 +7,157 @@ import numpy as np
 import streamlit as st
 
 from ama_core.density import share_below
-from ama_core.scores import SCORES
+from ama_core.scores import SCORES, anomaly_scores
 
-TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"]
-MOST = 12  # images shown at once
+TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "zip"]
+SAMPLES = 8  # images of a set that are shown at first
+NEAREST = 5
+REASONS = 6  # why files could not be read, as the page tells; the table for download tells it of each
+
+
+def share(p: float) -> str:
+    """A p-value as a number of images."""
+    if p >= 0.995:
+        return "nearly all"
+    return f"{100 * p:.0f} in 100" if p >= 0.01 else f"{1000 * p:.0f} in 1,000"
 
 
 def in_words(p: float, n: int) -> str:
     """A conformal p-value from n calibration images, as a sentence."""
     if p <= 1 / (n + 1):
         return f"None of the {n:,} normal images set aside looks this unusual to the model (p ≤ {p:.2g})."
-    share = f"{100 * p:.0f} in 100" if p >= 0.01 else f"{1000 * p:.0f} in 1,000"
-    return f"About {share} normal images look at least this unusual to the model (p = {p:.2g})."
+    return f"Of normal images, about {share(p)} look at least this unusual to the model (p = {p:.2g})."
 
 
-def show(view: controls.View, name: str, found: cache.Checked, key: str) -> None:
-    """One image with its verdict, what was done to it, its scores and its place among the training images."""
-    scores, calibration = found.scores, view.detector.calibration_
+def verdict(p: float, n: int, alpha: float) -> str:
+    """The same in a few words, with what follows from it."""
+    decided = "Flagged" if p <= alpha else "Not flagged"
+    if p <= 1 / (n + 1):
+        return f"{decided}: no normal image of {n:,} is so unusual"
+    return f"{decided}: {share(p)} normal images are as unusual"
+
+
+def uploads(view: controls.View) -> cache.Batch | None:
+    """What the reader gave, checked; None where nothing was given."""
+    key = controls.generation()
+    files = st.file_uploader("Images to check, or a zip of images", TYPES, accept_multiple_files=True, key=f"upload-{key}")
+    given = [(file.file_id, file.name, file.getvalue()) for file in files]
+    # Not in the address: a link must not ask for the camera.
+    if st.toggle("Use the camera", key=f"camera-on-{key}", help="Asks your browser for the camera; the photo stays here.") and (
+        photo := st.camera_input("Take a photo", key=f"camera-{key}")
+    ):
+        given.append((photo.file_id, "camera photo.jpg", photo.getvalue()))
+    if not given:
+        st.session_state.pop("checked", None)
+        return None
+    bar = st.progress(0.0, "Reading and scoring …")
+    batch = cache.check_uploads(
+        view.folder, given, lambda done, total: bar.progress(done / total, f"{done:,} of {total:,} read and scored")
+    )
+    bar.empty()
+    return batch
+
+
+def samples(view: controls.View) -> cache.Batch:
+    """Test images of a set in a row."""
+    first, second, third = st.columns([3, 1, 1])
+    with first:
+        sets = controls.image_sets(view)
+        chosen = controls.choose(st.selectbox, "sample_set", "Or samples of", sets, sets[0])
+    total = len(cache.sample_images(view.folder, chosen).images)
+    with second:
+        start = controls.number("sample", f"From number (0 to {total - 1:,})", total - 1)
+    with third:
+        n = controls.number("n", "How many", 24, lowest=1, default=SAMPLES)
+    return cache.check_samples(view.folder, chosen, start, start + n)
+
+
+def table(view: controls.View, batch: cache.Batch) -> int:
+    """Every image as a row, the most anomalous first; returns which image is chosen."""
+    found, calibration = batch.found, view.detector.calibration_
+    scores, p_values = found.examined.scores, found.examined.scores[f"p_{view.score}"]
+    n = len(calibration.scores[view.score])
+    order = np.argsort(-anomaly_scores(scores)[view.score], kind="stable")
+    columns = {
+        "Image": [batch.icons[i] for i in order],
+        "Name": [found.names[i] for i in order],
+        f"Verdict at α = {controls.percent(view.alpha)}": [verdict(p_values[i], n, view.alpha) for i in order],
+        f"p by {view.score}": p_values[order],
+        **{name: scores[name][order] for name in SCORES},
+        "R above": [100 * share_below(scores["R"][i], calibration.train_r) for i in order],
+        "Done to it": ["; ".join((*found.notes[i], *(["⚠ see below"] if found.concerns[i] else []))) for i in order],
+    }
+    small = st.column_config.NumberColumn
+    # Another order or batch begins with its first row.
+    key = f"table-{controls.generation()}-{view.score}-{hash(found.names)}"
+    state = st.dataframe(
+        columns, hide_index=True, row_height=52, height=min(40 + 52 * len(order), 456), key=key,
+        on_select="rerun", selection_mode="single-row-required", selection_default={"selection": {"rows": [0]}},
+        alt=f"{len(order)} images with their verdicts and scores, the most anomalous first",
+        column_config={
+            "Image": st.column_config.ImageColumn(width=52, pinned=True, help="As the model sees it."),
+            "Name": st.column_config.TextColumn(width=150),
+            f"p by {view.score}": small(format="%.3g", help=controls.MEANING["p"][0]),
+            **{name: small(format="%.3g", help=controls.MEANING[name][0]) for name in SCORES},
+            "R above": small(format="%.0f %%", help="The part of the training images whose R is lower."),
+        },
+    )  # fmt: skip
+    rows = state["selection"]["rows"]
+    return int(order[rows[0] if rows and rows[0] < len(order) else 0])
+
+
+def download(view: controls.View, batch: cache.Batch) -> None:
+    """Everything that is known of every image, and why the others could not be read, as CSV."""
+    found, rest = batch.found, len(batch.found.refused)
+    columns = {"file": [*found.names, *(name for name, _ in found.refused)]}
+    if len(found):
+        scores = found.examined.scores
+        flagged = (scores[f"p_{view.score}"] <= view.alpha).tolist()
+        train_r = view.detector.calibration_.train_r
+        columns |= {name: [*values.tolist(), *[None] * rest] for name, values in scores.items()}
+        columns["R_above_part_of_training"] = [*(share_below(r, train_r) for r in scores["R"]), *[None] * rest]
+        columns[f"flagged_by_{view.score}_at_{view.alpha:g}"] = [*flagged, *[None] * rest]
+    columns["done_to_it"] = [*("; ".join(notes) for notes in found.notes), *[""] * rest]
+    columns["may_cause_the_score"] = [*(" ".join(found) for found in found.concerns), *[""] * rest]
+    columns["error"] = [*[""] * len(found), *(why for _, why in found.refused)]
+    controls.download_table("The whole table (CSV)", columns, f"checked-{view.name}")
+
+
+def neighbours(view: controls.View, batch: cache.Batch, i: int) -> None:
+    """The training images that the critic sees most like image i."""
+    st.subheader("The most similar training images, as the critic sees them")
+    stored = cache.nearest(view.folder)
+    if stored is None:
+        st.info(
+            f"This model has no sample of its training images to compare with. `python -m ama_core measure {view.folder}` "
+            "makes one where the training images are at hand."
+        )
+        return
+    positions, distances = (a[0] for a in stored.nearest(batch.found.examined.features[i : i + 1], NEAREST))
+    normal = view.detector.info_["normal"]["name"]
+    captions = [
+        f"{controls.class_name(normal, int(stored.labels[j]))} #{stored.index[j]}: distance {d:.2g}"
+        for j, d in zip(positions, distances)
+    ]
+    try:
+        images = cache.nearest_images(view.folder)[positions]
+    except controls.AMAError as error:
+        st.markdown("\n".join(f"- {controls.literal(caption)}" for caption in captions))
+        st.info(f"Their pictures cannot be shown. {error}")
+    else:
+        st.html(charts.figures([(c, image, f"Training image {c}") for c, image in zip(captions, images)], 112))
+    st.caption(
+        f"The nearest {len(positions)} of {len(stored):,} training images that the model knows, by the Euclidean distance of "
+        f"the critic's standardised features f(x, x). The first lies at {distances[0] / (stored.typical or 1):.1f} times the "
+        f"distance at which a training image typically has its own nearest neighbour among them ({stored.typical:.2g})."
+    )
+
+
+def show(view: controls.View, batch: cache.Batch, i: int) -> None:
+    """One image with its verdict, what was done to it, its scores, its place among the training images, and its like."""
+    found, calibration = batch.found, view.detector.calibration_
+    name, seen, redrawn = found.names[i], found.examined.images[i], found.examined.reconstructions[i]
+    scores = {key: float(values[i]) for key, values in found.examined.scores.items()}
     p, n = scores[f"p_{view.score}"], len(calibration.scores[view.score])
     st.subheader(controls.literal(name))
     if p <= view.alpha:
@@ -32,24 +166,29 @@ def show(view: controls.View, name: str, found: cache.Checked, key: str) -> None
     else:
         st.success(f"**Not flagged** at a false-alarm rate of {controls.percent(view.alpha)}. {in_words(p, n)}",
                    icon=":material/check_circle:")  # fmt: skip
+    if found.concerns[i]:
+        st.warning(
+            f"{' '.join(found.concerns[i])} This alone may cause the score: the model saw other images in training.",
+            icon=":material/warning:",
+        )
+    st.html(charts.figures([
+        ("Given", found.given[i], f"The image as given, {name}"),
+        (f"What the model sees, {seen.shape[1]}×{seen.shape[0]}", seen, "The prepared image"),
+        ("Its reconstruction", redrawn, "What the model redraws"),
+        ("Difference", charts.difference_map(seen, redrawn), "Reconstruction minus image"),
+        ("Where the critic sees it", charts.critic_map(seen, found.examined.maps[i], calibration.mu),
+         "What each place of the critic's grid adds to R, over the image"),
+    ], 148))  # fmt: skip
     left, right = st.columns([1, 1], gap="large")
     with left:
-        side = found.seen.shape[0]
-        st.html(charts.figures([
-            ("Given", found.given, f"The image as given, {name}"),
-            (f"What the model sees, {side}×{side}", found.seen, "The prepared image"),
-            ("Its reconstruction", found.reconstruction, "What the model redraws"),
-            ("Difference", charts.difference_map(found.seen, found.reconstruction), "Reconstruction minus image"),
-        ]))  # fmt: skip
+        done = controls.literal("; ".join(found.notes[i]))
+        st.caption(f"Done to the image: {done}." if done else "The image fits the model as it is: nothing was done to it.")
         st.html(charts.difference_key())
-        if found.notes:
-            st.caption(f"Done to the image: {controls.literal('; '.join(found.notes))}. This alone can change its scores.")
-        else:
-            st.caption("The image fits the model as it is: nothing was done to it.")
-    with right:
+        st.html(charts.critic_key())
         first, second = st.columns(2)
         first.metric("R", f"{scores['R']:.4g}", help=controls.MEANING["R"][0])
         second.metric(f"p-value by {view.score}", f"{p:.4f}", help=controls.MEANING["p"][0])
+    with right:
         st.table(
             {
                 "Score": list(SCORES),
@@ -63,6 +202,9 @@ def show(view: controls.View, name: str, found: cache.Checked, key: str) -> None
         )
         below = share_below(scores["R"], calibration.train_r)
         st.caption(f"Its R is higher than that of {controls.percent(below)} of the training images.")
+    with controls.error_panel():
+        neighbours(view, batch, i)
+    st.subheader("Its R among the training images")
     density = cache.train_density(view.folder, log=True)
     mu, sigma = calibration.mu, calibration.sigma
     controls.chart(
@@ -71,36 +213,52 @@ def show(view: controls.View, name: str, found: cache.Checked, key: str) -> None
             bands=[(f"μ ± {k}σ of training R", mu - k * sigma, mu + k * sigma) for k in (2, 1)],
         ),
         {"R": density.grid, "density_train": density.curves["train"], "R_of_image": np.full(len(density.grid), scores["R"])},
-        f"check-{key}",
+        f"check-{view.name}",
         f"R of this image, {scores['R']:.3g}, on the density of the training images, median {density.medians['train']:.3g}.",
     )  # fmt: skip
 
 
+def refusals(batch: cache.Batch) -> None:
+    """Which files could not be read, and why; where reading stopped."""
+    found = batch.found
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.refused:
+        reasons.setdefault(why, []).append(controls.literal(name))
+    lines = []
+    for why, names in list(reasons.items())[:REASONS]:
+        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+        lines.append(f"- **{', '.join(names[:3])}**{more} could not be scored: {controls.literal(why)}")
+    if len(reasons) > REASONS:
+        lines.append("- The table for download names the others.")
+    if lines:
+        st.error("\n".join(lines), icon=":material/broken_image:")
+    if found.more:
+        st.info(
+            f"The first {len(found):,} images are shown. `python -m ama_core score {view.name} FILE …` takes any number of "
+            "files and folders and writes a CSV table."
+        )
+
+
 with controls.error_panel():
     view = controls.page(
-        "Check an image",
-        "Drop an image of your own, or take a sample. It stays on this computer.",
+        "Check images",
+        "Drop images of your own, or a zip of them, take a photo, or look at samples. They stay on this computer.",
     )
-    files = st.file_uploader(
-        "Images to check", TYPES, accept_multiple_files=True, key=f"upload-{controls.generation()}",
-    )  # fmt: skip
-    if not files:
-        first, second = st.columns([3, 1])
-        with first:
-            sets = controls.image_sets(view)
-            chosen = controls.choose(st.selectbox, "sample_set", "Or a sample of", sets, sets[0])
-        samples = cache.sample_images(view.folder, chosen)
-        with second:
-            index = controls.number("sample", f"Number (0 to {len(samples) - 1:,})", len(samples) - 1)
-        show(view, f"{chosen} #{index}", cache.check(view.folder, samples.images[index]), "sample")
-
-    if len(files) > MOST:
-        st.info(f"{len(files)} images were given; the first {MOST} are shown. `python -m ama_core score` takes any number.")
-    for i, file in enumerate(files[:MOST]):
-        try:
-            found = cache.check_file(view.folder, file.getvalue())
-        except controls.AMAError as error:
-            st.error(f"**{controls.literal(file.name)}** could not be scored. {error}", icon=":material/broken_image:")
-        else:
-            show(view, file.name, found, str(i))
+    batch = uploads(view)
+    given = batch is not None
+    batch = batch or samples(view)
+    refusals(batch)
+    if len(batch.found):
+        flagged = int((batch.found.examined.scores[f"p_{view.score}"] <= view.alpha).sum())
+        total = len(batch.found)
+        st.markdown(
+            f"**{flagged:,} of {total:,} {'image is' if total == 1 else 'images are'} flagged** by {view.score} at "
+            f"α = {controls.percent(view.alpha)}; of as many normal images, {view.alpha * total:.2g} would be. "
+            "Choose a row to see more of it."
+        )
+        chosen = table(view, batch)
+        download(view, batch)
+        show(view, batch, chosen)
+    elif given:
+        download(view, batch)
     controls.explain("R", "A", "M", "T", "p")

@@ -10,7 +10,6 @@ import streamlit as st
 
 from ama_core import AMAError
 from ama_core.bundle import StoredScores
-from ama_core.density import a_band
 from ama_core.evaluation import (
     Confusion,
     confusion_at,
@@ -93,10 +92,11 @@ def densities(case: Case, axis: str, label: str, name: str, **lines) -> None:
     own, other = case.own, case.other
     splits = {s.split for s in cache.stored(case.view.folder) if s.name == own.name}
     sets = tuple((split, own.name, split) for split in ("train", "test") if split in splits)
-    found = cache.score_densities(case.view.folder, axis, (*sets, (other.name, other.name, "test")), False)
+    log = controls.switch("log", "Logarithmic axis", True, help="A few very high scores would squeeze all the rest otherwise.")
+    found = cache.score_densities(case.view.folder, axis, (*sets, (other.name, other.name, "test")), log)
     medians = "; ".join(f"{which} {value:.3g}" for which, value in found.medians.items())
     controls.chart(
-        charts.density_chart(found.grid, found.curves, xlabel=label, log=False, **lines),
+        charts.density_chart(found.grid, found.curves, xlabel=label, log=log, **lines),
         {
             "set": np.repeat(list(found.curves), len(found.grid)), axis: np.tile(found.grid, len(found.curves)),
             "density": np.concatenate(list(found.curves.values())),
@@ -275,7 +275,7 @@ def band(case: Case) -> None:
         f"{calibration.sigma:.3g}. On the axis of R, A is a band: what falls outside is flagged."
     )
     alpha = controls.false_alarm_rate()
-    low, high = a_band(calibration, alpha)
+    low, high = calibration.band(alpha)
     cut = calibration.threshold("R", alpha)
     asked = controls.percent(alpha)
     densities(
@@ -462,9 +462,7 @@ with controls.error_panel():
     )  # fmt: skip
     ood = controls.choose(st.selectbox, "ood", "Images that the model has never seen", list(aurocs), first_set(aurocs))
     normal = view.detector.info_["normal"]["name"]
-    case = Case(
-        view, stored[normal, "test"], stored[ood, "test"], aurocs[ood], min(aurocs, key=lambda name: aurocs[name]["R"])
-    )
+    case = Case(view, stored[normal, "test"], stored[ood, "test"], aurocs[ood], min(aurocs, key=lambda name: aurocs[name]["R"]))
     if step == "Hope" and ood == first_set(aurocs) != PAPERS_CASE:
         st.caption(
             "The paper's example is SVHN, which was not measured with this model. The lesson starts with the set, among "

@@ -7,6 +7,7 @@ import cache
 import charts
 import controls
 import numpy as np
+import pandas as pd
 import streamlit as st
 
 from ama_core.latent_map import CODES, DIRECTIONS, LatentMap, MapEntry, ShellFacts, polar, shell_band, shell_facts
@@ -18,6 +19,7 @@ GRID = 36  # images of a choice shown at once
 ENDS = 18  # images of one end of a set
 HOVER = 400  # points that carry their image
 POLAR = 1200  # most points of the polar view, which is drawn anew at every move of a slider
+SCATTERED = 400  # points of a set on the map of ‖z‖ and R
 N_ATYPICAL = 8
 EQUATION = (
     r"z \sim \mathcal{N}(0, I_d)\ \Rightarrow\ \lVert z \rVert \sim \chi_d \approx \sqrt{d};\qquad "
@@ -98,6 +100,54 @@ def hover_points(view: controls.View, named, chosen: list[str], xy: np.ndarray, 
 
 
 @st.fragment
+def norms_and_scores(view: controls.View, named: Mapping[str, MapEntry], chosen: list[str], root: float) -> None:
+    """‖z‖ against R, from the stored scores of the chosen sets."""
+    with controls.error_panel():
+        stored = {(s.name, s.split): s for s in cache.stored(view.folder)}
+        behind = {title: stored.get((named[title].name, named[title].split)) for title in chosen}
+        behind = {title: s for title, s in behind.items() if s is not None}
+        if not behind:
+            st.info("None of the chosen sets has stored scores.")
+            return
+        groups = {}
+        for title, s in behind.items():
+            rows = np.linspace(0, s.n - 1, min(SCATTERED, s.n)).astype(int)
+            groups[title] = (s.scores["z_norm"][rows], s.scores["R"][rows], [[title, int(row)] for row in rows])
+        left, right = st.columns([3, 2], gap="large")
+        with left:
+            picked = controls.chart(
+                charts.score_map(groups, root),
+                {
+                    "set": [title for title, (norms, *_) in groups.items() for _ in norms],
+                    "norm": np.concatenate([norms for norms, *_ in groups.values()]),
+                    "R": np.concatenate([r for _, r, _ in groups.values()]),
+                },
+                f"shell-scores-{view.name}",
+                f"R over ‖z‖ of {', '.join(groups)}.",
+                select=("points", "box", "lasso"),
+            )
+        with right:
+            st.caption(
+                "Each point is an image: how far out its code lies, and how differently the critic sees its reconstruction. "
+                f"Where the sets part only upwards, the length of the code says nothing that R does not. At most {SCATTERED} "
+                "images of each set are drawn. Click a point, or take the lasso, to see the images."
+            )
+            parts = []
+            for title, row in picked[:ENDS]:
+                s = behind[title]
+                try:
+                    image = cache.stored_pictures(view.folder, s.name, s.split, (row,))[0]
+                except controls.AMAError as error:
+                    st.info(f"The images of {controls.literal(title)} cannot be shown here. {error}")
+                    break
+                norm, r = s.scores["z_norm"][row], s.scores["R"][row]
+                words = f"{title}: ‖z‖ {norm:.1f}, R {r:.3g}"
+                parts.append((words, image, f"Image of {words}"))
+            if parts:
+                st.html(charts.figures(parts, 76))
+
+
+@st.fragment
 def atypical(view: controls.View, found: LatentMap, named: Mapping[str, MapEntry], chosen: list[str]) -> None:
     """The polar view with atypical codes that move with the sliders, and their decodes."""
     with controls.error_panel():
@@ -140,7 +190,7 @@ def atypical(view: controls.View, found: LatentMap, named: Mapping[str, MapEntry
             st.markdown("**What the model decodes the numbered codes to**")
             scores = found_codes.scores
             st.html(charts.figures([
-                (f"{i + 1}: {r:.2f} √d, R {scores['R'][i]:.3g}, p {scores['p_T'][i]:.3f}", image,
+                (f"{i + 1}: {r:.2f} √d, R {scores['R'][i]:.3g}, p {scores['p_T'][i]:.4f}", image,
                  f"Decode of atypical code {i + 1}, radius {r:.2f} root d")
                 for i, (r, image) in enumerate(zip(radius, found_codes.images))
             ], 110))  # fmt: skip
@@ -200,7 +250,15 @@ with controls.error_panel():
             st.caption("UMAP keeps neighbours together and **loses the radius**: never read the shell off it.")
         picked: list[int] = []
         if hover:
-            st.altair_chart(charts.hover_map(hover_points(view, named, chosen, xy, norms), MAPS[kind]), width="stretch")
+            points = hover_points(view, named, chosen, xy, norms)
+            st.altair_chart(charts.hover_map(points, MAPS[kind]), width="stretch")
+            del points["image"]
+            name = f"shell-{kind}-hover-{view.name}"
+            st.download_button(
+                "Data of this map (CSV)", pd.DataFrame(points).to_csv(index=False), f"{name}.csv", "text/csv",
+                icon=":material/download:", on_click="ignore",
+                help="As a standalone page: turn the images on hover off, and download that map.",
+            )  # fmt: skip
         else:
             picked = controls.chart(
                 charts.map_chart(
@@ -259,6 +317,9 @@ with controls.error_panel():
 
     st.subheader("Beside the shell: atypical codes")
     atypical(view, found, named, chosen)
+
+    st.subheader("Does the length of a code tell what R tells?")
+    norms_and_scores(view, named, chosen, root)
 
     st.subheader("Every set's norms")
     st.table(

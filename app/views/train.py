@@ -19,6 +19,7 @@ OWN = "my own images"
 TICK = 2.0  # seconds between looks at a run that goes on
 IDLE = 10.0
 LAUNCHED = "train-launched"
+QUEUED = "train-queued"
 
 # Group -> its first field; the fields of Config follow one another by groups.
 GROUPS = {
@@ -51,9 +52,11 @@ AUROC = {
     "auroc_R": ("R", "AUROC of R on held-out normal images against 50 validation anomalies"),
     "auroc_A": ("A", "the same for A"),
 }
-COMPARED = {label: (key, meaning) for key, (label, meaning) in (LOSSES | RATIO).items()} | {
-    f"validation AUROC of {label}": (key, meaning) for key, (label, meaning) in AUROC.items()
-} | {"latent regulariser": ("regulariser", "before its weight"), "speed": ("images_per_s", "training images per second")}
+COMPARED = (
+    {label: (key, meaning) for key, (label, meaning) in (LOSSES | RATIO).items()}
+    | {f"validation AUROC of {label}": (key, meaning) for key, (label, meaning) in AUROC.items()}
+    | {"latent regulariser": ("regulariser", "before its weight"), "speed": ("images_per_s", "training images per second")}
+)
 
 
 def choose_data() -> tuple[str, str | None]:
@@ -85,7 +88,11 @@ def choose_data() -> tuple[str, str | None]:
     )  # fmt: skip
     file = st.file_uploader("or upload a .zip or .npz", list(queue.UPLOAD_TYPES), key=f"train-upload-{controls.generation()}")
     if file:
-        saved = queue.save_upload(runs.runs_dir(), file.name, file.getvalue())
+        try:
+            saved = queue.save_upload(runs.runs_dir(), file.name, file.getvalue())
+        except AMAError as error:
+            st.error(controls.literal(str(error)), icon=":material/error:")
+            return OWN, None
         st.caption(f"Kept on this computer as {controls.literal(str(saved))}.")
         return OWN, str(saved)
     return OWN, str(Path(path.strip()).expanduser().resolve()) if path.strip() else None
@@ -129,13 +136,14 @@ def choose_hyper_parameters(suited: Config) -> dict:
             remembered(f"hp-{field.name}", getattr(suited, field.name))
         names = ", ".join(field.name for field in members).replace("_", r"\_")
         with st.expander(f"**{group}** · {names}"):
-            columns = st.columns(3)
-            for i, field in enumerate(members):
-                with columns[i % 3]:
-                    values[field.name] = input_for(field)
+            for start in range(0, len(members), 3):  # a row at a time: what stands side by side begins at one height
+                for column, field in zip(st.columns(3), members[start : start + 3]):
+                    with column:
+                        values[field.name] = input_for(field)
+                        st.caption(controls.literal(field.metadata["doc"]))
     changed = [f"{name} = {value}" for name, value in values.items() if value != getattr(suited, name)]
-    if changed:  # not in a heading of the expanders: one whose label changes closes
-        st.caption(f"Changed from the preset: {controls.literal(', '.join(changed))}.")
+    # Not in a heading of the expanders, and always something: one whose label or place changes closes.
+    st.caption(f"Changed from the preset: {controls.literal(', '.join(changed))}." if changed else "All as the preset has it.")
     return values
 
 
@@ -143,13 +151,13 @@ def input_for(field: dataclasses.Field):
     """The widget that suits a field."""
     meta, key = field.metadata, f"hp-{field.name}"
     if meta["choices"]:
-        return st.selectbox(field.name, meta["choices"], key=key, help=meta["doc"])
+        return st.selectbox(field.name, meta["choices"], key=key)
     kind = type(field.default)
     low, high = (None if bound is None else kind(bound) for bound in (meta["low"], meta["high"]))
     if kind is int:
-        return st.number_input(field.name, low, high, step=1, key=key, help=meta["doc"])
+        return st.number_input(field.name, low, high, step=1, key=key)
     step = 10.0 ** int(f"{field.default / 2:e}".split("e")[1])  # a small part of the default: 1 for 10, 1e-4 for 3e-4
-    return st.number_input(field.name, low, high, step=step, format="%.6g", key=key, help=meta["doc"])
+    return st.number_input(field.name, low, high, step=step, format="%.6g", key=key)
 
 
 def choose_extras(data: str, source: str | None) -> dict:
@@ -162,20 +170,17 @@ def choose_extras(data: str, source: str | None) -> dict:
         left, right = st.columns(2)
         with left:
             if classes:
-                remembered("train-class", None)
-                if st.session_state["train-class"] not in (None, *range(len(classes))):
-                    st.session_state["train-class"] = None
-                extras["one_class"] = st.selectbox(
-                    "One class as normal (Table 2)", [None, *range(len(classes))], key="train-class",
-                    format_func=lambda label: "all classes" if label is None else f"{label}: {classes[label]}",
-                    help="Trains on this class alone; the other classes are then the anomalies called `rest`.",
+                extras["one_class"] = optional(
+                    "train-class", "One class as normal (Table 2)", list(range(len(classes))),
+                    "Trains on this class alone; the other classes are then the anomalies called `rest`.",
+                    placeholder="all classes", format_func=lambda label: f"{label}: {classes[label]}",
                 )  # fmt: skip
-            extras["anomalies"] = optional_set(
+            extras["anomalies"] = optional(
                 "train-anomalies", "Real anomalies as negatives", with_train,
                 "The semi-supervised case: a few real anomalies take the place of the synthetic negatives.",
             )  # fmt: skip
         with right:
-            extras["validate_ood"] = optional_set(
+            extras["validate_ood"] = optional(
                 "train-validate", "Validation anomalies", others,
                 "50 images of this set are used to follow the AUROC while training; they are never tested.",
             )  # fmt: skip
@@ -195,16 +200,42 @@ def choose_extras(data: str, source: str | None) -> dict:
     return extras
 
 
-def optional_set(key: str, label: str, names: list[str], meaning: str) -> str | None:
+def optional(key: str, label: str, options: list, meaning: str, placeholder: str = "none", **more):
+    """A selection that may be left empty, which `placeholder` then names."""
     remembered(key, None)
-    if st.session_state[key] not in (None, *names):
+    if st.session_state[key] not in options:
         st.session_state[key] = None
-    return st.selectbox(label, [None, *names], key=key, help=meaning, format_func=lambda name: "none" if name is None else name)
+    return st.selectbox(label, options, None, key=key, help=meaning, placeholder=placeholder, **more)
+
+
+def preset_times(data: str, source: str | None) -> None:
+    """How long each preset takes here, as measured; a button where that is not known."""
+    try:
+        specs = {name: runs.RunSpec(source or "", runs.config_for(data, name)) for name in PRESETS}
+        found = {name: pace.known(spec.config, runs.runs_dir()) for name, spec in specs.items()}
+        unknown = [name for name in PRESETS if not found[name]]
+        if unknown and st.button(
+            "Time the presets on this machine",
+            icon=":material/timer:",
+            help="Times a few steps of each, in about half a minute.",
+        ):
+            with st.spinner("Timing a few steps of each …"):
+                found |= {name: pace.measure(specs[name].config, runs.runs_dir()) for name in unknown}
+        times = [
+            f"{name} about {controls.duration(found[name].whole_run(specs[name].config, cache.training_size(specs[name])))}"
+            for name in PRESETS if found[name]
+        ]  # fmt: skip
+        if times:
+            st.caption(f"Training time on this machine, measured: {', '.join(times)}.")
+    except AMAError as error:
+        st.caption(controls.literal(str(error)))
 
 
 def show_time(spec: runs.RunSpec) -> None:
-    """How long the training would take here, as measured; a button where that is not known."""
+    """How much there is to train and how long that takes here, as measured; a button where it is not known."""
     try:
+        n = cache.training_size(spec)
+        amount = f"{pace.run_steps(spec.config, n):,} steps on {n:,} images"
         found = pace.known(spec.config, runs.runs_dir())
         left, right = st.columns([1, 2], vertical_alignment="center")
         asked = left.button(
@@ -214,13 +245,13 @@ def show_time(spec: runs.RunSpec) -> None:
         if asked:
             with st.spinner("Timing a few steps …"):
                 found = pace.measure(spec.config, runs.runs_dir())
-        if not found:
-            right.caption("How long this takes on this machine has not been measured yet.")
-            return
-        seconds = found.whole_run(spec.config, cache.training_size(spec))
-        right.markdown(f"**about {controls.duration(seconds)}** of training on this machine ({found.device}; {found.how})")
+        if found:
+            words = controls.duration(found.whole_run(spec.config, n))
+            right.markdown(f"{amount}: **about {words}** of training on this machine ({found.device}; {found.how})")
+        else:
+            right.caption(f"{amount}. How long that takes on this machine has not been measured yet.")
     except AMAError as error:
-        st.caption(controls.literal(str(error)))
+        st.warning(controls.literal(str(error)), icon=":material/warning:")
 
 
 def new_run() -> None:
@@ -234,6 +265,8 @@ def new_run() -> None:
             help="Fills in every hyper-parameter below; each can then be changed.",
         )  # fmt: skip
         st.caption(PRESET_WORDS.get(preset_name, ""))
+        if source:
+            preset_times(data, source)
         wish = queue.free_name(runs.runs_dir(), f"{data}-{preset_name}")
         name_key = f"train-name-{st.session_state.get(LAUNCHED, 0)}"
         remembered(name_key, "")
@@ -242,6 +275,7 @@ def new_run() -> None:
         )  # fmt: skip
         name = typed.strip() or wish
     st.markdown("##### Hyper-parameters")
+    st.caption(r"\[P\]: as the paper states it. \[C\]: as the authors' released code has it. \[D\]: our decision.")
     values = choose_hyper_parameters(fill(data, preset_name))
     extras = choose_extras(data, source)
     try:
@@ -261,8 +295,10 @@ def new_run() -> None:
         else:
             st.session_state[LAUNCHED] = st.session_state.get(LAUNCHED, 0) + 1
             st.session_state["run"] = name
-            st.toast(f"{name} is queued.", icon=":material/check:")
+            st.session_state[QUEUED] = name
             st.rerun()
+    if QUEUED in st.session_state:
+        st.success(f"**{st.session_state.pop(QUEUED)}** is queued. [Watch it below](#runs).", icon=":material/check:")
     if source:
         with st.expander("The same from a terminal"):
             st.code(runs.command_line(spec, preset_name, runs.runs_dir() / name), language="bash", wrap_lines=True)
@@ -379,7 +415,7 @@ def detail(name: str, folder: Path, status: dict) -> None:
         left = f", about {controls.duration(status['eta_s'])} left" if state == "running" and "eta_s" in status else ""
         st.progress(min(1.0, progress_of(status)), f"step {status['step']:,} of {status['total_steps']:,}{left}")
     facts = [status.get("device"), f"{status['images_per_s']:,.0f} images per second" if "images_per_s" in status else None,
-             f"{controls.duration(status['seconds'])} of training so far" if status.get("seconds") else None]  # fmt: skip
+             f"{controls.duration(status['seconds'])} of training" if status.get("seconds") else None]  # fmt: skip
     if state in runs.ACTIVE and time.time() - status.get("heartbeat", 0) > 120:
         facts.append(f"last report {controls.duration(time.time() - status['heartbeat'])} ago")
     st.caption(" · ".join(fact for fact in facts if fact))
@@ -411,7 +447,7 @@ def watch() -> None:
     """List and detail; drawn anew at every tick."""
     found = runs.list_runs(runs.runs_dir())
     if not found:
-        st.info("No run yet. Set one up above: the preset `tiny` on the digits takes a few minutes on two CPU cores.")
+        st.info("No run yet. Set one up above: the preset `tiny` on the digits is the quickest.")
         return
     with controls.error_panel():
         queue.ensure_worker(runs.runs_dir())
@@ -468,4 +504,4 @@ with controls.error_panel():
 st.subheader("Runs")
 busy = any(status_of(folder)["state"] in ("queued", *runs.ACTIVE) for folder in runs.list_runs(runs.runs_dir()).values())
 st.fragment(watch, run_every=TICK if busy else IDLE)()
-st.fragment(compare)()
+st.fragment(compare, run_every=IDLE if busy else None)()

@@ -1,0 +1,130 @@
+"""From files that nobody vouches for to what a model says of each image: read within limits, prepared, examined in batches."""
+
+import io
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ama_core.config import Config
+from ama_core.data import FileImage, iter_images, prepare
+from ama_core.data.files import Source
+from ama_core.detector import AMADetector, Examination
+
+CHUNK = 32  # images read before they are examined together: what a page waits for between two reports
+REDUCED, ENLARGED, LOPSIDED = 8, 4 / 3, 1.5  # from here on a change of size or shape may cause the score; a judgement
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a model says of N images, N = 0 where none could be read.
+
+    Attributes:
+        names: what each is called: a file, or "archive.zip/member.png".
+        given: each as it was given, uint8 (H, W, C), reduced where it is large.
+        notes: what was done to each. concerns: which of that may itself cause its score, in sentences.
+        examined: None where N = 0.
+        refused: (name, why) of what could not be read.
+        more: whether images beyond the limit were left unread.
+    """
+
+    names: tuple[str, ...]
+    given: tuple[np.ndarray, ...]
+    notes: tuple[tuple[str, ...], ...]
+    concerns: tuple[tuple[str, ...], ...]
+    examined: Examination | None
+    refused: tuple[tuple[str, str], ...] = ()
+    more: bool = False
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def check(
+    detector: AMADetector, items: Iterable[FileImage], most: int, progress: Callable[[int], None] | None = None
+) -> Checked:
+    """Examine at most `most` readable images; `progress(done)` is called with how many were read or refused so far."""
+    names, given, notes, concerned, refused = [], [], [], [], []
+    parts: list[Examination] = []
+    waiting: list[np.ndarray] = []
+    more = False
+    c = detector.config
+    for item in items:
+        if item.image is None:
+            refused.append((_name(item), item.error))
+            continue
+        if len(names) == most:
+            more = True
+            break
+        seen, done = prepare([item.image], size=c.image_size, channels=c.channels, fit=c.fit)
+        waiting.append(seen)
+        names.append(_name(item))
+        given.append(thumbnail(item.image))
+        notes.append((*item.notes, *done))
+        concerned.append(concerns(item.image.shape, c))
+        if len(waiting) == CHUNK:
+            parts.append(detector.examine(np.concatenate(waiting)))
+            waiting = []
+            if progress:
+                progress(len(names) + len(refused))
+    if waiting:
+        parts.append(detector.examine(np.concatenate(waiting)))
+    examined = Examination.concatenate(parts) if parts else None
+    return Checked(*map(tuple, (names, given, notes, concerned)), examined, tuple(refused), more)
+
+
+def check_files(
+    detector: AMADetector, sources: Sequence[Source], most: int, progress: Callable[[int, int], None] | None = None
+) -> Checked:
+    """As `check`, of files and archives; `progress(done, total)`, where the total is what the files say of themselves."""
+    total = min(sum(map(_count, sources)), most)
+    return check(detector, iter_images(sources), most, (lambda done: progress(min(done, total), total)) if progress else None)
+
+
+def concerns(shape: tuple[int, int, int], config: Config) -> tuple[str, ...]:
+    """Which changes to an image (H, W, C) that a model needs may themselves cause its score, in sentences."""
+    height, width, channels = shape
+    size, fit = config.image_size, config.fit
+    side = min(height, width) if fit == "crop" else max(height, width)
+    found = []
+    if side >= REDUCED * size:
+        found.append(f"It was reduced {side / size:.0f}-fold, so the model sees its rough shapes and none of its detail.")
+    elif side * ENLARGED < size:
+        found.append(f"It was enlarged {size / side:.2g}-fold and is smoother than an image taken at this size.")
+    if max(height, width) >= LOPSIDED * min(height, width):
+        found.append(
+            {
+                "pad": "It is much longer than it is wide, or wider, and black bars fill the rest.",
+                "crop": "A third or more of it was cut away to make it square.",
+                "stretch": "Its sides were stretched to a square, which bends its shapes.",
+            }[fit]
+        )
+    if channels < config.channels:
+        found.append("It is grey, and the model learned from colour images.")
+    return tuple(found)
+
+
+def thumbnail(image: np.ndarray, largest: int = 192) -> np.ndarray:
+    """uint8 (H, W, C), reduced to at most `largest` pixels a side for showing; C as it was."""
+    shown = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    shown.thumbnail((largest, largest))
+    return np.asarray(shown).reshape(shown.height, shown.width, image.shape[2])
+
+
+def _name(item: FileImage) -> str:
+    return f"{item.path}#{item.index}" if item.path.lower().endswith(".npz") else item.path
+
+
+def _count(source: Source) -> int:
+    """About how many images a source holds, from its table of contents; what is damaged is refused later, when it is read."""
+    name, content = source if isinstance(source, tuple) else (str(source), source)
+    if Path(name).suffix.lower() != ".zip":
+        return 1
+    try:
+        with zipfile.ZipFile(io.BytesIO(content) if isinstance(content, bytes) else content) as archive:
+            return max(1, sum(not member.is_dir() for member in archive.infolist()))
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):
+        return 1

@@ -1,0 +1,345 @@
+"""The pages Check images and Reconstructions without a browser, and what stands behind the first: reading and judging files."""
+
+import io
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from ama_core import AMADetector, Config
+from ama_core.check import CHUNK, check_files, concerns, thumbnail
+from ama_core.data import decode_image, load, prepare
+from ama_core.neighbours import read_neighbours, write_neighbours
+from ama_core.runs import RunSpec, execute
+from ama_core.scores import SCORES, anomaly_scores
+
+APP = Path(__file__).resolve().parent.parent / "app"
+
+
+@pytest.fixture(scope="session")
+def check_models(tmp_path_factory, tiny_bundle, tiny_config) -> Path:
+    """`digits` with stored neighbours, `digits-plain` without."""
+    folder = tmp_path_factory.mktemp("check-models")
+    shutil.copytree(tiny_bundle, folder / "digits")
+    plain = tiny_config.replace(reconstruction="plain", max_steps=3)
+    execute(folder / "digits-plain", RunSpec("digits", plain, measure=False), device="cpu")
+    return folder
+
+
+@pytest.fixture
+def open_page(check_models, monkeypatch):
+    """Opens a page with what its address says: open_page("check", sample="3")."""
+    monkeypatch.syspath_prepend(str(APP))
+
+    def open_(page: str, /, models: Path = check_models, **address) -> AppTest:
+        monkeypatch.setenv("AMA_MODELS_DIR", str(models))
+        at = AppTest.from_file(APP / "views" / f"{page}.py", default_timeout=60)
+        for key, value in {"model": "digits", **address}.items():
+            at.query_params[key] = value
+        return at.run()
+
+    return open_
+
+
+@pytest.fixture(scope="module")
+def detector(check_models) -> AMADetector:
+    return AMADetector.load(check_models / "digits", device="cpu")
+
+
+def words(at: AppTest) -> str:
+    """Everything that a page says in text, without Markdown's escapes."""
+    kinds = (at.title, at.markdown, at.caption, at.info, at.warning, at.error, at.success, at.subheader)
+    return "\n".join(element.value for kind in kinds for element in kind).replace("\\", "")
+
+
+def html(at: AppTest) -> str:
+    return "\n".join(element.proto.body for element in at.get("html"))
+
+
+def table_rows(at: AppTest) -> list[str]:
+    """The rows of the table of pictures."""
+    return next(e.proto.body for e in at.get("html") if "ama-table" in e.proto.body).split("<tr>")[2:]
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(file, "PNG")
+    return file.getvalue()
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+# Reading and judging files
+
+
+def test_files_and_archives_become_findings(detector, digits):
+    good = [png(image) for image in digits.images[:3]]
+    archive = zipped({"a/one.png": good[1], "notes.txt": b"hello", "cut.png": good[2][:60], "two.png": good[2]})
+    steps = []
+    found = check_files(
+        detector, [("first.png", good[0]), ("more.zip", archive), ("bad.zip", b"PK no")], 9, lambda *step: steps.append(step)
+    )
+    assert found.names == ("first.png", "more.zip/a/one.png", "more.zip/two.png") and len(found) == 3
+    assert [name for name, _ in found.refused] == ["more.zip/cut.png", "more.zip/notes.txt", "bad.zip"]
+    assert (
+        "damaged" in found.refused[0][1] and "not an image" in found.refused[1][1] and "not a readable" in found.refused[2][1]
+    )
+    assert not found.more and found.concerns == ((), (), ()) and found.notes == ((), (), ())
+    alone = detector.scores(digits.images[:3])
+    for name in alone:
+        np.testing.assert_allclose(found.examined.scores[name], alone[name], rtol=1e-3, atol=1e-3, err_msg=name)
+    assert np.array_equal(found.examined.reconstructions, detector.reconstruct(digits.images[:3]))
+
+
+def test_nothing_readable_and_too_many(detector, digits):
+    assert check_files(detector, [("a.png", b"")], 5).examined is None
+    archive = zipped({f"{i:03}.png": png(digits.images[i]) for i in range(CHUNK + 8)})
+    steps = []
+    found = check_files(detector, [("all.zip", archive)], CHUNK + 2, lambda *step: steps.append(step))
+    assert len(found) == len(found.examined.images) == CHUNK + 2 and found.more
+    assert steps == [(CHUNK, CHUNK + 2)]
+    assert not check_files(detector, [("all.zip", archive)], CHUNK + 8).more
+
+
+@pytest.mark.parametrize(
+    "shape, fit, channels, said",
+    [
+        ((32, 32, 3), "crop", 3, []), ((64, 48, 3), "crop", 3, []), ((28, 28, 1), "pad", 1, []),
+        ((600, 640, 3), "crop", 3, ["reduced 19-fold"]), ((8, 8, 3), "pad", 3, ["enlarged 4-fold"]),
+        ((60, 40, 3), "crop", 3, ["cut away"]), ((40, 60, 3), "pad", 3, ["black bars"]),
+        ((40, 60, 3), "stretch", 3, ["stretched"]), ((32, 32, 1), "crop", 3, ["grey"]),
+        ((10, 400, 1), "pad", 3, ["reduced", "black bars", "grey"]),
+    ],
+)  # fmt: skip
+def test_what_may_cause_a_score_is_named(shape, fit, channels, said):
+    found = concerns(shape, Config(channels=channels, fit=fit))
+    assert len(found) == len(said) and all(word in sentence for word, sentence in zip(said, found))
+
+
+def test_thumbnails_keep_small_images_and_reduce_large_ones(rng):
+    small, large = (rng.integers(0, 256, size, dtype=np.uint8) for size in ((40, 20, 1), (400, 300, 3)))
+    assert np.array_equal(thumbnail(small), small) and thumbnail(large).shape == (192, 144, 3)
+
+
+# Check images
+
+
+def test_an_upload_shows_the_scores_of_the_detector(open_page, detector, rng):
+    data = png(rng.integers(0, 256, (50, 70, 3), dtype=np.uint8))
+    at = open_page("check", score="M", alpha="0.1")
+    at.file_uploader[0].upload("mine_[1].png", data, "image/png").run()
+    assert not at.exception and not at.error
+
+    c = detector.config
+    image, notes = prepare([decode_image(data)[0]], size=c.image_size, channels=c.channels, fit=c.fit)
+    scores = {name: value[0] for name, value in detector.scores(image).items()}
+    assert at.metric[0].value == f"{scores['R']:.4g}"
+    assert at.metric[1].value == f"{scores['p_M']:.4f}"
+    table = at.table[0].value.set_index("Score")
+    assert [table.loc[name, "Value"] for name in SCORES] == [f"{scores[name]:.4g}" for name in SCORES]
+    assert [table.loc[name, "p-value"] for name in SCORES] == [f"{scores[f'p_{name}']:.4f}" for name in SCORES]
+    row = at.dataframe[0].value.iloc[0]
+    assert row["Name"] == "mine_[1].png" and row["p by M"] == pytest.approx(scores["p_M"])
+    assert row["R above"] == pytest.approx(100 * np.mean(detector.calibration_.train_r < scores["R"]))
+    assert row["Verdict at α = 10 %"].startswith("Flagged" if scores["p_M"] <= 0.1 else "Not flagged")
+    said = words(at)
+    assert ("Flagged as anomalous" in said) == bool(scores["p_M"] <= 0.1)
+    assert "converted to grey" in said and all(part in said for part in notes)
+    assert html(at).count("<figure>") == 5 + 5  # given, seen, redrawn, two maps; and the nearest five
+
+
+def test_samples_are_a_table_with_the_most_anomalous_first(open_page, detector):
+    at = open_page("check", sample="3", n="6", score="R")
+    table = at.dataframe[0].value
+    scores = anomaly_scores(detector.scores(load("digits", "test").images[3:9]))["R"]
+    assert list(table["Name"]) == [f"normal test images #{3 + i}" for i in np.argsort(-scores, kind="stable")]
+    assert np.allclose(table["R"], np.sort(scores)[::-1], rtol=1e-3)
+    assert at.subheader[0].value.replace("\\", "") == table["Name"][0]
+    assert f"of {6} images are flagged" in words(at)
+    assert len(open_page("check", sample="499", n="6").dataframe[0].value) == 1
+
+
+def test_bad_files_are_sentences_and_good_ones_still_shown(open_page, digits):
+    at = open_page("check")
+    good = png(digits.images[0])
+    at.file_uploader[0].set_value([("text.png", b"hello", "image/png"), ("cut.png", good[: len(good) // 2], "image/png"),
+                                   ("empty.png", b"", "image/png"), ("good.png", good, "image/png"),
+                                   ("a.zip", zipped({"x.txt": b"", "in.png": good}), "application/zip")]).run()  # fmt: skip
+    assert not at.exception
+    refused = at.error[0].value.replace("\\", "")
+    assert refused.count("could not be scored") == 3  # text.png and empty.png are refused alike
+    assert "text.png" in refused and "not an image" in refused and "a.zip/x.txt" in refused
+    assert set(at.dataframe[0].value["Name"]) == {"good.png", "a.zip/in.png"} and len(at.metric) == 2
+
+    next(button for button in at.button if "Reset" in button.label).click().run()
+    assert not at.exception and not at.error and not at.file_uploader[0].value
+    assert "checked" not in at.session_state
+
+
+def test_only_bad_files_leave_a_page_that_says_so(open_page):
+    at = open_page("check")
+    at.file_uploader[0].set_value([("bad.zip", b"no zip", "application/zip")]).run()
+    assert not at.exception and "not a readable .zip" in at.error[0].value.replace("\\", "") and not at.dataframe
+
+
+def test_too_many_images_point_to_the_command(open_page, digits, monkeypatch):
+    at = open_page("check")
+    import cache
+
+    monkeypatch.setattr(cache, "MOST_CHECKED", 2)
+    at.file_uploader[0].set_value([(f"{i}.png", png(digits.images[i]), "image/png") for i in range(3)]).run()
+    assert len(at.dataframe[0].value) == 2
+    assert "first 2 images" in words(at) and "python -m ama_core score digits" in words(at)
+
+
+def test_uploads_stay_with_their_session(open_page, digits):
+    at = open_page("check")
+    at.file_uploader[0].set_value([("mine.png", png(digits.images[0]), "image/png")]).run()
+    first = at.session_state["checked"]
+    at.select_slider(key="alpha").set_value(0.2).run()
+    assert at.session_state["checked"] is first  # another threshold scores nothing anew
+    assert "checked" not in open_page("check").session_state
+
+
+def test_what_may_itself_cause_the_score_is_a_warning(open_page, rng):
+    at = open_page("check")
+    at.file_uploader[0].set_value([("large.png", png(rng.integers(0, 256, (700, 300, 3), np.uint8)), "image/png")]).run()
+    said = "\n".join(warning.value for warning in at.warning)
+    assert "reduced 22-fold" in said and "black bars" in said and "may cause the score" in said
+
+
+def test_the_camera_is_asked_for_on_demand_alone(open_page, digits):
+    at = open_page("check", **{"camera-on-0": "true"})  # a link cannot
+    assert not at.get("camera_input")
+    at.toggle[0].set_value(True).run()
+    assert at.get("camera_input") and not at.exception
+
+
+def test_a_table_for_a_spreadsheet_holds_no_formula(open_page):
+    open_page("check")
+    import controls
+
+    columns = {"file": ["=cmd|' /C calc'!A0", "@x.png", "+1.png", "-2.png", "plain, with comma.png"], "R": [1.5, -2.0, 3, 4, 5]}
+    back = pd.read_csv(io.StringIO(controls.safe_csv(columns)))
+    assert list(back["file"]) == [f"'{name}" for name in columns["file"][:4]] + columns["file"][4:]
+    assert list(back["R"]) == columns["R"]
+
+
+def test_the_nearest_training_images_are_named_and_shown(open_page, detector, check_models, digits):
+    at = open_page("check", sample="5", n="1")
+    stored = read_neighbours(check_models / "digits")
+    positions, distances = stored.nearest(detector.features(load("digits", "test").images[5:6]), 5)
+    shown = html(at)
+    for position, distance in zip(positions[0], distances[0]):
+        index = stored.index[position]
+        assert f"{digits.labels[index]} #{index}: distance {distance:.2g}" in shown
+    said = words(at)
+    assert "nearest 5 of 1,167 training images" in said and f"at {distances[0, 0] / stored.typical:.1f} times" in said
+
+
+def test_missing_neighbours_and_missing_images_say_what_to_do(open_page, check_models, tmp_path):
+    said = words(open_page("check", model="digits-plain"))
+    assert "python -m ama_core measure" in said and "digits-plain" in said
+
+    shutil.copytree(check_models / "digits", tmp_path / "digits")
+    write_neighbours(tmp_path / "digits", replace(read_neighbours(tmp_path / "digits"), n_total=9000))
+    at = open_page("check", models=tmp_path)
+    assert not at.exception and "pictures cannot be shown" in words(at) and ": distance" in words(at)
+
+    (tmp_path / "digits" / "neighbours.npz").write_bytes(b"damaged")
+    at = open_page("check", models=tmp_path)
+    assert not at.exception and "neighbours.npz is damaged" in at.error[0].value and at.metric
+
+
+def test_a_false_alarm_rate_below_the_smallest_p_value_is_told(open_page):
+    assert "nothing can be flagged" in open_page("check", alpha="0.001").warning[0].value
+
+
+# Reconstructions
+
+
+def test_reconstructions_are_ordered_by_the_deciding_score(open_page, detector):
+    rows = table_rows(open_page("reconstructions", score="M"))
+    assert len(rows) == 12
+    for row in rows:  # input; redrawn, difference and critic map of two models
+        assert row.count("<img") == row.count('alt="') == 7
+    test = load("digits", "test")
+    sample = np.sort(np.random.default_rng(0).choice(len(test), 256, replace=False))
+    most = sample[np.argmax(anomaly_scores(detector.scores(test.images[sample]))["M"])]
+    assert f"#{most}<" in rows[0]
+    last = open_page("reconstructions", score="M", order="most normal first", page="22")
+    assert f"#{most}<" in table_rows(last)[-1]
+
+
+@pytest.mark.parametrize("by, name", [("A", "log_A"), ("‖z‖", "z_norm"), ("pixel error", "pixel_l1")])
+def test_any_score_can_order_the_images(open_page, detector, by, name):
+    at = open_page("reconstructions", sort=by)
+    test = load("digits", "test")
+    sample = np.sort(np.random.default_rng(0).choice(len(test), 256, replace=False))
+    values = detector.scores(test.images[sample])[name]
+    first = sample[np.argmin(values) if by == "A" else np.argmax(values)]
+    rows = table_rows(at)
+    assert f"#{first}<" in rows[0] and f"{by} " in rows[0] and f"Ordered by {by}" in words(at)
+
+
+def test_class_and_side_filter_and_are_counted(open_page, detector):
+    test = load("digits", "test")
+    sample = np.sort(np.random.default_rng(0).choice(len(test), 256, replace=False))
+    flagged = detector.scores(test.images[sample])["p_R"] <= 0.2
+    three = test.labels[sample] == 3
+    at = open_page("reconstructions", **{"class": "3", "side": "flagged", "score": "R", "alpha": "0.2"})
+    said = words(at)
+    assert (
+        f"{(three & flagged).sum()} of 256 images" in said and f"{(three & flagged).sum()} of {three.sum()} of class 3" in said
+    )
+    if (three & flagged).any():
+        assert all("<b>flagged</b>" in row and "<small>3 #" in row for row in table_rows(at))
+    at.segmented_control(key="side").set_value("passed").run()
+    assert f"{(three & ~flagged).sum()} of 256 images" in words(at)
+    assert not any("<b>flagged</b>" in row for row in table_rows(at))
+
+
+def test_a_page_that_a_filter_takes_away_gives_the_first_one(open_page):
+    at = open_page("reconstructions", page="22")
+    at.selectbox(key="class").set_value("3").run()
+    assert not at.exception and not at.error and at.number_input(key="page").value == 1
+    assert "Page of 3" in at.number_input(key="page").label
+    at.selectbox(key="set").set_value("gradients").run()
+    assert not at.exception and not at.error and at.selectbox(key="class").value == "all classes"
+
+
+def test_no_image_on_a_side_is_a_designed_state(open_page):
+    at = open_page("reconstructions", alpha="0.001", side="flagged")
+    assert not at.exception and "No image here is flagged" in words(at) and "ama-table" not in html(at)
+
+
+def test_a_set_in_the_address_that_is_not_here_is_a_sentence(open_page):
+    at = open_page("reconstructions", set="svhn")  # not offered, since it needs a download
+    assert not at.exception and not at.error and at.selectbox(key="set").value == "normal test images"
+
+
+def test_critic_maps_are_vermillion_where_r_grows_and_blue_where_it_shrinks(open_page):
+    open_page("reconstructions")
+    import charts
+
+    image = np.full((32, 32, 1), 100, np.uint8)
+    shares = np.zeros((8, 8))
+    shares[0, 0], shares[7, 7] = 1e9, -1e9
+    shown = charts.critic_map(image, shares, mean_r=64.0)
+    assert shown.shape == (32, 32, 3) and (shown[4:28, 4:28] == 100).all()
+    assert shown[0, 0, 0] > shown[0, 0, 2] and shown[31, 31, 2] > shown[31, 31, 0]
+    assert (shown[:4, :4] == shown[0, 0]).all()
+    half = charts.critic_map(image, np.full((8, 8), charts.CRITIC_RANGE / 4), mean_r=64.0)[0, 0]  # half of the full colour
+    assert np.allclose(half - 100.0, (shown[0, 0] - 100.0) / 2, atol=1)

@@ -1,0 +1,367 @@
+"""Score densities and benchmark, without a browser: what they show is what is stored, beside what the paper prints."""
+
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from ama_core import AMADetector, paper, runs
+from ama_core.bundle import read_results, read_scores, write_results, write_scores
+from ama_core.data import decode_image, prepare
+from ama_core.evaluation import auroc_interval, metric_intervals
+from ama_core.scores import SCORES
+
+APP = Path(__file__).resolve().parent.parent / "app"
+METRICS = ("auroc", "auprc", "fpr95")
+
+
+def copy(bundle: Path, to: Path, *, normal: dict | None = None, sets: dict | None = None, **config) -> Path:
+    """A bundle that claims other settings, normal data and OOD sets than those of `bundle`."""
+    shutil.copytree(bundle, to, ignore=shutil.ignore_patterns("samples", "checkpoint*"))
+    header = json.loads((to / "config.json").read_text())
+    header["normal"] |= normal or {}
+    header["config"] |= config
+    (to / "config.json").write_text(json.dumps(header))
+    names = {"digits": header["normal"]["name"], **(sets or {})}
+    write_scores(to, [replace(s, name=names.get(s.name, s.name)) for s in read_scores(bundle)])
+    results = read_results(bundle)
+    for row in results["results"]:
+        row["ood"] = names.get(row["ood"], row["ood"])
+    write_results(to, results)
+    return to
+
+
+def with_auroc(folder: Path, ood: str, value: float) -> Path:
+    results = read_results(folder)
+    next(row for row in results["results"] if row["ood"] == ood)["scores"]["A"]["auroc"] = value
+    write_results(folder, results)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory, tiny_bundle) -> Path:
+    """`digits` as measured, and a claimed `fashion` with the paper's MNIST and our GTSRB."""
+    folder = tmp_path_factory.mktemp("densities")
+    copy(tiny_bundle, folder / "digits")
+    fashion = {"name": "fashionmnist", "source": "fashionmnist"}
+    copy(tiny_bundle, folder / "fashion", normal=fashion, sets={"gradients": "mnist", "textures": "gtsrb"})
+    return folder
+
+
+@pytest.fixture
+def open_page(models, monkeypatch, tmp_path):
+    """Opens a page with what its address says, on the models of a folder."""
+    monkeypatch.setenv("AMA_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.syspath_prepend(str(APP))
+
+    def open_(page: str, folder: Path = models, **address) -> AppTest:
+        monkeypatch.setenv("AMA_MODELS_DIR", str(folder))
+        at = AppTest.from_file(APP / "main.py", default_timeout=120)
+        at.query_params.update({"model": "digits", **address} if page == "densities" else address)
+        at.switch_page(f"views/{page}.py").run()
+        assert not at.exception, at.exception[0].value
+        return at
+
+    return open_
+
+
+def words(at: AppTest) -> str:
+    kinds = (at.markdown, at.caption, at.info, at.warning, at.error, at.success)
+    return "\n".join(element.value for kind in kinds for element in kind)
+
+
+def shown_images(at: AppTest) -> list[str]:
+    return [element.proto.body for element in at.get("html") if "ama-figures" in element.proto.body]
+
+
+def traces(at: AppTest) -> dict[str, dict]:
+    return {trace["name"]: trace for trace in json.loads(at.get("plotly_chart")[0].proto.spec)["data"] if "name" in trace}
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(file, "PNG")
+    return file.getvalue()
+
+
+# --- densities
+
+
+def test_the_address_restores_a_view_and_reset_ends_it(open_page):
+    address = dict(ood=["textures"], axis="M", score="A", alpha="0.1", log="true", histogram="true", at="3.5")
+    at = open_page("densities", **address)
+    assert at.multiselect(key="ood").value == ["textures"] and at.number_input(key="at").value == 3.5
+    assert at.select_slider(key="alpha").value == 0.1 and at.toggle(key="log").value and at.toggle(key="histogram").value
+    layout = json.loads(at.get("plotly_chart")[0].proto.spec)["layout"]
+    assert {"train", "test", "textures"} <= set(traces(at))
+    assert layout["xaxis"]["type"] == "log" and "M" in layout["xaxis"]["title"]["text"]
+
+    at = next(b for b in at.button if "Reset" in b.label).click().run()
+    assert not at.exception and at.number_input(key="at").value is None
+    assert at.select_slider(key="alpha").value == 0.05 and not at.toggle(key="log").value
+    assert not at.toggle(key="histogram").value and "gradients" in at.multiselect(key="ood").value
+
+
+def test_stored_scores_reach_the_chart(open_page, models):
+    at = open_page("densities", ood=["gradients"], axis="pixels")
+    stored = next(s for s in read_scores(models / "digits") if s.name == "gradients")
+    median = f"gradients {np.median(stored.scores['pixel_l1']):.3g}"
+    assert median in words(at) and median in at.get("plotly_chart")[0].proto.alt
+
+
+def test_a_histogram_is_drawn_on_demand_for_every_curve(open_page):
+    filled = [
+        sum(trace.get("fill") == "tozeroy" for trace in json.loads(at.get("plotly_chart")[0].proto.spec)["data"])
+        for at in (open_page("densities", histogram=value, ood=["gradients", "textures"]) for value in ("false", "true"))
+    ]
+    assert filled == [0, 4]
+
+
+@pytest.mark.parametrize("metric", ["AUROC", "AUPRC", "FPR95"])
+def test_the_table_holds_what_was_measured_with_its_interval(open_page, models, metric):
+    rows = {row["ood"]: row for row in read_results(models / "digits")["results"]}
+    stored = {s.name: s for s in read_scores(models / "digits") if s.split == "test"}
+    table = open_page("densities", ood=list(rows), metric=metric).table[0].value
+    assert list(table["Set"]) == list(rows)
+    for _, line in table.iterrows():
+        row = rows[line["Set"]]
+        intervals = metric_intervals(row, stored["digits"], stored[row["ood"]])
+        for score in SCORES:
+            low, high = intervals[score][metric.lower()]
+            assert line[score] == f"{row['scores'][score][metric.lower()]:.3f} :gray[({low:.3f}–{high:.3f})]"
+        assert line["n"] == f"{row['n_normal']:,} + {row['n_ood']:,}"
+    assert not [column for column in table if "paper" in column], "no cell of the paper's"
+
+
+def test_all_three_measures_stand_side_by_side(open_page, models):
+    table = open_page("densities", ood=["textures"], metric="All three").table[0].value
+    row = next(row for row in read_results(models / "digits")["results"] if row["ood"] == "textures")
+    assert list(table["Score"]) == list(SCORES)
+    for _, line in table.iterrows():
+        for name in METRICS:
+            assert line[name.upper()].startswith(f"{row['scores'][line['Score']][name]:.3f} ")
+
+
+def test_the_papers_value_stands_beside_ours_for_its_own_sets_alone(open_page):
+    table = open_page("densities", model="fashion", ood=["mnist", "gtsrb"]).table[0].value
+    assert list(table["paper, A"]) == ["0.987", ""] and list(table["paper, R"]) == ["0.991", ""]
+    assert not [
+        c for c in open_page("densities", model="fashion", ood=["mnist"], metric="FPR95").table[0].value if "paper" in c
+    ]
+
+
+def test_without_stored_scores_only_auroc_has_an_interval(open_page, models, tmp_path):
+    copy(models / "digits", tmp_path / "digits")
+    (tmp_path / "digits" / "scores.npz").unlink()
+    at = open_page("densities", tmp_path, ood=["textures"])
+    row = next(row for row in read_results(models / "digits")["results"] if row["ood"] == "textures")["scores"]["T"]
+    low, high = auroc_interval(row["auroc"], 500, 100)
+    assert at.table[0].value["T"][0] == f"{row['auroc']:.3f} :gray[({low:.3f}–{high:.3f})]"
+    assert "only AUROC has an interval" in words(at) and "no stored scores" in words(at)
+    assert open_page("densities", tmp_path, ood=["textures"], metric="FPR95").table[0].value["T"][0] == f"{row['fpr95']:.3f}"
+
+
+def test_a_raw_score_below_chance_is_explained(open_page, models, tmp_path):
+    copy(models / "digits", tmp_path / "digits")
+    results = read_results(tmp_path / "digits")
+    results["results"][0]["scores"]["R"]["auroc"] = 0.37
+    write_results(tmp_path / "digits", results)
+    said = words(open_page("densities", tmp_path, ood=[results["results"][0]["ood"]]))
+    assert "R gives 0.37" in said and "*more normal*" in said
+
+
+@pytest.mark.parametrize("axis, key", [("R", "R"), ("A", "log_A"), ("‖z‖", "z_norm")])
+def test_the_images_around_a_score_are_the_nearest_of_every_set(open_page, models, axis, key):
+    stored = {(s.name, s.split): s.scores[key] for s in read_scores(models / "digits")}
+    at = f"{np.median(stored['textures', 'test']):.4g}"
+    page = open_page("densities", ood=["textures"], axis=axis, at=at)
+    groups = shown_images(page)
+    assert len(groups) == 3 and any(name.startswith("images around") for name in traces(page))
+    for body, (where, title) in zip(
+        groups, ((("digits", "train"), "train"), (("digits", "test"), "test"), (("textures", "test"),) * 2)
+    ):
+        values = stored[where]
+        nearest = np.sort(values[np.argsort(abs(values - float(at)), kind="stable")[:8]])
+        title = title if isinstance(title, str) else "textures"
+        assert body.count("<img") == 8 and all(f"{title}, score {value:.4g}" in body for value in nearest)
+
+
+def test_a_place_means_nothing_on_another_axis(open_page):
+    at = open_page("densities", ood=["textures"], at="10")
+    assert shown_images(at)
+    at = next(g for g in at.button_group if g.key == "axis").set_value("T").run()
+    assert not at.exception and at.number_input(key="at").value is None and not shown_images(at)
+
+
+def test_images_that_are_not_here_are_said_to_be_missing(open_page):
+    at = open_page("densities", model="fashion", ood=["gtsrb"], at="10")
+    assert not shown_images(at) and words(at).count("not on this computer, only their scores") == 3
+    assert "datasets --download gtsrb" in words(at).replace("\\", "")
+
+
+def test_uploads_stand_on_the_axis_and_bad_ones_are_named(open_page, models, rng):
+    good = png(rng.integers(0, 256, (50, 70, 3), dtype=np.uint8))
+    at = open_page("densities", axis="M")
+    at.file_uploader[0].set_value([("mine <b>.png", good, "image/png"), ("bad.png", b"no image", "image/png")]).run()
+    assert not at.exception and len(at.error) == 1 and "bad.png" in at.error[0].value
+    detector = AMADetector.load(models / "digits")
+    c = detector.config
+    image, _ = prepare([decode_image(good)[0]], size=c.image_size, channels=c.channels, fit=c.fit)
+    scores = {name: float(value[0]) for name, value in detector.scores(image).items()}
+    trace = traces(at)["your images"]
+    assert trace["text"] == [f"mine &lt;b&gt;.png<br>{scores['M']:.4g}"], "no markup from a file's name"
+    table = at.dataframe[0].value.iloc[0]
+    for name, key in (("R", "R"), ("log A", "log_A"), ("M", "M"), ("T", "T"), ("‖z‖", "z_norm"), ("p-value by T", "p_T")):
+        assert table[name] == pytest.approx(scores[key])
+    assert f"mine <b>.png {scores['M']:.3g}" in at.get("plotly_chart")[0].proto.alt
+
+    other = open_page("densities", axis="M")
+    assert "your images" not in traces(other), "another session sees nothing of them"
+    at = next(b for b in at.button if "Reset" in b.label).click().run()
+    assert "your images" not in traces(at) and not at.error
+
+
+def test_a_one_class_model_shows_its_other_classes_and_the_papers_cell(open_page, models, tmp_path):
+    copy(
+        models / "digits",
+        tmp_path / "three",
+        normal={"name": "mnist", "source": "mnist", "label": 3},
+        sets={"textures": "rest"},
+    )
+    at = open_page("densities", tmp_path, model="three", ood=["rest", "gradients"])
+    assert "rest" in traces(at) and list(at.table[0].value["paper, A"]) == ["0.891", ""]
+
+
+# --- benchmark
+
+
+def lines(at: AppTest) -> pd.DataFrame:
+    return at.dataframe[0].value
+
+
+def views(at: AppTest) -> list[dict]:
+    found = [parse_qs(link.proto.query_string)["view"][0] for link in at.get("page_link") if link.proto.query_string]
+    return [{key: value[0] for key, value in parse_qs(view).items()} for view in found]
+
+
+def test_table_1_has_the_papers_cells_and_ours_where_measured(open_page, models):
+    table = lines(open_page("benchmark"))
+    assert list(table["paper"]) == [f"{paper.table1(a, b):.3f}" for a, b in paper.TASKS]
+    ours = read_results(models / "fashion")["results"][0]
+    row = table.iloc[0]
+    assert row["model"] == "fashion" and row["ours"] == f"{ours['scores']['A']['auroc']:.3f} (reduced)"
+    low, high = auroc_interval(ours["scores"]["A"]["auroc"], ours["n_normal"], ours["n_ood"])
+    assert row["95 %"] == f"{low:.3f} – {high:.3f}" and row["seeds"] == "1" and "of 128" in row["reduced"]
+    assert (
+        row["mode"] == "paper" and row["width E/G/D"] == "8/8/8" and row["steps"] == "12" and row["hardware"].startswith("cpu")
+    )
+    assert (table["ours"][1:] == "not measured").all()
+
+
+def test_sets_beyond_the_paper_are_shown_on_demand_under_their_own_names(open_page):
+    further = lines(open_page("benchmark", beyond="true"))
+    further = further[further["paper"] == ""]
+    assert set(zip(further["normal"], further["out of distribution"])) >= {("fashionmnist", "gtsrb"), ("digits", "textures")}
+
+
+def test_models_that_differ_by_their_seed_alone_are_one_line(open_page, models, tmp_path):
+    for seed, value in ((0, 0.9), (1, 0.8), (2, 0.7)):
+        with_auroc(copy(models / "fashion", tmp_path / f"fashion-{seed}", seed=seed), "mnist", value)
+    with_auroc(copy(models / "fashion", tmp_path / "again", seed=1), "mnist", 0.1)
+    with_auroc(copy(models / "fashion", tmp_path / "released", mode="released", seed=3), "mnist", 0.2)
+    table = lines(open_page("benchmark", tmp_path))
+    cells = table[table["out of distribution"] == "mnist"].set_index("model")
+    assert set(cells.index) == {"again, fashion-0, fashion-2", "fashion-1", "released"}, "a seed counts once"
+    (tmp_path / "again").rename(tmp_path / "zagain")
+    table = lines(open_page("benchmark", tmp_path))
+    cells = table[table["out of distribution"] == "mnist"].set_index("model")
+    assert cells.loc["fashion-0, fashion-1, fashion-2", "ours"] == "0.800 ± 0.100 (reduced)"
+    assert cells.loc["fashion-0, fashion-1, fashion-2", "seeds"] == "3"
+    assert cells.loc["released", "mode"] == "released" and cells.loc["zagain", "ours"] == "0.100 (reduced)"
+    at = open_page("benchmark", tmp_path, cell="fashionmnist → mnist, fashion-0, fashion-1, fashion-2")
+    assert "3 training seeds" in words(at) and "A 0.800 ± 0.100" in words(at)
+    assert at.number_input[0].value == 3, "the next seed"
+    assert {view["model"] for view in views(at)} == {"fashion-0", "fashion-1", "fashion-2"}
+
+
+def test_a_model_that_was_shown_real_anomalies_fills_no_cell_of_the_paper(open_page, models, tmp_path):
+    copy(models / "fashion", tmp_path / "semi", normal={"anomalies": "omniglot"})
+    assert (lines(open_page("benchmark", tmp_path))["ours"] == "not measured").all()
+
+
+def test_the_ablation_without_a_ranks_the_same_model_by_r(open_page, models):
+    at = open_page("benchmark", table="Ablations", variant=paper.WITHOUT_A)
+    ours = read_results(models / "fashion")["results"][0]["scores"]["R"]["auroc"]
+    assert lines(at).iloc[0]["ours"] == f"{ours:.3f} (reduced)" and lines(at).iloc[2]["paper"] == "0.442"
+    without = open_page("benchmark", table="Ablations", variant=paper.WITHOUT_MIRRORED)
+    assert (lines(without)["ours"] == "not measured").all()
+    assert "--set reconstruction=plain" in without.code[0].value
+
+
+def test_table_2_has_every_class_and_one_class_models_fill_it(open_page, models, tmp_path):
+    table = lines(open_page("benchmark", table="Table 2"))
+    assert len(table) == 22 and table.iloc[14]["class"] == "3 cat" and table.iloc[14]["paper"] == "0.603"
+    assert (table["ours"] == "not measured").all() and table.iloc[21]["paper"] == "0.669"
+
+    for label in range(3):
+        normal = {"name": "mnist", "source": "mnist", "label": label}
+        with_auroc(
+            copy(models / "digits", tmp_path / f"m{label}", normal=normal, sets={"textures": "rest"}), "rest", 0.5 + label / 10
+        )
+    table = lines(open_page("benchmark", tmp_path, table="Table 2"))
+    assert list(table["ours"][:4]) == ["0.500 (reduced)", "0.600 (reduced)", "0.700 (reduced)", "not measured"]
+    assert table.iloc[10]["ours"] == "3 of 10 measured" and table.iloc[10]["paper"] == "0.938"
+    at = open_page("benchmark", tmp_path, table="Table 2", cell="mnist → 2, m2")
+    assert {"model": "m2", "ood": "rest", "axis": "A", "score": "A"} in views(at)
+    assert "--one-class 2" in at.code[0].value and "evaluate" in at.code[1].value
+    for label in range(3, 10):
+        normal = {"name": "mnist", "source": "mnist", "label": label}
+        with_auroc(copy(models / "digits", tmp_path / f"m{label}", normal=normal, sets={"textures": "rest"}), "rest", 0.5)
+    table = lines(open_page("benchmark", tmp_path, table="Table 2", cell="mnist → mean of 10"))
+    assert table.iloc[10]["ours"] == "0.530 (reduced)"
+
+
+def test_a_cell_that_cannot_be_had_says_why_and_what_was_measured_instead(open_page, models, tmp_path):
+    assert paper.OUT_OF_REACH["svhn"] in words(open_page("benchmark", cell="cifar10 → svhn"))
+    copy(models / "digits", tmp_path / "cifar", normal={"name": "cifar10", "source": "cifar10"}, sets={"textures": "gtsrb"})
+    said = words(open_page("benchmark", tmp_path, cell="cifar10 → svhn"))
+    assert "under their own names (switch above): gradients, gtsrb" in said or "(switch above): gtsrb" in said
+
+
+def test_a_measured_cell_opens_its_densities_by_every_score(open_page, models):
+    at = open_page("benchmark", cell="fashionmnist → mnist, fashion")
+    assert views(at) == [{"model": "fashion", "ood": "mnist", "axis": by, "score": by} for by in SCORES]
+    assert any(f"evaluate {models / 'fashion'} --ood mnist" in code.value for code in at.code)
+
+
+def test_a_training_whose_data_are_missing_is_refused_in_words(open_page):
+    at = open_page("benchmark", cell="fashionmnist → omniglot").button(key="queue").click().run()
+    assert not at.exception and "datasets --download fashionmnist" in at.error[0].value
+
+
+def test_a_cell_can_be_trained_again_with_another_seed_and_watched(open_page, tmp_path, monkeypatch):
+    monkeypatch.setattr("ama_core.queue.ensure_worker", lambda folder: None)
+    cell = "digits → textures, digits"
+    at = open_page("benchmark", beyond="true", cell=cell).button(key="queue").click().run()
+    assert not at.exception and "is queued" in at.success[0].value
+    spec = runs.RunSpec.read(tmp_path / "runs" / "digits-seed1")
+    assert spec.dataset == "digits" and spec.config.max_steps == 12 and spec.config.seed == 1
+    later = open_page("benchmark", beyond="true", cell=cell)
+    assert "**digits-seed1** is queued" in words(later) and {"run": "digits-seed1"} in views(later)
+    assert "digits-seed1" not in words(open_page("benchmark", cell="fashionmnist → mnist, fashion"))
+
+
+def test_without_models_and_with_a_damaged_one_the_papers_numbers_stay(open_page, tmp_path):
+    assert (lines(open_page("benchmark", tmp_path / "none"))["ours"] == "not measured").all()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    at = open_page("benchmark", tmp_path)
+    assert "**broken** is left out" in at.warning[0].value and len(lines(at)) == 8

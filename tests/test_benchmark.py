@@ -1,0 +1,312 @@
+"""The tables by command: what is declared, trained, interrupted, stored, and how the report reads it."""
+
+import dataclasses
+import io
+import json
+from statistics import mean, stdev
+
+import numpy as np
+import pytest
+from conftest import CPU, TINY
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from ama_core import AMADetector, benchmark, evaluation, paper, runs, sanity
+from ama_core.benchmark import Job, Measured, Record, plan, read_results
+from ama_core.benchmark_report import lines, report
+from ama_core.cli import main
+from ama_core.data import hold_out, load, one_class
+from ama_core.errors import BundleError, ConfigError
+from ama_core.scores import SCORES
+
+SETTINGS = {key: str(value) for key, value in (TINY | {"max_steps": 3}).items() if key not in ("channels", "fit")}
+
+
+def job(row=paper.AMA, normal="digits", label=3, ood=("rest",), steps=3, seed=0, **more) -> Job:
+    table = "table1" if label is None else "table2"
+    return Job(table, row, normal, label, ood, "tiny", SETTINGS | {"max_steps": str(steps)}, seed, **more)
+
+
+def record(row=paper.AMA, normal="mnist", label=None, seed=0, a=0.5, t=0.6, ood="rest", **changes) -> Record:
+    """A stored result with chosen AUROCs; R 0.11, M 0.22."""
+    names = dict.fromkeys(sanity.SANITY, a) if row == benchmark.SANITY else {"R": 0.11, "A": a, "M": 0.22, "T": t}
+    found = Measured(ood, 100, 20, {name: {"auroc": value, "auprc": 0.3, "fpr95": 0.9} for name, value in names.items()})
+    config = dataclasses.asdict(runs.config_for(normal, "tiny"))
+    values = dict(
+        table="table2" if label is not None else "table1", row=row, normal=normal, label=label, seed=seed, preset="tiny",
+        settings={}, condition="abc", status="reduced", config=config, mode="paper",
+        width={"encoder": 16, "generator": 24, "critic": 24}, steps=700, epochs=8.0, n_images=5400, precision="bf16",
+        hardware="one core", seconds=120.0, versions={"torch": "2"}, commit="c0ffee", command="…", draw_seed=0,
+        results=(found,),
+    )  # fmt: skip
+    return Record(**{**values, **changes})
+
+
+def cells_of(text: str, start: str) -> list[str]:
+    """The cells of the table line that starts like this, in the last table that has one."""
+    line = [line for line in text.splitlines() if line.startswith(f"| {start} |")][-1]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.fixture
+def digits_only(monkeypatch):
+    """Tables of one class that exists and one that does not."""
+    monkeypatch.setattr(benchmark, "tasks", lambda table: [("digits", 77, ("rest",)), ("digits", 3, ("rest",))])
+
+
+def test_tasks_are_the_papers_with_stand_ins_and_ours_beside():
+    found = {normal: ood for normal, _, ood in benchmark.tasks("table1")}
+    assert found["fashionmnist"] == ("mnist", "omniglot")
+    assert found["cifar10"] == ("svhn", "tinyimagenet", "cifar100", "gtsrb", "house_numbers")
+    assert found["svhn"] == ("cifar10", "tinyimagenet", "cifar100")
+    assert len(benchmark.tasks("table2")) == 20
+
+
+def test_rows_change_what_they_say_and_share_a_condition():
+    jobs = {(j.row, j.normal, j.few_from): j for j in plan(["table1", "ablations"], settings={"nz": "16"})}
+    ama = jobs[paper.AMA, "cifar10", None]
+    assert ama.table == "table1" and ama.config.nz == 16 and ama.config.channels == 3
+    for row in paper.ABLATIONS[:3]:
+        config = jobs[row, "cifar10", None].config
+        assert paper.variant(config) == row
+        assert config.replace(**{key: getattr(ama.config, key) for key in benchmark.ROWS[row].changes}) == ama.config
+    assert jobs[benchmark.RELEASED, "cifar10", None].config.mode == "released"
+    assert (benchmark.OUTWARD, "cifar10", None) not in jobs, "that is the AMA row of preset tiny"
+    assert jobs[benchmark.INWARD, "cifar10", None].config.atypical == "inward"
+    assert jobs[benchmark.SEMI, "fashionmnist", "mnist"].ood == ("mnist",)
+    assert {j.condition for j in jobs.values()} == {ama.condition}, "over rows and sets"
+    assert plan(["table1"], seeds=2)[-1].condition != ama.condition == plan(["table1"], settings={"nz": "16"})[0].condition
+    assert len({j.name for j in jobs.values()}) == len(jobs)
+    assert Job.from_json(ama.to_json()) == ama
+
+
+def test_seeds_and_patterns():
+    jobs = plan(["table2"], seeds=2, only=["ama-mnist-[0-2]"])
+    assert [(j.label, j.seed) for j in jobs] == [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)], "one seed of all first"
+    assert all(j.config.seed == j.seed for j in jobs)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"tables": ["table3"]}, "no table table3"),
+        ({"settings": {"seed": "3"}}, "seed cannot be set"),
+        ({"settings": {"reconstruction": "plain"}}, "reconstruction cannot be set"),
+        ({"settings": {"lambda_inter": "0"}}, "another row"),
+        ({"settings": {"wings": "2"}}, "Unknown hyper-parameter wings"),
+        ({"only": ["nothing"]}, "names no training"),
+        ({"seeds": 0}, "0 seeds"),
+    ],
+)
+def test_a_plan_that_would_mislead_is_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        plan(**{"tables": ["table1"], **options})
+
+
+def test_what_is_not_at_hand_is_said():
+    (ama, *_) = plan(["table1"], only=["ama-svhn"])
+    assert "svhn (train)" in ama.missing()
+    assert job().missing() is None
+    assert job(label=None, ood=("svhn", "gradients")).at_hand() == ("gradients",)
+    assert "svhn (test)" in job(label=None, ood=("svhn",)).missing()
+
+
+@pytest.mark.parametrize(
+    "preset, steps, n, expected",
+    [
+        ("paper", 17600, 45_000, "full"),
+        ("paper", 1700, 45_000, "reduced"),
+        ("tiny", 10**6, 6000, "reduced"),
+        ("paper", 199, 1, "smoke"),
+    ],
+)
+def test_status(preset, steps, n, expected):
+    assert benchmark.status_of(runs.config_for("cifar10", preset), preset, steps, n) == expected
+
+
+def test_the_command_trains_stores_reports_and_skips(digits_only, tmp_path, capsys):
+    words = ["benchmark", "table2", "--only", "ama", "--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
+    words += [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")] + ["--device", "cpu"]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "ama-digits-77 seed 0 failed" in err and "there is no 77" in err and "1 of 2 trainings failed" in err
+    assert "ama-digits-3 seed 0 stored   rest A" in err, "the others go on"
+
+    (stored,) = read_results(tmp_path / "results")
+    assert (stored.table, stored.row, stored.normal, stored.label, stored.seed) == ("table2", paper.AMA, "digits", 3, 0)
+    assert (stored.status, stored.steps, stored.mode, stored.precision) == ("smoke", 3, "paper", "fp32")
+    assert stored.width == {"encoder": 8, "generator": 8, "critic": 8} and stored.config["nz"] == 8
+    assert stored.epochs == pytest.approx(3 * 16 / stored.n_images, abs=1e-3) and stored.versions["torch"]
+    detector = AMADetector.load(next((tmp_path / "out").glob("*-3-*")), device=CPU)
+    (row,) = evaluation.evaluate(detector, ["rest"])["results"]
+    assert (stored.results[0].n_normal, stored.results[0].n_ood) == (row["n_normal"], row["n_ood"])
+    for by in SCORES:
+        assert stored.results[0].scores[by] == pytest.approx(row["scores"][by], abs=1e-6)
+    assert (tmp_path / "RESULTS.md").read_text() == report([stored])
+
+    assert main([*words[:3], "ama-digits-3", *words[4:]]) == 0
+    assert "0 to train" in capsys.readouterr().err
+    assert main([*words, "--list"]) == 0
+    assert "stored" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "POLL_SECONDS", 0.02)  # so that it is seen before it ends
+    one = job(steps=80)
+    folder, results = tmp_path / "out" / one.name, tmp_path / "results"
+
+    def interrupt(progress):
+        if progress.done > 0:
+            raise KeyboardInterrupt  # as Ctrl-C does
+
+    with pytest.raises(runs.RunStopped, match="the same command goes on"):
+        benchmark.run([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=interrupt)
+    assert runs.read_status(folder)["state"] == "stopped" and not list(results.glob("*"))
+    seen = []
+    assert benchmark.run([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=seen.append) == []
+    assert "goes on at step" in runs.read_log(folder) and read_results(results)[0].steps == 80
+    assert [p.what for p in seen if p.job] == ["started", "stored"] and max(p.done for p in seen) == 1
+
+
+def test_validated_stands_beside_the_last_step(tmp_path, digits):
+    one = job(label=None, ood=("gradients",), validate=True)
+    stored = benchmark.carry_out(one, tmp_path / "out", tmp_path / "results", "cpu")
+    assert stored.validation_ood == "gradients"
+    validation, untested = evaluation.choose_validation_anomalies("gradients", 0)
+    detector = AMADetector(one.config, device=CPU).fit(
+        digits.images, validation_anomalies=validation.images, select="validated"
+    )
+    detector.info_["normal"] = {"name": "digits", "source": "digits", "label": None, "validation_ood": "gradients"}
+    (row,) = evaluation.evaluate(detector, ["gradients"])["results"]
+    assert stored.against("gradients").validated["A"] == pytest.approx(row["scores"]["A"], abs=1e-6)
+    again = benchmark.carry_out(one, tmp_path / "out", tmp_path / "results", "cpu")
+    assert again.against("gradients") == stored.against("gradients"), "measured anew without training"
+
+
+def test_a_few_real_anomalies(tmp_path):
+    one = job(benchmark.SEMI, label=None, ood=("textures",), few_from="textures")
+    stored = benchmark.carry_out(one, tmp_path / "out", tmp_path / "results", "cpu")
+    assert stored.few_anomalies == {"source": "textures", "n": 50} and stored.against("textures").n_ood > 0
+    (folder,) = (tmp_path / "out" / "anomalies").glob("*")
+    files = sorted((folder / "train").glob("*.png"))
+    train = load("textures", "train").images
+    assert len(files) == 50 and all((train == np.asarray(Image.open(file))).all(axis=(1, 2, 3)).any() for file in files[:5])
+
+
+def test_sanity_scores_against_numpy(digits):
+    images = digits.images[:40]
+    values = sanity.pixel_mean(images)
+    np.testing.assert_allclose(values, images.reshape(40, -1).astype(float).mean(axis=1))
+    np.testing.assert_allclose(sanity.two_sided(values, values[:9]), abs(values - np.mean(values[:9])) / np.std(values[:9]))
+    assert (sanity.two_sided(np.array([3.0, 5.0]), np.full(4, 3.0)) == [0, 2]).all()
+    buffer = io.BytesIO()
+    Image.fromarray(images[0, ..., 0]).save(buffer, "PNG", optimize=True)
+    assert sanity.lossless_length(images[:1], "PNG") == len(buffer.getvalue())
+    flat, noise = np.zeros((1, 32, 32, 3), np.uint8), load("noise", "test").images[:1]
+    assert sanity.lossless_length(flat) < sanity.lossless_length(noise)
+
+
+def test_the_l2_autoencoder_learns_and_repeats(digits, tiny_config):
+    config = tiny_config.replace(max_steps=150, lr=3e-3)
+    score = sanity.fit_l2(config, digits.images, CPU)
+    seen, noise = digits.images[:100], np.random.default_rng(0).integers(0, 256, (100, 32, 32, 1), dtype=np.uint8)
+    x = seen.astype(np.float64) / 127.5 - 1
+    assert score(seen).mean() < 0.7 * ((x - x.mean(axis=0)) ** 2).mean(), "better than the mean image"
+    assert score(noise).min() > score(seen).max()
+    first, second = (sanity.fit_l2(config.replace(max_steps=3), digits.images, CPU)(seen) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_sanity_row_under_the_protocol(tmp_path):
+    stored = benchmark.carry_out(job(benchmark.SANITY), tmp_path / "out", tmp_path / "results", "cpu")
+    train, test = one_class(load("digits", "train"), 3), load("digits", "test")
+    reference = train.images[hold_out(len(train), 0.1, 0).train].mean(axis=(1, 2, 3))
+    distance = abs(test.images.mean(axis=(1, 2, 3)) - reference.mean())
+    (row,) = stored.results
+    assert row.scores[sanity.PIXEL_MEAN]["auroc"] == pytest.approx(roc_auc_score(test.labels != 3, distance))
+    assert set(row.scores) == set(sanity.SANITY) and stored.codec.endswith("lossless") and stored.n_images == len(reference)
+    whole = benchmark.carry_out(job(benchmark.SANITY, label=None, ood=("gradients",)), tmp_path, tmp_path / "results", "cpu")
+    assert whole.against("gradients").n_ood == round(0.2 * len(test))
+
+
+def test_results_survive_the_disk_and_damage_is_named(tmp_path):
+    (tmp_path / "one.json").write_text(json.dumps(dataclasses.asdict(record(label=4))))
+    assert read_results(tmp_path) == [record(label=4)]
+    for text in ("{", "[]", json.dumps(dataclasses.asdict(record(label=4)) | {"schema": 9})):
+        (tmp_path / "one.json").write_text(text)
+        with pytest.raises(BundleError, match="one.json"):
+            read_results(tmp_path)
+
+
+def test_mean_and_sd_over_seeds_by_hand():
+    found = [record(label=0, seed=seed, a=a) for seed, a in enumerate((0.90, 0.96, 0.93))]
+    line = next(line for line in lines("table2", found) if line.ours)
+    assert line.seeds == (0, 1, 2) and line.paper == paper.table2("mnist", 0) == 0.986
+    assert line.ours["A"] == pytest.approx((0.93, 0.03)) and line.ours["R"] == pytest.approx((0.11, 0.0))
+    cells = cells_of(report(found), "mnist → 0")
+    assert cells[1:6] == ["0.986", "0.110 ± 0.000", "0.930 ± 0.030", "0.220 ± 0.000", "0.600 ± 0.000"]
+    assert cells[-3:] == ["3", "100 / 20", "reduced (a)"]
+
+
+def test_the_mean_over_classes_is_taken_seed_by_seed(rng):
+    values = rng.uniform(0.5, 1, (2, 10)).round(3)
+    found = [record(label=c, seed=s, a=float(values[s, c])) for s in range(2) for c in range(10)]
+    found.append(record(label=0, seed=2, a=0.1))  # a seed without its other classes
+    whole = next(line for line in lines("table2", found) if line.classes)
+    assert whole.classes == 10 and whole.paper == paper.table2_mean("mnist") and whole.seeds == (0, 1)
+    assert whole.ours["A"] == pytest.approx((values.mean(), stdev(values.mean(axis=1))))
+    part = next(line for line in lines("table2", found[:3]) if line.classes)
+    assert part.classes == 3 and part.paper == pytest.approx(mean(paper.table2("mnist", c) for c in range(3)))
+    assert not any(line.classes for line in lines("table2", found[:1])), "one class has no mean"
+    assert cells_of(report(found[:3]), "mnist, mean of 10 classes")[-2:] == ["–", "not measured"], (
+        "no target from three classes"
+    )
+
+
+def test_ours_and_the_papers_never_mix():
+    empty = report([])
+    assert cells_of(empty, "cifar10 → svhn | AMA")[2] == "0.958"
+    for line in (line for table in benchmark.TABLES for line in lines(table, [])):
+        assert line.ours is None and line.paper is not None and line.status == "not measured" and not line.records
+    assert "SVHN could not be had" in empty and "Conditions" not in empty
+    other = record(normal="cifar10", ood="gtsrb", a=0.123)
+    text = report([other])
+    assert cells_of(text, "cifar10 → gtsrb | AMA")[2:5] == ["–", "0.110", "0.123"], "a set of ours has no number of the paper"
+    assert cells_of(text, "cifar10 → svhn | AMA")[3] == "–"
+    assert "for the paper's ImageNet" in text
+
+
+def test_conditions_are_not_averaged_and_raw_r_is_of_the_ama_row():
+    found = [record(normal="fashionmnist", ood="mnist"),
+             record(normal="fashionmnist", ood="mnist", a=0.7, condition="xyz", settings={"nz": "64"}, steps=2000)]  # fmt: skip
+    here = [line for line in lines("ablations", found) if line.ours]
+    assert [(line.row, line.condition) for line in here if line.row == paper.AMA] == [(paper.AMA, "xyz"), (paper.AMA, "abc")]
+    raw = [line for line in here if line.row == paper.WITHOUT_A]
+    assert len(raw) == 2 and set(raw[0].ours) == {"R"} and raw[0].paper == 0.991
+    assert {line.condition for line in here if line.row == benchmark.OUTWARD} == {"abc", "xyz"}, "preset tiny is outward"
+    text = report(found)
+    assert "**(a)** preset tiny; " in text and "**(b)** preset tiny with nz=64; " in text
+
+
+def test_targets_name_what_is_reached_and_missed():
+    found = [record(normal="fashionmnist", ood="mnist", a=0.99, t=0.5), record(normal="cifar10", ood="cifar100", a=0.5, t=0.54)]
+    text = report(found).split("## Table 1")[0]
+    assert cells_of(text, "fashionmnist → mnist")[2:5] == ["0.990", "0.500", "reached by A"]
+    assert cells_of(text, "cifar10 → cifar100")[4:] == ["missed by 0.011", "reduced (a)"] or "(b)" in text
+    assert cells_of(text, "cifar10 → svhn")[-1] == "not measured"
+
+
+def test_a_simple_score_that_does_as_well_is_bold():
+    found = [record(label=1, a=0.9, t=0.8), record(benchmark.SANITY, label=1, a=0.85, codec="WebP lossless")]
+    assert cells_of(report(found), "mnist → 1")[6:9] == ["**0.850**"] * 3
+    found[1] = record(benchmark.SANITY, label=1, a=0.79, codec="WebP lossless")
+    assert cells_of(report(found), "mnist → 1")[6:9] == ["0.790"] * 3
+
+
+def test_the_committed_report_is_made_from_the_committed_results():
+    assert (benchmark.RESULTS.parent / "RESULTS.md").read_text() == report(read_results())
+
+
+def test_bad_words_end_with_one_line(capsys):
+    assert main(["benchmark"]) == 2 and "Name tables" in capsys.readouterr().err
+    assert main(["benchmark", "table9"]) == 2 and "no table table9" in capsys.readouterr().err
