@@ -6,7 +6,7 @@ them. The paper's numbers come from `paper` and stand in a column of their own.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from ama_core import paper
@@ -25,7 +25,7 @@ from ama_core.benchmark import (
 )
 from ama_core.config import PRESETS
 from ama_core.data import catalog
-from ama_core.evaluation import REST
+from ama_core.evaluation import REST, mean_and_sd
 from ama_core.sanity import SANITY as SIMPLE
 from ama_core.scores import SCORES
 
@@ -74,11 +74,6 @@ class Line:
     status: str = MISSING
     condition: str = ""
     records: tuple[Record, ...] = ()
-
-
-def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and standard deviation (n - 1; None for one value)."""
-    return fmean(values), stdev(values) if len(values) > 1 else None
 
 
 def lines(table: str, records: Sequence[Record]) -> list[Line]:
@@ -130,7 +125,7 @@ def _measured(table: str, row: str, normal: str, label: int | None, ood: str, re
             Line(
                 table, row, normal, label, ood, published(table, row, normal, label, ood),
                 ours=_over_seeds([r.scores for r in rows], ("R",) if row == paper.WITHOUT_A else SCORES),
-                validated=mean_sd(chosen) if len(chosen) == len(rows) and row != paper.WITHOUT_A else None,
+                validated=mean_and_sd(chosen) if len(chosen) == len(rows) and row != paper.WITHOUT_A else None,
                 simple=_over_seeds([r.against(ood).scores for r in simple if r.condition == condition], SIMPLE),
                 n_normal=rows[0].n_normal, n_ood=rows[0].n_ood, seeds=tuple(record.seed for record in group),
                 status=min((record.status for record in group), key=STATUSES.index), condition=condition, records=tuple(group),
@@ -140,7 +135,7 @@ def _measured(table: str, row: str, normal: str, label: int | None, ood: str, re
 
 
 def _over_seeds(rows: Sequence[Mapping[str, Mapping[str, float]]], names: Iterable[str]) -> Figures | None:
-    return {name: mean_sd([row[name]["auroc"] for row in rows]) for name in names} if rows else None
+    return {name: mean_and_sd([row[name]["auroc"] for row in rows]) for name in names} if rows else None
 
 
 def _with_means(classes: list[Line]) -> list[Line]:
@@ -159,7 +154,7 @@ def _with_means(classes: list[Line]) -> list[Line]:
         means.append(
             Line(
                 group[0].table, group[0].row, group[0].normal, None, REST, theirs, classes=len(group),
-                ours={by: mean_sd([fmean(r.against(REST).scores[by]["auroc"] for r in records if r.seed == seed)
+                ours={by: mean_and_sd([fmean(r.against(REST).scores[by]["auroc"] for r in records if r.seed == seed)
                                    for seed in seeds]) for by in SCORES},
                 simple={by: (fmean(s[by][0] for s in simple), None) for by in SIMPLE} if all(simple) else None,
                 seeds=tuple(seeds), condition=condition, records=records,
@@ -180,7 +175,7 @@ def report(records: Sequence[Record]) -> str:
         if used:
             parts += ["Conditions:", ""]
             for key in sorted(used, key=letters.get):
-                parts.append(f"- **({letters[key]})** {_condition_text(_records_of(shown, key))}")
+                parts.append(f"- **({letters[key]})** {condition_text(_records_of(shown, key))}")
             parts.append("")
     parts += ["## About the paper's numbers", "", f"{paper.SOURCE}.", "", *(f"- {caveat}" for caveat in paper.CAVEATS)]
     return "\n".join(parts) + "\n"
@@ -211,7 +206,7 @@ def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> lis
     head += (["validated A"] if validated else []) + (list(SIMPLE) if simple else []) + ["seeds", "n normal / OOD", "status"]
     body = []
     for line in shown:
-        cells = [_task(line)] if table == "table2" else [_task(line), line.row]
+        cells = [task(line)] if table == "table2" else [task(line), line.row]
         cells.append(f"{line.paper:.3f}" if line.paper is not None else "–")
         if not line.ours:
             body.append([*cells, *["–"] * (len(head) - len(cells) - 1), MISSING])
@@ -236,7 +231,7 @@ def _targets(records: Sequence[Record], letters: Mapping[str, str]) -> list[str]
         wanted += means or [Line("table2", paper.AMA, normal, None, REST, paper.table2_mean(normal), classes=10)]
     body = []
     for line in wanted:
-        cells = [_task(line), f"{line.paper:.3f}"]
+        cells = [task(line), f"{line.paper:.3f}"]
         if not line.ours:
             body.append([*cells, "–", "–", "–", MISSING])
             continue
@@ -285,7 +280,8 @@ def _records_of(shown: Sequence[Line], condition: str) -> list[Record]:
     return list({id(r): r for line in shown if line.condition == condition for r in line.records}.values())
 
 
-def _condition_text(records: Sequence[Record]) -> str:
+def condition_text(records: Sequence[Record]) -> str:
+    """What records of one condition were trained with, for how long and on what, and the command that repeats it."""
     first = next((record for record in records if record.row == paper.AMA), records[0])
     c, width = first.config, first.width
     settings = ", ".join(f"{key}={value}" for key, value in sorted(first.settings.items()))
@@ -317,7 +313,8 @@ def _each(values: Iterable[str]) -> str:
     return " and ".join(sorted(set(values)))
 
 
-def _task(line: Line) -> str:
+def task(line: Line) -> str:
+    """What a line is about: the normal set and what it is told from."""
     if line.table == "table2":
         if line.classes:
             of = "10 classes" if line.classes == 10 else f"{line.classes} measured classes"

@@ -12,7 +12,10 @@ import charts
 import numpy as np
 import streamlit as st
 
-from ama_core import AMADetector, check, evaluation, latent_map, neighbours, pace, runs
+from ama_core import AMADetector, benchmark_report, check, evaluation, latent_map, neighbours, pace, runs
+from ama_core.benchmark import RESULTS
+from ama_core.benchmark import read_results as read_records
+from ama_core.benchmark_report import Line
 from ama_core.bundle import PRETRAINED, StoredScores, list_bundles, read_info, read_results, read_scores
 from ama_core.check import Checked
 from ama_core.data import FileImage, ImageSet, decode_image, load, one_class, prepare
@@ -195,6 +198,12 @@ def stages(folder: Path) -> list[Stage]:
     return _stages(str(folder), _stamp(folder, "model.safetensors", "config.json"))
 
 
+def table_lines(table: str) -> list[Line]:
+    """What `python -m ama_core benchmark` has stored for a table, measured lines alone. Raises BundleError."""
+    files = sorted(RESULTS.glob("*.json"))
+    return _table_lines(table, _stamp(RESULTS, *(file.name for file in files)))
+
+
 def latents(folder: Path) -> LatentMap | None:
     """The latent map stored with a model, None where there is none. Raises BundleError."""
     return _latents(str(folder), _stamp(folder, "latents.npz"))
@@ -349,6 +358,11 @@ def _stored_images(folder: str, stamp: Stamp, name: str, split: str) -> ImageSet
 @st.cache_data(max_entries=16, show_spinner=False)
 def _stages(folder: str, stamp: Stamp) -> list[Stage]:
     return summary(detector(Path(folder)).networks_)
+
+
+@st.cache_resource(max_entries=6, show_spinner=False)
+def _table_lines(table: str, stamp: Stamp) -> list[Line]:
+    return [line for line in benchmark_report.lines(table, read_records(RESULTS)) if line.ours]
 
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the latent map …")

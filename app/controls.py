@@ -149,8 +149,8 @@ def choose(widget, key: str, label: str, options: Sequence, default: Any, *, car
 
 def on_arrival(page: str) -> dict[str, Any]:
     """What the address of a page should say besides, where the reader came from another page: the choices that go along."""
-    arrived = st.session_state.get("page") not in (None, page)
-    st.session_state["page"] = page
+    arrived = st.session_state.get("shown-page") not in (None, page)
+    st.session_state["shown-page"] = page
     kept = st.session_state.get("kept", {}) if arrived else {}
     return {key: value for key, value in kept.items() if key not in st.query_params}
 
@@ -292,6 +292,8 @@ def class_name(name: str, label: int) -> str:
 
 def percent(value: float) -> str:
     """0.05 as "5 %", with no digit that says nothing."""
+    if 0.99 < value < 1:  # never "100 %" of what is less
+        return f"{min(round(100 * value, 2), 99.99):g} %"
     return f"{100 * value:.2g} %" if value < 0.1 else f"{100 * value:.0f} %"
 
 

@@ -1,5 +1,6 @@
 """Score densities and benchmark, without a browser: what they show is what is stored, beside what the paper prints."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -12,8 +13,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
+from test_benchmark import record
 
 from ama_core import AMADetector, paper, runs
+from ama_core.benchmark import SANITY
 from ama_core.bundle import read_results, read_scores, write_results, write_scores
 from ama_core.data import decode_image, prepare
 from ama_core.evaluation import auroc_interval, metric_intervals
@@ -96,17 +99,17 @@ def png(image: np.ndarray) -> bytes:
 
 
 def test_the_address_restores_a_view_and_reset_ends_it(open_page):
-    address = dict(ood=["textures"], axis="M", score="A", alpha="0.1", log="true", histogram="true", at="3.5")
+    address = dict(ood=["textures"], axis="M", score="A", alpha="0.1", log="false", histogram="true", at="3.5")
     at = open_page("densities", **address)
     assert at.multiselect(key="ood").value == ["textures"] and at.number_input(key="at").value == 3.5
-    assert at.select_slider(key="alpha").value == 0.1 and at.toggle(key="log").value and at.toggle(key="histogram").value
+    assert at.select_slider(key="alpha").value == 0.1 and not at.toggle(key="log").value and at.toggle(key="histogram").value
     layout = json.loads(at.get("plotly_chart")[0].proto.spec)["layout"]
     assert {"train", "test", "textures"} <= set(traces(at))
-    assert layout["xaxis"]["type"] == "log" and "M" in layout["xaxis"]["title"]["text"]
+    assert layout["xaxis"]["type"] == "linear" and "M" in layout["xaxis"]["title"]["text"]
 
     at = next(b for b in at.button if "Reset" in b.label).click().run()
     assert not at.exception and at.number_input(key="at").value is None
-    assert at.select_slider(key="alpha").value == 0.05 and not at.toggle(key="log").value
+    assert at.select_slider(key="alpha").value == 0.05 and at.toggle(key="log").value
     assert not at.toggle(key="histogram").value and "gradients" in at.multiselect(key="ood").value
 
 
@@ -327,6 +330,28 @@ def test_table_2_has_every_class_and_one_class_models_fill_it(open_page, models,
         with_auroc(copy(models / "digits", tmp_path / f"m{label}", normal=normal, sets={"textures": "rest"}), "rest", 0.5)
     table = lines(open_page("benchmark", tmp_path, table="Table 2", cell="mnist → mean of 10"))
     assert table.iloc[10]["ours"] == "0.530 (reduced)"
+
+
+def test_what_the_command_stored_stands_below_its_table(open_page, tmp_path, monkeypatch):
+    open_page("benchmark", table="Table 2")
+    import cache  # importable once the page was opened
+
+    monkeypatch.setattr(cache, "RESULTS", tmp_path)
+    assert "Nothing of this table is stored" in words(open_page("benchmark", table="Ablations"))
+    for seed, a in enumerate((0.5, 0.7)):
+        for row, value in ((paper.AMA, a), (SANITY, 0.4)):
+            stored = record(row, "mnist", 3, seed, a=value)
+            (tmp_path / f"{row}-{seed}.json").write_text(json.dumps(dataclasses.asdict(stored)))
+    at = open_page("benchmark", table="Table 2")
+    table = at.dataframe[-1].value
+    assert list(table["task"]) == ["mnist → 3"] and table.iloc[0]["paper"] == 0.891
+    assert table.iloc[0]["A"] == "0.600 ± 0.141" and table.iloc[0]["pixel mean"] == "0.400 ± 0.000"
+    assert table.iloc[0]["seeds"] == 2 and table.iloc[0]["size"] == "reduced (a)"
+    assert "(a) preset tiny" in words(at) and "python -m ama_core benchmark table2" in words(at)
+
+    (tmp_path / "damaged.json").write_text("{")
+    at = open_page("benchmark", table="Table 2")
+    assert not at.exception and "damaged.json" in at.error[0].value
 
 
 def test_a_cell_that_cannot_be_had_says_why_and_what_was_measured_instead(open_page, models, tmp_path):

@@ -1,7 +1,12 @@
-"""The app in a real browser: the server is started, an image uploaded, its score read. Skipped where Chromium is missing."""
+"""The app in a real browser, as a reader uses it. Skipped where Chromium is missing.
+
+One server serves the whole file, on a folder of runs of its own. Its models: `photos`, the bundled one, and `digits`, trained
+for these tests. Everything is waited for, and found by its role and name.
+"""
 
 import io
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,34 +17,48 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
-from ama_core import AMADetector
+from ama_core import AMADetector, runs
+from ama_core.bundle import PRETRAINED
 from ama_core.data import load
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = sync_api.expect
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = "--no-sandbox --use-gl=swiftshader --enable-unsafe-swiftshader --disable-background-networking --no-first-run"
 TIMEOUT = 180_000  # ms; a fresh server imports PyTorch first, and the machine may be busy with a training
+PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", "check", "benchmark", "about")
+# Streamlit itself asks for these beside a page's own path, and finds them at the root.
+STREAMLITS_OWN = re.compile(r"/[a-z]+/_stcore/(health|host-config)$")
+expect.set_options(timeout=TIMEOUT)
 
 
 @pytest.fixture(scope="module")
-def server(tiny_bundle, tmp_path_factory):
-    """The address of a running app that knows one model, `digits`."""
+def runs_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("browser-runs")
+
+
+@pytest.fixture(scope="module")
+def server(tiny_bundle, tmp_path_factory, runs_folder):
+    """The address of a running app; when it ends, no page of it has failed."""
     models = tmp_path_factory.mktemp("browser-models")
     shutil.copytree(tiny_bundle, models / "digits")
+    shutil.copytree(PRETRAINED / "photos", models / "photos")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.headless", "true", "--server.port", str(port)]
     log = models / "server.log"
+    environment = {**os.environ, "AMA_MODELS_DIR": str(models), "AMA_RUNS_DIR": str(runs_folder)}
     with open(log, "w") as out:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env={**os.environ, "AMA_MODELS_DIR": str(models)})
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environment)
     try:
         address = f"http://127.0.0.1:{port}"
-        for _ in range(120):
+        for _ in range(240):
             try:
                 urllib.request.urlopen(f"{address}/_stcore/health", timeout=2)
                 break
@@ -50,6 +69,10 @@ def server(tiny_bundle, tmp_path_factory):
     finally:
         process.terminate()
         process.wait(20)
+        for run in runs.list_runs(runs_folder).values():  # what a failed test may have left behind
+            if runs.is_running(run):
+                psutil.Process(runs.read_status(run)["pid"]).terminate()
+    assert "Traceback" not in log.read_text(), log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -63,26 +86,217 @@ def browser():
 
 
 @pytest.fixture
-def page(browser):
-    page = browser.new_page(viewport={"width": 400, "height": 900})
-    page.set_default_timeout(TIMEOUT)
-    yield page
-    page.close()
+def new_tab(browser):
+    """Makes tabs of a given width; when the test ends, none of them has an error in its console."""
+    errors, contexts = [], []
+
+    def heard(message):
+        if message.type == "error" and not STREAMLITS_OWN.search(message.location.get("url", "")):
+            errors.append(message.text)
+
+    def make(width=1280, dark=False):
+        colours = "dark" if dark else "light"
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, color_scheme=colours))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(TIMEOUT)
+        page.on("console", heard)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert not errors
+
+
+@pytest.fixture
+def page(new_tab):
+    return new_tab(width=400)
+
+
+def settled(page) -> None:
+    """Wait until the page has been drawn: no script runs, and none has for a moment."""
+    page.get_by_role("heading", level=1).wait_for()
+    page.wait_for_function(
+        """() => {
+            const busy = document.querySelector('[data-testid="stStatusWidget"], [data-testid="stSkeleton"]')
+                || document.querySelector('[data-testid="stApp"]').dataset.testScriptState === "running";
+            if (busy) window.quietSince = null; else window.quietSince ??= Date.now();
+            return !busy && Date.now() - window.quietSince > 700;
+        }""",
+        polling=100,
+    )
 
 
 def assert_sound(page) -> None:
-    """No exception on the page, and nothing wider than a phone."""
+    """No exception on the page, and nothing wider than it."""
     assert page.locator('[data-testid="stException"]').count() == 0
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    width = page.viewport_size["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("""document.querySelector('[data-testid="stMain"]').scrollWidth""") <= width
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(file, "PNG")
+    return file.getvalue()
+
+
+def type_in(page, role: str, name: str, text: str) -> None:
+    field = page.get_by_role(role, name=name)
+    field.fill(text)
+    field.press("Enter")
+    settled(page)
+
+
+# Every page
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_fits_a_phone_and_has_no_error_in_its_console(server, new_tab, path):
+    page = new_tab(width=400, dark=True)
+    page.goto(f"{server}/{path}")
+    settled(page)
+    assert_sound(page)
+
+
+@pytest.mark.parametrize("path", ["densities?ood=textures", "reconstructions?set=gradients"])
+def test_a_link_opens_its_view_on_a_phone(server, page, path):
+    page.goto(f"{server}/{path}")
+    page.get_by_text("What these numbers mean").wait_for()
+    page.locator("[data-testid='stPlotlyChart'] svg.main-svg, .ama-table img").first.wait_for()
+    assert path in page.url
+    assert_sound(page)
+
+
+def test_a_new_tab_shows_the_same_view(server, new_tab):
+    page = new_tab()
+    page.goto(f"{server}/shell?model=photos")
+    settled(page)
+    page.get_by_role("radio", name="inward").click()
+    settled(page)
+    slider = page.get_by_role("slider", name="δ")
+    for _ in range(3):
+        slider.press("ArrowRight")
+        settled(page)
+    type_in(page, "spinbutton", "Seed", "7")
+    chosen = slider.input_value()
+    page.wait_for_url(re.compile("direction=inward.*seed=7|seed=7.*direction=inward"))
+
+    other = new_tab()
+    other.goto(page.url)
+    settled(other)
+    assert other.get_by_role("slider", name="δ").input_value() == chosen
+    assert other.get_by_role("spinbutton", name="Seed").input_value() == "7"
+    expect(other.get_by_role("radio", name="inward")).to_be_checked()
+    alts = [image.get_attribute("alt") for image in page.get_by_alt_text("Decode of atypical code").all()]
+    assert alts and alts == [image.get_attribute("alt") for image in other.get_by_alt_text("Decode of atypical code").all()]
+
+
+# The lesson
+
+
+def test_the_lesson_from_first_to_last_step(server, new_tab):
+    page = new_tab()
+    page.goto(server)
+    page.wait_for_url("**/lesson*")
+    for at in range(1, 7):
+        page.get_by_role("heading", name=f"{at} of 6").wait_for()
+        settled(page)
+        assert_sound(page)
+        if page.get_by_role("slider", name="Threshold on R").count():
+            matrix = page.get_by_role("table").filter(has_text="detected")
+            before = matrix.inner_text()
+            page.get_by_role("slider", name="Threshold on R").press("End")
+            expect(matrix.get_by_text("0 (0", exact=False).first).to_be_visible()  # right of every score: nothing is flagged
+            assert matrix.inner_text() != before
+        if at < 6:
+            page.get_by_role("button", name="Next").click()
+    groups = page.get_by_role("radiogroup").filter(has=page.get_by_role("radio")).filter(has_not_text="Surprise")
+    for group in groups.all():
+        group.get_by_role("radio").first.check(force=True)
+        settled(page)
+    answered = page.get_by_text(re.compile("^(Right\\.|No, rather)"))
+    expect(answered).to_have_count(groups.count())
+    assert "cut=" in page.url and "step=Quiz" in page.url
+
+
+def test_the_lesson_by_keyboard_alone(server, new_tab):
+    page = new_tab()
+    page.goto(f"{server}/lesson?step=Threshold&model=photos")
+    settled(page)
+    reached = []
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("(document.activeElement.ariaLabel || '') + ' ' + document.activeElement.innerText"))
+        if page.evaluate("document.activeElement.type") == "range":
+            break
+    assert page.get_by_role("slider", name="Threshold on R").evaluate("slider => slider === document.activeElement"), reached
+    for stop in ("Why raw scores fail", "Model", "Reset this page", "Images that the model has never seen"):
+        assert any(stop in name for name in reached), (stop, reached)
+    matrix = page.get_by_role("table").filter(has_text="detected")
+    value, before = page.get_by_role("slider").input_value(), matrix.inner_text()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    expect(matrix).not_to_have_text(before, use_inner_text=True)
+    settled(page)
+    assert float(page.get_by_role("slider").input_value()) > float(value) and "cut=" in page.url
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if "Next" in page.evaluate("document.activeElement.innerText"):
+            break
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="4 of 6").wait_for()
+
+
+# The latent shell
+
+
+def test_a_lasso_on_the_map_gives_a_grid_of_images(server, new_tab):
+    page = new_tab()
+    page.goto(f"{server}/shell?model=photos")
+    settled(page)
+    images = page.get_by_alt_text(re.compile("^Image of "))
+    before = [image.get_attribute("alt") for image in images.all()]
+    chart = page.get_by_role("figure", name="PCA map")
+    chart.scroll_into_view_if_needed()
+    chart.hover()
+    chart.get_by_role("button", name="Lasso Select").click()
+    area = chart.locator(".nsewdrag").first.bounding_box()
+    place = lambda x, y: (area["x"] + x * area["width"], area["y"] + y * area["height"])  # noqa: E731
+    page.mouse.move(*place(0.1, 0.1))
+    page.mouse.down()
+    for x, y in ((0.9, 0.1), (0.9, 0.9), (0.1, 0.9), (0.1, 0.12)):
+        page.mouse.move(*place(x, y), steps=6)
+    page.mouse.up()
+    expect(page.get_by_text("or look at one end of a set")).to_have_count(0)
+    settled(page)
+    after = [image.get_attribute("alt") for image in images.all()]
+    assert len(after) >= 12 and after != before
+    assert_sound(page)
+
+
+def test_the_delta_slider_changes_the_decodes(server, new_tab):
+    page = new_tab()
+    page.goto(f"{server}/shell?model=photos&direction=outward&delta=0.5")
+    settled(page)
+    decodes = page.get_by_alt_text("Decode of atypical code")
+    sources = lambda: [image.get_attribute("src") for image in decodes.all()]  # noqa: E731
+    before = sources()
+    page.get_by_role("slider", name="δ").press("End")
+    expect(decodes.first).not_to_have_attribute("src", before[0])
+    settled(page)
+    assert len(before) == len(sources()) and not set(before) & set(sources())
+
+
+# Checking images
 
 
 def test_an_upload_is_scored(server, page, tiny_bundle):
     image = load("digits", "test").images[7]
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image[..., 0])).save(file, "PNG")
-    page.goto(f"{server}/check?score=R")
-    page.locator('input[type="file"]').set_input_files(
-        [{"name": "seven.png", "mimeType": "image/png", "buffer": file.getvalue()},
+    page.goto(f"{server}/check?score=R&model=digits")
+    page.locator('input[type="file"]').first.set_input_files(
+        [{"name": "seven.png", "mimeType": "image/png", "buffer": png(image)},
          {"name": "bad.png", "mimeType": "image/png", "buffer": b"no image"}]
     )  # fmt: skip
     page.get_by_role("heading", name="seven.png").wait_for()
@@ -101,11 +315,9 @@ def test_a_row_of_the_table_is_chosen_by_mouse_and_by_keyboard(server, page, tin
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for i, image in enumerate(images):
-            file = io.BytesIO()
-            Image.fromarray(np.ascontiguousarray(image[..., 0])).save(file, "PNG")
-            archive.writestr(f"{i}.png", file.getvalue())
-    page.goto(f"{server}/check?score=R")
-    page.locator('input[type="file"]').set_input_files(
+            archive.writestr(f"{i}.png", png(image))
+    page.goto(f"{server}/check?score=R&model=digits")
+    page.locator('input[type="file"]').first.set_input_files(
         [{"name": "all.zip", "mimeType": "application/zip", "buffer": content.getvalue()}]
     )
     page.get_by_role("heading", name=f"all.zip/{names[0]}").wait_for()
@@ -116,16 +328,65 @@ def test_a_row_of_the_table_is_chosen_by_mouse_and_by_keyboard(server, page, tin
     box = table.bounding_box()
     page.mouse.click(box["x"] + 15, box["y"] + 40 + 52 + 20)
     page.get_by_role("heading", name=f"all.zip/{names[1]}").wait_for()
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("Space")
-    page.get_by_role("heading", name=f"all.zip/{names[2]}").wait_for()
+    table.locator('[data-testid="data-grid-canvas"]').focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowDown", "Shift+Space"):
+        page.keyboard.press(key)
+    page.get_by_role("heading", name=f"all.zip/{names[3]}").wait_for()
     assert_sound(page)
 
 
-@pytest.mark.parametrize("path", ["densities?ood=textures", "reconstructions?set=gradients"])
-def test_a_link_opens_its_view_on_a_phone(server, page, path):
-    page.goto(f"{server}/{path}")
-    page.get_by_text("What these numbers mean").wait_for()
-    page.locator("[data-testid='stPlotlyChart'] svg.main-svg, .ama-table img").first.wait_for()
-    assert path in page.url
+# Training
+
+
+def test_a_tiny_run_is_watched_through_a_reload_until_it_is_a_model(server, new_tab, runs_folder):
+    page = new_tab()
+    page.goto(f"{server}/train?data=digits&preset=tiny")
+    settled(page)
+    for group in ("Networks ·", "Training ·", "One class"):
+        page.locator("summary").filter(has_text=group).click()
+    small = {"nz": 8, "width_encoder": 8, "width_generator": 8, "width_critic": 8, "batch_size": 16, "max_steps": 400}
+    for name, value in small.items():
+        type_in(page, "spinbutton", name, str(value))
+    page.get_by_text("Afterwards score every data set").click()
+    settled(page)
+    type_in(page, "textbox", "Name of the run", "seen")
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.get_by_text("seen is queued").wait_for()
+
+    page.get_by_text(re.compile(r"step \d+ of 400")).wait_for()
+    page.reload()
+    page.get_by_text(re.compile(r"step \d+ of 400")).wait_for()
+    page.get_by_alt_text(re.compile("their reconstructions below")).wait_for()
+    page.get_by_role("figure", name=re.compile("Losses over the steps")).wait_for()
+    page.get_by_text("Its model is offered by every page.").wait_for()
+    assert runs.read_status(runs_folder / "seen")["step"] == 400
+    assert_sound(page)
+
+    page.get_by_role("link", name="Check images with it").click()
+    page.wait_for_url("**/check?*model=seen*")
+    settled(page)
+    page.get_by_text(re.compile("Model seen, normal = Handwritten digits")).wait_for()
+    page.locator('input[type="file"]').first.set_input_files(
+        [{"name": "three.png", "mimeType": "image/png", "buffer": png(load("digits", "test").images[3])}]
+    )
+    page.get_by_role("heading", name="three.png").wait_for()
+    assert_sound(page)
+
+
+def test_an_archive_without_images_is_refused_in_words(server, page, runs_folder):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("notes.txt", "no image")
+    page.goto(f"{server}/train?data=my+own+images")
+    settled(page)
+    type_in(page, "textbox", "Name of the run", "empty")
+    page.locator('input[type="file"]').set_input_files(
+        [{"name": "none.zip", "mimeType": "application/zip", "buffer": content.getvalue()}]
+    )
+    page.get_by_text("Kept on this computer").wait_for()
+    settled(page)
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(page.get_by_text("holds no readable image").last).to_be_visible()
+    assert page.get_by_role("textbox", name="Name of the run").input_value() == "empty"
+    assert not (runs_folder / "empty").exists()
     assert_sound(page)

@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from ama_core import AMAError, Config, paper, queue, runs
+from ama_core.benchmark_report import condition_text, task
 from ama_core.config import PRESETS
 from ama_core.evaluation import REST, auroc_interval, mean_and_sd
 from ama_core.runs import RunSpec, config_for, runs_dir
@@ -337,6 +338,35 @@ def without_seed(spec: RunSpec) -> RunSpec:
     return replace(spec, config=paper.seedless(spec.config))
 
 
+def stored(table: str) -> None:
+    """What the command has trained and stored for a table, of which RESULTS.md is made."""
+    key = {"Table 1": "table1", "Ablations": "ablations", "Table 2": "table2"}[table]
+    with st.expander("All runs of this table by one command, with simple scores beside them", icon=":material/terminal:"):
+        st.code(f"python -m ama_core benchmark {key}", language="bash")
+        lines = cache.table_lines(key)
+        st.caption(
+            "It trains what is missing, goes on where it was stopped, and stores one small file a training, from which "
+            f"RESULTS.md is made as well. {'Stored here:' if lines else 'Nothing of this table is stored here yet.'}"
+        )
+        if not lines:
+            return
+        conditions = {line.condition: line for line in lines}
+        letters = {condition: chr(ord("a") + i) for i, condition in enumerate(conditions)}
+        columns = [
+            {
+                "task": task(line), "row": line.row, "paper": line.paper,
+                **{by: with_sd(*line.ours[by]) for by in SCORES if by in line.ours},
+                **{name: with_sd(*value) for name, value in (line.simple or {}).items()},
+                "seeds": len(line.seeds), "size": f"{line.status} ({letters[line.condition]})",
+            }
+            for line in lines
+        ]  # fmt: skip
+        config = {"paper": st.column_config.NumberColumn("paper", format="%.3f")}
+        st.dataframe(pd.DataFrame(columns), hide_index=True, width="stretch", column_config=config)
+        for condition, line in conditions.items():
+            st.caption(f"({letters[condition]}) {condition_text(line.records)}")
+
+
 def baselines(table: int) -> None:
     """The other methods' rows, as the paper prints them."""
     with st.expander("The paper's other methods", icon=":material/table_rows:"):
@@ -373,6 +403,7 @@ with controls.error_panel():
         st.caption("Trained on one class, tested against the other nine of the same set.")
         show(table_2(found), "table-2", found)
         baselines(2)
+    stored(table)
     st.caption(
         f"paper: {paper.SOURCE}, one number a cell, by the A-score. ours: every official normal test image against anomalies "
         "of 20 % of that number, drawn with seed 0; “reduced” = narrower or shorter trained than the paper. "

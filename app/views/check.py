@@ -88,11 +88,11 @@ def table(view: controls.View, batch: cache.Batch) -> int:
         "Done to it": ["; ".join((*found.notes[i], *(["⚠ see below"] if found.concerns[i] else []))) for i in order],
     }
     small = st.column_config.NumberColumn
-    # Another order or batch begins with its first row.
+    # Another order or batch begins with its first row. Not "single-row-required", which no key can choose in.
     key = f"table-{controls.generation()}-{view.score}-{hash(found.names)}"
     state = st.dataframe(
         columns, hide_index=True, row_height=52, height=min(40 + 52 * len(order), 456), key=key,
-        on_select="rerun", selection_mode="single-row-required", selection_default={"selection": {"rows": [0]}},
+        on_select="rerun", selection_mode="single-row", selection_default={"selection": {"rows": [0]}},
         alt=f"{len(order)} images with their verdicts and scores, the most anomalous first",
         column_config={
             "Image": st.column_config.ImageColumn(width=52, pinned=True, help="As the model sees it."),
@@ -254,7 +254,7 @@ with controls.error_panel():
         st.markdown(
             f"**{flagged:,} of {total:,} {'image is' if total == 1 else 'images are'} flagged** by {view.score} at "
             f"α = {controls.percent(view.alpha)}; of as many normal images, {view.alpha * total:.2g} would be. "
-            "Choose a row to see more of it."
+            "Choose a row, by mouse or by Shift + Space, to see more of it."
         )
         chosen = table(view, batch)
         download(view, batch)

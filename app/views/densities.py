@@ -247,7 +247,7 @@ with controls.error_panel():
             st.segmented_control, "axis", "On the axis", list(AXES), "R", required=True, on_change=look_nowhere,
         )  # fmt: skip
     with right, st.container(horizontal=True):
-        log = controls.switch("log", "Logarithmic axis", False, disabled=axis == "A") and axis != "A"
+        log = controls.switch("log", "Logarithmic axis", True, disabled=axis == "A") and axis != "A"
         histogram = controls.switch("histogram", "Histogram", False, help="Bins on the same axis, under the smooth curves.")
 
     on_chart = [(split, normal, split) for split in ("train", "test") if (normal, split) in stored]
