@@ -28,7 +28,7 @@ page = st.navigation(
         st.Page(VIEWS / "shell.py", title="Latent shell", icon=":material/blur_circular:"),
         st.Page(VIEWS / "simplex.py", title="Simplex", icon=":material/change_history:"),
         st.Page(VIEWS / "train.py", title="Train", icon=":material/model_training:"),
-        st.Page(VIEWS / "check.py", title="Check an image", icon=":material/image_search:"),
+        st.Page(VIEWS / "check.py", title="Check images", icon=":material/image_search:"),
         st.Page(VIEWS / "benchmark.py", title="Benchmark", icon=":material/leaderboard:"),
         st.Page(VIEWS / "about.py", title="About the model", icon=":material/schema:"),
     ]

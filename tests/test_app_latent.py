@@ -71,7 +71,7 @@ def test_shell_says_plainly_whether_norms_follow_the_shell(open_page, latent_mod
 def test_shell_draws_map_histogram_and_polar_view(open_page):
     at = open_page("shell")
     charts = at.get("plotly_chart")
-    assert len(charts) == 3 and all(chart.proto.alt for chart in charts)
+    assert len(charts) == 4 and all(chart.proto.alt for chart in charts)  # map, norms, polar view, ‖z‖ against R
     shown = html(at)
     assert shown.count("<img") >= 12 + 8 and "Decode of atypical code 8" in shown
 
@@ -113,7 +113,7 @@ def test_shell_shows_the_ends_of_a_set_and_atypical_decodes(open_page, latent_mo
 
 def test_shell_hover_map_carries_images(open_page):
     at = open_page("shell", hover="true")
-    assert not at.exception and len(at.get("plotly_chart")) == 2
+    assert not at.exception and len(at.get("plotly_chart")) == 3
     assert len(at.get("arrow_vega_lite_chart") or at.get("vega_lite_chart")) == 1
 
 

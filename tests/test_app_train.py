@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from ama_core import queue, runs
+from ama_core import pace, queue, runs
 
 MAIN = Path(__file__).parent.parent / "app" / "main.py"
 PATIENCE = 900  # seconds; only a very busy machine needs more than a few
@@ -113,6 +113,28 @@ def test_own_images_need_a_path_that_exists(folder, no_worker):
     assert not runs.list_runs(folder)
 
 
+def test_a_folder_of_runs_that_cannot_be_written_is_said_in_words(folder, no_worker):
+    folder.write_text("no folder")
+    app = page()
+    button(app, "Train").click().run()
+    assert not app.exception and "cannot be used" in app.error[0].value
+    app.selectbox(key="data").select("my own images").run()
+    app.get("file_uploader")[0].set_value(("mine.zip", b"PK", "application/zip")).run()
+    assert not app.exception and "cannot be used" in app.error[0].value
+
+
+def test_the_size_of_the_training_and_the_time_of_each_preset(folder, no_worker, monkeypatch):
+    monkeypatch.setattr(pace, "measure", lambda config, _: pace.Pace(config.nz / 100, "abacus", "guessed"))
+    app = page()
+    assert any("700 steps on 1,297 images. How long" in caption.value for caption in app.caption)
+    button(app, "Time the presets on this machine").click().run()
+    assert any("tiny about 4 min, small about 27 min, paper about 9 min" in caption.value for caption in app.caption)
+    button(app, "Measure how long it takes here").click().run()
+    assert any("**about 4 min** of training on this machine (abacus; guessed)" in text.value for text in app.markdown)
+    app.number_input(key="hp-batch_size").set_value(2000).run()
+    assert not app.exception and "do not fill one batch" in app.warning[0].value
+
+
 def test_an_uploaded_archive_is_kept_among_the_runs(folder, no_worker, tmp_path):
     picture, archive = io.BytesIO(), io.BytesIO()
     Image.new("L", (32, 32), 90).save(picture, "PNG")
@@ -144,14 +166,14 @@ def test_a_preset_fills_the_form_and_a_data_set_only_what_suits_it(folder, no_wo
 
 def test_states_buttons_and_deleting(folder, no_worker, tiny_config):
     spec = runs.RunSpec("digits", tiny_config)
-    progress = {"step": 30, "total_steps": 100, "images_per_s": 123.4, "eta_s": 60.0, "device": "CPU, 1 threads"}
+    progress = {"step": 30, "total_steps": 100, "images_per_s": 123.4, "eta_s": 60.0, "device": "CPU, 1 thread"}
     stored(folder, "gone", {"state": "running", "pid": 2**22 + 5, **progress}, spec)
     stored(folder, "waits", {"state": "queued", "submitted": 1.0}, spec)
     app = page(run="gone")
     assert not app.exception
     rows = table(app)
     assert (rows.loc["gone", "State"], rows.loc["waits", "State"]) == ("interrupted", "queued, number 1")
-    assert rows.loc["gone", "Progress"] == 0.3 and rows.loc["gone", "Device"] == "CPU, 1 threads"
+    assert rows.loc["gone", "Progress"] == 0.3 and rows.loc["gone", "Device"] == "CPU, 1 thread"
     button(app, "Resume").click().run()
     assert table(app).loc["gone", "State"] == "queued, number 2"
     button(app, "Stop").click().run()

@@ -57,7 +57,14 @@ def sleeper():
     process.wait()
 
 
-def test_a_killed_workers_lock_is_free_and_runs_go_one_after_the_other(folder, spec):
+def test_a_killed_workers_lock_is_free_and_runs_go_one_after_the_other(folder, spec, monkeypatch):
+    code = """import json, sys, time; begun = time.time(); time.sleep(0.3)
+json.dump({"state": "finished", "begun": begun, "ended": time.time()}, open(sys.argv[1], "w"))"""
+
+    def start(run, *_, **__):  # a process that trains nothing, and writes down when it was there
+        return subprocess.Popen([sys.executable, "-c", code, str(run / "status.json")])
+
+    monkeypatch.setattr(runs, "start", start)
     first, second = queue.submit(folder, "b-first", spec), queue.submit(folder, "a-second", spec)
     held = subprocess.Popen(
         [sys.executable, "-c", "import fcntl, sys, time; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); "
@@ -71,9 +78,7 @@ def test_a_killed_workers_lock_is_free_and_runs_go_one_after_the_other(folder, s
 
     queue.work(folder)
     assert [state(run) for run in (first, second)] == ["finished", "finished"]
-    assert runs.read_status(first)["step"] == 3
-    assert runs.read_status(second)["started"] >= runs.read_status(first)["heartbeat"]
-    assert "finished" in runs.read_log(second)
+    assert runs.read_status(second)["begun"] >= runs.read_status(first)["ended"]
 
 
 def test_pause_kill_and_resume_of_a_real_run(folder, tiny_config):
@@ -102,7 +107,7 @@ def test_pause_kill_and_resume_of_a_real_run(folder, tiny_config):
 
     queue.resume(run)
     queue.work(folder)
-    assert state(run) == "finished"
+    assert state(run) == "finished" and "finished" in runs.read_log(run)
     steps = [event["step"] for event in runs.read_metrics(run) if event["kind"] == "progress"]
     assert steps == sorted(set(steps)) and steps[-1] == 150
 
@@ -117,6 +122,16 @@ def test_paused_keeps_its_place_and_stopped_goes_to_the_end(folder, spec):
     assert queue.waiting(folder) == [a, c, b]
     with pytest.raises(ConfigError, match="nothing to resume"):
         queue.resume(a)
+
+
+def test_a_disk_that_cannot_be_used_is_said_in_words(spec, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for refused in (
+        lambda folder: queue.submit(folder, "run", spec),
+        lambda folder: queue.save_upload(folder, "a.zip", b"PK"),
+    ):
+        with pytest.raises(ConfigError, match="file/runs, cannot be used: Not a directory"):
+            refused(tmp_path / "file" / "runs")
 
 
 def test_a_damaged_run_fails_with_its_reason(folder, spec):
@@ -278,6 +293,15 @@ def test_pace_of_a_finished_run_is_its_own(tiny_run, tiny_config):
     found = pace.known(tiny_config.replace(seed=3), tiny_run.parent)
     facts = json.loads((tiny_run / "config.json").read_text())["training"]
     assert found.seconds == pytest.approx(facts["seconds"] / facts["steps"]) and "tiny" in found.how
+
+
+def test_steps_of_a_run_and_too_few_images_for_one(tiny_config):
+    assert pace.run_steps(tiny_config, 1000) == 12
+    assert pace.run_steps(tiny_config.replace(max_steps=0, epochs=2), 1000) == 2 * (900 // 16)
+    with pytest.raises(DataError, match="9 training images do not fill one batch of 16"):
+        pace.run_steps(tiny_config.replace(calibration_fraction=0.2), 11)
+    with pytest.raises(DataError, match="too few to hold out"):
+        pace.run_steps(tiny_config, 3)
 
 
 def test_images_of_a_run_are_counted(tmp_path, tiny_config):

@@ -366,7 +366,7 @@ def quiz(case: Case) -> None:
     controls.link("reconstructions", "What the model redraws well and badly", "compare", model=name, set=ood)
     controls.link("shell", "Where its codes lie", "blur_circular", model=name)
     controls.link("simplex", "Mixtures of three images", "change_history", model=name)
-    controls.link("check", "Check an image of your own", "image_search", model=name, sample_set=ood)
+    controls.link("check", "Check images of your own", "image_search", model=name, sample_set=ood)
     controls.link("benchmark", "The paper's numbers beside ours", "leaderboard")
     controls.link("about", "How the model is built", "schema", model=name)
 
