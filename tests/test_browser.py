@@ -309,7 +309,7 @@ def test_an_upload_is_scored(server, page, tiny_bundle):
     assert_sound(page)
 
 
-def test_a_row_of_the_table_is_chosen_by_mouse_and_by_keyboard(server, page, tiny_bundle):
+def test_a_row_of_the_table_is_chosen_by_keyboard_and_by_mouse(server, page, tiny_bundle):
     images = load("digits", "test").images[:4]
     scores = AMADetector.load(tiny_bundle).scores(images)["R"]
     names = [f"{i}.png" for i in np.argsort(-scores, kind="stable")]
@@ -327,12 +327,12 @@ def test_a_row_of_the_table_is_chosen_by_mouse_and_by_keyboard(server, page, tin
     table = page.locator('[data-testid="stDataFrame"]')
     table.scroll_into_view_if_needed()
     box = table.bounding_box()
-    page.mouse.click(box["x"] + 15, box["y"] + 40 + 52 + 20)
-    page.get_by_role("heading", name=f"all.zip/{names[1]}").wait_for()
     table.locator('[data-testid="data-grid-canvas"]').focus()
     for key in ("ArrowDown", "ArrowDown", "ArrowDown", "Shift+Space"):
         page.keyboard.press(key)
     page.get_by_role("heading", name=f"all.zip/{names[3]}").wait_for()
+    page.mouse.click(box["x"] + 15, box["y"] + 40 + 52 + 20)
+    page.get_by_role("heading", name=f"all.zip/{names[1]}").wait_for()
     assert_sound(page)
 
 

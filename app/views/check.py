@@ -88,11 +88,12 @@ def table(view: controls.View, batch: cache.Batch) -> int:
         "Done to it": ["; ".join((*found.notes[i], *(["⚠ see below"] if found.concerns[i] else []))) for i in order],
     }
     small = st.column_config.NumberColumn
-    # Another order or batch begins with its first row. Not "single-row-required", which no key can choose in.
+    # Another order or batch begins with its first row, chosen by nobody: where a row is marked from the start, as in
+    # "single-row-required" too, the grid lets no key choose another.
     key = f"table-{controls.generation()}-{view.score}-{hash(found.names)}"
     state = st.dataframe(
         columns, hide_index=True, row_height=52, height=min(40 + 52 * len(order), 456), key=key,
-        on_select="rerun", selection_mode="single-row", selection_default={"selection": {"rows": [0]}},
+        on_select="rerun", selection_mode="single-row",
         alt=f"{len(order)} images with their verdicts and scores, the most anomalous first",
         column_config={
             "Image": st.column_config.ImageColumn(width=52, pinned=True, help="As the model sees it."),
@@ -103,6 +104,7 @@ def table(view: controls.View, batch: cache.Batch) -> int:
         },
     )  # fmt: skip
     rows = state["selection"]["rows"]
+    st.caption("Below: the row chosen by its box, or with the arrow keys and Shift+Space; at first the most anomalous.")
     return int(order[rows[0] if rows and rows[0] < len(order) else 0])
 
 
