@@ -104,7 +104,6 @@ def table(view: controls.View, batch: cache.Batch) -> int:
         },
     )  # fmt: skip
     rows = state["selection"]["rows"]
-    st.caption("Below: the row chosen by its box, or with the arrow keys and Shift+Space; at first the most anomalous.")
     return int(order[rows[0] if rows and rows[0] < len(order) else 0])
 
 
@@ -256,7 +255,7 @@ with controls.error_panel():
         st.markdown(
             f"**{flagged:,} of {total:,} {'image is' if total == 1 else 'images are'} flagged** by {view.score} at "
             f"α = {controls.percent(view.alpha)}; of as many normal images, {view.alpha * total:.2g} would be. "
-            "Choose a row, by mouse or by Shift + Space, to see more of it."
+            "Choose a row, by its box or with the arrow keys and Shift + Space, to see more of it."
         )
         chosen = table(view, batch)
         download(view, batch)
