@@ -21,7 +21,7 @@ from ama_core import benchmark as tables
 from ama_core import evaluation, queue, runs, speed
 from ama_core._version import __version__
 from ama_core.benchmark_report import report
-from ama_core.bundle import find_bundle, list_bundles, read_info, read_results
+from ama_core.bundle import find_bundle, list_bundles, read_info, read_results, read_scores
 from ama_core.config import PRESETS, Config
 from ama_core.data import FileImage, available, catalog, data_dir, iter_images, load, prepare
 from ama_core.detector import AMADetector
@@ -186,8 +186,11 @@ def benchmark(arguments: argparse.Namespace) -> None:
 
 
 def info(arguments: argparse.Namespace) -> None:
-    """What a model is, and how well it was measured to do."""
+    """What a model is, and how well it was measured to do; --verify: whether it still gives the scores stored with it."""
     folder = find_bundle(arguments.model)
+    if arguments.verify:
+        _verify(folder, arguments)
+        return
     header = read_info(folder)
     results = read_results(folder)
     if arguments.json:
@@ -291,12 +294,36 @@ def _parser() -> argparse.ArgumentParser:
 
     sub_info = command(info)
     sub_info.add_argument("model", metavar="MODEL", help=model_help)
+    sub_info.add_argument("--verify", action="store_true", help="score a part of the stored samples anew and compare")
     sub_info.add_argument("--json", action="store_true")
 
-    for each in (sub, sub_score, sub_evaluate, sub_measure, sub_benchmark, sub_bench):
+    for each in (sub, sub_score, sub_evaluate, sub_measure, sub_benchmark, sub_bench, sub_info):
         each.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
         each.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
+
+
+def _verify(folder: Path, arguments: argparse.Namespace) -> None:
+    """Compare, print, and raise AMAError where the model does not give its stored scores."""
+    stored = read_scores(folder)
+    if not stored:
+        raise AMAError(f"{folder} stores no scores to compare with: python -m ama_core measure {folder} makes them.")
+    with _SetBars(arguments.quiet) as bars:
+        rows = evaluation.verify(AMADetector.load(folder, device=arguments.device), stored, progress=bars.update)
+    if arguments.json:
+        print(json.dumps(rows))
+    else:
+        for row in rows:
+            said = {True: "agrees", False: "DIFFERS", None: "not compared"}[row["agrees"]]
+            how = f"{row['n']} images, at most {row['difference']:.1e} apart ({row['score']})" if row["n"] else row["why"]
+            print(f"{row['name'][-20:]:22}{row['split']:8}{said:14}{how}")
+    if differing := [f"{row['name']} ({row['split']})" for row in rows if row["agrees"] is False]:
+        raise AMAError(
+            f"{folder} does not give the scores stored with it for {', '.join(differing)}: its weights, its calibration or "
+            "the images have changed. Copy the bundle again, or measure it anew."
+        )
+    if not any(row["agrees"] for row in rows):
+        raise AMAError(f"Nothing of what {folder} stores could be compared. {rows[0]['why']}")
 
 
 def _job_state(job: tables.Job, results: Path) -> str:

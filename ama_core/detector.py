@@ -288,9 +288,13 @@ def training_facts(state: TrainingState, n_train: int, select: str) -> dict[str,
 
 
 def _commit() -> str | None:
-    """The commit of this source tree, where it is a git checkout."""
+    """The commit of this source tree, where it is a git checkout; "-dirty" where the engine differs from it."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
     try:
-        git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-        return subprocess.run(git, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        return git("rev-parse", "--short", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None

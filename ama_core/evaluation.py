@@ -20,6 +20,8 @@ from ama_core.scores import SCORES, anomaly_scores
 REST = "rest"  # the other classes of a one-class model's own data set (Table 2)
 STORED_SAMPLE = 2_000  # scores kept of each data set: enough for densities, small enough for a repository
 N_VALIDATION = 50  # anomalies for choosing a checkpoint; never tested
+VERIFIED = 64  # images of each stored sample that `verify` scores anew
+VERIFY_TOLERANCE = 1e-3  # relative: processors and libraries round differently, other weights or data differ by far more
 REPLICATES = 200  # of the bootstrap: enough for a standard error, too few for quantiles
 
 CURVE_ALPHAS = np.linspace(0.0, 0.3, 61)[1:]  # false-alarm rates at which a calibration is looked at
@@ -365,6 +367,37 @@ def stored_images(detector: AMADetector, stored: StoredScores) -> ImageSet:
             "images cannot be told apart by their scores."
         )
     return images.take(_sample(len(images), stored.seed))
+
+
+def verify(
+    detector: AMADetector, stored: Sequence[StoredScores], n: int = VERIFIED, progress: Progress | None = None
+) -> list[dict[str, Any]]:
+    """Score the first n images of every stored sample anew, and compare.
+
+    Returns:
+        For each sample a row: `name`, `split`, `n` compared (0 where its images are not at hand, and `why`), `score`, the one
+        that differs most, `difference`, by how much relative to it, and `agrees`: within VERIFY_TOLERANCE. None where n = 0.
+    """
+    rows = []
+    for sample in stored:
+        row = {"name": sample.name, "split": sample.split}
+        try:
+            images = stored_images(detector, sample).images[:n]
+        except DataError as error:
+            rows.append(row | {"n": 0, "why": str(error), "score": None, "difference": None, "agrees": None})
+            continue
+        found = detector.scores(images)
+        apart = {}
+        for key in STORED_FIELDS:
+            then = sample.scores[key][:n].astype(np.float64)
+            # The 1 keeps the ratio meaningful where a score passes through zero, as log A may.
+            apart[key] = float(np.max(np.abs(found[key] - then) / np.maximum(np.abs(then), 1.0 if key == "log_A" else 1e-6)))
+        worst = max(apart, key=apart.get)
+        agrees = apart[worst] <= VERIFY_TOLERANCE
+        rows.append(row | {"n": len(images), "score": worst, "difference": apart[worst], "agrees": agrees})
+        if progress:
+            progress(len(rows), len(stored), "verifying")
+    return rows
 
 
 def _sample(n: int, seed: int) -> np.ndarray:
