@@ -50,6 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # the disk's or the system's: full, read-only, out of reach
+        place = f": {error.filename}" if error.filename else ""
+        print(f"ama_core: {error.strerror or error}{place}. Check the disk and its permissions, then run this again.", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -21,17 +21,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ama_core import runs
 from ama_core.errors import BundleError, ConfigError, DataError
-from ama_core.files import write_atomically
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-    import msvcrt
+from ama_core.files import lock, unlock, write_atomically
 
 UPLOADS = "uploads"
 UPLOAD_TYPES = ("zip", "npz")
@@ -144,10 +138,10 @@ def ensure_worker(folder: Path | str) -> None:
     if not waiting(folder):
         return
     with _states(folder):
-        with open(folder / ".worker.lock", "a+") as lock:
-            if not _lock(lock, wait=False):
+        with open(folder / ".worker.lock", "a+") as file:
+            if not lock(file):
                 return  # one lives
-            _unlock(lock)
+            unlock(file)
         own = _spawned.get(folder)
         if own is not None and own.poll() is None and _worker_pid(folder) != own.pid:
             return  # still on its way to its lock
@@ -165,18 +159,18 @@ def work(folder: Path | str) -> None:
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".worker.lock", "a+") as lock:
+    with open(folder / ".worker.lock", "a+") as file:
         with _states(folder):
-            if not _lock(lock, wait=False):
+            if not lock(file):
                 return
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         while True:
             with _states(folder):
                 queued = waiting(folder)
                 if not queued:  # the lock goes before anyone can queue another
-                    _unlock(lock)
+                    unlock(file)
                     return
                 busy = any(runs.is_running(run) for run in runs.list_runs(folder).values())
                 run = None if busy else queued[0]
@@ -250,32 +244,8 @@ def _in_words(folder: Path | str) -> Iterator[None]:
 def _states(folder: Path) -> Iterator[None]:
     """Nobody else changes the state of a run of `folder` meanwhile. Raises ConfigError where the disk does not allow it."""
     with _in_words(folder), open(Path(folder) / ".queue.lock", "a+") as file:
-        _lock(file, wait=True)
+        lock(file, wait=True)
         try:
             yield
         finally:
-            _unlock(file)
-
-
-def _lock(file: IO[str], wait: bool) -> bool:
-    """Lock an open file for this process; whether that worked.
-
-    A lock of the operating system ends with its holder: neither a crash nor a reused process id can leave it behind.
-    """
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        else:
-            file.seek(1 << 20)  # a place beyond the text, which stays readable
-            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
-    except OSError:
-        return False
-    return True
-
-
-def _unlock(file: IO[str]) -> None:
-    if fcntl:
-        fcntl.flock(file, fcntl.LOCK_UN)
-    else:
-        file.seek(1 << 20)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+            unlock(file)

@@ -6,6 +6,7 @@
     samples/step-N.png     inputs above their reconstructions
     checkpoint.safetensors everything needed to go on exactly
     log.txt                the run's diary, and what its process printed when it was launched from here
+    .lock                  locked by the process that works on the run
     stop                   its presence asks the run to save and end; the word `pause` in it, to be called paused
     config.json, ...       the bundle (see `bundle`), once finished
 
@@ -23,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from ama_core.config import Config, preset
 from ama_core.data import available, catalog, decode_image, iter_images, load_any, one_class
 from ama_core.detector import AMADetector
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError
-from ama_core.files import write_atomically
+from ama_core.files import lock, remove_partials, write_atomically
 from ama_core.latent_map import measure_latents, write_latents
 from ama_core.model_card import model_card
 from ama_core.neighbours import measure_neighbours, write_neighbours
@@ -47,6 +48,8 @@ from ama_core.training import Event, TrainingState
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.txt"
+LOCK = ".lock"
+METRICS = "metrics.jsonl"
 RUNS_VARIABLE = "AMA_RUNS_DIR"
 ACTIVE = ("running", "measuring")  # states in which a process works on the run
 CURVE_POINTS = 500  # of a curve that is shown while it grows
@@ -163,97 +166,134 @@ def execute(
         TrainingDiverged: see `training.train`.
     """
     folder = Path(folder)
-    checkpoint = folder / CHECKPOINT
     if resume:
         asked, spec = spec, RunSpec.read(folder)
         if asked.dataset != spec.dataset:
             raise ConfigError(f"{folder} was started on {spec.dataset!r}, not {asked.dataset!r}.")
-    elif folder.is_dir() and any(file.name != LOG for file in folder.iterdir()):
+    elif folder.is_dir() and any(file.name not in (LOG, LOCK) for file in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose another --out, or continue the run in it with --resume.")
     elif not download:
         check(spec)  # a run that cannot begin leaves no folder behind
     folder.mkdir(parents=True, exist_ok=True)
-    if not claimed:
-        if is_running(folder):
+    with open(folder / LOCK, "a") as held:  # the lock ends with this process, however that ends
+        if not lock(held) or (not claimed and is_running(folder)):
             raise ConfigError(f"A process is already training in {folder}.")
-        (folder / "stop").unlink(missing_ok=True)
-    write_atomically(folder / "run.json", spec.to_json())
-    (folder / "samples").mkdir(exist_ok=True)
+        if not claimed:
+            (folder / "stop").unlink(missing_ok=True)
+        for place in (folder, folder / "samples"):
+            remove_partials(place)
+        write_atomically(folder / "run.json", spec.to_json())
+        (folder / "samples").mkdir(exist_ok=True)
+        before = _status_before(folder)
+        status = {"state": "running", **this_process(), "started": time.time()}
+        status |= {"submitted": before.get("submitted") or time.time()}  # its place in the queue should it be paused
+        if resume and "fingerprint" in before:
+            status["fingerprint"] = before["fingerprint"]
+        write_status(folder, status)
+        try:
+            with _stop_requests(folder) as stop_requested:
+                detector = _train(folder, spec, status, stop_requested, resume, download, device, on_event)
+                if spec.measure:
+                    write_status(folder, status | {"state": "measuring"})
+                    _log(folder, "trained; measuring against the data sets at hand")
 
-    status = {"state": "running", **this_process(), "started": time.time(), "submitted": _submitted(folder)}
+                    def measured(done: int, total: int, name: str) -> None:
+                        if on_progress:
+                            on_progress(done, total, name)
+                        if stop_requested():
+                            raise RunStopped("Stopped while measuring; the model is trained. Continue with --resume.")
+
+                    measure_run(detector, folder, measured)
+                _write_card(detector, folder)
+        except BaseException as error:
+            with suppress(OSError):  # a full disk must not hide the reason; without this the run counts as interrupted
+                _end_badly(folder, status, error)
+            raise
+        write_status(folder, status | {"state": "finished"})
+        _log(folder, "finished")
+        return detector
+
+
+def _train(
+    folder: Path,
+    spec: RunSpec,
+    status: dict[str, Any],
+    stop_requested: Callable[[], bool],
+    resume: bool,
+    download: bool,
+    device: torch.device | str | None,
+    on_event: Callable[[Event], None] | None,
+) -> AMADetector:
+    """The part of `execute` from the data to the saved model; keeps `status` up to date."""
+    checkpoint = folder / CHECKPOINT
+    as_input = {"size": spec.config.image_size, "channels": spec.config.channels, "fit": spec.config.fit}
+    images = load_any(spec.dataset, "train", download=download, **as_input)
+    if spec.one_class is not None:
+        images = one_class(images, spec.one_class)
+    anomalies = load_any(spec.anomalies, "train", **as_input).images if spec.anomalies else None
+    validation = None
+    if spec.validate_ood:
+        seed = spec.config.seed
+        validation = evaluation.choose_validation_anomalies(spec.validate_ood, seed, **as_input)[0].images
+
+    detector = AMADetector(spec.config, device=device)
+    state = None
+    if resume and checkpoint.exists():
+        state = TrainingState.load(checkpoint, detector.device)
+        if state.config != spec.config:
+            raise BundleError(f"{checkpoint} belongs to other hyper-parameters than run.json.")
+        if status.get("fingerprint", images.fingerprint) != images.fingerprint:
+            raise DataError(f"The images of {spec.dataset} are not those that the run in {folder} began with: start a new run.")
+    state = state or TrainingState(spec.config, detector.device)
+    _forget_after(folder, state.step)
+    status |= {"device": device_name(detector.device), "fingerprint": images.fingerprint}
     write_status(folder, status)
-    try:
-        with _stop_requests(folder) as stop_requested, open(folder / "metrics.jsonl", "a") as metrics:
-            as_input = {"size": spec.config.image_size, "channels": spec.config.channels, "fit": spec.config.fit}
-            images = load_any(spec.dataset, "train", download=download, **as_input)
-            if spec.one_class is not None:
-                images = one_class(images, spec.one_class)
-            anomalies = load_any(spec.anomalies, "train", **as_input).images if spec.anomalies else None
-            validation = None
-            if spec.validate_ood:
-                seed = spec.config.seed
-                validation = evaluation.choose_validation_anomalies(spec.validate_ood, seed, **as_input)[0].images
+    begins = f"goes on at step {state.step}" if state.step else "starts"
+    _log(folder, f"{spec.dataset} {begins} on {status['device']}, {len(images):,} images")
 
-            detector = AMADetector(spec.config, device=device)
-            state = None
-            if resume and checkpoint.exists():
-                state = TrainingState.load(checkpoint, detector.device)
-                if state.config != spec.config:
-                    raise BundleError(f"{checkpoint} belongs to other hyper-parameters than run.json.")
-            state = state or TrainingState(spec.config, detector.device)
-            _forget_after(metrics.name, state.step)
-            status["device"] = device_name(detector.device)
+    with open(folder / METRICS, "a") as metrics:
+
+        def record(event: Event) -> None:
+            _record(folder, metrics, event)
+            status.update(step=event.step, total_steps=event.total_steps, **event.values)
             write_status(folder, status)
-            begins = f"goes on at step {state.step}" if state.step else "starts"
-            _log(folder, f"{spec.dataset} {begins} on {status['device']}, {len(images):,} images")
+            if on_event:
+                on_event(event)
+            if event.kind != "done" and stop_requested():
+                state.save(checkpoint)
+                raise RunStopped(f"Stopped at step {event.step}; continue with --resume.")
 
-            def record(event: Event) -> None:
-                _record(folder, metrics, event)
-                status.update(step=event.step, total_steps=event.total_steps, **event.values)
-                write_status(folder, status)
-                if on_event:
-                    on_event(event)
-                if event.kind != "done" and stop_requested():
-                    state.save(checkpoint)
-                    raise RunStopped(f"Stopped at step {event.step}; continue with --resume.")
+        detector.fit(
+            images.images,
+            anomalies=anomalies,
+            validation_anomalies=validation,
+            checkpoint=checkpoint,
+            state=state,
+            select=spec.select,
+            on_event=record,
+        )
+    detector.info_["normal"] = {
+        "name": images.name,
+        "source": spec.dataset,
+        "label": spec.one_class,
+        "n": len(images),
+        "fingerprint": images.fingerprint,
+        "validation_ood": spec.validate_ood,
+        "anomalies": spec.anomalies,
+    }
+    detector.save(folder)
+    return detector
 
-            detector.fit(
-                images.images,
-                anomalies=anomalies,
-                validation_anomalies=validation,
-                checkpoint=checkpoint,
-                state=state,
-                select=spec.select,
-                on_event=record,
-            )
-            detector.info_["normal"] = {
-                "name": images.name,
-                "source": spec.dataset,
-                "label": spec.one_class,
-                "n": len(images),
-                "fingerprint": images.fingerprint,
-                "validation_ood": spec.validate_ood,
-                "anomalies": spec.anomalies,
-            }
-            detector.save(folder)
-            if spec.measure:
-                write_status(folder, status | {"state": "measuring"})
-                _log(folder, "trained; measuring against the data sets at hand")
-                measure_run(detector, folder, on_progress)
-            _write_card(detector, folder)
-    except RunStopped:
+
+def _end_badly(folder: Path, status: dict[str, Any], error: BaseException) -> None:
+    if isinstance(error, RunStopped):
         state = "paused" if stop_asked(folder) == "pause" else "stopped"
         write_status(folder, status | {"state": state})
         _log(folder, f"{state} at step {status['step']}; the state is saved")
-        raise
-    except BaseException as error:
-        message = str(error) if isinstance(error, (AMAError, OSError)) else f"{type(error).__name__}: {error}"
-        write_status(folder, status | {"state": "failed", "error": message})
-        _log(folder, f"failed: {message}")
-        raise
-    write_status(folder, status | {"state": "finished"})
-    _log(folder, "finished")
-    return detector
+        return
+    message = str(error) if isinstance(error, (AMAError, OSError)) else f"{type(error).__name__}: {error}"
+    write_status(folder, status | {"state": "failed", "error": message})
+    _log(folder, f"failed: {message}")
 
 
 def measure_run(detector: AMADetector, folder: Path, progress: evaluation.Progress | None = None, *, seed: int = 0) -> None:
@@ -349,7 +389,7 @@ def this_process() -> dict[str, Any]:
 def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
     """Events so far, oldest first; a half-written last line is left out."""
     try:
-        lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
+        lines = (Path(folder) / METRICS).read_text().splitlines()
     except FileNotFoundError:
         return []
     events = []
@@ -446,12 +486,10 @@ def _record(folder: Path, metrics, event: Event) -> None:
         _log(folder, f"step {event.step} of {event.total_steps} saved")
 
 
-def _forget_after(path: str, step: int) -> None:
+def _forget_after(folder: Path, step: int) -> None:
     """Drop the events that a resumed run is about to repeat."""
-    kept = [event for event in read_metrics(Path(path).parent) if event["step"] <= step]
-    with open(path, "r+") as file:  # the same file stays open for appending
-        file.truncate(0)
-        file.writelines(json.dumps(event) + "\n" for event in kept)
+    kept = [event for event in read_metrics(folder) if event["step"] <= step]
+    write_atomically(folder / METRICS, "".join(json.dumps(event) + "\n" for event in kept))
 
 
 def _log(folder: Path, words: str) -> None:
@@ -459,12 +497,12 @@ def _log(folder: Path, words: str) -> None:
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {words}\n")
 
 
-def _submitted(folder: Path) -> float:
-    """When the run was queued, which is its place should it be paused; now for one that never was."""
+def _status_before(folder: Path) -> dict[str, Any]:
+    """What `status.json` says of an earlier process on this run; empty where there was none."""
     try:
-        return json.loads((folder / "status.json").read_text())["submitted"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return time.time()
+        return json.loads((folder / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def _check_own(source: str) -> None:
