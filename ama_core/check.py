@@ -1,17 +1,13 @@
 """From files that nobody vouches for to what a model says of each image: read within limits, prepared, examined in batches."""
 
-import io
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ama_core.config import Config
-from ama_core.data import FileImage, iter_images, prepare
-from ama_core.data.files import Source
+from ama_core.data import FileImage, Source, count_images, iter_images, prepare
 from ama_core.detector import AMADetector, Examination
 
 CHUNK = 32  # images read before they are examined together: what a page waits for between two reports
@@ -80,7 +76,7 @@ def check_files(
     detector: AMADetector, sources: Sequence[Source], most: int, progress: Callable[[int, int], None] | None = None
 ) -> Checked:
     """As `check`, of files and archives; `progress(done, total)`, where the total is what the files say of themselves."""
-    total = min(sum(map(_count, sources)), most)
+    total = min(max(1, count_images(sources)), most)
     return check(detector, iter_images(sources), most, (lambda done: progress(min(done, total), total)) if progress else None)
 
 
@@ -116,15 +112,3 @@ def thumbnail(image: np.ndarray, largest: int = 192) -> np.ndarray:
 
 def _name(item: FileImage) -> str:
     return f"{item.path}#{item.index}" if item.path.lower().endswith(".npz") else item.path
-
-
-def _count(source: Source) -> int:
-    """About how many images a source holds, from its table of contents; what is damaged is refused later, when it is read."""
-    name, content = source if isinstance(source, tuple) else (str(source), source)
-    if Path(name).suffix.lower() != ".zip":
-        return 1
-    try:
-        with zipfile.ZipFile(io.BytesIO(content) if isinstance(content, bytes) else content) as archive:
-            return max(1, sum(not member.is_dir() for member in archive.infolist()))
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):
-        return 1

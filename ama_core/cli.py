@@ -10,28 +10,24 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from ama_core import benchmark as tables
-from ama_core import evaluation, queue, runs, speed
+from ama_core import evaluation, queue, runs, speed, streaming
 from ama_core._version import __version__
 from ama_core.benchmark_report import report
 from ama_core.bundle import find_bundle, list_bundles, read_info, read_results, read_scores
 from ama_core.config import PRESETS, Config
-from ama_core.data import FileImage, available, catalog, data_dir, iter_images, load, prepare
+from ama_core.data import available, catalog, count_images, data_dir, load
 from ama_core.detector import AMADetector
 from ama_core.errors import AMAError, ConfigError
 from ama_core.files import write_atomically
-from ama_core.inference import BATCH
 from ama_core.scores import SCORES
 from ama_core.training import Event
-
-SCORE_COLUMNS = ("path", "index", "R", "A", "log_A", "M", "T", "p_value", "anomalous", "error")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:  # the disk's or the system's: full, read-only, out of reach
         place = f": {error.filename}" if error.filename else ""
-        print(f"ama_core: {error.strerror or error}{place}. Check the disk and its permissions, then run this again.", file=sys.stderr)
+        advice = "Check the disk and its permissions, then run this again."
+        print(f"ama_core: {error.strerror or error}{place}. {advice}", file=sys.stderr)
         return 2
     return 0
 
@@ -79,7 +76,7 @@ def datasets(arguments: argparse.Namespace) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """Train in a run folder, which becomes a bundle."""
     if arguments.spec:
-        spec = _spec_from_json(arguments.spec)
+        spec = runs.RunSpec.from_json(arguments.spec)
     else:
         spec = runs.RunSpec(
             arguments.dataset,
@@ -105,19 +102,43 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def score(arguments: argparse.Namespace) -> None:
-    """Score files and folders, one row an image."""
+    """Score files and folders of any size, one row an image."""
     if not 0 < arguments.alpha <= 1:
         raise ConfigError(f"--alpha = {arguments.alpha} must lie in (0, 1].")
+    if arguments.resume and not arguments.out:
+        raise ConfigError("--resume continues a table: say which with --out FILE.")
     detector = AMADetector.load(arguments.model, score=arguments.by, device=arguments.device)
-    writer = None
-    if not arguments.json:
-        writer = csv.DictWriter(sys.stdout, SCORE_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-    for row in tqdm(_score_rows(detector, arguments.paths, arguments.alpha), unit="image", disable=_hidden(arguments.quiet)):
-        if writer:
-            writer.writerow(row)
+    hidden = _hidden(arguments.quiet)
+    with tqdm(total=None if hidden else count_images(arguments.paths), unit="image", disable=hidden) as bar:
+        if arguments.out:
+            try:
+                found = streaming.score_to_file(
+                    detector, arguments.model, arguments.paths, arguments.out, arguments.alpha, resume=arguments.resume,
+                    progress=lambda summary: bar.update(summary.rows - bar.n),
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                print(f"Stopped; what is scored is in {arguments.out}. Continue with --resume.", file=sys.stderr)
+                raise
         else:
-            print(json.dumps(row))
+            found = streaming.Summary()
+            writer = csv.DictWriter(sys.stdout, streaming.COLUMNS, lineterminator="\n")
+            if not arguments.json:
+                writer.writeheader()
+            for row in streaming.score_rows(detector, arguments.paths, arguments.alpha):
+                if arguments.json:
+                    print(json.dumps(row))
+                else:
+                    writer.writerow(row)
+                found.add(row)
+                bar.update()
+    if arguments.out:
+        print(
+            f"{arguments.out}: {found.rows:,} rows, {found.flagged:,} flagged at alpha = {arguments.alpha:g}", file=sys.stderr
+        )
+    if found.unreadable:
+        print(f"{found.unreadable:,} could not be scored; the column error says why:", file=sys.stderr)
+        for path, why in found.errors:
+            print(f"  {path}: {why}", file=sys.stderr)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -249,6 +270,8 @@ def _parser() -> argparse.ArgumentParser:
     sub_score.add_argument("paths", nargs="+", metavar="PATH", help="image files, folders, .npz or .zip files")
     sub_score.add_argument("--alpha", type=float, default=0.05, help="false-alarm rate: flag where p <= alpha (default 0.05)")
     sub_score.add_argument("--by", default="T", choices=SCORES, help="the score behind p_value and anomalous (default T)")
+    sub_score.add_argument("--out", type=Path, metavar="FILE", help="write a .csv or .jsonl file instead of standard output")
+    sub_score.add_argument("--resume", action="store_true", help="go on with FILE where an interrupted call stopped")
     sub_score.add_argument("--json", action="store_true", help="one JSON object a line instead of CSV")
 
     sub_evaluate = command(evaluate)
@@ -368,37 +391,6 @@ def _write_report(results: Path) -> None:
     print(f"{file} is written", file=sys.stderr)
 
 
-def _score_rows(detector: AMADetector, paths: Sequence[str], alpha: float) -> Iterator[dict[str, Any]]:
-    """Rows in the order of the images, scored a batch at a time; large images shrink as they are read."""
-    c = detector.config
-    batch: list[tuple[FileImage, np.ndarray | None]] = []
-    for item in iter_images(paths):
-        small = None
-        if item.image is not None:
-            small = prepare(item.image[None], size=c.image_size, channels=c.channels, fit=c.fit)[0]
-        batch.append((item._replace(image=None), small))
-        if len(batch) == BATCH:
-            yield from _score_batch(detector, batch, alpha)
-            batch = []
-    if batch:
-        yield from _score_batch(detector, batch, alpha)
-
-
-def _score_batch(
-    detector: AMADetector, batch: list[tuple[FileImage, np.ndarray | None]], alpha: float
-) -> Iterator[dict[str, Any]]:
-    readable = [small for _, small in batch if small is not None]
-    scored = iter(())
-    if readable:
-        scores = detector.scores(np.concatenate(readable))
-        p = scores[f"p_{detector.score}"]
-        columns = {name: scores[name] for name in ("R", "A", "log_A", "M", "T")} | {"p_value": p, "anomalous": p <= alpha}
-        scored = iter(dict(zip(columns, row)) for row in zip(*(values.tolist() for values in columns.values())))
-    for item, small in batch:
-        values = next(scored) if small is not None else dict.fromkeys(SCORE_COLUMNS[2:-1])
-        yield {"path": str(item.path), "index": item.index, **values, "error": item.error}
-
-
 def _settings(pairs: Sequence[str]) -> dict[str, str]:
     settings = {}
     for pair in pairs:
@@ -407,11 +399,6 @@ def _settings(pairs: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"--set {pair}: write it as KEY=VALUE, for example --set nz=64.")
         settings[key.strip()] = value.strip()
     return settings
-
-
-def _spec_from_json(text: str) -> runs.RunSpec:
-    values = json.loads(text)
-    return runs.RunSpec(**{**values, "config": Config.from_dict(values["config"])})
 
 
 def _set_row(name: str) -> dict[str, Any]:

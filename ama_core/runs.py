@@ -46,6 +46,7 @@ from ama_core.model_card import model_card
 from ama_core.neighbours import measure_neighbours, write_neighbours
 from ama_core.training import Event, TrainingState
 
+VERSION = 1  # of run.json
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.txt"
 LOCK = ".lock"
@@ -81,15 +82,26 @@ class RunSpec:
     measure: bool = True
 
     def to_json(self) -> str:
-        return json.dumps({**vars(self), "config": self.config.to_dict()}, indent=2)
+        return json.dumps({"version": VERSION, **vars(self), "config": self.config.to_dict()}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunSpec":
+        """What `to_json` wrote, in this version or an older one. Raises BundleError."""
+        try:
+            values = json.loads(text)
+            version = values.pop("version", 1)  # the first runs did not say
+            if version > VERSION:
+                raise BundleError(f"it has version {version}, this software reads up to {VERSION}: update AMA Explorer")
+            return cls(**{**values, "config": Config.from_dict(values["config"])})
+        except (ValueError, TypeError, KeyError, AttributeError, AMAError) as error:
+            raise BundleError(f"This is not what a run was asked to do: {error}.") from error
 
     @classmethod
     def read(cls, folder: Path) -> "RunSpec":
         """The spec of a run folder. Raises BundleError where there is none."""
         try:
-            values = json.loads((folder / "run.json").read_text())
-            return cls(**{**values, "config": Config.from_dict(values["config"])})
-        except (OSError, ValueError, TypeError, KeyError, AMAError) as error:
+            return cls.from_json((folder / "run.json").read_text())
+        except (OSError, ValueError, BundleError) as error:
             raise BundleError(f"{folder} is not a run folder that can be resumed: {error}.") from error
 
 

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from ama_core import AMADetector, __version__
-from ama_core.cli import SCORE_COLUMNS, main
+from ama_core.cli import main
 from ama_core.data import catalog, load
 from ama_core.scores import SCORES
+from ama_core.streaming import COLUMNS
 
 SETTINGS = [
     word for setting in (
@@ -110,7 +111,7 @@ def test_score_as_json(call, tiny_bundle, pictures, digits):
     code, out, _ = call("score", tiny_bundle, pictures, "--json", "--device", "cpu")
     assert code == 0
     rows = [json.loads(line) for line in out.splitlines()]
-    assert all(tuple(row) == CONTRACT == SCORE_COLUMNS for row in rows)
+    assert all(tuple(row) == CONTRACT == COLUMNS for row in rows)
     check_rows(rows, AMADetector.load(tiny_bundle, device="cpu"), pictures, digits)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ama_core.data import decode_image, files, iter_images, read_npz
+from ama_core.data import count_images, decode_image, files, iter_images, read_npz
 from ama_core.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -268,7 +268,8 @@ def test_npz_files_of_another_kind_are_refused(arrays, message, tmp_path):
     with pytest.raises(DataError, match=message):
         read_npz(tmp_path / "a.npz")
     (item,) = iter_images([tmp_path / "a.npz"])
-    assert item.image is None and item.error
+    # A walk passes the labels over, whatever they are.
+    assert (item.error is None and np.array_equal(item.image, COLOUR)) if "labels" in arrays else item.error
 
 
 def test_damaged_and_lying_npz_files_are_refused(tmp_path, monkeypatch):
@@ -289,3 +290,39 @@ def test_damaged_and_lying_npz_files_are_refused(tmp_path, monkeypatch):
         read_npz(path)
     with pytest.raises(DataError, match="does not exist"):
         read_npz(tmp_path / "nowhere.npz")
+
+
+def test_npz_rows_are_unpacked_one_after_the_other_and_damage_ends_them(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 9, 7), dtype=np.uint8)
+    (tmp_path / "a.npz").write_bytes(npz_bytes(images=images))
+    found = list(iter_images([tmp_path]))
+    assert [item.index for item in found] == list(range(40))
+    assert np.array_equal(np.stack([item.image[..., 0] for item in found]), images)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 9, 7)})
+    with zipfile.ZipFile(tmp_path / "lies.npz", "w") as archive:
+        archive.writestr("images.npy", header.getvalue() + images.tobytes())
+    found = list(iter_images([tmp_path / "lies.npz"]))
+    assert len(found) == 41 and "ends at image 40 of 1000000000" in found[-1].error
+    (tmp_path / "f.npz").write_bytes(npz_bytes(images=np.asfortranarray(images)))
+    (item,) = iter_images([tmp_path / "f.npz"])
+    assert "ascontiguousarray" in item.error
+
+
+def test_images_are_counted_by_names_and_tables_of_contents(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(encoded(COLOUR))
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    (tmp_path / "b.npz").write_bytes(npz_bytes(images=np.zeros((5, 4, 4, 1), np.uint8)))
+    (tmp_path / "bad.npz").write_bytes(b"hello")
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        for name in ("x.png", "y.txt", "__MACOSX/z.png"):
+            archive.writestr(name, b"")
+    assert count_images([tmp_path]) == 1 + 5 + 1 + 2 == len(list(iter_images([tmp_path])))
+    assert count_images([("a.png", b""), ("b.npz", b"")]) == 2
+
+
+def test_a_circle_of_links_is_not_walked(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(COLOUR))
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert [item.path for item in iter_images([tmp_path])] == [str(tmp_path / "a.png")]

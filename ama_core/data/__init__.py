@@ -1,6 +1,6 @@
 """Images in: the catalog of data sets, one's own files, preprocessing and splits. Everything is uint8 (N, H, W, C)."""
 
-from ama_core.data.files import FileImage, decode_image, iter_images, read_npz
+from ama_core.data.files import FileImage, Source, count_images, decode_image, iter_images, iter_unread, read_npz
 from ama_core.data.folders import load_any, load_folder
 from ama_core.data.imageset import ImageSet
 from ama_core.data.preprocess import check_images, prepare
@@ -9,6 +9,7 @@ from ama_core.data.splits import HoldOut, anomaly_mask, draw_anomalies, hold_out
 
 __all__ = [
     "FileImage",
+    "Source",
     "HoldOut",
     "ImageSet",
     "SetInfo",
@@ -17,10 +18,12 @@ __all__ = [
     "catalog",
     "check_images",
     "data_dir",
+    "count_images",
     "decode_image",
     "draw_anomalies",
     "hold_out",
     "iter_images",
+    "iter_unread",
     "load",
     "load_any",
     "load_folder",

@@ -6,11 +6,14 @@ Nothing is written, unpickled or extracted here. Sizes are checked before memory
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -26,6 +29,7 @@ MAX_FILE_BYTES = 256 * 2**20
 MAX_ARRAY_BYTES = 4 * 2**30
 MAX_MEMBERS = 200_000
 
+_NPZ_WANTED = "It must hold `images`, uint8 (N, H, W, C) with C = 1 or 3, and may hold `labels`, integers (N,)."
 _NOT_AN_IMAGE = "not an image file (by its name)"
 # What zipfile and NumPy raise for damaged, encrypted or lying archives.
 _ARCHIVE_ERRORS = (
@@ -54,6 +58,16 @@ class FileImage(NamedTuple):
     """uint8 (H, W, C), C 1 or 3; None where `error` is set."""
     error: str | None
     notes: tuple[str, ...] = ()
+
+
+class Unread(NamedTuple):
+    """An image that is known by name and not yet decoded, so that whoever walks may skip it, or decode in several threads."""
+
+    path: str
+    index: int
+    read: Callable[[], FileImage]
+    size: int = 0
+    """Bytes that it holds until it is read."""
 
 
 def decode_image(source: bytes | str | Path) -> tuple[np.ndarray, list[str]]:
@@ -92,10 +106,16 @@ def iter_images(sources: Iterable[Source], *, recursive: bool = True) -> Iterato
     """Every image of files, folders, .npz and .zip files, one at a time, in sorted order within each source.
 
     What cannot be read is yielded as a `FileImage` with `error`, so that one bad file does not end the walk. Hidden
-    files are passed over. Nothing of a .zip is unpacked to disk; archives within archives are not opened.
+    files are passed over. Nothing of a .zip is unpacked to disk; archives within archives are not opened. Memory holds one
+    image and the names of one folder, or a .zip file's table of contents, however many there are.
 
     Raises `DataError` for a path that does not exist and for a folder without any file.
     """
+    return (unread.read() for unread in iter_unread(sources, recursive=recursive))
+
+
+def iter_unread(sources: Iterable[Source], *, recursive: bool = True) -> Iterator[Unread]:
+    """As `iter_images`, before anything is decoded; always in the same order while the sources do not change."""
     for source in sources:
         if isinstance(source, tuple):
             yield from _from_bytes(*source)
@@ -103,13 +123,37 @@ def iter_images(sources: Iterable[Source], *, recursive: bool = True) -> Iterato
         path = Path(source)
         if not path.exists():
             raise DataError(f"'{path}' does not exist. Check the path.")
-        for file in _walk(path, recursive) if path.is_dir() else [path]:
-            if file.suffix.lower() in (".npz", ".zip"):
-                yield from _from_archive(str(file), file)
-            elif file.suffix.lower() not in SUFFIXES:
-                yield FileImage(str(file), 0, None, _NOT_AN_IMAGE)
+        for file in _files(path, recursive) if path.is_dir() else [str(path)]:
+            suffix = os.path.splitext(file)[1].lower()
+            if suffix in (".npz", ".zip"):
+                yield from _from_archive(file, Path(file))
+            elif suffix not in SUFFIXES:
+                yield _refused(file, 0, _NOT_AN_IMAGE)
             else:
-                yield _attempt(str(file), file)
+                yield Unread(file, 0, partial(_attempt, file, Path(file)))
+
+
+def count_images(sources: Iterable[Source]) -> int:
+    """How many images `iter_images` would yield, readable or not, by names and tables of contents: for progress."""
+    total = 0
+    for source in sources:
+        name, content = (source[0], io.BytesIO(source[1])) if isinstance(source, tuple) else (str(source), Path(source))
+        if isinstance(content, Path) and content.is_dir():
+            for file in _walk(name, recursive=True):
+                total += count_images([file]) if file.lower().endswith((".npz", ".zip")) else 1
+            continue
+        try:
+            if name.lower().endswith(".npz"):
+                with _npz_rows(content, name) as (_, shape):
+                    total += shape[0]
+            elif name.lower().endswith(".zip"):
+                with zipfile.ZipFile(content) as archive:
+                    total += len(_members(archive))
+            else:
+                total += 1
+        except (DataError, *_ARCHIVE_ERRORS):
+            total += 1  # refused in one piece when it is read
+    return total
 
 
 def read_npz(source: str | Path | io.BytesIO, name: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +164,6 @@ def read_npz(source: str | Path | io.BytesIO, name: str | None = None) -> tuple[
     Raises `DataError` for anything else.
     """
     name = name or Path(source).name
-    wanted = "It must hold `images`, uint8 (N, H, W, C) with C = 1 or 3, and may hold `labels`, integers (N,)."
     try:
         with zipfile.ZipFile(source) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_ARRAY_BYTES:
@@ -129,25 +172,23 @@ def read_npz(source: str | Path | io.BytesIO, name: str | None = None) -> tuple[
             source.seek(0)
         with np.load(source, allow_pickle=False) as file:
             if "images" not in file:
-                raise DataError(
-                    f"'{name}' has no array `images` (it has: {', '.join(file.files) or 'nothing'}). {wanted}"
-                )
+                raise DataError(f"'{name}' has no array `images` (it has: {', '.join(file.files) or 'nothing'}). {_NPZ_WANTED}")
             images = file["images"]
             labels = file["labels"] if "labels" in file else np.zeros(len(images) if images.ndim else 0, np.int64)
     except FileNotFoundError:
         raise DataError(f"'{source}' does not exist. Check the path.") from None
     except ValueError as error:
         if "pickle" in str(error):
-            raise DataError(f"'{name}' holds pickled objects, which can run code: refused. {wanted}") from None
+            raise DataError(f"'{name}' holds pickled objects, which can run code: refused. {_NPZ_WANTED}") from None
         raise DataError(f"'{name}' is damaged ({error}). Write it again.") from error
     except _ARCHIVE_ERRORS as error:
-        raise DataError(f"'{name}' cannot be read as an .npz file ({error}). {wanted}") from error
+        raise DataError(f"'{name}' cannot be read as an .npz file ({error}). {_NPZ_WANTED}") from error
     if images.ndim == 3:
         images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
-        raise DataError(f"'{name}': `images` is {images.dtype} {images.shape}. {wanted}")
+        raise DataError(f"'{name}': `images` is {images.dtype} {images.shape}. {_NPZ_WANTED}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
-        raise DataError(f"'{name}': `labels` is {labels.dtype} {labels.shape} for {len(images)} images. {wanted}")
+        raise DataError(f"'{name}': `labels` is {labels.dtype} {labels.shape} for {len(images)} images. {_NPZ_WANTED}")
     return images, labels.astype(np.int64)
 
 
@@ -200,62 +241,127 @@ def _attempt(name: str, source: bytes | Path) -> FileImage:
     return FileImage(name, 0, image, None, tuple(notes))
 
 
-def _attempt_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> FileImage:
-    try:
-        return _attempt(name, archive.read(member))
-    except _ARCHIVE_ERRORS as error:
-        return FileImage(name, 0, None, f"damaged or encrypted ({error})")
-
-
-def _walk(folder: Path, recursive: bool) -> list[Path]:
-    found = folder.rglob("*") if recursive else folder.glob("*")
-    files = sorted(
-        path
-        for path in found
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    if not files:
+def _files(folder: Path, recursive: bool) -> Iterator[str]:
+    """Every file that is not hidden, sorted; the first is looked for at once. Raises DataError where there is none."""
+    files = _walk(str(folder), recursive)
+    first = next(files, None)
+    if first is None:
         raise DataError(f"The folder '{folder}' is empty. Put images into it ({', '.join(FORMATS)}).")
-    return files
+    yield first
+    yield from files
 
 
-def _from_bytes(name: str, data: bytes) -> Iterator[FileImage]:
+def _walk(folder: str, recursive: bool) -> Iterator[str]:
+    """Paths as text, which weigh a fraction of Path objects; links to folders are not followed, for they may form a circle."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found if entry.name[0] != ".")
+    except PermissionError:
+        return
+    for name, is_folder in entries:
+        path = os.path.join(folder, name)
+        if is_folder:
+            if recursive:
+                yield from _walk(path, recursive)
+        elif os.path.isfile(path):
+            yield path
+
+
+def _refused(name: str, index: int, error: str) -> Unread:
+    return Unread(name, index, partial(FileImage, name, index, None, error))
+
+
+def _from_bytes(name: str, data: bytes) -> Iterator[Unread]:
     if Path(name).suffix.lower() in (".npz", ".zip"):
         yield from _from_archive(name, io.BytesIO(data))
     else:
-        yield _attempt(name, data)
+        yield Unread(name, 0, partial(_attempt, name, data), len(data))
 
 
-def _from_archive(name: str, source: Path | io.BytesIO) -> Iterator[FileImage]:
+def _from_archive(name: str, source: Path | io.BytesIO) -> Iterator[Unread]:
     try:
-        if name.lower().endswith(".npz"):
-            for index, image in enumerate(read_npz(source, Path(name).name)[0]):
-                yield FileImage(name, index, image, None)
-        else:
-            yield from _from_zip(name, source)
+        yield from (_from_npz if name.lower().endswith(".npz") else _from_zip)(name, source)
     except DataError as error:
-        yield FileImage(name, 0, None, str(error))
+        yield _refused(name, 0, str(error))
 
 
-def _from_zip(name: str, source: Path | io.BytesIO) -> Iterator[FileImage]:
+def _from_npz(name: str, source: Path | io.BytesIO) -> Iterator[Unread]:
+    """Rows of `images` one after the other, as they are unpacked: the array is never in memory as a whole."""
+    with _npz_rows(source, name) as (rows, shape):
+        shape = (*shape, 1) if len(shape) == 3 else shape
+        size = shape[1] * shape[2] * shape[3]
+        for index in range(shape[0]):
+            try:
+                row = rows.read(size)
+            except _ARCHIVE_ERRORS as error:
+                raise DataError(f"'{Path(name).name}' is damaged at image {index} ({error}). Write it again.") from error
+            if len(row) < size:
+                raise DataError(f"'{Path(name).name}' ends at image {index} of {shape[0]}. Write it again.")
+            yield Unread(name, index, partial(_row, name, index, row, shape[1:]), size)
+
+
+def _row(name: str, index: int, row: bytes, shape: tuple[int, int, int]) -> FileImage:
+    return FileImage(name, index, np.frombuffer(row, np.uint8).reshape(shape), None)
+
+
+@contextmanager
+def _npz_rows(source: Path | io.BytesIO, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
+    """The member `images` of an .npz file behind its header, and its shape, (N, H, W) or (N, H, W, C). Raises DataError."""
+    name = Path(name).name
+    try:
+        archive = zipfile.ZipFile(source)
+        member = archive.open("images.npy")
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(member)
+    except KeyError:
+        names = ", ".join(n.removesuffix(".npy") for n in archive.namelist()[:5])
+        archive.close()
+        raise DataError(f"'{name}' has no array `images` (it has: {names or 'nothing'}). {_NPZ_WANTED}") from None
+    except _ARCHIVE_ERRORS as error:
+        raise DataError(f"'{name}' cannot be read as an .npz file ({error}). {_NPZ_WANTED}") from error
+    with archive, member:
+        if dtype.hasobject:
+            raise DataError(f"'{name}' holds pickled objects, which can run code: refused. {_NPZ_WANTED}")
+        if dtype != np.uint8 or len(shape) not in (3, 4) or len(shape) == 4 and shape[3] not in (1, 3) or 0 in shape:
+            raise DataError(f"'{name}': `images` is {dtype} {shape}. {_NPZ_WANTED}")
+        if fortran:
+            raise DataError(f"'{name}': `images` lies in Fortran order. Save np.ascontiguousarray(images).")
+        if shape[1] * shape[2] > MAX_PIXELS:
+            raise DataError(f"'{name}': images of {shape[2]}×{shape[1]} pixels; the limit is {MAX_PIXELS // 10**6} million.")
+        yield member, shape
+
+
+def _from_zip(name: str, source: Path | io.BytesIO) -> Iterator[Unread]:
     try:
         with zipfile.ZipFile(source) as archive:
-            members = sorted(
-                (member for member in archive.infolist() if not member.is_dir() and not _hidden(member.filename)),
-                key=lambda member: member.filename,
-            )
+            members = _members(archive)
             if not members or len(members) > MAX_MEMBERS:
                 raise DataError(f"'{Path(name).name}' holds {len(members)} files; 1 to {MAX_MEMBERS:,} are read.")
             for member in members:
                 inner = f"{name}/{member.filename}"
                 if Path(member.filename).suffix.lower() not in SUFFIXES:
-                    yield FileImage(inner, 0, None, _NOT_AN_IMAGE)
+                    yield _refused(inner, 0, _NOT_AN_IMAGE)
                 elif member.file_size > MAX_FILE_BYTES:  # reading stops at this size, even if the content goes on
-                    yield FileImage(inner, 0, None, f"larger than {MAX_FILE_BYTES >> 20} MiB")
+                    yield _refused(inner, 0, f"larger than {MAX_FILE_BYTES >> 20} MiB")
                 else:
-                    yield _attempt_member(archive, member, inner)
+                    yield _member(archive, member, inner)
     except _ARCHIVE_ERRORS as error:
         raise DataError(f"'{Path(name).name}' is not a readable .zip file ({error}).") from error
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Unread:
+    """Unpacked at once, since the archive is closed when its walk ends; decoded when it is read."""
+    try:
+        data = archive.read(member)
+    except _ARCHIVE_ERRORS as error:
+        return _refused(name, 0, f"damaged or encrypted ({error})")
+    return Unread(name, 0, partial(_attempt, name, data), len(data))
+
+
+def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    found = (member for member in archive.infolist() if not member.is_dir() and not _hidden(member.filename))
+    return sorted(found, key=lambda member: member.filename)
 
 
 def _hidden(member: str) -> bool:
