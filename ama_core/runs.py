@@ -271,7 +271,7 @@ def _train(
             write_status(folder, status)
             if on_event:
                 on_event(event)
-            if event.kind != "done" and stop_requested():
+            if event.closes_step and stop_requested():
                 state.save(checkpoint)
                 raise RunStopped(f"Stopped at step {event.step}; continue with --resume.")
 
@@ -491,7 +491,7 @@ def _record(folder: Path, metrics, event: Event) -> None:
         picture = io.BytesIO()
         Image.fromarray(rows.squeeze()).save(picture, "PNG")
         write_atomically(folder / "samples" / f"step-{event.step:07d}.png", picture.getvalue())  # pages may be looking
-    line = {key: value for key, value in dataclasses.asdict(event).items() if key not in ("images", "values")}
+    line = {key: value for key, value in dataclasses.asdict(event).items() if key in ("kind", "step", "total_steps")}
     metrics.write(json.dumps({**line, **event.values}) + "\n")
     metrics.flush()
     if event.kind == "checkpoint":
@@ -500,7 +500,7 @@ def _record(folder: Path, metrics, event: Event) -> None:
 
 def _forget_after(folder: Path, step: int) -> None:
     """Drop the events that a resumed run is about to repeat."""
-    kept = [event for event in read_metrics(folder) if event["step"] <= step]
+    kept = [event for event in read_metrics(folder) if event["step"] <= step and event["kind"] != "done"]
     write_atomically(folder / METRICS, "".join(json.dumps(event) + "\n" for event in kept))
 
 

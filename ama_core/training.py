@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ class Event:
 
     kind: `progress` (values: losses, z_ratio, images_per_s, seconds, eta_s, epoch, lr), `samples` (images: two rows of uint8
     (2, N, H, W, C), inputs and reconstructions), `validation` (values: auroc_R, auroc_A), `checkpoint`, or `done`.
+    closes_step: no other event of this step follows; whoever stops and saves here will, resumed, miss none and see none twice.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Event:
     total_steps: int
     values: dict[str, float] = field(default_factory=dict)
     images: np.ndarray | None = None
+    closes_step: bool = False
 
 
 @dataclass(frozen=True)
@@ -244,13 +246,13 @@ def train(
 
         # Tell the world.
         last = state.step == total
+        events = []
         if validation is not None and (state.step % validate_every == 0 or last):
-            # Before the other events: whoever stops at one of those and saves must not lose this step's validation.
             _stop_if_diverged({"loss_critic": float(loss_d.detach()), "loss_autoencoder": float(loss_eg.detach())}, state.step)
             aurocs = _validate(networks, images, validation)
             if aurocs["auroc_A"] > state.best_auroc:
                 state.best_auroc, state.best = aurocs["auroc_A"], networks.bare_state()
-            yield Event("validation", state.step, total, aurocs)
+            events.append(Event("validation", state.step, total, aurocs))
         if state.step % log_every == 0 or last:
             values = {
                 "loss_critic": loss_d,
@@ -275,14 +277,18 @@ def train(
                 "seconds": state.seconds,
                 "eta_s": (total - state.step) / rate,
             }
-            yield Event("progress", state.step, total, values)
+            events.append(Event("progress", state.step, total, values))
         if state.step % sample_every == 0 or last:
-            yield Event("samples", state.step, total, images=np.stack([samples, inference.reconstruct(networks, samples)]))
-        if checkpoint is not None and (last or time.perf_counter() - last_save > checkpoint_seconds):
+            pictures = np.stack([samples, inference.reconstruct(networks, samples)])
+            events.append(Event("samples", state.step, total, images=pictures))
+        save = checkpoint is not None and (last or time.perf_counter() - last_save > checkpoint_seconds)
+        for event in events:
+            yield replace(event, closes_step=event is events[-1] and not save)
+        if save:  # after the events, which a resumed run would not repeat
             _stop_if_diverged({"loss_critic": float(loss_d.detach()), "loss_autoencoder": float(loss_eg.detach())}, state.step)
             state.save(checkpoint)
             last_save = time.perf_counter()
-            yield Event("checkpoint", state.step, total)
+            yield Event("checkpoint", state.step, total, closes_step=True)
     yield Event("done", state.step, total, {"seconds": state.seconds})
 
 

@@ -108,7 +108,7 @@ def kill_often(folder: Path, spec: runs.RunSpec, kills: int, seed: int, seconds:
     met, step, number = Counter(), 0, 0
     current = folder / "0"
     with tqdm(total=kills, unit="kill", disable=None) as bar:
-        while bar.n < kills:
+        while sum(met.values()) < kills:
             pid = fork(current, spec, resume=(current / "run.json").exists())
             time.sleep(chance.uniform(0.0, seconds if chance.random() < 0.75 else 4 * seconds))  # some reach the measuring
             sent = chance.choice((signal.SIGKILL, signal.SIGTERM))
@@ -120,7 +120,7 @@ def kill_often(folder: Path, spec: runs.RunSpec, kills: int, seed: int, seconds:
             if code != 0:
                 met[f"{sent.name}: {state}"] += 1
                 bar.update()
-            elif bar.n < kills:
+            else:
                 number, step = number + 1, 0
                 current = folder / str(number)
     if not (current / "status.json").exists() or runs.read_status(current)["state"] != "finished":

@@ -147,7 +147,7 @@ def test_who_moves_when(config, few):
 def test_reconstructions_are_computed_once_a_step(config, few):
     """E sees each batch once and G twice (reconstruction, simplex decode), however many critic steps there are."""
     calls = {"E": 0, "G": 0}
-    state = TrainingState(config.replace(n_critic=4, max_steps=3, atypical="none"), CPU)
+    state = TrainingState(config.replace(n_critic=4, max_steps=4, atypical="none"), CPU)
 
     def count(key):
         def hook(*_):
@@ -157,7 +157,7 @@ def test_reconstructions_are_computed_once_a_step(config, few):
 
     for key in calls:
         getattr(state.networks, key).register_forward_hook(count(key))
-    for event in train(state, few, sample_every=1000):
+    for event in train(state, few, log_every=3, sample_every=1000):
         if event.kind == "progress":
             break
     assert calls == {"E": 3, "G": 6}
