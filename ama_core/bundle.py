@@ -11,8 +11,6 @@
 """
 
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,17 +23,13 @@ from torch import Tensor
 
 from ama_core.config import Config
 from ama_core.errors import AMAError, BundleError
-from ama_core.files import npz_bytes, write_atomically
+from ama_core.files import DAMAGED_ARRAYS, npz_bytes, write_atomically
 from ama_core.networks import Networks
 from ama_core.scores import SCORES, Calibration, Gaussian
 
 FORMAT = "ama-bundle"
 VERSION = 1
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
-# What NumPy and zipfile raise for files that are missing, damaged, encrypted, or lie about their contents.
-_DAMAGED_ARRAYS = (
-    OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error
-)  # fmt: skip
 STORED_FIELDS = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")
 
 
@@ -128,7 +122,7 @@ def read_bundle(path: Path | str) -> Bundle:
         raise BundleError(f"{file} is missing or damaged, or does not fit config.json: {error}. Copy it again.") from error
     try:
         calibration = _read_calibration(path / "calibration.npz", config)
-    except _DAMAGED_ARRAYS as error:
+    except DAMAGED_ARRAYS as error:
         raise BundleError(f"{path / 'calibration.npz'} is missing or damaged: {error}. Copy it again.") from error
     info = {name: value for name, value in header.items() if name not in ("format", "version", "config")}
     return Bundle(config, weights, calibration, info)
@@ -157,7 +151,7 @@ def read_scores(path: Path | str) -> list[StoredScores]:
                 values = {key: arrays[f"{entry['name']}/{entry['split']}/{key}"] for key in STORED_FIELDS}
                 values["A"] = np.exp(values["log_A"].astype(np.float64))
                 stored.append(StoredScores(scores=values, **{**entry, "notes": tuple(entry.get("notes", ()))}))
-    except _DAMAGED_ARRAYS as error:
+    except DAMAGED_ARRAYS as error:
         raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
     return stored
 

@@ -169,7 +169,10 @@ def _parse(field: dataclasses.Field, value: Any) -> Any:
         except ValueError:
             raise ConfigError(f"{field.name} = {value!r} is not a{'n integer' if kind is int else ' number'}.") from None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{field.name} is far too large.") from None
     return value
 
 
@@ -180,7 +183,7 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
     if meta["choices"] and value not in meta["choices"]:
         raise ConfigError(f"{field.name} = {value!r} must be one of {', '.join(map(str, meta['choices']))}.")
     if isinstance(value, (int, float)):
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{field.name} = {value} must be finite.")
         if meta["low"] is not None and value < meta["low"]:
             raise ConfigError(f"{field.name} = {value} must be at least {meta['low']}.")

@@ -3,8 +3,11 @@
 import io
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO
 
 import numpy as np
@@ -16,6 +19,11 @@ except ImportError:  # Windows
     import msvcrt
 
 PARTIAL = ".part"
+# What NumPy and zipfile raise for archives and arrays that are missing, damaged, encrypted, or lie about their contents.
+DAMAGED_ARRAYS = (
+    OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error,
+    TokenError,
+)  # fmt: skip
 
 
 def write_atomically(path: Path, contents: bytes | str) -> None:

@@ -19,11 +19,10 @@ import torch
 from scipy.stats import chi
 
 from ama_core import evaluation, latent
-from ama_core.bundle import _DAMAGED_ARRAYS
 from ama_core.data import ImageSet, load
 from ama_core.detector import AMADetector
 from ama_core.errors import BundleError, ConfigError, DataError
-from ama_core.files import npz_bytes, write_atomically
+from ama_core.files import DAMAGED_ARRAYS, npz_bytes, write_atomically
 
 FILE = "latents.npz"
 VERSION = 1
@@ -166,7 +165,7 @@ def read_latents(path: Path | str) -> LatentMap | None:
             umap = arrays.get("umap")
         stored = LatentMap(codes, index, tuple(MapEntry(**entry) for entry in header["entries"]), pca, umap, header["info"])
         _check(stored)
-    except (*_DAMAGED_ARRAYS, AttributeError) as error:
+    except (*DAMAGED_ARRAYS, AttributeError) as error:
         raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
     return stored
 

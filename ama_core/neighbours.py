@@ -13,11 +13,10 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from ama_core import evaluation
-from ama_core.bundle import _DAMAGED_ARRAYS
 from ama_core.data import hold_out
 from ama_core.detector import AMADetector
 from ama_core.errors import BundleError, DataError
-from ama_core.files import npz_bytes, write_atomically
+from ama_core.files import DAMAGED_ARRAYS, npz_bytes, write_atomically
 
 FILE = "neighbours.npz"
 VERSION = 1
@@ -112,7 +111,7 @@ def read_neighbours(path: Path | str) -> Neighbours | None:
             integers = (arrays[name].astype(np.int64) for name in ("index", "labels"))
             stored = Neighbours(*floats, *integers, int(header["n_total"]), float(header["typical"]))
         _check(stored)
-    except (*_DAMAGED_ARRAYS, AttributeError) as error:
+    except (*DAMAGED_ARRAYS, AttributeError) as error:
         raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
     return stored
 

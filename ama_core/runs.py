@@ -52,6 +52,7 @@ LOG = "log.txt"
 LOCK = ".lock"
 METRICS = "metrics.jsonl"
 RUNS_VARIABLE = "AMA_RUNS_DIR"
+WORDS = ("state", "mark", "device", "fingerprint", "error")  # of status.json; all else in it are numbers
 ACTIVE = ("running", "measuring")  # states in which a process works on the run
 CURVE_POINTS = 500  # of a curve that is shown while it grows
 
@@ -355,9 +356,13 @@ def read_status(folder: Path | str) -> dict[str, Any]:
     """`status.json`, with `state` corrected to `interrupted` where the process is gone. Raises BundleError."""
     try:
         status = json.loads((Path(folder) / "status.json").read_text())
-    except (OSError, ValueError) as error:
+        if not isinstance(status, dict) or not isinstance(status["state"], str):
+            raise ValueError("status.json does not say its state")
+        if wrong := [name for name, value in status.items() if name not in WORDS and not _is_number(value)]:
+            raise ValueError(f"{wrong[0]} in status.json is no number")
+    except (OSError, ValueError, KeyError) as error:
         raise BundleError(f"{folder} is not a run folder: {error}.") from error
-    if status.get("state") in ACTIVE and not is_running(folder):
+    if status["state"] in ACTIVE and not is_running(folder):
         status["state"] = "interrupted"
     return status
 
@@ -365,6 +370,10 @@ def read_status(folder: Path | str) -> dict[str, Any]:
 def write_status(folder: Path, status: dict[str, Any]) -> None:
     """Replace `status.json`, with the time of this writing as `heartbeat`."""
     write_atomically(Path(folder) / "status.json", json.dumps({**status, "heartbeat": time.time()}))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**63  # false for NaN
 
 
 def is_running(folder: Path | str) -> bool:
@@ -399,17 +408,19 @@ def this_process() -> dict[str, Any]:
 
 
 def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
-    """Events so far, oldest first; a half-written last line is left out."""
+    """Events so far, oldest first; a half-written last line, and any other that is damaged, is left out."""
     try:
-        lines = (Path(folder) / METRICS).read_text().splitlines()
+        lines = (Path(folder) / METRICS).read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return []
     events = []
     for line in lines:
         try:
-            events.append(json.loads(line))
+            event = json.loads(line)
         except ValueError:
             continue
+        if isinstance(event, dict) and isinstance(event.get("kind"), str) and _is_number(event.get("step")):
+            events.append({name: value for name, value in event.items() if name == "kind" or _is_number(value)})
     return events
 
 
@@ -433,7 +444,8 @@ def read_curves(folder: Path | str, most: int = CURVE_POINTS) -> dict[str, tuple
 def list_samples(folder: Path | str) -> dict[int, Path]:
     """Step -> picture of inputs above their reconstructions, in order of steps."""
     files = sorted((Path(folder) / "samples").glob("step-*.png"))
-    return {int(file.stem.removeprefix("step-")): file for file in files}
+    numbers = {file: file.stem.removeprefix("step-") for file in files}
+    return {int(number): file for file, number in numbers.items() if number.isdecimal()}
 
 
 def read_sample(file: Path) -> np.ndarray:

@@ -7,8 +7,11 @@ thresholds or tests uses the *anomaly score* of `anomaly_scores`, where larger a
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import ks_2samp
 from sklearn.covariance import LedoitWolf
 
+DRIFT_LEVEL = 0.001  # so rare that a false word of drift is met once in a thousand batches
+DRIFT_LEAST = 20  # images: of fewer, the test sees gross drift alone
 SCORES = ("R", "A", "M", "T")
 
 # Order of the columns of t, the vector behind the T-score.
@@ -106,6 +109,18 @@ def conformal_threshold(calibration: np.ndarray, alpha: float) -> float:
     n = len(calibration)
     allowed = int(np.floor(alpha * (n + 1) + 1e-9)) - 1  # calibration scores that may reach s
     return float(np.sort(calibration)[n - 1 - allowed]) if allowed >= 0 else np.inf
+
+
+def drift_p_value(r: np.ndarray, calibration_r: np.ndarray) -> float:
+    """How probable it is that normal images differ from the calibration images so much *as a whole*, in (0, 1].
+
+    Two-sample Kolmogorov-Smirnov test on R. Below DRIFT_LEVEL, a batch of DRIFT_LEAST images or more is said to have drifted:
+    the false-alarm rate is promised for images like those of the calibration alone.
+
+    Args:
+        r: R of the batch, (N,). calibration_r: R of held-out normal images, (n,).
+    """
+    return float(ks_2samp(r, calibration_r).pvalue)
 
 
 @dataclass(frozen=True)

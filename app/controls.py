@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import access
 import cache
 import charts
 import pandas as pd
@@ -198,7 +199,7 @@ def error_panel() -> Iterator[None]:
     try:
         yield
     except AMAError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(access.without_paths(str(error)), icon=":material/error:")
 
 
 def chart(

@@ -3,6 +3,7 @@
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import access
 import controls
 import streamlit as st
 
@@ -27,7 +28,11 @@ page = st.navigation(
         st.Page(VIEWS / "reconstructions.py", title="Reconstructions", icon=":material/compare:"),
         st.Page(VIEWS / "shell.py", title="Latent shell", icon=":material/blur_circular:"),
         st.Page(VIEWS / "simplex.py", title="Simplex", icon=":material/change_history:"),
-        st.Page(VIEWS / "train.py", title="Train", icon=":material/model_training:"),
+        # Known to the router, so that an old link gets a sentence; the page itself stops where this server is public.
+        st.Page(
+            VIEWS / "train.py", title="Train", icon=":material/model_training:",
+            visibility="hidden" if access.public() else "visible",
+        ),
         st.Page(VIEWS / "check.py", title="Check images", icon=":material/image_search:"),
         st.Page(VIEWS / "benchmark.py", title="Benchmark", icon=":material/leaderboard:"),
         st.Page(VIEWS / "about.py", title="About the model", icon=":material/schema:"),

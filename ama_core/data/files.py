@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ama_core.errors import DataError
+from ama_core.files import DAMAGED_ARRAYS
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset(
@@ -31,18 +31,6 @@ MAX_MEMBERS = 200_000
 
 _NPZ_WANTED = "It must hold `images`, uint8 (N, H, W, C) with C = 1 or 3, and may hold `labels`, integers (N,)."
 _NOT_AN_IMAGE = "not an image file (by its name)"
-# What zipfile and NumPy raise for damaged, encrypted or lying archives.
-_ARCHIVE_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    MemoryError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
 Source = str | Path | tuple[str, bytes]
 """A path, or (name, content) of something uploaded."""
 
@@ -151,7 +139,7 @@ def count_images(sources: Iterable[Source]) -> int:
                     total += len(_members(archive))
             else:
                 total += 1
-        except (DataError, *_ARCHIVE_ERRORS):
+        except (DataError, *DAMAGED_ARRAYS):
             total += 1  # refused in one piece when it is read
     return total
 
@@ -181,7 +169,7 @@ def read_npz(source: str | Path | io.BytesIO, name: str | None = None) -> tuple[
         if "pickle" in str(error):
             raise DataError(f"'{name}' holds pickled objects, which can run code: refused. {_NPZ_WANTED}") from None
         raise DataError(f"'{name}' is damaged ({error}). Write it again.") from error
-    except _ARCHIVE_ERRORS as error:
+    except DAMAGED_ARRAYS as error:
         raise DataError(f"'{name}' cannot be read as an .npz file ({error}). {_NPZ_WANTED}") from error
     if images.ndim == 3:
         images = images[..., None]
@@ -293,7 +281,7 @@ def _from_npz(name: str, source: Path | io.BytesIO) -> Iterator[Unread]:
         for index in range(shape[0]):
             try:
                 row = rows.read(size)
-            except _ARCHIVE_ERRORS as error:
+            except DAMAGED_ARRAYS as error:
                 raise DataError(f"'{Path(name).name}' is damaged at image {index} ({error}). Write it again.") from error
             if len(row) < size:
                 raise DataError(f"'{Path(name).name}' ends at image {index} of {shape[0]}. Write it again.")
@@ -318,7 +306,7 @@ def _npz_rows(source: Path | io.BytesIO, name: str) -> Iterator[tuple[IO[bytes],
         names = ", ".join(n.removesuffix(".npy") for n in archive.namelist()[:5])
         archive.close()
         raise DataError(f"'{name}' has no array `images` (it has: {names or 'nothing'}). {_NPZ_WANTED}") from None
-    except _ARCHIVE_ERRORS as error:
+    except DAMAGED_ARRAYS as error:
         raise DataError(f"'{name}' cannot be read as an .npz file ({error}). {_NPZ_WANTED}") from error
     with archive, member:
         if dtype.hasobject:
@@ -346,7 +334,7 @@ def _from_zip(name: str, source: Path | io.BytesIO) -> Iterator[Unread]:
                     yield _refused(inner, 0, f"larger than {MAX_FILE_BYTES >> 20} MiB")
                 else:
                     yield _member(archive, member, inner)
-    except _ARCHIVE_ERRORS as error:
+    except DAMAGED_ARRAYS as error:
         raise DataError(f"'{Path(name).name}' is not a readable .zip file ({error}).") from error
 
 
@@ -354,7 +342,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Unr
     """Unpacked at once, since the archive is closed when its walk ends; decoded when it is read."""
     try:
         data = archive.read(member)
-    except _ARCHIVE_ERRORS as error:
+    except DAMAGED_ARRAYS as error:
         return _refused(name, 0, f"damaged or encrypted ({error})")
     return Unread(name, 0, partial(_attempt, name, data), len(data))
 

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from pathlib import Path
 
+import access
 import cache
 import charts
 import controls
@@ -137,7 +138,7 @@ def calibration(view: controls.View) -> None:
     own = next((s for s in cache.stored(view.folder) if (s.name, s.split) == (normal, "test")), None)
     if own is None:
         st.info("This model has no stored scores of its normal test images. Measure it, then reload this page:")
-        st.code(f"python -m ama_core measure {view.folder}", language="bash")
+        st.code(f"python -m ama_core measure {access.shown(view.folder)}", language="bash")
         return
     held_out = view.detector.calibration_
     n = len(held_out.scores["T"])

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import access
 import cache
 import controls
 import pandas as pd
@@ -297,13 +298,16 @@ def behind(cell: str, shown: dict, hit: Hit | None, missing: Recipe | None, foun
     st.markdown("Measure the model that is there anew:")
     models = cache.models()
     evaluate = [
-        shlex.join(["python", "-m", "ama_core", "evaluate", str(models[m.model]), "--ood", hit.ood]) for m in hit.members
+        shlex.join(["python", "-m", "ama_core", "evaluate", access.shown(models[m.model]), "--ood", hit.ood])
+        for m in hit.members
     ]
     st.code("\n".join(evaluate), language="bash", wrap_lines=True)
 
 
 def launch(cell: str, recipe: Recipe, seed: int) -> None:
     """A button that queues a training, the same as a command, and those of its kind that are on their way."""
+    if access.public():
+        return
     seed = st.number_input(
         "Training seed", 0, 2**31 - 1, seed, key=f"seed-{cell}", help="The same seed repeats the same training.",
     )  # fmt: skip

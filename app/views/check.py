@@ -1,5 +1,6 @@
 """Check images: from files, a photo or samples to what the model says of each, in plain words."""
 
+import access
 import cache
 import charts
 import controls
@@ -7,7 +8,7 @@ import numpy as np
 import streamlit as st
 
 from ama_core.density import share_below
-from ama_core.scores import SCORES, anomaly_scores
+from ama_core.scores import DRIFT_LEAST, DRIFT_LEVEL, SCORES, anomaly_scores, drift_p_value
 
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "zip"]
 SAMPLES = 8  # images of a set that are shown at first
@@ -72,6 +73,21 @@ def samples(view: controls.View) -> cache.Batch:
     return cache.check_samples(view.folder, chosen, start, start + n)
 
 
+def drift(view: controls.View, batch: cache.Batch) -> None:
+    """Says so where the images as a whole are not like those of the calibration."""
+    r = batch.found.examined.scores["R"]
+    if len(r) < DRIFT_LEAST:
+        return
+    p = drift_p_value(r, view.detector.calibration_.scores["R"])
+    if p < DRIFT_LEVEL:
+        st.warning(
+            f"**As a whole, these {len(r):,} images do not look like those of the calibration** (two-sample "
+            f"Kolmogorov–Smirnov test on R, p = {p:.1g}). Where they are meant to be normal, α no longer says how many of them "
+            "will be flagged: another camera, light or cut may be behind it. Then train or calibrate on images like these.",
+            icon=":material/trending_up:",
+        )
+
+
 def table(view: controls.View, batch: cache.Batch) -> int:
     """Every image as a row, the most anomalous first; returns which image is chosen."""
     found, calibration = batch.found, view.detector.calibration_
@@ -130,8 +146,8 @@ def neighbours(view: controls.View, batch: cache.Batch, i: int) -> None:
     stored = cache.nearest(view.folder)
     if stored is None:
         st.info(
-            f"This model has no sample of its training images to compare with. `python -m ama_core measure {view.folder}` "
-            "makes one where the training images are at hand."
+            "This model has no sample of its training images to compare with. "
+            f"`python -m ama_core measure {access.shown(view.folder)}` makes one where the training images are at hand."
         )
         return
     positions, distances = (a[0] for a in stored.nearest(batch.found.examined.features[i : i + 1], NEAREST))
@@ -257,6 +273,7 @@ with controls.error_panel():
             f"α = {controls.percent(view.alpha)}; of as many normal images, {view.alpha * total:.2g} would be. "
             "Choose a row, by its box or with the arrow keys and Shift + Space, to see more of it."
         )
+        drift(view, batch)
         chosen = table(view, batch)
         download(view, batch)
         show(view, batch, chosen)

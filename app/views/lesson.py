@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import access
 import cache
 import charts
 import controls
@@ -455,7 +456,7 @@ with controls.error_panel():
     aurocs = cache.stored_aurocs(view.folder)
     if not aurocs:
         st.info("This model has no stored scores to learn from. Measure it, then reload this page:")
-        st.code(f"python -m ama_core measure {view.folder}", language="bash")
+        st.code(f"python -m ama_core measure {access.shown(view.folder)}", language="bash")
         st.stop()
     step = controls.choose(
         st.segmented_control, "step", "Step", list(STEPS), "Hope", required=True, label_visibility="collapsed",

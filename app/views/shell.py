@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 
+import access
 import cache
 import charts
 import controls
@@ -211,7 +212,7 @@ with controls.error_panel():
     found = cache.latents(view.folder)
     if found is None:
         st.info("This model has no stored codes yet. Make them, then reload this page:", icon=":material/blur_circular:")
-        st.code(f"python -m ama_core measure {view.folder}", language="bash")
+        st.code(f"python -m ama_core measure {access.shown(view.folder)}", language="bash")
         st.stop()
     d = found.codes.shape[1]
     named = titles(found, (view.detector.info_.get("normal") or {}).get("name", ""))

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+import access
 import cache
 import charts
 import controls
@@ -95,7 +96,13 @@ def choose_data() -> tuple[str, str | None]:
             return OWN, None
         st.caption(f"Kept on this computer as {controls.literal(str(saved))}.")
         return OWN, str(saved)
-    return OWN, str(Path(path.strip()).expanduser().resolve()) if path.strip() else None
+    if not path.strip():
+        return OWN, None
+    try:
+        return OWN, str(access.allowed(path))
+    except AMAError as error:
+        st.error(controls.literal(str(error)), icon=":material/error:")
+        return OWN, None
 
 
 def remembered(key: str, default) -> None:
@@ -492,6 +499,7 @@ def compare() -> None:
         st.info("Choose at least one run.")
 
 
+access.stop_where_public()
 controls.heading(
     "Train",
     "Teach a model what is normal in images of your choice. A run goes on in a process of its own, whether this page is open "

@@ -1,0 +1,165 @@
+"""Hostile input: whatever a file holds, its reader gives data or an AMAError, in bounded time and memory, and runs nothing.
+
+Single tricks are in test_data_files and test_bundle; `benchmarks/fuzz.py` tries ten thousand files.
+"""
+
+import importlib.util
+import io
+import os
+import re
+import resource
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_app_check import check_models, open_page, words  # noqa: F401 (fixtures)
+
+from ama_core import AMAError
+from ama_core.bundle import read_bundle
+from ama_core.data import decode_image, iter_images
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "<img src=x onerror=alert(1)>.png"
+
+
+@pytest.fixture(scope="module")
+def fuzz():
+    spec = importlib.util.spec_from_file_location("fuzz", ROOT / "benchmarks" / "fuzz.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_changed_files_are_data_or_an_error_in_words(fuzz):
+    found = fuzz.fuzz(850, seed=int(time.time()) // 86_400)  # other files every day; a defect names its kind and reason
+    assert found["read"] > 100 and found["refused in words"] > 300 and found["memory_grew_mb"] < 600
+
+
+def test_every_kind_is_read_unchanged(fuzz, tmp_path):
+    """Else the fuzzing would try nothing."""
+    for data, load in fuzz.subjects(tmp_path).values():
+        load(data)
+
+
+def bomb(kind: str, place: Path) -> Path:
+    """A small file that says it is huge, or becomes so."""
+    file = place / f"a.{kind.split()[0]}"
+    if kind == "png":  # 20000² pixels of one colour
+
+        def chunk(name: bytes, body: bytes) -> bytes:
+            return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0))
+        rows = zlib.compress(bytes(20_001) * 20_000, 9)
+        file.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    elif kind == "zip":  # a member of 2 GB of zeros, called an image
+        with (
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+            archive.open("a.png", "w", force_zip64=True) as member,
+        ):
+            for _ in range(2048):
+                member.write(bytes(2**20))
+    elif kind == "npz":  # 8 GB of images, which nobody may hold at once
+        archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED)
+        with archive, archive.open("images.npy", "w", force_zip64=True) as member:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (2**21, 64, 64)}
+            np.lib.format.write_array_header_1_0(member, header)
+            member.write(bytes(2**20))
+    elif kind == "npz header":  # a header of 100 MB
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("images.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 100 * 2**20) + b" " * (100 * 2**20))
+    return file
+
+
+LIMITED = """
+import resource, sys
+from ama_core import AMAError
+from ama_core.data import iter_images, load_any
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+unread = [item.error for item in iter_images([sys.argv[1]]) if item.error]
+try:
+    load_any(sys.argv[1], "train")
+except AMAError as error:
+    unread.append(str(error))
+print(len(unread), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize("kind", ["png", "zip", "npz", "npz header"])
+def test_bombs_cost_little_memory_and_time(kind, tmp_path):
+    file = bomb(kind, tmp_path)
+    assert file.stat().st_size < 12 * 2**20
+    began = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(file)], capture_output=True, text=True, timeout=120, cwd=ROOT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (100, 100)),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-500:]
+    refused, grown_mb = map(int, ended.stdout.split())
+    assert refused == 2 and grown_mb < 700 and time.monotonic() - began < 60
+
+
+def test_archives_name_nothing_outside_and_links_are_no_images(tmp_path):
+    secret = tmp_path / "secret.png"
+    Image.new("L", (9, 9)).save(secret)
+    archive = tmp_path / "in" / "a.zip"
+    archive.parent.mkdir()
+    with zipfile.ZipFile(archive, "w") as file:
+        link = zipfile.ZipInfo("link.png")
+        link.external_attr = 0o120777 << 16
+        file.writestr(link, str(secret))
+        for name in ("../../up.png", "/abs.png", "C:\\x.png", "a\0b.png"):
+            file.writestr(name, secret.read_bytes())
+    found = {item.path.rsplit("/", 1)[-1]: item for item in iter_images([archive])}
+    assert found["link.png"].image is None  # its content is a path, not that file
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.zip", "in", "secret.png"]
+
+
+def test_a_file_of_two_kinds_is_what_it_is_decoded_as(tmp_path):
+    """A picture with a script or an archive behind it is a picture; nothing looks at the rest."""
+    picture, archive = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(picture, "PNG")
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("x.png", b"<script>alert(1)</script>")
+    image, _ = decode_image(picture.getvalue() + archive.getvalue())
+    assert image.shape == (8, 8, 3)
+    (item,) = iter_images([("a.zip", picture.getvalue() + archive.getvalue())])
+    assert item.error
+    with pytest.raises(AMAError):
+        decode_image(b"<svg onload=alert(1)>" + archive.getvalue())
+
+
+def test_weights_with_a_lying_header(tmp_path):
+    import shutil
+
+    source = ROOT / "tests" / "samples" / "bundle-v1"
+    data = (source / "model.safetensors").read_bytes()
+    for length in (0, 1, 2**31, 2**63 - 1, 2**64 - 1):
+        folder = tmp_path / str(length)
+        shutil.copytree(source, folder)
+        (folder / "model.safetensors").write_bytes(struct.pack("<Q", length) + data[8:])
+        with pytest.raises(AMAError, match="model.safetensors"):
+            read_bundle(folder)
+
+
+def test_names_are_shown_as_text(open_page):  # noqa: F811
+    picture = io.BytesIO()
+    Image.new("L", (32, 32), 90).save(picture, "PNG")
+    at = open_page("check")
+    at.get("file_uploader")[0].set_value([(NAME, picture.getvalue(), "image/png"), (f"no{NAME}", b"x", "image/png")]).run()
+    assert not at.exception and "could not be scored" in words(at)
+    for element in at.get("html"):
+        assert "<img src=x" not in element.proto.body
+    for kind in (at.markdown, at.subheader, at.error, at.caption):
+        for element in kind:
+            assert not re.search(r"(?<!\\)<img src=x", element.value)  # Markdown shows what follows a backslash as it is
+            assert not getattr(element.proto, "allow_html", False)

@@ -1,0 +1,111 @@
+"""A shared machine: the public mode, the folders that may be read, and the server's defaults."""
+
+import os
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+from test_app_check import words
+from test_faults import SAMPLES
+
+from ama_core import queue, runs
+from ama_core.errors import DataError
+
+ROOT = Path(__file__).resolve().parent.parent
+APP = ROOT / "app"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of runs with an interrupted one; no worker may start."""
+    shutil.copytree(SAMPLES / "run-v1", tmp_path / "runs" / "mine")
+    monkeypatch.setenv(runs.RUNS_VARIABLE, str(tmp_path / "runs"))
+    monkeypatch.syspath_prepend(str(APP))
+    monkeypatch.setattr(queue, "ensure_worker", lambda _: None)
+    return tmp_path / "runs"
+
+
+def page(name: str, **address) -> AppTest:
+    at = AppTest.from_file(APP / "views" / f"{name}.py", default_timeout=60)
+    for key, value in address.items():
+        at.query_params[key] = value
+    return at.run()
+
+
+@pytest.mark.parametrize("value", ["1", "true", "yes"])
+def test_a_public_server_neither_trains_nor_shows_runs(folder, monkeypatch, value):
+    monkeypatch.setenv("AMA_PUBLIC", value)
+    at = page("train")
+    assert not at.exception and "public server" in at.info[0].value
+    assert not at.button and not at.text_input and not at.get("file_uploader") and "mine" not in words(at)
+
+
+@pytest.mark.parametrize("value", ["", "0", "false"])
+def test_a_private_one_does(folder, monkeypatch, value):
+    monkeypatch.setenv("AMA_PUBLIC", value)
+    at = page("train")
+    assert not at.exception and {"Train", "Resume", "Yes, delete mine"} <= {button.label for button in at.button}
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_the_benchmark_page_queues_nothing_in_public(folder, monkeypatch, public):
+    monkeypatch.setenv("AMA_PUBLIC", str(int(public)))
+    monkeypatch.setenv("AMA_MODELS_DIR", str(folder / "none"))
+    at = page("benchmark", cell="fashionmnist → omniglot")
+    assert not at.exception
+    assert ("Queue this training here" in [button.label for button in at.button]) is not public
+    assert (str(folder) in "\n".join(code.value for code in at.code)) is not public
+
+
+def test_messages_name_no_folder_in_public(folder, monkeypatch):
+    import access
+
+    message = "/srv/models/a/config.json is damaged: /home/me/x. Copy '/srv/models/a b/c.npz' again, at 3/4 of it."
+    assert access.without_paths(message) == message and access.shown(Path("/srv/models/a")) == "/srv/models/a"
+    monkeypatch.setenv("AMA_PUBLIC", "1")
+    assert "/srv" not in (said := access.without_paths(message)) and "/home" not in said and "3/4" in said
+    assert said.startswith("config.json is damaged") and access.shown(Path("/srv/models/a")) == "a"
+    (folder / "mine" / "config.json").write_text("{")
+    at = page("check", model="mine")
+    assert at.error and str(folder) not in words(at)
+
+
+def test_typed_paths_stay_in_allowed_folders(folder, monkeypatch, tmp_path):
+    import access
+
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    for place in (inside, outside):
+        place.mkdir()
+    (inside / "link").symlink_to(outside)
+    monkeypatch.setenv("AMA_DATA_ROOTS", os.pathsep.join([str(inside), str(tmp_path / "other")]))
+    assert access.allowed(f" {inside}/a/../b ") == inside / "b" and access.allowed(str(folder / "mine")) == folder / "mine"
+    for typed in (outside, f"{inside}/../out", inside / "link", "/etc/passwd", f"{inside}-beside", "a\0b", "~nobody-here/x"):
+        with pytest.raises(DataError):
+            access.allowed(str(typed))
+    monkeypatch.delenv("AMA_DATA_ROOTS")
+    assert access.allowed("~/pictures") == (Path.home() / "pictures").resolve()
+    with pytest.raises(DataError, match="AMA_DATA_ROOTS"):
+        access.allowed("/etc")
+
+
+def test_the_form_says_so_and_queues_nothing(folder, monkeypatch):
+    at = page("train", data="my own images")
+    at.text_input(key="train-path").set_value("/etc").run()
+    assert not at.exception and "outside the folders" in at.error[0].value.replace("\\", "")
+    next(button for button in at.button if button.label == "Train").click().run()
+    assert list(runs.list_runs(folder)) == ["mine"] and at.text_input(key="train-path").value == "/etc"
+
+
+def test_server_defaults(monkeypatch):
+    """As Streamlit itself reads the file."""
+    settings = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text())
+    assert settings["server"] == {"address": "127.0.0.1", "maxUploadSize": 50, "enableXsrfProtection": True}
+    assert settings["client"]["showErrorDetails"] == "none" and settings["browser"]["gatherUsageStats"] is False
+    monkeypatch.chdir(ROOT)
+    from streamlit import config
+
+    options = config.get_config_options(force_reparse=True)
+    assert options["server.address"].value == "127.0.0.1" and options["server.maxUploadSize"].value == 50
+    assert options["server.enableXsrfProtection"].value is True and options["server.enableCORS"].value is True
