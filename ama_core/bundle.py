@@ -10,7 +10,9 @@
     README.md           model card
 """
 
+import io
 import json
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,10 @@ from ama_core.scores import SCORES, Calibration, Gaussian
 FORMAT = "ama-bundle"
 VERSION = 1
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
+FILES = (
+    "config.json", "model.safetensors", "calibration.npz", "scores.npz", "latents.npz", "neighbours.npz", "results.json",
+    "README.md",
+)  # fmt: skip
 STORED_FIELDS = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")
 
 
@@ -170,6 +176,21 @@ def read_results(path: Path | str) -> dict[str, Any] | None:
         return json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise BundleError(f"{file} is damaged: {error}.") from error
+
+
+def zip_bundle(path: Path | str) -> bytes:
+    """The bundle at `path` as a .zip file with one folder in it, to share; of a run folder its bundle alone.
+
+    Raises BundleError where it is not a whole bundle.
+    """
+    path = Path(path)
+    read_bundle(path)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in FILES:
+            if (path / name).is_file():
+                archive.write(path / name, f"{path.resolve().name}/{name}")
+    return buffer.getvalue()
 
 
 def find_bundle(model: str | Path) -> Path:

@@ -19,13 +19,16 @@ from tqdm import tqdm
 from ama_core import benchmark as tables
 from ama_core import evaluation, queue, runs, speed, streaming
 from ama_core._version import __version__
-from ama_core.benchmark_report import report
-from ama_core.bundle import find_bundle, list_bundles, read_info, read_results, read_scores
+from ama_core.benchmark_report import report as benchmark_tables
+from ama_core.bundle import find_bundle, list_bundles, read_info, read_results, read_scores, zip_bundle
+from ama_core.check import check_files
 from ama_core.config import PRESETS, Config
 from ama_core.data import available, catalog, count_images, data_dir, load
+from ama_core.data import inspect as inspect_images
 from ama_core.detector import AMADetector
 from ama_core.errors import AMAError, ConfigError
 from ama_core.files import write_atomically
+from ama_core.html_report import html_report
 from ama_core.scores import SCORES
 from ama_core.training import Event
 
@@ -99,6 +102,35 @@ def train(arguments: argparse.Namespace) -> None:
             on_progress=bar.measuring,
         )
     print(f"{arguments.out} is ready: python -m ama_core info {arguments.out}", file=sys.stderr)
+
+
+def inspect(arguments: argparse.Namespace) -> None:
+    """Look at one's own images before training: sizes, unreadable files, duplicates, images shared by train and test."""
+    with tqdm(unit="file", disable=_hidden(arguments.quiet)) as bar:
+        found = inspect_images(arguments.source, arguments.against, lambda met: bar.update(met - bar.n))
+    if arguments.json:
+        sizes = [{"width": width, "height": height, "n": n} for (width, height), n in found.sizes.items()]
+        parts = {name: getattr(found, name) for name in ("n", "grey", "refused", "duplicates", "near", "shared", "notes")}
+        print(json.dumps(parts | {"sizes": sizes}))
+    else:
+        print("\n".join(found.sentences()))
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Check images and write verdicts and pictures as one self-contained HTML file."""
+    if not 0 < arguments.alpha < 1:
+        raise ConfigError(f"--alpha = {arguments.alpha} must lie in (0, 1).")
+    detector = AMADetector.load(arguments.model, score=arguments.by, device=arguments.device)
+    with tqdm(unit="image", disable=_hidden(arguments.quiet)) as bar:
+        found = check_files(detector, arguments.paths, arguments.most, lambda done, total: bar.update(done - bar.n))
+    write_atomically(arguments.out, html_report(detector, arguments.model, found, arguments.alpha))
+    print(f"{arguments.out}: {len(found):,} images, {len(found.refused):,} files could not be read", file=sys.stderr)
+
+
+def share(arguments: argparse.Namespace) -> None:
+    """Pack a model as a .zip file to give to others, who unpack it and name its folder as MODEL."""
+    write_atomically(arguments.out, zip_bundle(find_bundle(arguments.model)))
+    print(f"{arguments.out} is written", file=sys.stderr)
 
 
 def score(arguments: argparse.Namespace) -> None:
@@ -274,6 +306,24 @@ def _parser() -> argparse.ArgumentParser:
     sub_score.add_argument("--resume", action="store_true", help="go on with FILE where an interrupted call stopped")
     sub_score.add_argument("--json", action="store_true", help="one JSON object a line instead of CSV")
 
+    sub_inspect = command(inspect)
+    sub_inspect.add_argument("source", metavar="PATH", help="a folder (with or without train and test), .zip or .npz file")
+    sub_inspect.add_argument("--against", metavar="PATH", help="images that should not be among them, such as the test's")
+    sub_inspect.add_argument("--json", action="store_true")
+    sub_inspect.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    sub_report = command(report)
+    sub_report.add_argument("model", metavar="MODEL", help=model_help)
+    sub_report.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, folders, .npz or .zip files")
+    sub_report.add_argument("--out", required=True, type=Path, metavar="FILE", help="the .html file")
+    sub_report.add_argument("--alpha", type=float, default=0.05, help="false-alarm rate (default 0.05)")
+    sub_report.add_argument("--by", default="T", choices=SCORES, help="the score that decides (default T)")
+    sub_report.add_argument("--most", type=int, default=500, metavar="N", help="read at most so many images (default 500)")
+
+    sub_share = command(share)
+    sub_share.add_argument("model", metavar="MODEL", help=model_help)
+    sub_share.add_argument("--out", required=True, type=Path, metavar="FILE", help="the .zip file")
+
     sub_evaluate = command(evaluate)
     sub_evaluate.add_argument("model", metavar="MODEL", help=model_help)
     sub_evaluate.add_argument(
@@ -324,7 +374,7 @@ def _parser() -> argparse.ArgumentParser:
     sub_info.add_argument("--verify", action="store_true", help="score a part of the stored samples anew and compare")
     sub_info.add_argument("--json", action="store_true")
 
-    for each in (sub, sub_score, sub_evaluate, sub_measure, sub_benchmark, sub_bench, sub_info):
+    for each in (sub, sub_score, sub_report, sub_evaluate, sub_measure, sub_benchmark, sub_bench, sub_info):
         each.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
         each.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
@@ -387,7 +437,7 @@ def _run_jobs(jobs: Sequence[tables.Job], out: Path, results: Path, arguments: a
 def _write_report(results: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     file = results.parent / "RESULTS.md"
-    write_atomically(file, report(tables.read_results(results)))
+    write_atomically(file, benchmark_tables(tables.read_results(results)))
     print(f"{file} is written", file=sys.stderr)
 
 

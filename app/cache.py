@@ -3,6 +3,7 @@
 Each cached function takes a `stamp` of the files it reads, so that a model trained or measured anew is read anew.
 """
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ from ama_core import AMADetector, benchmark_report, check, evaluation, latent_ma
 from ama_core.benchmark import RESULTS
 from ama_core.benchmark import read_results as read_records
 from ama_core.benchmark_report import Line
-from ama_core.bundle import PRETRAINED, StoredScores, list_bundles, read_info, read_results, read_scores
+from ama_core.bundle import PRETRAINED, StoredScores, list_bundles, read_info, read_results, read_scores, zip_bundle
 from ama_core.check import Checked
-from ama_core.data import FileImage, ImageSet, decode_image, load, one_class, prepare
+from ama_core.data import FileImage, ImageSet, Inspection, decode_image, inspect, load, one_class, prepare
 from ama_core.density import Densities, densities
 from ama_core.detector import Examination
 from ama_core.evaluation import normal_split
+from ama_core.html_report import html_report
 from ama_core.latent_map import LatentMap, MapEntry, NormHistograms
 from ama_core.model_card import read_card
 from ama_core.neighbours import Neighbours
@@ -146,6 +148,23 @@ def check_uploads(folder: Path, files: Sequence[tuple[str, str, bytes]], progres
         sources = [(name, content) for _, name, content in files]
         st.session_state["checked"] = key, _batch(check.check_files(detector(folder), sources, MOST_CHECKED, progress))
     return st.session_state["checked"][1]
+
+
+def report(folder: Path, name: str, by: str, alpha: float, batch: Batch) -> str:
+    """Checked images as one HTML file (see `html_report`)."""
+    model = copy.copy(detector(folder))  # the score that decides is this reader's choice
+    model.score = by
+    return html_report(model, name, batch.found, alpha)
+
+
+def shared(folder: Path) -> bytes:
+    """A model as a .zip file. Raises BundleError."""
+    return zip_bundle(folder)
+
+
+def inspect_own(source: str) -> Inspection:
+    """What one's own images are like. Raises DataError."""
+    return _inspect_own(source, _stamp(Path(source), ""))
 
 
 def check_samples(folder: Path, set_name: str, start: int, stop: int) -> Batch:
@@ -292,6 +311,11 @@ def _upload_scores(folder: str, stamp: Stamp, data: bytes) -> dict[str, float]:
 @st.cache_data(max_entries=32, show_spinner=False)
 def _train_density(folder: str, stamp: Stamp, log: bool) -> Densities:
     return densities({"train": detector(Path(folder)).calibration_.train_r}, log=log, lower=0.0)
+
+
+@st.cache_data(max_entries=4, show_spinner="Looking at every image …")
+def _inspect_own(source: str, stamp: Stamp) -> Inspection:
+    return inspect(source)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the images …")

@@ -1,10 +1,10 @@
 """Many people at once: `python benchmarks/sessions.py [--sessions 20] [--rounds 5] [--files 10] [--json]`.
 
 One server on the bundled models, and as many browsers' sessions, each with cookies of its own, in one headless Chromium. In
-every round each session opens Check images at its own false-alarm rate, uploads files that nobody else has, and must see its own
-names, its own rate, and the R that the engine gives to its own image; then it opens another page. Reported: seconds from upload
-to verdict and from address to heading under this load (p50, p95), errors, cross-talk, and the server's resident memory after
-each round. Chromium runs on the same cores as the server.
+every round each session opens Check images at its own false-alarm rate, uploads files that nobody else has, and must see its
+own names, its own rate, and the R that the engine gives to its own image; then it opens another page. Reported: seconds from
+upload to verdict and from address to heading under this load (p50, p95), errors, cross-talk, and the server's resident memory
+after each round. Chromium runs on the same cores as the server.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 from ama_core.data.files import FileImage, Source, count_images, decode_image, iter_images, iter_unread, read_npz
 from ama_core.data.folders import load_any, load_folder
 from ama_core.data.imageset import ImageSet
+from ama_core.data.inspection import Inspection, inspect
 from ama_core.data.preprocess import check_images, prepare
 from ama_core.data.sets import SetInfo, available, catalog, data_dir, load
 from ama_core.data.splits import HoldOut, anomaly_mask, draw_anomalies, hold_out, one_class, validation_anomalies
@@ -12,6 +13,7 @@ __all__ = [
     "Source",
     "HoldOut",
     "ImageSet",
+    "Inspection",
     "SetInfo",
     "anomaly_mask",
     "available",
@@ -22,6 +24,7 @@ __all__ = [
     "decode_image",
     "draw_anomalies",
     "hold_out",
+    "inspect",
     "iter_images",
     "iter_unread",
     "load",

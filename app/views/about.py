@@ -171,6 +171,13 @@ def calibration(view: controls.View) -> None:
 
 
 def card(view: controls.View) -> None:
+    if not access.public():
+        st.download_button(
+            "Share this model (.zip)", lambda: cache.shared(view.folder), f"{view.folder.name}.zip", "application/zip",
+            icon=":material/ios_share:", on_click="ignore", key="share",
+            help="Weights, settings, calibration and stored scores. Whoever unpacks it can name its folder as a model; the app "
+            "offers it where it lies among the runs, or in a folder that AMA_MODELS_DIR names.",
+        )  # fmt: skip
     text = cache.card(view.folder)
     if text is None:
         st.info("This model has no card (README.md).")

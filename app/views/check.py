@@ -275,7 +275,13 @@ with controls.error_panel():
         )
         drift(view, batch)
         chosen = table(view, batch)
-        download(view, batch)
+        with st.container(horizontal=True):
+            download(view, batch)
+            st.download_button(
+                "Report (HTML)", lambda: cache.report(view.folder, view.name, view.score, view.alpha, batch),
+                f"report-{view.name}.html", "text/html", icon=":material/article:", on_click="ignore", key="report",
+                help="One file with verdicts and pictures, to send or to keep.",
+            )  # fmt: skip
         show(view, batch, chosen)
     elif given:
         download(view, batch)

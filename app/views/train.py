@@ -105,6 +105,18 @@ def choose_data() -> tuple[str, str | None]:
         return OWN, None
 
 
+def own_images(source: str) -> None:
+    """What the reader's own images are like, on demand, before anything is trained on them."""
+    with st.expander("Look at these images first: sizes, unreadable files, duplicates", icon=":material/fact_check:"):
+        if not st.toggle("Read them all", key="train-inspect"):
+            return
+        with controls.error_panel():
+            found = cache.inspect_own(source)
+            st.markdown("\n".join(f"- {controls.literal(access.without_paths(line))}" for line in found.sentences()))
+            if found.preview:
+                st.html(charts.figures([("", image, f"Image {i + 1}") for i, image in enumerate(found.preview)], 72))
+
+
 def remembered(key: str, default) -> None:
     """Gives the widget `key` what was typed before: Streamlit forgets a widget while another page is open."""
     kept = st.session_state.setdefault("train-kept", {})
@@ -186,11 +198,14 @@ def choose_extras(data: str, source: str | None) -> dict:
                 "train-anomalies", "Real anomalies as negatives", with_train,
                 "The semi-supervised case: a few real anomalies take the place of the synthetic negatives.",
             )  # fmt: skip
+            extras["anomalies"] = own_anomalies("train-anomalies-path", "or own images as negatives") or extras["anomalies"]
         with right:
             extras["validate_ood"] = optional(
                 "train-validate", "Validation anomalies", others,
                 "50 images of this set are used to follow the AUROC while training; they are never tested.",
             )  # fmt: skip
+            own = own_anomalies("train-validate-path", "or own images as validation anomalies")
+            extras["validate_ood"] = own or extras["validate_ood"]
             remembered("train-select", "last")
             extras["select"] = st.selectbox(
                 "Weights to keep", ("last", "validated"), key="train-select", disabled=not extras["validate_ood"],
@@ -205,6 +220,16 @@ def choose_extras(data: str, source: str | None) -> dict:
             help="Stored with the model, so that the pages on densities and benchmarks have something to show.",
         )  # fmt: skip
     return extras
+
+
+def own_anomalies(key: str, label: str) -> str | None:
+    """A typed path of a few known bad images."""
+    remembered(key, "")
+    typed = st.text_input(
+        label, key=key, placeholder="path of a folder, .zip or .npz", help="Takes the place of the set above.",
+    )  # fmt: skip
+    with controls.error_panel():
+        return str(access.allowed(typed)) if typed.strip() else None
 
 
 def optional(key: str, label: str, options: list, meaning: str, placeholder: str = "none", **more):
@@ -281,6 +306,8 @@ def new_run() -> None:
             "Name of the run", key=name_key, placeholder=wish, help="Letters, digits, - and _. Left empty: the name in grey.",
         )  # fmt: skip
         name = typed.strip() or wish
+    if data == OWN and source:
+        own_images(source)
     st.markdown("##### Hyper-parameters")
     st.caption(r"\[P\]: as the paper states it. \[C\]: as the authors' released code has it. \[D\]: our decision.")
     values = choose_hyper_parameters(fill(data, preset_name))

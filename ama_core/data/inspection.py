@@ -1,0 +1,165 @@
+"""What one's own images are like before anything is trained on them: sizes, colours, unreadable files, and double ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ama_core.data.files import iter_images
+from ama_core.data.imageset import SPLITS
+
+NEAR = 3  # of 64 bits: up to here two difference hashes count as one picture, saved or scaled anew
+PLAIN = 6  # brightness steps of the 72 that a picture without any structure has by chance
+MOST_COMPARED = 20_000  # pairs grow with the square
+PREVIEW = 12
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found in one source.
+
+    Attributes:
+        n: readable images. sizes: (width, height) -> how many. grey: how many have one channel.
+        refused: (path, why) of what could not be read.
+        duplicates: groups of paths whose pixels are the same.
+        near: pairs of paths that look the same though their pixels differ (difference hash, at most NEAR of 64 bits apart).
+        shared: pairs (path here, path in the test images) that look the same: a test with them proves nothing.
+        notes: what the reader changed on the way, such as an orientation, and how often.
+        preview: the first images, uint8 (H, W, C), small.
+        compared: whether `near` and `shared` were looked for: not among more than MOST_COMPARED images.
+    """
+
+    n: int
+    sizes: dict[tuple[int, int], int]
+    grey: int
+    refused: tuple[tuple[str, str], ...]
+    duplicates: tuple[tuple[str, ...], ...]
+    near: tuple[tuple[str, str], ...]
+    shared: tuple[tuple[str, str], ...]
+    notes: dict[str, int]
+    preview: tuple[np.ndarray, ...]
+    compared: bool = True
+
+    def sentences(self) -> list[str]:
+        """The report, for people."""
+        if not self.n:
+            return ["No image could be read.", *self._refusals()]
+        ranked = sorted(self.sizes.items(), key=lambda item: -item[1])
+        sizes = ", ".join(f"{w}×{h} ({count:,})" for (w, h), count in ranked[:4]) + (" …" if len(ranked) > 4 else "")
+        lines = [
+            f"{self.n:,} readable images, {self.n - self.grey:,} in colour and {self.grey:,} grey.",
+            f"{len(self.sizes):,} size{'s' if len(self.sizes) > 1 else ''}: {sizes}.",
+        ]
+        if 0 < self.grey < self.n:
+            lines.append("Grey and colour are mixed: grey ones will be repeated to three channels, and may stand out for it.")
+        lines += [f"{count:,} images: {note}." for note, count in sorted(self.notes.items(), key=lambda item: -item[1])[:3]]
+        lines += self._refusals()
+        if self.duplicates:
+            extra = sum(len(group) - 1 for group in self.duplicates)
+            lines.append(f"{extra:,} exact duplicates, such as {' = '.join(self.duplicates[0][:3])}. Keep one of each.")
+        if self.near:
+            lines.append(f"{len(self.near):,} pairs look the same, such as {' and '.join(self.near[0])}.")
+        if self.shared:
+            lines.append(
+                f"{len(self.shared):,} pairs of a training and a test image look the same, such as "
+                f"{' and '.join(self.shared[0])}: take them out of one of the two, or the test proves nothing."
+            )
+        if not self.compared:
+            lines.append(f"More than {MOST_COMPARED:,} images: only exact duplicates were looked for.")
+        elif not (self.duplicates or self.near or self.shared):
+            lines.append("No duplicates and no look-alikes.")
+        return lines
+
+    def _refusals(self) -> list[str]:
+        if not self.refused:
+            return []
+        reasons = Counter(why for _, why in self.refused).most_common(3)
+        first = {why: path for path, why in reversed(self.refused)}
+        return [f"{count:,} files cannot be used, such as {first[why]}: {why}" for why, count in reasons]
+
+
+def inspect(source: str | Path, against: str | Path | None = None, progress: Callable[[int], None] | None = None) -> Inspection:
+    """Look at a folder, .zip or .npz file; a folder with subfolders train and test is compared between them.
+
+    Args:
+        against: other images that should not be among these, such as those of the test.
+        progress: called with how many files were met.
+
+    Raises DataError for a path that does not exist and for a folder without any file.
+    """
+    source = Path(source)
+    train, test = (source / split for split in SPLITS)
+    if against is None and train.is_dir() and test.is_dir():
+        source, against = train, test
+    sizes, notes, refused, preview = Counter(), Counter(), [], []
+    paths, exact, hashes, grey = [], {}, [], 0
+    for met, item in enumerate(iter_images([source]), 1):
+        name = item.path.removeprefix(f"{source}/") + (f"#{item.index}" if item.path.lower().endswith(".npz") else "")
+        if progress and met % 32 == 0:
+            progress(met)
+        if item.image is None:
+            refused.append((name, item.error))
+            continue
+        height, width, channels = item.image.shape
+        sizes[width, height] += 1
+        grey += channels == 1
+        notes.update(item.notes)
+        paths.append(name)
+        exact.setdefault(hashlib.sha256(str(item.image.shape).encode() + item.image.tobytes()).digest(), []).append(name)
+        hashes.append(difference_hash(item.image))
+        if len(preview) < PREVIEW:
+            preview.append(_small(item.image))
+    compared = len(paths) <= MOST_COMPARED
+    near, shared = [], []
+    if compared and paths:
+        same = {frozenset(pair) for group in exact.values() for pair in zip(group, group[1:])}
+        doubled = {name for group in exact.values() for name in group[1:]}
+        near = [
+            (paths[i], paths[j]) for i, j in look_alikes(hashes, hashes)
+            if i < j and frozenset((paths[i], paths[j])) not in same and not {paths[i], paths[j]} & doubled
+        ]  # fmt: skip
+        if against is not None:
+            others = [(item.path, item.image) for item in iter_images([against]) if item.image is not None][:MOST_COMPARED]
+            theirs = [difference_hash(image) for _, image in others]
+            names = [name.removeprefix(f"{against}/") for name, _ in others]
+            shared = [(paths[i], names[j]) for i, j in look_alikes(hashes, theirs)]
+    groups = tuple(tuple(group) for group in exact.values() if len(group) > 1)
+    return Inspection(
+        len(paths), dict(sizes), grey, tuple(refused), groups, tuple(near), tuple(shared), dict(notes), tuple(preview), compared
+    )
+
+
+def difference_hash(image: np.ndarray) -> int | None:
+    """64 bits, each whether a place of the picture, 8×8 of them, is darker than the next; None where it has no structure.
+
+    image: uint8 (H, W, C), C 1 or 3. Alike for a picture saved, scaled or brightened anew.
+    """
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("L")
+    small = np.asarray(picture.resize((9, 8), Image.Resampling.BOX), np.int16)
+    if np.count_nonzero(np.abs(np.diff(small, axis=1)) > 1) < PLAIN:
+        return None
+    return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes())
+
+
+def look_alikes(some: Sequence[int | None], others: Sequence[int | None]) -> list[tuple[int, int]]:
+    """(i, j) of hashes that are at most NEAR bits apart, in order."""
+    columns = [j for j, value in enumerate(others) if value is not None]
+    theirs = np.array([others[j] for j in columns], np.uint64)
+    found = []
+    for i, value in enumerate(some):
+        if value is not None and columns:
+            close = np.flatnonzero(np.bitwise_count(theirs ^ np.uint64(value)) <= NEAR)
+            found += [(i, columns[j]) for j in close]
+    return found
+
+
+def _small(image: np.ndarray, side: int = 96) -> np.ndarray:
+    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    picture.thumbnail((side, side))
+    return np.asarray(picture).reshape(picture.height, picture.width, image.shape[2])

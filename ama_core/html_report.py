@@ -1,0 +1,92 @@
+"""A report on checked images as one HTML file that needs nothing else: no script, no network, pictures inside."""
+
+import base64
+import io
+import time
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from ama_core._version import __version__
+from ama_core.check import Checked
+from ama_core.detector import AMADetector
+from ama_core.scores import DRIFT_LEAST, DRIFT_LEVEL, SCORES, anomaly_scores, drift_p_value
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8886; --flag: #b3470066; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: middle; }
+td.number { font-variant-numeric: tabular-nums; }
+tr.flagged { background: var(--flag); }
+img { image-rendering: pixelated; width: 72px; height: 72px; object-fit: contain; display: block; }
+.scroll { overflow-x: auto; }
+"""
+
+
+def html_report(detector: AMADetector, model: str, checked: Checked, alpha: float) -> str:
+    """Verdict, p-value, scores and picture of every image, the most anomalous first, with what the model is.
+
+    Args:
+        model: what to call it. alpha: the false-alarm rate, in (0, 1); `detector.score` decides.
+    """
+    by, normal = detector.score, detector.info_.get("normal", {})
+    n = len(detector.calibration_.scores[by])
+    rows, summary = [], "No image could be scored."
+    if len(checked):
+        scores = checked.examined.scores
+        p = scores[f"p_{by}"]
+        flagged = p <= alpha
+        summary = (
+            f"<strong>{int(flagged.sum()):,} of {len(checked):,} images are flagged</strong> by {by} at a false-alarm rate of "
+            f"{alpha:g}; of as many normal images, about {alpha * len(checked):.2g} would be."
+        )
+        drift = drift_p_value(scores["R"], detector.calibration_.scores["R"])
+        if len(checked) >= DRIFT_LEAST and drift < DRIFT_LEVEL:
+            summary += (
+                f" As a whole these images do not look like those of the calibration (two-sample Kolmogorov-Smirnov test on R, "
+                f"p = {drift:.1g}): where they are meant to be normal, the rate does not hold for them."
+            )
+        for i in np.argsort(-anomaly_scores(scores)[by], kind="stable"):
+            verdict = "flagged" if flagged[i] else "not flagged"
+            remarks = "; ".join((*checked.notes[i], *checked.concerns[i]))
+            cells = [f'<td class="number">{scores[name][i]:.4g}</td>' for name in SCORES]
+            rows.append(
+                f'<tr class="{"flagged" if flagged[i] else "passed"}"><td>{_picture(checked.given[i], checked.names[i])}</td>'
+                f"<td>{escape(checked.names[i])}</td><td>{verdict}</td>"
+                f'<td class="number">{p[i]:.4f}</td>{"".join(cells)}<td>{escape(remarks)}</td></tr>'
+            )
+    refused = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in checked.refused)
+    facts = {
+        "Model": model, "Normal images": f"{normal.get('name', 'unknown')} ({normal.get('n', 0):,})",
+        "Data fingerprint": normal.get("fingerprint", "unknown"), "Calibration": f"{n:,} held-out normal images",
+        "Smallest possible p-value": f"{1 / (n + 1):.2g}", "Score that decides": by, "False-alarm rate": f"{alpha:g}",
+        "Made": f"{time.strftime('%Y-%m-%d %H:%M')} with AMA Explorer {__version__}",
+    }  # fmt: skip
+    told = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>Checked images</title><style>{STYLE}</style></head><body>
+<h1>Checked images</h1>
+<p>{summary}</p>
+{"<p>Not all images were read: the limit was reached.</p>" if checked.more else ""}
+<div class="scroll"><table><thead><tr><th>Image</th><th>Name</th><th>Verdict</th><th>p-value by {by}</th>
+{"".join(f"<th>{name}</th>" for name in SCORES)}<th>Done to it</th></tr></thead><tbody>
+{"".join(rows)}
+</tbody></table></div>
+{f"<h2>Could not be scored</h2><ul>{refused}</ul>" if refused else ""}
+<h2>What decided</h2>
+<p>The p-value of an image is the part of held-out normal images that look at least as unusual to the model; an image is flagged
+where it is at most the false-alarm rate. The rate holds for images taken like the normal ones.</p>
+<table>{told}</table>
+</body></html>
+"""
+
+
+def _picture(image: np.ndarray, name: str) -> str:
+    shown, file = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image), io.BytesIO()
+    shown.thumbnail((96, 96))
+    shown.save(file, "PNG")
+    return f'<img alt="{escape(name, quote=True)}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
