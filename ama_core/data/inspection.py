@@ -53,8 +53,8 @@ class Inspection:
         ranked = sorted(self.sizes.items(), key=lambda item: -item[1])
         sizes = ", ".join(f"{w}×{h} ({count:,})" for (w, h), count in ranked[:4]) + (" …" if len(ranked) > 4 else "")
         lines = [
-            f"{self.n:,} readable images, {self.n - self.grey:,} in colour and {self.grey:,} grey.",
-            f"{len(self.sizes):,} size{'s' if len(self.sizes) > 1 else ''}: {sizes}.",
+            f"{_counted(self.n, 'readable image')}, {self.n - self.grey:,} in colour and {self.grey:,} grey.",
+            f"{_counted(len(self.sizes), 'size')}: {sizes}.",
         ]
         if 0 < self.grey < self.n:
             lines.append("Grey and colour are mixed: grey ones will be repeated to three channels, and may stand out for it.")
@@ -62,12 +62,15 @@ class Inspection:
         lines += self._refusals()
         if self.duplicates:
             extra = sum(len(group) - 1 for group in self.duplicates)
-            lines.append(f"{extra:,} exact duplicates, such as {' = '.join(self.duplicates[0][:3])}. Keep one of each.")
+            lines.append(
+                f"{_counted(extra, 'exact duplicate')}, such as {' = '.join(self.duplicates[0][:3])}. Keep one of each."
+            )
         if self.near:
-            lines.append(f"{len(self.near):,} pairs look the same, such as {' and '.join(self.near[0])}.")
+            pairs = _counted(len(self.near), "pair")
+            lines.append(f"{pairs} of images that look the same, such as {' and '.join(self.near[0])}.")
         if self.shared:
             lines.append(
-                f"{len(self.shared):,} pairs of a training and a test image look the same, such as "
+                f"{_counted(len(self.shared), 'pair')} of a training and a test image that look the same, such as "
                 f"{' and '.join(self.shared[0])}: take them out of one of the two, or the test proves nothing."
             )
         if not self.compared:
@@ -81,7 +84,7 @@ class Inspection:
             return []
         reasons = Counter(why for _, why in self.refused).most_common(3)
         first = {why: path for path, why in reversed(self.refused)}
-        return [f"{count:,} files cannot be used, such as {first[why]}: {why}" for why, count in reasons]
+        return [f"{_counted(count, 'file')} left out, such as {first[why]}: {why}" for why, count in reasons]
 
 
 def inspect(source: str | Path, against: str | Path | None = None, progress: Callable[[int], None] | None = None) -> Inspection:
@@ -157,6 +160,10 @@ def look_alikes(some: Sequence[int | None], others: Sequence[int | None]) -> lis
             close = np.flatnonzero(np.bitwise_count(theirs ^ np.uint64(value)) <= NEAR)
             found += [(i, columns[j]) for j in close]
     return found
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _small(image: np.ndarray, side: int = 96) -> np.ndarray:
