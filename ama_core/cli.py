@@ -124,7 +124,7 @@ def report(arguments: argparse.Namespace) -> None:
     with tqdm(unit="image", disable=_hidden(arguments.quiet)) as bar:
         found = check_files(detector, arguments.paths, arguments.most, lambda done, total: bar.update(done - bar.n))
     write_atomically(arguments.out, html_report(detector, arguments.model, found, arguments.alpha))
-    print(f"{arguments.out}: {len(found):,} images, {len(found.refused):,} files could not be read", file=sys.stderr)
+    print(f"{arguments.out}: {len(found):,} images, {len(found.refused):,} could not be read", file=sys.stderr)
 
 
 def share(arguments: argparse.Namespace) -> None:

@@ -18,7 +18,8 @@ STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: middle; }
-td.number { font-variant-numeric: tabular-nums; }
+th, td.number { white-space: nowrap; font-variant-numeric: tabular-nums; }
+td:last-child { min-width: 16rem; }
 tr.flagged { background: var(--flag); }
 img { image-rendering: pixelated; width: 72px; height: 72px; object-fit: contain; display: block; }
 .scroll { overflow-x: auto; }

@@ -165,7 +165,8 @@ def main() -> None:
         finally:
             server.terminate()
             log = server.communicate(timeout=30)[1]
-    found["errors"] += [line for line in log.splitlines() if "Traceback" in line]
+    if "Traceback" in log:
+        found["errors"].append(log[-2000:])
     figures = {
         what: {"p50": statistics.median(found[what]), "p95": float(np.quantile(found[what], 0.95)), "n": len(found[what])}
         for what in ("upload_s", "page_s") if found[what]

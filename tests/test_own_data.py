@@ -70,7 +70,7 @@ def test_a_first_look_finds_what_is_wrong(shop, call):  # noqa: F811
     for said in (
         "42 readable images",
         "160×120",
-        "1 exact duplicates",
+        "1 exact duplicate,",
         "cut.png",
         "Grey and colour are mixed",
         "look the same",
