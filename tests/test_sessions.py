@@ -1,11 +1,19 @@
-"""Several people at once in real browsers: a bounded run of `benchmarks/sessions.py`."""
+"""Several people at once in real browsers, a bounded run of `benchmarks/sessions.py`; and many uploads."""
 
+import gc
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
+from PIL import Image
+
+from ama_core import AMADetector
+from ama_core.check import check_files
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,3 +26,15 @@ def test_sessions_at_once_see_their_own_uploads_and_settings():
     found = json.loads(ended.stdout)
     assert found["uploads"] == 3 * 2 * 4 and not found["errors"] and not found["cross_talk"]
     assert found["upload_s"]["n"] == 6 and found["page_s"]["n"] == 12
+
+
+def test_memory_is_flat_over_a_thousand_uploads(tiny_bundle, rng):
+    detector, resident = AMADetector.load(tiny_bundle, device="cpu"), []
+    for i in range(1000):
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (64, 48, 3), dtype=np.uint8)).save(file, "PNG")
+        assert len(check_files(detector, [(f"{i}.png", file.getvalue())], most=10)) == 1
+        if i in (200, 999):
+            gc.collect()
+            resident.append(psutil.Process().memory_info().rss)
+    assert resident[1] - resident[0] < 30 * 2**20
