@@ -107,9 +107,13 @@ def test_own_images_need_a_path_that_exists(folder, no_worker):
     app = page(data="my own images")
     button(app, "Train").click().run()
     assert "give a path" in app.error[0].value
+    missing = str(folder / "no-such-folder")  # the folder of runs is one that the app may read
+    app.text_input(key="train-path").set_value(missing).run()
+    button(app, "Train").click().run()
+    assert "existing path" in app.error[0].value and app.text_input(key="train-path").value == missing
     app.text_input(key="train-path").set_value("/no/such/folder").run()
     button(app, "Train").click().run()
-    assert "existing path" in app.error[0].value and app.text_input(key="train-path").value == "/no/such/folder"
+    assert "lies outside" in app.error[0].value and app.text_input(key="train-path").value == "/no/such/folder"
     assert not runs.list_runs(folder)
 
 
