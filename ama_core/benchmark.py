@@ -1,6 +1,7 @@
 """The paper's tables by command: which trainings they need, carrying those out, and the stored results.
 
     results/<job>.json    one finished training: its settings and every figure measured of it; what RESULTS.md is made from
+    results/scores/<job>  a sample of the scores behind these figures, as bundles store them
     runs/benchmark/<job>  its run folder (see `runs`), from which an interrupted training goes on
 
 A job is one training with one seed, in a process of its own. Jobs are declared by `ROWS` and `tasks`: nothing is chosen by its
@@ -28,6 +29,7 @@ import torch
 from PIL import Image
 
 from ama_core import evaluation, paper, runs, sanity
+from ama_core.bundle import StoredScores, write_scores
 from ama_core.config import Config
 from ama_core.config import preset as preset_config
 from ama_core.data import ImageSet, anomaly_mask, available, draw_anomalies, load_any, one_class, prepare
@@ -127,11 +129,11 @@ class Job:
     @property
     def title(self) -> str:
         """What `--only` looks at: row, sets and class, such as `ama-mnist-3`."""
-        return "-".join(str(part) for part in (ROWS[self.row].slug, self.normal, self.label, self.few_from) if part is not None)
+        return _title(self.row, self.normal, self.label, self.few_from)
 
     @property
     def name(self) -> str:
-        return f"{self.table}-{self.title}-{self.preset}-{self.condition}-s{self.seed}"
+        return _name(self.table, self.title, self.preset, self.condition, self.seed)
 
     @property
     def as_input(self) -> dict[str, Any]:
@@ -165,6 +167,14 @@ class Job:
     def from_json(cls, text: str) -> "Job":
         values = json.loads(text)
         return cls(**{**values, "ood": tuple(values["ood"])})
+
+
+def _title(row: str, normal: str, label: int | None, few_from: str | None) -> str:
+    return "-".join(str(part) for part in (ROWS[row].slug, normal, label, few_from) if part is not None)
+
+
+def _name(table: str, title: str, preset: str, condition: str, seed: int) -> str:
+    return f"{table}-{title}-{preset}-{condition}-s{seed}"
 
 
 @dataclass(frozen=True)
@@ -229,6 +239,12 @@ class Record:
     codec: str | None = None
     schema: int = SCHEMA
 
+    @property
+    def name(self) -> str:
+        """Of its job, and so of its files."""
+        title = _title(self.row, self.normal, self.label, (self.few_anomalies or {}).get("source"))
+        return _name(self.table, title, self.preset, self.condition, self.seed)
+
     def against(self, ood: str) -> Measured | None:
         return next((found for found in self.results if found.ood == ood), None)
 
@@ -256,6 +272,11 @@ def read_record(file: Path) -> Record:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{file} is not a stored result ({type(error).__name__}: {error}). Remove or restore it.") from error
     return record
+
+
+def scores_folder(record: Record, results: Path = RESULTS) -> Path:
+    """Where a sample of the scores behind a record is stored, if it is (see `bundle.read_scores`): sets by name, all `test`."""
+    return results / "scores" / record.name
 
 
 def plan(
@@ -313,8 +334,12 @@ def is_stored(job: Job, results: Path) -> bool:
 
 def carry_out(job: Job, out: Path, results: Path, device: str | None = None) -> Record:
     """Train (or go on), measure, and store the result, in this process. Raises as `runs.execute`."""
-    record = _sanity(job, device) if job.row == SANITY else _ama(job, out, device)
+    record, scores = (_sanity(job, device), []) if job.row == SANITY else _ama(job, out, device)
     results.mkdir(parents=True, exist_ok=True)
+    if scores:
+        folder = scores_folder(record, results)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_scores(folder, scores)
     write_atomically(results / f"{job.name}.json", json.dumps(dataclasses.asdict(record), indent=1) + "\n")
     return record
 
@@ -327,7 +352,7 @@ def status_of(config: Config, preset: str, steps: int, n_train: int) -> str:
     return "full" if full else "reduced"
 
 
-def _ama(job: Job, out: Path, device: str | None) -> Record:
+def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredScores]]:
     folder = out / job.name
     spec = runs.RunSpec(job.normal, job.config, one_class=job.label, measure=False)
     if job.few_from:
@@ -340,7 +365,8 @@ def _ama(job: Job, out: Path, device: str | None) -> Record:
     else:
         detector = runs.execute(folder, spec, resume=(folder / "run.json").exists(), device=device)
     ood = job.at_hand()
-    found = {row["ood"]: row for row in evaluation.evaluate(detector, ood, seed=DRAW_SEED)["results"]}
+    scores: list[StoredScores] = []
+    found = {row["ood"]: row for row in evaluation.evaluate(detector, ood, seed=DRAW_SEED, keep=scores)["results"]}
     validated = {}
     chosen_by = detector.info_["normal"]["validation_ood"]
     if chosen_by in ood and (folder / runs.CHECKPOINT).exists():
@@ -348,7 +374,8 @@ def _ama(job: Job, out: Path, device: str | None) -> Record:
         validated[chosen_by] = evaluation.evaluate(best, [chosen_by], seed=DRAW_SEED)["results"][0]["scores"]
     measured = tuple(Measured(**found[name], notes=_notes(name), validated=validated.get(name)) for name in ood)
     few_anomalies = {"source": job.few_from, "n": FEW} if job.few_from else None
-    return _record(job, detector.info_["training"], measured, few_anomalies=few_anomalies, validation_ood=chosen_by)
+    record = _record(job, detector.info_["training"], measured, few_anomalies=few_anomalies, validation_ood=chosen_by)
+    return record, scores
 
 
 def _validated(detector: AMADetector, job: Job, folder: Path) -> AMADetector:

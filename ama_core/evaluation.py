@@ -237,6 +237,7 @@ def evaluate(
     model: str = "",
     seed: int = 0,
     full: bool = False,
+    keep: list[StoredScores] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Tell the normal test images from each OOD set, under the protocol of the specification, Section 6.
@@ -246,6 +247,7 @@ def evaluate(
 
     Args:
         ood: names of the catalog, folders or .npz files; `rest`: a one-class model's other classes.
+        keep: is given a sample of the scores behind the figures: of the normal images, then of each OOD set.
 
     Returns:
         The stable contract of `evaluate --json`: {"model", "normal", "seed", "results": [{"ood", "n_normal", "n_ood",
@@ -255,20 +257,26 @@ def evaluate(
     label = detector.info_["normal"].get("label")
     is_anomaly = np.zeros(len(test), bool) if label is None else anomaly_mask(test, label)
     own = measure(detector, test, progress)
-    normal = {name: values[~is_anomaly] for name, values in anomaly_scores(own).items()}
+    normal_scores = {name: values[~is_anomaly] for name, values in own.items()}
+    normal = anomaly_scores(normal_scores)
     n_normal = int((~is_anomaly).sum())
+    if keep is not None:
+        keep.append(_kept(detector.info_["normal"]["name"], "test", normal_scores, seed, test.notes))
     results = []
     for name in ood:
         if name == REST:
             if label is None:
                 raise DataError(f"{REST!r} needs a one-class model; this one was trained on all of {normal_name(detector)}.")
-            anomalous = {key: values[is_anomaly] for key, values in anomaly_scores(own).items()}
+            scores, notes = {key: values[is_anomaly] for key, values in own.items()}, test.notes
         else:
             ood_set, untested = ood_test(detector, name)
             chosen = np.setdiff1d(np.arange(len(ood_set)), untested)
             if not full:
                 chosen = chosen[draw_anomalies(n_normal, len(chosen), seed)]
-            anomalous = anomaly_scores(measure(detector, ood_set.take(chosen), progress))
+            scores, notes = measure(detector, ood_set.take(chosen), progress), ood_set.notes
+        anomalous = anomaly_scores(scores)
+        if keep is not None:
+            keep.append(_kept(name, "test", scores, seed, notes))
         results.append(
             {
                 "ood": name,
@@ -327,8 +335,20 @@ def sets_at_hand() -> list[str]:
 
 def _sampled(detector: AMADetector, split: str, images: ImageSet, seed: int, progress: Progress | None) -> StoredScores:
     scores = measure(detector, images.take(_sample(len(images), seed)), progress)
-    kept = {key: scores[key] for key in ("A", *STORED_FIELDS)}
-    return StoredScores(images.name, split, kept, seed, len(images), images.notes)
+    return _stored(images.name, split, scores, seed, len(images), images.notes)
+
+
+def _kept(name: str, split: str, scores: dict[str, np.ndarray], seed: int, notes: tuple[str, ...]) -> StoredScores:
+    """A sample of the scores of images that were all measured."""
+    n = len(scores["R"])
+    chosen = _sample(n, seed)
+    return _stored(name, split, {key: values[chosen] for key, values in scores.items()}, seed, n, notes)
+
+
+def _stored(
+    name: str, split: str, scores: dict[str, np.ndarray], seed: int, n_total: int, notes: tuple[str, ...]
+) -> StoredScores:
+    return StoredScores(name, split, {key: scores[key] for key in ("A", *STORED_FIELDS)}, seed, n_total, notes)
 
 
 def _images_behind(detector: AMADetector, name: str, split: str) -> ImageSet:

@@ -13,8 +13,8 @@ import charts
 import numpy as np
 import streamlit as st
 
-from ama_core import AMADetector, benchmark_report, check, evaluation, latent_map, neighbours, pace, runs
-from ama_core.benchmark import RESULTS
+from ama_core import AMADetector, benchmark, benchmark_report, check, evaluation, latent_map, neighbours, pace, runs
+from ama_core.benchmark import Record, scores_folder
 from ama_core.benchmark import read_results as read_records
 from ama_core.benchmark_report import Line
 from ama_core.bundle import PRETRAINED, StoredScores, list_bundles, read_info, read_results, read_scores, zip_bundle
@@ -219,8 +219,23 @@ def stages(folder: Path) -> list[Stage]:
 
 def table_lines(table: str) -> list[Line]:
     """What `python -m ama_core benchmark` has stored for a table, measured lines alone. Raises BundleError."""
-    files = sorted(RESULTS.glob("*.json"))
-    return _table_lines(table, _stamp(RESULTS, *(file.name for file in files)))
+    return _table_lines(table, _records_stamp())
+
+
+def records() -> list[Record]:
+    """Every training that `python -m ama_core benchmark` has stored. Raises BundleError."""
+    return _records(_records_stamp())
+
+
+def record_scores(record: Record) -> list[StoredScores]:
+    """The scores behind such a training; empty where they are not stored. Raises BundleError."""
+    return stored(scores_folder(record, benchmark.RESULTS))
+
+
+def record_densities(record: Record, ood: str, axis: str) -> Densities:
+    """Densities of the normal images (`test`) and of one OOD set of such a training, whose scores are stored."""
+    folder = scores_folder(record, benchmark.RESULTS)
+    return _record_densities(str(folder), _stamp(folder, "scores.npz"), record.normal, ood, axis)
 
 
 def latents(folder: Path) -> LatentMap | None:
@@ -261,6 +276,11 @@ def curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
 def training_size(spec: runs.RunSpec) -> int:
     """How many normal images a run would have. Raises DataError where they are not at hand."""
     return _training_size(spec.dataset, spec.one_class, spec.config.fit, _stamp(Path(spec.dataset), ""), spec)
+
+
+def _records_stamp() -> Stamp:
+    folder = benchmark.RESULTS
+    return _stamp(folder, *(file.name for file in sorted(folder.glob("*.json"))))
 
 
 def _stamp(folder: Path, *names: str) -> Stamp:
@@ -384,9 +404,23 @@ def _stages(folder: str, stamp: Stamp) -> list[Stage]:
     return summary(detector(Path(folder)).networks_)
 
 
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _records(stamp: Stamp) -> list[Record]:
+    return read_records(benchmark.RESULTS)
+
+
 @st.cache_resource(max_entries=6, show_spinner=False)
 def _table_lines(table: str, stamp: Stamp) -> list[Line]:
-    return [line for line in benchmark_report.lines(table, read_records(RESULTS)) if line.ours]
+    return [line for line in benchmark_report.lines(table, _records(stamp)) if line.ours]
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _record_densities(folder: str, stamp: Stamp, normal: str, ood: str, axis: str) -> Densities:
+    at_hand = {s.name: s.scores[axis] for s in stored(Path(folder))}
+    samples = {"test": at_hand[normal], ood: at_hand[ood]}
+    if axis != "log_A":
+        return densities(samples, log=True)
+    return densities(samples, upper=max(float(values.max()) for values in samples.values()))  # the summit of log A, as good as
 
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the latent map …")

@@ -49,6 +49,20 @@ def with_auroc(folder: Path, ood: str, value: float) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def results(tmp_path, monkeypatch) -> Path:
+    """A folder for stored results, empty at first."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    monkeypatch.setattr("ama_core.benchmark.RESULTS", folder)
+    return folder
+
+
+def store(results: Path, *records) -> None:
+    for stored in records:
+        (results / f"{stored.name}.json").write_text(json.dumps(dataclasses.asdict(stored)))
+
+
 @pytest.fixture(scope="session")
 def models(tmp_path_factory, tiny_bundle) -> Path:
     """`digits` as measured, and a claimed `fashion` with the paper's MNIST and our GTSRB."""
@@ -332,16 +346,52 @@ def test_table_2_has_every_class_and_one_class_models_fill_it(open_page, models,
     assert table.iloc[10]["ours"] == "0.530 (reduced)"
 
 
-def test_what_the_command_stored_stands_below_its_table(open_page, tmp_path, monkeypatch):
-    open_page("benchmark", table="Table 2")
-    import cache  # importable once the page was opened
+def test_what_the_command_stored_fills_cells_that_open_the_densities_behind_them(open_page, models, tmp_path, results):
+    short = [record(label=3, seed=seed, a=a) for seed, a in enumerate((0.5, 0.7))]
+    short = [replace(one, config=one.config | {"seed": one.seed}) for one in short]
+    long = record(label=3, a=0.8, steps=2000, condition="def", settings={"max_steps": "2000"})
+    long = replace(long, config=long.config | {"max_steps": 2000})
+    store(results, *short, long, record(SANITY, "mnist", 3), record("AMA, Sipple", "mnist", 3, condition="fed"))
+    table = lines(open_page("benchmark", tmp_path / "none", table="Table 2"))
+    three = table[table["class"] == "3"].set_index("model")
+    assert list(three.index) == ["stored, tiny, 2,000 steps", "stored, tiny, 700 steps"], "the longest first"
+    assert list(three["ours"]) == ["0.800 (reduced)", "0.600 ± 0.141 (reduced)"] and list(three["seeds"]) == ["1", "2"]
+    assert set(three["paper"]) == {"0.891"} and three.iloc[0]["hardware"] == "one core"
+    assert table[table["class"] == "mean of 10"].iloc[0]["ours"] == "1 of 10 measured"
 
-    monkeypatch.setattr(cache, "RESULTS", tmp_path)
+    cell = "mnist → 3, stored, tiny, 2,000 steps"
+    at = open_page("benchmark", tmp_path / "none", table="Table 2", cell=cell)
+    assert "Only its figures are stored" in words(at) and not at.get("plotly_chart")
+    scores = {s.name: s for s in read_scores(models / "digits")}
+    folder = results / "scores" / long.name
+    folder.mkdir(parents=True)
+    write_scores(folder, [replace(scores["gradients"], name="mnist"), replace(scores["textures"], name="rest")])
+    for axis, field in (("R", "R"), ("A", "log_A")):
+        at = open_page("benchmark", tmp_path / "none", table="Table 2", cell=cell)
+        at.segmented_control(key=f"stored-axis-{long.name}").set_value(axis).run()
+        assert not at.exception and set(traces(at)) == {"test", "rest"}
+        assert f"{np.median(scores['textures'].scores[field]):.3g}" in words(at)
+    assert "--one-class 3" in at.code[0].value and not any("evaluate" in code.value for code in at.code)
+
+
+def test_a_mean_is_of_ten_classes_trained_alike(open_page, tmp_path, results):
+    for label in range(10):
+        store(results, record(label=label, a=0.8))
+        longer = record(label=label, a=0.9, steps=2000, condition="def")
+        if label < 9:
+            store(results, replace(longer, config=longer.config | {"max_steps": 2000}))
+    at = open_page("benchmark", tmp_path / "none", table="Table 2")
+    means = lines(at)[lines(at)["class"] == "mean of 10"]
+    assert list(means["ours"]) == ["0.800 (reduced)", "not measured"] and means.iloc[0]["model"] == "stored, tiny, 700 steps"
+    assert means.iloc[0]["T"] == "0.600"
+
+
+def test_what_the_command_stored_stands_below_its_table(open_page, results):
     assert "Nothing of this table is stored" in words(open_page("benchmark", table="Ablations"))
     for seed, a in enumerate((0.5, 0.7)):
         for row, value in ((paper.AMA, a), (SANITY, 0.4)):
             stored = record(row, "mnist", 3, seed, a=value)
-            (tmp_path / f"{row}-{seed}.json").write_text(json.dumps(dataclasses.asdict(stored)))
+            (results / f"{row}-{seed}.json").write_text(json.dumps(dataclasses.asdict(stored)))
     at = open_page("benchmark", table="Table 2")
     table = at.dataframe[-1].value
     assert list(table["task"]) == ["mnist → 3"] and table.iloc[0]["paper"] == 0.891
@@ -349,7 +399,7 @@ def test_what_the_command_stored_stands_below_its_table(open_page, tmp_path, mon
     assert table.iloc[0]["seeds"] == 2 and table.iloc[0]["size"] == "reduced (a)"
     assert "(a) preset tiny" in words(at) and "python -m ama_core benchmark table2" in words(at)
 
-    (tmp_path / "damaged.json").write_text("{")
+    (results / "damaged.json").write_text("{")
     at = open_page("benchmark", table="Table 2")
     assert not at.exception and "damaged.json" in at.error[0].value
 

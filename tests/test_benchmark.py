@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from ama_core import AMADetector, benchmark, evaluation, paper, runs, sanity
 from ama_core.benchmark import Job, Measured, Record, plan, read_results
 from ama_core.benchmark_report import lines, report
+from ama_core.bundle import read_scores
 from ama_core.cli import main
 from ama_core.data import hold_out, load, one_class
 from ama_core.errors import BundleError, ConfigError
@@ -142,6 +143,10 @@ def test_the_command_trains_stores_reports_and_skips(digits_only, tmp_path, caps
     assert (stored.results[0].n_normal, stored.results[0].n_ood) == (row["n_normal"], row["n_ood"])
     for by in SCORES:
         assert stored.results[0].scores[by] == pytest.approx(row["scores"][by], abs=1e-6)
+    behind = read_scores(benchmark.scores_folder(stored, tmp_path / "results"))
+    assert [(s.name, s.n) for s in behind] == [("digits", row["n_normal"]), ("rest", row["n_ood"])]
+    for by, auroc in evaluation.stored_aurocs(behind, "digits")["rest"].items():
+        assert auroc == pytest.approx(row["scores"][by]["auroc"], abs=1e-4), "the scores behind the figures"
     assert (tmp_path / "RESULTS.md").read_text() == report([stored])
 
     assert main([*words[:3], "ama-digits-3", *words[4:]]) == 0

@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 
 import access
 import cache
+import charts
 import controls
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 from ama_core import AMAError, Config, paper, queue, runs
+from ama_core.benchmark import Record
 from ama_core.benchmark_report import condition_text, task
 from ama_core.config import PRESETS
 from ama_core.evaluation import REST, auroc_interval, mean_and_sd
@@ -20,6 +23,7 @@ from ama_core.scores import SCORES
 
 NOT_MEASURED = "not measured"
 TABLES = ("Table 1", "Ablations", "Table 2")
+AXES = {"R": "R-score", "A": "log A", "M": "M-score", "T": "T-score"}
 CHANGES = {  # a row of the paper -> what a run is called after it, and what it changes in a training
     paper.AMA: ([], {}),
     paper.WITHOUT_MIRRORED: (["plain"], {"reconstruction": "plain"}),
@@ -53,12 +57,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Member:
-    """One model in a cell: its seed, what was measured of it (a row of `evaluate`), and its training."""
+    """One model in a cell: its seed, what was measured of it (a row of `evaluate`), and its training.
+
+    `record`: of a training whose figures are stored and whose weights are not.
+    """
 
     model: str
     row: dict
     recipe: Recipe
     how: dict
+    record: Record | None = None
 
     @property
     def seed(self) -> int:
@@ -77,7 +85,7 @@ class Hit:
 
     @property
     def models(self) -> str:
-        return ", ".join(member.model for member in self.members)
+        return ", ".join(dict.fromkeys(member.model for member in self.members))
 
     @property
     def how(self) -> dict:
@@ -91,8 +99,20 @@ class Hit:
 
 
 def measured() -> list[Hit]:
-    """Every OOD set that the models at hand were measured on; models that cannot be read are named and left out."""
+    """Every OOD set that the models at hand were measured on, then the stored results of the command, the longest first.
+
+    Models that cannot be read are named and left out.
+    """
     alike: dict[tuple, list[list[Member]]] = defaultdict(list)
+
+    def add(variant: str | None, normal: str, label: int | None, ood: str, member: Member) -> None:
+        groups = alike[variant, normal, label, ood, without_seed(member.recipe.spec)]
+        group = next((g for g in groups if member.seed not in [m.seed for m in g]), None)  # a seed counts once
+        if group is None:
+            groups.append([member])
+        else:
+            group.append(member)
+
     for name, folder in cache.models().items():
         try:
             info, results = cache.info(folder), cache.results(folder)
@@ -107,13 +127,21 @@ def measured() -> list[Hit]:
         # Real anomalies in training are another task than the paper's tables.
         variant = None if recipe.spec.anomalies else paper.variant(config)
         for row in results.values():
-            groups = alike[variant, normal["name"], normal.get("label"), row["ood"], without_seed(recipe.spec)]
-            member = Member(name, row, recipe, how)
-            group = next((g for g in groups if member.seed not in [m.seed for m in g]), None)  # a seed counts once
-            if group is None:
-                groups.append([member])
-            else:
-                group.append(member)
+            add(variant, normal["name"], normal.get("label"), row["ood"], Member(name, row, recipe, how))
+    try:
+        records = cache.records()
+    except AMAError:
+        records = []  # the table of all stored runs says what is wrong
+    for record in sorted(records, key=lambda record: -record.steps):
+        if record.row not in (paper.AMA, *paper.ABLATIONS):
+            continue  # directions and other readings stand in the table of all stored runs
+        config = Config.from_dict(record.config)
+        facts = {"steps": record.steps, "n_train": record.n_images, "precision": record.precision, "device": record.hardware}
+        recipe = Recipe(record.name, RunSpec(record.normal, config, record.label, validate_ood=record.validation_ood))
+        for found in record.results:
+            row = {"ood": found.ood, "n_normal": found.n_normal, "n_ood": found.n_ood, "scores": found.scores}
+            member = Member(f"stored, {record.preset}, {record.steps:,} steps", row, recipe, trained(config, facts), record)
+            add(record.row, record.normal, record.label, found.ood, member)
     return [Hit(*key[:4], tuple(group)) for key, groups in alike.items() for group in groups]
 
 
@@ -206,15 +234,31 @@ def table_2(found: list[Hit]) -> list[tuple[dict, Hit | None, Recipe | None]]:
             for hit in cell:
                 what = {"normal": normal, "class": str(label) if name == str(label) else f"{label} {name}"}
                 lines.append((line(what, paper.table2(normal, label), hit), hit, recipe(normal, paper.AMA, label)))
-        firsts = [cell[0] for cell in classes.values() if cell[0]]
-        mean = line({"normal": normal, "class": "mean of 10"}, paper.table2_mean(normal), None)
-        if len(firsts) == 10:
-            reduced = " (reduced)" if any(hit.how["reduced"] for hit in firsts) else ""
-            mean["ours"] = f"{mean_and_sd([hit.auroc('A')[0] for hit in firsts])[0]:.3f}{reduced}"
-        elif firsts:
-            mean["ours"] = f"{len(firsts)} of 10 measured"
-        lines.append((mean, None, None))
+        lines += [(mean, None, None) for mean in means(normal, [hit for cell in classes.values() for hit in cell if hit])]
     return lines
+
+
+def means(normal: str, measured: list[Hit]) -> list[dict]:
+    """The line of the mean over ten classes, one for each of the settings with which all ten were trained."""
+    line_of_mean = line({"normal": normal, "class": "mean of 10"}, paper.table2_mean(normal), None)
+    alike: dict[tuple, dict[int, Hit]] = defaultdict(dict)
+    for hit in measured:
+        alike[hit.models if hit.members[0].record else None, seedless(hit)].setdefault(hit.label, hit)
+    whole = [list(of.values()) for of in alike.values() if len(of) == 10]
+    if not whole:
+        classes = len({hit.label for hit in measured})
+        return [line_of_mean | ({"ours": f"{classes} of 10 measured"} if classes else {})]
+    found = []
+    for hits_of_ten in whole:
+        mean = {by: mean_and_sd([hit.auroc(by)[0] for hit in hits_of_ten])[0] for by in SCORES}
+        reduced = " (reduced)" if any(hit.how["reduced"] for hit in hits_of_ten) else ""
+        model = hits_of_ten[0].models if hits_of_ten[0].members[0].record else "ten models"
+        found.append(line_of_mean | {"ours": f"{mean['A']:.3f}{reduced}", "model": model, **mean})
+    return found
+
+
+def seedless(hit: Hit) -> Config:
+    return without_seed(hit.members[0].recipe.spec).config
 
 
 def seen_as(ood: str, hit: Hit | None) -> str:
@@ -236,6 +280,7 @@ def show(lines: list[tuple[dict, Hit | None, Recipe | None]], name: str, found: 
     frame = pd.DataFrame([shown for shown, _, _ in lines])
     shown_as = pd.DataFrame([{key: in_words(value) for key, value in shown.items()} for shown, _, _ in lines]).fillna("")
     names = [named(shown, hit) for shown, hit, _ in lines]
+    names = [name if name not in names[:i] else f"{name} ({1 + names[:i].count(name)})" for i, name in enumerate(names)]
 
     def select() -> None:
         if rows := st.session_state[f"cells-{name}"].selection.rows:
@@ -264,13 +309,14 @@ def in_words(value) -> str:
 def named(shown: dict, hit: Hit | None) -> str:
     """A line's name among all lines of its table."""
     task = " → ".join(list(shown.values())[:2])
-    return f"{task}, {hit.models}" if hit else task
+    model = hit.models if hit else shown.get("model")
+    return f"{task}, {model}" if model else task
 
 
 def behind(cell: str, shown: dict, hit: Hit | None, missing: Recipe | None, found: list[Hit]) -> None:
     """What a cell rests on, the way to its densities, and the training that fills it or gives it another seed."""
     if hit is None and missing is None:
-        st.markdown("The mean over the ten classes: ours where all ten were measured, of the first model of each class.")
+        st.markdown("The mean over the ten classes: ours where all ten were trained with the same settings and measured.")
         return
     if hit is None:
         sets = [shown["normal"], str(shown.get("out of distribution", "")).split(" ")[0]]
@@ -286,6 +332,9 @@ def behind(cell: str, shown: dict, hit: Hit | None, missing: Recipe | None, foun
     reduced = f"Below the paper's size: {hit.how['reduced']}." if hit.how["reduced"] else "Of the paper's size."
     st.markdown(f"AUROC {scores}; {seeds}. {reduced}")
     for member in hit.members:
+        if member.record:
+            behind_stored(member.record, hit.ood)
+            continue
         st.markdown(f"**{controls.literal(member.model)}**, seed {member.seed}: the densities behind each figure")
         with st.container(horizontal=True):
             for by in SCORES:
@@ -295,13 +344,43 @@ def behind(cell: str, shown: dict, hit: Hit | None, missing: Recipe | None, foun
                 )  # fmt: skip
     st.markdown("Train and measure one more, with another seed, for a mean and a standard deviation over seeds:")
     launch(cell, hit.members[0].recipe, 1 + max(member.seed for member in hit.members))
-    st.markdown("Measure the model that is there anew:")
     models = cache.models()
     evaluate = [
         shlex.join(["python", "-m", "ama_core", "evaluate", access.shown(models[m.model]), "--ood", hit.ood])
         for m in hit.members
+        if not m.record
     ]
-    st.code("\n".join(evaluate), language="bash", wrap_lines=True)
+    if evaluate:
+        st.markdown("Measure the model that is there anew:")
+        st.code("\n".join(evaluate), language="bash", wrap_lines=True)
+
+
+def behind_stored(record: Record, ood: str) -> None:
+    """The densities behind a figure that the command stored, and the command itself."""
+    st.markdown(
+        f"Stored by `{record.command}`, seed {record.seed}: {record.status}, {record.steps:,} steps in "
+        f"{controls.duration(record.seconds)} on {controls.literal(record.hardware)}. Its weights are not kept."
+    )
+    scores = {s.name: s for s in cache.record_scores(record)}
+    if ood not in scores or record.normal not in scores:
+        st.caption("Only its figures are stored; run again, the command stores the scores behind them as well.")
+        return
+    with st.container(border=True):
+        key = f"stored-axis-{record.name}"
+        axis = st.segmented_control("Densities of", list(AXES), default="R", required=True, key=key)
+        field = "log_A" if axis == "A" else axis
+        found = cache.record_densities(record, ood, field)
+        medians = "; ".join(f"{name} {value:.3g}" for name, value in found.medians.items())
+        controls.chart(
+            charts.density_chart(found.grid, found.curves, xlabel=AXES[axis], log=found.log),
+            {"set": np.repeat(list(found.curves), len(found.grid)), field: np.tile(found.grid, len(found.curves)),
+             "density": np.concatenate(list(found.curves.values()))},
+            f"stored-{record.name}-{ood}-{field}",
+            f"Densities of {AXES[axis]} for the normal test images and {ood}. Medians: {medians}.",
+        )  # fmt: skip
+        counted = "; ".join(f"{title} {scores[name].n:,} of {scores[name].n_total:,}"
+                            for title, name in (("test", record.normal), (ood, ood)))  # fmt: skip
+        st.caption(f"Medians: {medians}. Images behind each curve: {counted}.")
 
 
 def launch(cell: str, recipe: Recipe, seed: int) -> None:
@@ -387,8 +466,8 @@ def baselines(table: int) -> None:
 with controls.error_panel():
     controls.heading(
         "Benchmark",
-        "The paper's numbers beside ours. Ours are AUROCs of the models on this computer, as they are: never the better of "
-        "several scores, never chosen by the result.",
+        "The paper's numbers beside ours. Ours are AUROCs of the models on this computer and of stored trainings, as they are: "
+        "never the better of several scores, never chosen by the result.",
     )
     with st.sidebar:
         controls.reset_button()
