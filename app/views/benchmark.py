@@ -35,7 +35,7 @@ COLUMNS = {
     "paper": st.column_config.TextColumn("paper", help=f"AUROC as printed: {paper.SOURCE}."),
     "out of distribution": st.column_config.TextColumn("out of distribution", width=190),
     "class": st.column_config.TextColumn("class", width=110),
-    "model": st.column_config.TextColumn("model", width=120),
+    "model": st.column_config.TextColumn("model", width=165),
     "ours": st.column_config.TextColumn(
         "ours", help="AUROC of the score that the paper's row uses, measured here; mean ± standard deviation of several seeds.",
     ),
@@ -123,11 +123,11 @@ def measured() -> list[Hit]:
         normal, training = info.get("normal"), info.get("training", {})
         if not normal:
             continue
-        recipe, how = Recipe(name, asked(normal, training, config)), trained(config, training)
+        again, how = Recipe(name, asked(normal, training, config)), trained(config, training)
         # Real anomalies in training are another task than the paper's tables.
-        variant = None if recipe.spec.anomalies else paper.variant(config)
+        variant = None if again.spec.anomalies else paper.variant(config)
         for row in results.values():
-            add(variant, normal["name"], normal.get("label"), row["ood"], Member(name, row, recipe, how))
+            add(variant, normal["name"], normal.get("label"), row["ood"], Member(name, row, again, how))
     try:
         records = cache.records()
     except AMAError:
@@ -137,10 +137,11 @@ def measured() -> list[Hit]:
             continue  # directions and other readings stand in the table of all stored runs
         config = Config.from_dict(record.config)
         facts = {"steps": record.steps, "n_train": record.n_images, "precision": record.precision, "device": record.hardware}
-        recipe = Recipe(record.name, RunSpec(record.normal, config, record.label, validate_ood=record.validation_ood))
+        spec = RunSpec(record.normal, config, record.label, validate_ood=record.validation_ood)
         for found in record.results:
             row = {"ood": found.ood, "n_normal": found.n_normal, "n_ood": found.n_ood, "scores": found.scores}
-            member = Member(f"stored, {record.preset}, {record.steps:,} steps", row, recipe, trained(config, facts), record)
+            again = Recipe(recipe(record.normal, record.row, record.label).name, spec)
+            member = Member(f"stored, {record.preset}, {record.steps:,} steps", row, again, trained(config, facts), record)
             add(record.row, record.normal, record.label, found.ood, member)
     return [Hit(*key[:4], tuple(group)) for key, groups in alike.items() for group in groups]
 
