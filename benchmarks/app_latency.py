@@ -9,21 +9,15 @@ imports of a fresh server; a visit to /about before the table is taken keeps tha
 
 import argparse
 import json
-import os
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
+from app_server import CHROMIUM, FLAGS, app_server
 from playwright.sync_api import Page, sync_playwright
 
-ROOT = Path(__file__).resolve().parent.parent
-FLAGS = "--no-sandbox --use-gl=swiftshader --enable-unsafe-swiftshader --disable-background-networking --no-first-run"
 TIMEOUT = 60_000  # ms
 CHART = '[data-testid="stPlotlyChart"] .main-svg, [data-testid="stVegaLiteChart"] canvas'
 IMAGE = '[data-testid="stMain"] img'
@@ -101,10 +95,7 @@ def measure(address: str, rounds: int) -> dict[str, dict[str, float]]:
     """The figures of every page."""
     found = {}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome"),
-            args=FLAGS.split(),
-        )
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         tab = browser.new_page()
         first_chart(tab, f"{address}/about", "h1")
         settle(tab)
@@ -131,26 +122,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="uses of each control (default 20)")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as runs:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.headless", "true", "--server.port", str(port)],
-            cwd=ROOT, env={**os.environ, "AMA_RUNS_DIR": runs}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        address = f"http://127.0.0.1:{port}"
-        try:
-            for _ in range(240):
-                try:
-                    urllib.request.urlopen(f"{address}/_stcore/health", timeout=2)
-                    break
-                except OSError:
-                    time.sleep(0.5)
-            found = measure(address, asked.rounds)
-        finally:
-            server.terminate()
-            server.wait()
+    with tempfile.TemporaryDirectory() as runs, app_server(Path(runs) / "server.log", AMA_RUNS_DIR=runs) as (address, _):
+        found = measure(address, asked.rounds)
     if asked.json:
         print(json.dumps(found))
         return

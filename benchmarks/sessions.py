@@ -11,25 +11,20 @@ import argparse
 import asyncio
 import io
 import json
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import psutil
+from app_server import CHROMIUM, FLAGS, app_server
 from PIL import Image
 from playwright.async_api import Browser, async_playwright
 
 from ama_core import AMADetector
 
-ROOT = Path(__file__).resolve().parent.parent
-FLAGS = "--no-sandbox --use-gl=swiftshader --enable-unsafe-swiftshader --disable-background-networking --no-first-run"
 TIMEOUT = 300_000  # ms: the last of many sessions waits for all the others
 MODEL = "digits"
 OTHERS = ("densities", "about", "reconstructions", "benchmark", "simplex")
@@ -112,7 +107,7 @@ async def run(address: str, server: psutil.Process, sessions: int, rounds: int, 
         "rounds": [0] * rounds,
     }
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS.split())
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         watcher = asyncio.create_task(watch(server, found, sessions))
         parts = (take_part(browser, address, i, rounds, files, expected, found) for i in range(sessions))
         for ended in await asyncio.gather(*parts, return_exceptions=True):
@@ -131,42 +126,16 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=10, help="uploaded at once")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as place:
-        command = [
-            sys.executable,
-            "-m",
-            "streamlit",
-            "run",
-            "app/main.py",
-            "--server.headless",
-            "true",
-            "--server.port",
-            str(port),
-        ]
-        environment = os.environ | {"AMA_RUNS_DIR": place}
-        server = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        try:
-            address = f"http://127.0.0.1:{port}"
-            for _ in range(240):
-                try:
-                    urllib.request.urlopen(f"{address}/_stcore/health", timeout=1)
-                    break
-                except OSError:
-                    time.sleep(0.25)
+        log = Path(place) / "server.log"
+        with app_server(log, AMA_RUNS_DIR=place) as (address, server):
             inside = psutil.Process(server.pid)
             began = time.perf_counter()
             found = asyncio.run(run(address, inside, arguments.sessions, arguments.rounds, arguments.files))
             seconds = time.perf_counter() - began
-        finally:
-            server.terminate()
-            log = server.communicate(timeout=30)[1]
-    if "Traceback" in log:
-        found["errors"].append(log[-2000:])
+        said = log.read_text()
+    if "Traceback" in said:
+        found["errors"].append(said[-2000:])
     figures = {
         what: {"p50": statistics.median(found[what]), "p95": float(np.quantile(found[what], 0.95)), "n": len(found[what])}
         for what in ("upload_s", "page_s") if found[what]

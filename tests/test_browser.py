@@ -5,20 +5,14 @@ for these tests. Everything is waited for, and found by its role and name.
 """
 
 import io
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from app_server import CHROMIUM, FLAGS, app_server
 from PIL import Image
 
 from ama_core import AMADetector, runs
@@ -27,9 +21,6 @@ from ama_core.data import load
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
-ROOT = Path(__file__).resolve().parent.parent
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = "--no-sandbox --use-gl=swiftshader --enable-unsafe-swiftshader --disable-background-networking --no-first-run"
 TIMEOUT = 180_000  # ms; a fresh server imports PyTorch first, and the machine may be busy with a training
 PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", "check", "benchmark", "about")
 # Streamlit itself asks for these beside a page's own path, and finds them at the root.
@@ -48,27 +39,11 @@ def server(tiny_bundle, tmp_path_factory, runs_folder):
     models = tmp_path_factory.mktemp("browser-models")
     shutil.copytree(tiny_bundle, models / "digits")
     shutil.copytree(PRETRAINED / "photos", models / "photos")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "streamlit", "run", "app/main.py", "--server.headless", "true", "--server.port", str(port)]
     log = models / "server.log"
-    environment = {**os.environ, "AMA_MODELS_DIR": str(models), "AMA_RUNS_DIR": str(runs_folder)}
-    with open(log, "w") as out:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, env=environment)
     try:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=2)
-                break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.5)
-        yield address
+        with app_server(log, AMA_MODELS_DIR=str(models), AMA_RUNS_DIR=str(runs_folder)) as (address, _):
+            yield address
     finally:
-        process.terminate()
-        process.wait(20)
         for run in runs.list_runs(runs_folder).values():  # what a failed test may have left behind
             if runs.is_running(run):
                 psutil.Process(runs.read_status(run)["pid"]).terminate()
@@ -80,7 +55,7 @@ def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium found on PATH")
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from app_server import CHROMIUM
 from PIL import Image
 
 from ama_core import AMADetector
@@ -18,7 +19,7 @@ from ama_core.check import check_files
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.skipif(not Path("/usr/bin/chromium").exists(), reason="needs Chromium")
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found on PATH")
 def test_sessions_at_once_see_their_own_uploads_and_settings():
     command = [sys.executable, "benchmarks/sessions.py", "--sessions", "3", "--rounds", "2", "--files", "4", "--json"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
