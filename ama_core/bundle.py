@@ -214,8 +214,9 @@ def half_precision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def build_networks(config: Config, weights: dict[str, Tensor], device: torch.device) -> Networks:
     """Networks in eval mode on `device`, fp32, from stored weights."""
-    networks = Networks(config, spectral=False)
-    networks.load_state_dict(weights)
+    with torch.device("meta"):  # no initial weights are drawn: the caller's random state stays as it is
+        networks = Networks(config, spectral=False)
+    networks.to_empty(device="cpu").load_state_dict(weights)
     networks.requires_grad_(False)
     return networks.to(device, memory_format=torch.channels_last).eval()
 

@@ -34,7 +34,8 @@ class Config:
     mode: str = _field(
         "paper",
         "Follow the paper's text, or the released code where it departs from it (detached simplex decode, penalty per "
-        "pixel, simplex weights 1-a1-a2, atypical codes as scaled encodings).",
+        "pixel, simplex weights 1-a1-a2, atypical codes as scaled encodings, regulariser and simplex codes from the normal "
+        "images alone, real anomalies from the first step).",
         choices=("paper", "released"),
     )
     reconstruction: str = _field(
@@ -89,7 +90,12 @@ class Config:
     )
     lambda_neg: float = _field(5.0, "Weight of negative images, with opposite sign. [C] 5.", low=0.0)
     negative_fraction: float = _field(0.1, "Part of each batch that is negative after the warm-up. [C] 0.1.", low=0.0, high=0.5)
-    warmup: float = _field(0.1, "Part of the training before negatives are used. [C] epoch 11 of 100: 0.1.", low=0.0, high=1.0)
+    warmup: float = _field(
+        0.1,
+        "Fraction of the training before negatives are used. [C] epoch 11 of 100: 0.1; 0.11 where only mode=released is given.",
+        low=0.0,
+        high=1.0,
+    )
 
     # Training
     epochs: int = _field(100, "Passes over the training data. [C] 100.", low=1, high=100_000)
@@ -97,11 +103,23 @@ class Config:
     batch_size: int = _field(256, "Images per step; the last incomplete batch is dropped. [C] 256.", low=2, high=65_536)
     n_critic: int = _field(5, "Critic steps per E/G step, on the same batch. [C] 5.", low=1, high=100)
     lr: float = _field(3e-4, "Adam's learning rate. [C] 3e-4.", low=1e-8, high=1.0)
+    beta1_encoder: float = _field(0.5, "Adam's decay of the mean gradient for E. [C] 0.5.", low=0.0, high=0.9999)
+    beta1_generator: float = _field(0.0, "Adam's decay of the mean gradient for G. [C] 0.", low=0.0, high=0.9999)
+    beta1_critic: float = _field(0.0, "Adam's decay of the mean gradient for D. [C] 0.", low=0.0, high=0.9999)
+    beta2: float = _field(0.9, "Adam's decay of the mean squared gradient, for all three. [C] 0.9.", low=0.0, high=0.9999)
     lr_schedule: str = _field(
         "steps",
-        "How lr falls: x0.1 at 30, 60 and 90 % of the steps [C]; linearly to zero over the second half, which suits short "
-        "runs; or not at all.",
+        "How lr falls: x0.1 at 30, 60 and 90 % of the steps [C]; linearly to zero over the last lr_fall of the run, which "
+        "suits short runs; or not at all.",
         choices=("steps", "linear", "constant"),
+    )
+    lr_fall: float = _field(0.5, "Fraction of the run in which lr falls, with lr_schedule=linear. [D] 0.5.", low=0.01, high=1.0)
+    average: float = _field(
+        0.0,
+        "Decay of an exponential moving average of the weights, which is then what scores images; 0: the last step's weights. "
+        "[C] 0.",
+        low=0.0,
+        high=0.99999,
     )
     seed: int = _field(0, "Seed of initialisation, batches, noise and of the held-out split.", low=0, high=2**31 - 1)
     precision: str = _field(
@@ -136,7 +154,20 @@ class Config:
     @property
     def uses_negatives(self) -> bool:
         """Whether synthetic negatives take part at all (Section "Atypical selection")."""
-        return self.atypical != "none" and self.negative_fraction > 0 and self.lambda_neg > 0
+        return self.atypical != "none" and self.n_negatives > 0
+
+    @property
+    def n_negatives(self) -> int:
+        """Negative rows of a batch once negatives take part, real or synthetic: 0 where they have no part or no weight."""
+        if self.negative_fraction == 0 or self.lambda_neg == 0:
+            return 0
+        return max(1, round(self.negative_fraction * self.batch_size))
+
+    @property
+    def betas(self) -> dict[str, tuple[float, float]]:
+        """Adam's (beta1, beta2) of each network."""
+        first = {"E": self.beta1_encoder, "G": self.beta1_generator, "D": self.beta1_critic}
+        return {name: (beta1, self.beta2) for name, beta1 in first.items()}
 
     def replace(self, **changes: Any) -> "Config":
         """A copy with `changes`; strings are parsed to each field's type. Raises ConfigError."""
@@ -150,13 +181,18 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
-        """Build from names and values, which may be strings as typed by a user. Raises ConfigError."""
+        """Build from names and values, which may be strings as typed by a user; what is left out has the default of its mode.
+
+        Raises ConfigError.
+        """
         if not isinstance(values, Mapping):
             raise ConfigError(f"Hyper-parameters must be names with values, got {type(values).__name__}.")
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(values) - set(fields))
         if unknown:
             raise ConfigError(f"Unknown hyper-parameter {', '.join(unknown)}. Known: {', '.join(fields)}.")
+        mode = values.get("mode")
+        values = {**(MODE_DEFAULTS.get(mode, {}) if isinstance(mode, str) else {}), **values}
         return cls(**{name: _parse(fields[name], value) for name, value in values.items()})
 
 
@@ -190,6 +226,9 @@ def _check_value(field: dataclasses.Field, value: Any) -> None:
         if meta["high"] is not None and value > meta["high"]:
             raise ConfigError(f"{field.name} = {value} must be at most {meta['high']}.")
 
+
+# Where the released code has another default than the paper.
+MODE_DEFAULTS: dict[str, dict[str, Any]] = {"released": {"warmup": 0.11}}
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Learns a small grey set on 2 CPU cores in about 2 minutes. Short runs want a late and light push away from the

@@ -4,6 +4,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -17,11 +18,20 @@ from ama_core import inference
 from ama_core._version import __version__
 from ama_core.bundle import Bundle, build_networks, find_bundle, half_precision, read_bundle, write_bundle
 from ama_core.config import Config
-from ama_core.data import check_images, hold_out, prepare
+from ama_core.data import check_images, draw, hold_out, prepare
 from ama_core.errors import ConfigError, DataError, NotFittedError
-from ama_core.scores import SCORES, Calibration, Statistics, anomaly_scores, conformal_p_value, conformal_threshold
+from ama_core.scores import (
+    SCORES,
+    Calibration,
+    Statistics,
+    anomaly_scores,
+    conformal_p_value,
+    conformal_threshold,
+    smallest_alpha,
+)
 from ama_core.training import Event, TrainingState, Validation, precision, train
 
+VALIDATION_NORMALS = 500  # held-out normals, drawn by the seed, of the periodic AUROC
 TRAIN_SAMPLE = 10_000  # training images, drawn by the seed, behind mu and sigma of the A-score
 
 
@@ -66,12 +76,26 @@ class AnomalyDetector(ABC):
         return conformal_p_value(self.anomaly_score(images), self.calibration_scores_)
 
     def decision_function(self, images, alpha: float | None = None) -> np.ndarray:
-        """Distance (N,) to the cut of false-alarm rate `alpha`: negative = flagged as anomalous."""
+        """Distance (N,) to the cut of false-alarm rate `alpha`: negative = flagged as anomalous; finite, larger = more normal.
+
+        With n calibration images no p-value is below 1 / (n + 1). At a smaller alpha nothing can be flagged: all values are
+        positive, and still fall strictly with the anomaly score. A UserWarning says so.
+        """
         alpha = self.false_alarm_rate if alpha is None else alpha
         if not 0 < alpha < 1:
             raise DataError(f"The false-alarm rate must lie between 0 and 1, got {alpha}.")
-        scores = self.anomaly_score(images)
-        return conformal_threshold(self.calibration_scores_, alpha) - scores
+        scores, calibration = self.anomaly_score(images), self.calibration_scores_
+        threshold = conformal_threshold(calibration, alpha)
+        if np.isfinite(threshold):
+            return threshold - scores
+        n = len(calibration)
+        warnings.warn(
+            f"With {n} calibration images nothing can be flagged at a false-alarm rate of {alpha:g}: the smallest that works "
+            f"is {smallest_alpha(n):.2g}.",
+            stacklevel=2,
+        )
+        excess = scores - calibration.max()
+        return np.where(excess > 0, 1 / (1 + np.maximum(excess, 0)), 1 - excess)
 
     def predict(self, images, alpha: float | None = None) -> np.ndarray:
         """+1 normal, -1 anomalous (N,): flagged where the p-value is at most `alpha`."""
@@ -116,7 +140,8 @@ class AMADetector(AnomalyDetector):
             anomalies: a few real anomalies, as negatives (semi-supervised).
             validation_anomalies: a few anomalies for the periodic AUROC.
             checkpoint: file for the training state; `state`: a state loaded from one, to resume.
-            select: `last` step's weights, or the ones with the best AUROC on the validation anomalies (`validated`).
+            select: the weights at the `last` step (their average, where the configuration has one), or the ones with the best
+                AUROC on the validation anomalies (`validated`).
             on_event: called with every `training.Event`; it may raise to stop.
         """
         images = self.prepared(images)
@@ -124,15 +149,15 @@ class AMADetector(AnomalyDetector):
         state = state or TrainingState(self.config, self.device)
         validation = None
         if validation_anomalies is not None:
-            normals = images[parts.statistics][:500]
-            validation = Validation(normals, self.prepared(validation_anomalies))
+            drawn = draw(len(parts.statistics), VALIDATION_NORMALS, self.config.seed)  # a folder may be sorted by class
+            validation = Validation(images[parts.statistics[drawn]], self.prepared(validation_anomalies))
         anomalies = None if anomalies is None else self.prepared(anomalies)
         for event in train(state, images[parts.train], anomalies=anomalies, validation=validation, checkpoint=checkpoint):
             if on_event:
                 on_event(event)
         if select == "validated" and not state.best:
             raise ConfigError("select = 'validated' needs validation anomalies.")
-        weights = state.best if select == "validated" else state.networks.bare_state()
+        weights = state.best if select == "validated" else state.weights()
         self._calibrate(weights, images, parts)
         self.info_ = {"training": training_facts(state, len(parts.train), select)}
         return self
@@ -140,10 +165,7 @@ class AMADetector(AnomalyDetector):
     def _calibrate(self, weights, images: np.ndarray, parts) -> None:
         """Round the weights to what `save` stores, so that calibration is of the very weights that are loaded later."""
         self.networks_ = build_networks(self.config, half_precision(weights), self.device)
-        rng = np.random.default_rng(self.config.seed)
-        sample = parts.train
-        if len(sample) > TRAIN_SAMPLE:
-            sample = np.sort(rng.choice(sample, TRAIN_SAMPLE, replace=False))
+        sample = parts.train[draw(len(parts.train), TRAIN_SAMPLE, self.config.seed)]
         self.calibration_ = Calibration.fit(
             *(inference.statistics(self.networks_, images[part]) for part in (sample, parts.statistics, parts.calibration))
         )

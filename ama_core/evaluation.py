@@ -12,7 +12,7 @@ from scipy.stats import betabinom, norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from ama_core.bundle import STORED_FIELDS, StoredScores
-from ama_core.data import ImageSet, anomaly_mask, available, catalog, draw_anomalies, load, load_any, validation_anomalies
+from ama_core.data import ImageSet, anomaly_mask, available, catalog, draw, draw_anomalies, load, load_any, validation_anomalies
 from ama_core.detector import AMADetector
 from ama_core.errors import DataError
 from ama_core.scores import SCORES, anomaly_scores
@@ -422,9 +422,7 @@ def verify(
 
 def _sample(n: int, seed: int) -> np.ndarray:
     """Which of n images are kept in a bundle: sorted indices, all of them where they are few."""
-    if n <= STORED_SAMPLE:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, STORED_SAMPLE, replace=False))
+    return draw(n, STORED_SAMPLE, seed)
 
 
 def _as_input(detector: AMADetector) -> dict[str, Any]:

@@ -36,8 +36,13 @@ def simplex_parents(n: int, k: int, rng: torch.Generator) -> Tensor:
 
 
 def simplex_interpolation(z: Tensor, parents: Tensor, weights: Tensor) -> Tensor:
-    """e_hat = sum_i alpha_i E(x_i) / sum_i alpha_i (m, d), for codes z (N, d), parents and normalised weights (m, k)."""
-    return torch.einsum("mk,mkd->md", weights.to(z.dtype), z[parents])
+    """e_hat = sum_i alpha_i E(x_i) / sum_i alpha_i (m, d), for codes z (N, d), parents and normalised weights (m, k).
+
+    At least in fp32, also under autocast, which would round the weights of a matrix product to bf16: then they no longer sum
+    to 1.
+    """
+    precise = torch.promote_types(z.dtype, torch.float32)
+    return (weights.to(precise).unsqueeze(2) * z[parents].to(precise)).sum(dim=1)
 
 
 def atypical_codes(n: int, d: int, direction: str, delta: float, rng: torch.Generator) -> Tensor:

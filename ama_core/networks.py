@@ -34,7 +34,7 @@ class Encoder(nn.Module):
             layers += [nn.Conv2d(c_in, c_out, 4, 2, 1, bias=False), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2, inplace=True)]
         self.features = nn.Sequential(*layers)
         self.to_code = nn.Conv2d(widths[-1], config.nz, GRID, bias=False)
-        _initialise(self)
+        # Initialised as PyTorch does by default [C].
 
     def forward(self, x: Tensor) -> Tensor:
         return self.to_code(self.features(x)).flatten(1)
@@ -73,7 +73,9 @@ class Generator(nn.Module):
         self.to_image = nn.Sequential(
             nn.BatchNorm2d(self.width), nn.ReLU(), nn.Conv2d(self.width, config.channels, 3, padding=1), nn.Tanh()
         )
-        _initialise(self)
+        _initialise_blocks(self.blocks)
+        for layer in (self.from_code, self.to_image[2]):  # their biases keep PyTorch's default [C]
+            nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.to_image(self.blocks(self.from_code(z).view(-1, self.width, GRID, GRID)))
@@ -119,7 +121,8 @@ class Critic(nn.Module):
             nn.ReLU(),
         )
         self.to_value = nn.Linear(width, 1, bias=False)
-        _initialise(self)
+        _initialise_blocks(self.blocks)
+        nn.init.xavier_uniform_(self.to_value.weight)
         if spectral:
             for layer in _layers(self):
                 spectral_norm(layer)
@@ -229,10 +232,8 @@ def _layers(module: nn.Module) -> list[nn.Module]:
     return [m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
 
 
-def _initialise(module: nn.Module) -> None:
-    """Xavier-uniform, gain sqrt(2) on 3x3 convolutions and 1 elsewhere; biases start at zero."""
-    for layer in _layers(module):
-        is_3x3 = isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)
-        nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(2) if is_3x3 else 1.0)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+def _initialise_blocks(blocks: nn.Module) -> None:
+    """Residual blocks of G and D: Xavier-uniform, gain sqrt(2) on 3x3 convolutions and 1 on shortcuts; biases zero [C]."""
+    for layer in _layers(blocks):
+        nn.init.xavier_uniform_(layer.weight, gain=math.sqrt(2) if layer.kernel_size == (3, 3) else 1.0)
+        nn.init.zeros_(layer.bias)

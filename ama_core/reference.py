@@ -75,7 +75,7 @@ class Reference:
         self.layout = layout
         self.optimisers = [
             torch.optim.Adam(getattr(self.networks, name).parameters(), config.lr, betas, fused=shortcuts.fused or None)
-            for name, betas in {"E": (0.5, 0.9), "G": (0.0, 0.9), "D": (0.0, 0.9)}.items()
+            for name, betas in config.betas.items()
         ]
 
     def loader(self, images: np.ndarray) -> Iterator[Tensor]:
@@ -89,8 +89,7 @@ class Reference:
     @property
     def n_negatives(self) -> int:
         """Negatives of a batch after the warm-up."""
-        config = self.config
-        return max(1, round(config.negative_fraction * config.batch_size)) if config.uses_negatives else 0
+        return self.config.n_negatives if self.config.uses_negatives else 0
 
     def step(self, x_normal: Tensor) -> None:
         """n_critic critic steps and one of E and G, on normals (n, c, S, S) and as many negatives as belong to them."""

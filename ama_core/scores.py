@@ -18,6 +18,7 @@ SCORES = ("R", "A", "M", "T")
 T_STATISTICS = ("log R", "log pixel L1", "log |z|", "D(x,x)", "D(x,x_hat)", "M")
 
 _TINY = 1e-12  # keeps logarithms of exact zeros finite
+_RELATIVE_SPREAD = 1e-6  # standard deviation below which fp32 statistics of one size do not differ
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,14 @@ class Gaussian:
         if robust:
             low, high = np.percentile(vectors, [25, 75], axis=0)
             scale = np.where(high > low, high - low, 1.0)
-        estimate = LedoitWolf().fit(vectors / scale)
-        return cls(estimate.location_ * scale, estimate.precision_, scale)
+        scaled = vectors / scale
+        estimate = LedoitWolf().fit(scaled)
+        # A direction in which the vectors do not vary at all must count as narrow, where the pseudo-inverse would ignore it.
+        floor = (_RELATIVE_SPREAD * max(float(np.sqrt(np.mean(scaled**2))), _TINY)) ** 2
+        if np.linalg.eigvalsh(estimate.covariance_)[0] >= floor:
+            return cls(estimate.location_ * scale, estimate.precision_, scale)
+        covariance = estimate.covariance_ + floor * np.eye(len(scale))
+        return cls(estimate.location_ * scale, np.linalg.inv(covariance), scale)
 
     def mahalanobis(self, vectors: np.ndarray) -> np.ndarray:
         """Mahalanobis distance to the mean: (N, p) to (N,), >= 0."""
@@ -109,6 +116,11 @@ def conformal_threshold(calibration: np.ndarray, alpha: float) -> float:
     n = len(calibration)
     allowed = int(np.floor(alpha * (n + 1) + 1e-9)) - 1  # calibration scores that may reach s
     return float(np.sort(calibration)[n - 1 - allowed]) if allowed >= 0 else np.inf
+
+
+def smallest_alpha(n: int) -> float:
+    """The smallest false-alarm rate at which any image can be flagged with n calibration scores: 1 / (n + 1)."""
+    return 1 / (n + 1)
 
 
 def drift_p_value(r: np.ndarray, calibration_r: np.ndarray) -> float:

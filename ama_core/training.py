@@ -21,7 +21,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ama_core import inference, latent, losses
+from ama_core.bundle import build_networks
 from ama_core.config import Config
+from ama_core.data import draw
 from ama_core.errors import AMAError, BundleError, DataError, TrainingDiverged
 from ama_core.files import write_atomically
 from ama_core.networks import Networks
@@ -30,6 +32,8 @@ from ama_core.scores import log_a_score, r_score
 LR_MILESTONES = (0.3, 0.6, 0.9)  # lr x0.1 at these parts of the run [C]
 CRITIC_LIMIT = 1e6  # |loss| beyond this is an exploding critic
 N_SAMPLES = 8  # fixed images whose reconstructions are followed
+EARLY_STEPS = (1, 2, 5, 10)  # with a `progress` event of their own, so that a short or slow run shows something soon
+VALIDATION_TRAIN = 1000  # training images behind mu and sigma of the periodic AUROC
 
 
 @dataclass(frozen=True)
@@ -69,18 +73,34 @@ class TrainingState:
         self.networks.to(self.device, memory_format=torch.channels_last)
         self.optimisers = {
             name: torch.optim.Adam(getattr(self.networks, name).parameters(), config.lr, betas, fused=fused(self.device))
-            for name, betas in {"E": (0.5, 0.9), "G": (0.0, 0.9), "D": (0.0, 0.9)}.items()
+            for name, betas in config.betas.items()
         }
         self.rng = torch.Generator(self.device).manual_seed(config.seed)
         self.step = 0
-        self.seconds = 0.0  # spent in the loop so far, over all interruptions
+        self.seconds = 0.0  # of work in the loop so far, over all interruptions, without those of whoever consumes its events
         self.best_auroc = -math.inf
         self.best: dict[str, Tensor] = {}
+        self.average: dict[str, Tensor] = {}  # moving average of `Networks.bare_state`, where the configuration asks for one
+
+    def weights(self) -> dict[str, Tensor]:
+        """What scores images now, a state of `Networks(config, spectral=False)`: the average, or the last step's weights."""
+        return self.average if self.config.average > 0 and self.average else self.networks.bare_state()
+
+    def update_average(self) -> None:
+        """Move the average towards the weights after a step; a young average forgets faster, lest it remember the start."""
+        if self.config.average == 0:
+            return
+        state = self.networks.bare_state()
+        decay = min(self.config.average, self.step / (self.step + 9))
+        for name, tensor in self.average.items():
+            state[name] = tensor.lerp(state[name], 1 - decay) if tensor.is_floating_point() else state[name]
+        self.average = state
 
     def save(self, path: Path) -> None:
         """Write everything to `path` atomically, as safetensors."""
         tensors = {f"networks.{name}": t for name, t in self.networks.state_dict().items()}
         tensors |= {f"best.{name}": t for name, t in self.best.items()}
+        tensors |= {f"average.{name}": t for name, t in self.average.items()}
         tensors["rng"] = self.rng.get_state()
         for key, optimiser in self.optimisers.items():
             for index, slots in optimiser.state_dict()["state"].items():
@@ -101,6 +121,7 @@ class TrainingState:
             state = cls(Config.from_dict(header["config"]), device)
             state.networks.load_state_dict(_under(tensors, "networks."))
             state.best = _under(tensors, "best.")
+            state.average = {name: t.to(state.device) for name, t in _under(tensors, "average.").items()}
             state.rng.set_state(tensors["rng"])
             for key, optimiser in state.optimisers.items():
                 slots: dict[int, dict[str, Tensor]] = {}
@@ -136,7 +157,8 @@ def train(
         validation: where given, R's and A's AUROC are measured `validate_every` steps (default: 20 times a run), and the
             weights with the best A are kept in `state.best`.
         checkpoint: where given, the state is saved there every `checkpoint_seconds` and at the end.
-        log_every: steps between `progress` events; the only place where the loop waits for the device.
+        log_every: steps between `progress` events, of which there are a few more in the beginning (`EARLY_STEPS`); the only
+            place where the loop waits for the device.
         sample_every: steps between `samples` events; default 40 times a run.
 
     Raises:
@@ -159,24 +181,27 @@ def train(
     if anomalies is not None:
         _check_images(config, anomalies, "anomalies")
         real_negatives = _on_device(anomalies, device)
-    has_negatives = real_negatives is not None or config.uses_negatives
+    has_negatives = config.uses_negatives if real_negatives is None else config.n_negatives > 0
+    # The released code has real anomalies in its batches from the first step on.
+    warmup = 0.0 if real_negatives is not None and config.mode == "released" else config.warmup
     n_penalty = max(1, round(config.gp_fraction * config.batch_size))
     autocast = _autocast(config, device)
+    validation_train = images[draw(len(images), VALIDATION_TRAIN, config.seed)]  # for mu and sigma of A
 
     order_epoch, order = -1, None
-    window_start, window_steps, last_save = time.perf_counter(), 0, time.perf_counter()
+    reported_step, reported_seconds, last_save = state.step, state.seconds, time.perf_counter()
 
     while state.step < total:
+        began = time.perf_counter()
         networks.train()
         for optimiser in state.optimisers.values():
             optimiser.param_groups[0]["lr"] = learning_rate(config, state.step, total)
 
-        # A batch of normals; after the warm-up a part of it gives way to negatives.
+        # A batch of normals; after the warm-up a fraction of it gives way to negatives.
         epoch, place = divmod(state.step, steps_per_epoch)
         if epoch != order_epoch:
             order_epoch, order = epoch, _epoch_order(len(images), config.seed, epoch, device)
-        negatives_on = has_negatives and state.step >= config.warmup * total
-        n_neg = max(1, round(config.negative_fraction * config.batch_size)) if negatives_on else 0
+        n_neg = config.n_negatives if has_negatives and state.step >= warmup * total else 0
         n = config.batch_size - n_neg
         start = place * config.batch_size
         x_normal = inference.scale(data[order[start : start + n]])
@@ -195,12 +220,14 @@ def train(
             # E and G stand still during the critic's steps: reconstruct once, with the graph that their own step needs.
             z = E(x)
             x_hat = G(z)
+            # Codes of the normals; the released code takes them from a pass of their own, with their own batch statistics.
+            z_normal = E(x_normal) if n_neg and config.mode == "released" else z[:n]
             x_parents = x_inter = None
             if config.lambda_inter > 0:
                 n_inter = max(1, round(config.inter_fraction * n))
                 parents = latent.simplex_parents(n, config.k, rng)[:n_inter]
                 weights = latent.simplex_weights(n_inter, config.k, rng, mode=config.mode)
-                x_inter = G(latent.simplex_interpolation(z[:n], parents, weights))
+                x_inter = G(latent.simplex_interpolation(z_normal, parents, weights))
                 if config.reconstruction == "mirrored":  # pair the decode with every parent; alone it needs no partner
                     x_parents = x_normal[parents].flatten(0, 1)
                     x_inter = x_inter.repeat_interleave(config.k, dim=0)
@@ -238,49 +265,49 @@ def train(
             loss_eg = losses.autoencoder_wasserstein(values[: len(x)], y)
             if simplex_has_gradient:
                 loss_eg = loss_eg + config.lambda_inter * losses.autoencoder_simplex(values[len(x) :])
-            regulariser = losses.latent_regulariser(z[:n], config.reg, config.radius)
+            regulariser = losses.latent_regulariser(z_normal, config.reg, config.radius)
             loss_eg = loss_eg + config.lambda_reg * regulariser
             _update(loss_eg, state.optimisers["E"], state.optimisers["G"])
         state.step += 1
-        window_steps += 1
+        state.update_average()
 
-        # Tell the world.
+        # Report.
         last = state.step == total
         events = []
         if validation is not None and (state.step % validate_every == 0 or last):
             _stop_if_diverged({"loss_critic": float(loss_d.detach()), "loss_autoencoder": float(loss_eg.detach())}, state.step)
-            aurocs = _validate(networks, images, validation)
+            weights = state.weights()
+            aurocs = _validate(build_networks(config, weights, device), validation_train, validation)
             if aurocs["auroc_A"] > state.best_auroc:
-                state.best_auroc, state.best = aurocs["auroc_A"], networks.bare_state()
+                state.best_auroc, state.best = aurocs["auroc_A"], weights
             events.append(Event("validation", state.step, total, aurocs))
-        if state.step % log_every == 0 or last:
+        progress = state.step % log_every == 0 or state.step in EARLY_STEPS or last
+        if progress:
             values = {
                 "loss_critic": loss_d,
                 "loss_autoencoder": loss_eg,
                 "wasserstein": -wasserstein,
                 "regulariser": regulariser,
-                "z_ratio": latent.shell_ratio(z[:n].detach()).mean(),
+                "z_ratio": latent.shell_ratio(z_normal.detach()).mean(),
             }
             if config.lambda_gp > 0:
                 values["penalty"] = penalty
             values = {name: float(value.detach()) for name, value in values.items()}
             _stop_if_diverged(values, state.step)
-            now = time.perf_counter()
-            elapsed, window_start = now - window_start, now
-            state.seconds += elapsed
-            rate = window_steps / elapsed
-            window_steps = 0
-            values |= {
-                "epoch": epoch + 1,
-                "lr": state.optimisers["E"].param_groups[0]["lr"],
-                "images_per_s": rate * config.batch_size,
-                "seconds": state.seconds,
-                "eta_s": (total - state.step) / rate,
-            }
+            values |= {"epoch": epoch + 1, "lr": state.optimisers["E"].param_groups[0]["lr"]}
             events.append(Event("progress", state.step, total, values))
         if state.step % sample_every == 0 or last:
             pictures = np.stack([samples, inference.reconstruct(networks, samples)])
             events.append(Event("samples", state.step, total, images=pictures))
+        state.seconds += time.perf_counter() - began
+        if progress:
+            rate = (state.step - reported_step) / max(state.seconds - reported_seconds, 1e-9)
+            reported_step, reported_seconds = state.step, state.seconds
+            values |= {
+                "images_per_s": rate * config.batch_size,
+                "seconds": state.seconds,
+                "eta_s": (total - state.step) / rate,
+            }
         save = checkpoint is not None and (last or time.perf_counter() - last_save > checkpoint_seconds)
         for event in events:
             yield replace(event, closes_step=event is events[-1] and not save)
@@ -303,7 +330,7 @@ def learning_rate(config: Config, step: int, total: int) -> float:
     if config.lr_schedule == "steps":
         return config.lr * 0.1 ** sum(step >= milestone * total for milestone in LR_MILESTONES)
     if config.lr_schedule == "linear":
-        return config.lr * min(1.0, 2 * (1 - step / total))
+        return config.lr * min(1.0, (1 - step / total) / config.lr_fall)
     return config.lr
 
 
@@ -357,11 +384,11 @@ def _epoch_order(n: int, seed: int, epoch: int, device: torch.device) -> Tensor:
     return torch.from_numpy(rng.permutation(n)).to(device)
 
 
-def _validate(networks: Networks, images: np.ndarray, validation: Validation) -> dict[str, float]:
-    """AUROC of R and A on the validation images; mu and sigma from up to 1,000 training images."""
+def _validate(networks: Networks, train_images: np.ndarray, validation: Validation) -> dict[str, float]:
+    """AUROC of R and A on the validation images; mu and sigma from training images, uint8 (N, S, S, c)."""
     r_train, r_normal, r_anomalous = (
         r_score(inference.statistics(networks, part).difference)
-        for part in (images[:1000], validation.normals, validation.anomalies)
+        for part in (train_images, validation.normals, validation.anomalies)
     )
     truth = np.repeat([0, 1], [len(r_normal), len(r_anomalous)])
     r = np.concatenate([r_normal, r_anomalous])

@@ -209,3 +209,16 @@ def test_the_false_alarm_rate_on_new_normal_images(tiny_detector):
     for name in SCORES:
         # p <= 0.2 is a count among 65 exchangeable images: sd of the rate is about 0.05.
         assert (scores[f"p_{name}"] <= 0.2).mean() == pytest.approx(0.2, abs=0.2), name
+
+
+def test_ranking_survives_a_rate_that_can_flag_nothing(detector, images, rng):
+    """The tiny model has 65 calibration images: at alpha = 0.001 nothing can be flagged, and that is said."""
+    noise = rng.integers(0, 256, (10, 32, 32, 1), dtype=np.uint8)
+    both = np.concatenate([images, noise])
+    with pytest.warns(UserWarning, match="nothing can be flagged.*0.001.*0.015"):
+        decision = detector.decision_function(both, 0.001)
+    assert np.isfinite(decision).all() and (decision > 0).all()
+    anomaly = detector.anomaly_score(both)
+    np.testing.assert_array_equal(np.argsort(decision, kind="stable"), np.argsort(-anomaly, kind="stable"))
+    with pytest.warns(UserWarning):
+        assert (detector.predict(both, 0.001) == 1).all()

@@ -146,3 +146,14 @@ def test_draws_depend_on_the_generator_alone():
     torch.manual_seed(2)
     assert all(torch.equal(a, b) for a, b in zip(first, draws(0)))
     assert not torch.equal(first[0], draws(1)[0])
+
+
+def test_interpolation_is_not_rounded_under_autocast(rng):
+    """bf16 has 8 bits: rounded weights would move e_hat by up to half a percent."""
+    z, w = rng.normal(size=(6, 4)).astype(np.float32), rng.random((5, 3)).astype(np.float32)
+    w /= w.sum(axis=1, keepdims=True)
+    parents = np.array([rng.choice(6, 3, replace=False) for _ in range(5)])
+    expected = np.einsum("mk,mkd->md", w.astype(float), z[parents].astype(float))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = latent.simplex_interpolation(*map(torch.from_numpy, (z, parents, w)))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ama_core import Config
+from ama_core.bundle import build_networks
 from ama_core.networks import Critic, Encoder, Generator, Networks, count_parameters
 
 SMALL = dict(nz=8, width_encoder=8, width_generator=8, width_critic=8)
@@ -222,22 +223,40 @@ def test_bare_state_is_a_copy():
 
 
 def test_initialisation():
-    """Xavier-uniform: |w| < gain sqrt(6 / (fan in + fan out)), gain sqrt(2) on 3x3 convolutions; biases zero."""
+    """As in the released code. G, D: uniform with |w| < gain sqrt(6 / (fan in + fan out)), gain sqrt(2) on the blocks' 3x3
+    convolutions alone. E: |w| < sqrt(1 / fan in). Biases are zero, but for two of G: |b| < sqrt(1 / fan in)."""
     torch.manual_seed(0)
     networks = Networks(Config(width_encoder=16, width_generator=32, width_critic=32), spectral=False)
-    for module in networks.modules():
+    pytorch_biases = {"G.from_code", "G.to_image.2"}
+    seen = set()
+    for name, module in networks.named_modules():
         if not isinstance(module, (nn.Conv2d, nn.Linear)):
             continue
+        seen.add(name)
         w = module.weight.detach().numpy()
         area = int(np.prod(w.shape[2:]))
-        gain = 2**0.5 if w.shape[2:] == (3, 3) else 1
+        gain = 2**0.5 if ".residual." in name else 1
         bound = gain * np.sqrt(6 / (area * (w.shape[0] + w.shape[1])))
-        assert np.abs(w).max() <= bound * 1.0001
+        if name.startswith("E"):
+            bound = np.sqrt(1 / (area * w.shape[1]))
+        assert np.abs(w).max() <= bound * 1.0001, name
         if w.size > 500:
-            assert np.abs(w).max() > 0.97 * bound
-            assert w.std() == pytest.approx(bound / np.sqrt(3), rel=0.1)
+            assert np.abs(w).max() > 0.97 * bound, name
+            assert w.std() == pytest.approx(bound / np.sqrt(3), rel=0.1), name
         if module.bias is not None:
-            assert (module.bias == 0).all()
+            b = module.bias.detach().numpy()
+            limit = np.sqrt(1 / (area * w.shape[1])) if name in pytorch_biases else 0
+            assert np.abs(b).max() <= limit * 1.0001, name
+            assert limit == 0 or np.abs(b).max() > 0.3 * limit, name
+    assert pytorch_biases <= seen
+
+
+def test_the_encoder_starts_as_the_released_one_at_paper_width():
+    """Standard deviations of its first and last convolution, from the specification."""
+    torch.manual_seed(0)
+    encoder = Encoder(Config())
+    assert encoder.features[0].weight.std().item() == pytest.approx(0.082, abs=0.003)
+    assert encoder.to_code.weight.std().item() == pytest.approx(0.0090, abs=0.0001)
 
 
 def test_generator_output_follows_the_code():
@@ -245,3 +264,12 @@ def test_generator_output_follows_the_code():
     with torch.no_grad():
         images = generator(3 * torch.randn(4, 8))
     assert (images[0] - images[1]).abs().max() > 1e-3
+
+
+def test_building_from_weights_leaves_the_caller_s_random_numbers_alone():
+    weights = Networks(small(), spectral=False).state_dict()
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    built = build_networks(small(), weights, torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in built.state_dict().items())

@@ -17,6 +17,7 @@ from ama_core.scores import (
     conformal_threshold,
     log_a_score,
     r_score,
+    smallest_alpha,
     t_vector,
 )
 
@@ -257,3 +258,37 @@ def test_statistics_take_and_join(parts):
     assert len(joined) == len(s) == 40
     for name, values in vars(s).items():
         np.testing.assert_array_equal(getattr(joined, name), values)
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-9])
+def test_identical_normal_images_do_not_make_everything_normal(spread, rng):
+    """Trained on copies of one image: any other image is far away in every direction, and its p-value is the smallest."""
+
+    def copies(n):
+        row = np.random.default_rng(1).normal(size=5)
+        jitter = spread * np.random.default_rng(n).normal(size=(n, 5))
+        return Statistics(row + jitter, np.full(n, 0.3), np.full(n, 0.2), np.full(n, 0.1), np.full(n, 4.0))
+
+    calibration = Calibration.fit(copies(30), copies(20), copies(19))
+    noise = Statistics(rng.normal(size=(4, 5)), rng.normal(size=4), rng.normal(size=4), rng.random(4), 5 * rng.random(4))
+    scores = calibration.score(noise)
+    for by in ("M", "T"):
+        assert (scores[by] > 1e3).all()
+        np.testing.assert_allclose(calibration.p_value(scores, by), 1 / 20)
+        assert (calibration.score(copies(19))[by] < 1).all()
+
+
+def test_a_direction_without_spread_counts():
+    vectors = np.column_stack([np.linspace(-1, 1, 50), np.full(50, 3.0)])
+    gaussian = Gaussian.fit(vectors)
+    near, far = gaussian.mahalanobis(np.array([[0.0, 3.0], [0.0, 3.5]]))
+    assert near < 1e-6 and far > 1
+
+
+@pytest.mark.parametrize("n", [1, 22, 99])
+def test_the_smallest_rate_that_can_flag(n):
+    calibration = np.arange(n, dtype=float)
+    alpha = smallest_alpha(n)
+    assert np.isfinite(conformal_threshold(calibration, alpha)) and not np.isfinite(
+        conformal_threshold(calibration, alpha * 0.99)
+    )

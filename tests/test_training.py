@@ -72,7 +72,7 @@ def test_events(config, few):
     validation = Validation(few[:20], few[20:40])
     events = run(state, few, log_every=4, sample_every=5, validation=validation, validate_every=6)
     steps = {kind: [e.step for e in events if e.kind == kind] for kind in ("progress", "samples", "validation", "done")}
-    assert steps == {"progress": [4, 8, 10], "samples": [5, 10], "validation": [6, 10], "done": [10]}
+    assert steps == {"progress": [1, 2, 4, 5, 8, 10], "samples": [5, 10], "validation": [6, 10], "done": [10]}
     assert all(e.total_steps == 10 for e in events) and events[-1].kind == "done"
     for event in events:
         if event.kind == "progress":
@@ -88,7 +88,7 @@ def test_events(config, few):
         if event.kind == "validation":
             assert set(event.values) == {"auroc_R", "auroc_A"} and 0 <= event.values["auroc_A"] <= 1
     epochs = [e.values["epoch"] for e in events if e.kind == "progress"]
-    assert epochs == [1, 2, 3]  # four batches an epoch
+    assert epochs == [1, 1, 1, 2, 2, 3]  # four batches an epoch
     last = [e for e in events if e.kind == "progress"][-1]
     assert last.values["eta_s"] == 0 and last.values["seconds"] == state.seconds
 
@@ -158,7 +158,7 @@ def test_reconstructions_are_computed_once_a_step(config, few):
     for key in calls:
         getattr(state.networks, key).register_forward_hook(count(key))
     for event in train(state, few, log_every=3, sample_every=1000):
-        if event.kind == "progress":
+        if event.step == 3:
             break
     assert calls == {"E": 3, "G": 6}
 
@@ -259,7 +259,9 @@ def test_simplex_gradient_reaches_the_autoencoder_in_the_paper_s_mode_alone(conf
         called = []
         original = training.losses.autoencoder_simplex
         monkeypatch.setattr(
-            training.losses, "autoencoder_simplex", lambda d: (called.append(d.requires_grad), original(d))[1]  # noqa: B023
+            training.losses,
+            "autoencoder_simplex",
+            lambda d: (called.append(d.requires_grad), original(d))[1],  # noqa: B023
         )
         run(TrainingState(config.replace(mode=mode, max_steps=1), CPU), few)
         assert any(called) == expected
@@ -424,7 +426,7 @@ def test_nan_is_seen_before_it_is_validated(config, few):
 
 def test_an_exploding_critic_stops_the_run(config, few, monkeypatch):
     monkeypatch.setattr(training, "CRITIC_LIMIT", 1e-6)
-    with pytest.raises(TrainingDiverged, match="step 2: loss_critic"):
+    with pytest.raises(TrainingDiverged, match="step 1: loss_critic"):
         run(TrainingState(config, CPU), few, log_every=2)
 
 
@@ -587,9 +589,7 @@ def test_a_few_hundred_steps_on_digits_separate_other_images(digits):
     for name in ("textures", "house_numbers"):
         images = prepare(load(name, "test").images[:300], size=32, channels=1, fit="pad")[0]
         other = detector.scores(images)
-        auroc = {
-            key: detection_metrics(anomaly_scores(normal)[key], anomaly_scores(other)[key])["auroc"] for key in ("M", "T")
-        }
+        auroc = {key: detection_metrics(anomaly_scores(normal)[key], anomaly_scores(other)[key])["auroc"] for key in ("M", "T")}
         assert min(auroc.values()) > 0.9, (name, auroc)
     for key in ("R", "log_A", "M", "T", "z_norm", "pixel_l1"):
         assert len(np.unique(normal[key].round(6))) > 400, key
@@ -599,3 +599,107 @@ def test_a_few_hundred_steps_on_digits_separate_other_images(digits):
     test = load("digits", "test").images[:200].astype(float)
     copies = detector.reconstruct(test.astype(np.uint8)).astype(float)
     assert np.abs(copies - test).mean() < 0.8 * np.abs(digits.images.mean(axis=0) - test).mean()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The clock, what is drawn, negatives, the average
+
+
+class FakeTime:
+    """perf_counter advances by one second at each look; whoever consumes events adds their own."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        self.now += 1.0
+        return self.now
+
+
+def test_the_clock_leaves_out_the_consumer_and_keeps_the_seconds_of_every_step(config, few, tmp_path, monkeypatch):
+    """Two looks a step, one second apart: ten steps are ten seconds, however slow the consumer and wherever it is stopped."""
+    time = FakeTime()
+    monkeypatch.setattr(training, "time", time)
+    state = TrainingState(config, CPU)
+    for event in train(state, few, log_every=4, sample_every=1, checkpoint_seconds=1e9):
+        time.now += 1000.0
+        if event.step == 7 and event.closes_step:  # between two reports
+            break
+    assert state.step == state.seconds == 7
+    state.save(tmp_path / "state.safetensors")
+    resumed = TrainingState.load(tmp_path / "state.safetensors", CPU)
+    events = run(resumed, few, log_every=4)
+    assert resumed.step == resumed.seconds == 10
+    rates = [event.values["images_per_s"] for event in events if event.kind == "progress"]
+    assert rates == [config.batch_size] * len(rates)
+
+
+def test_a_short_run_says_something_at_once(config, few):
+    events = run(TrainingState(config.replace(max_steps=3), CPU), few)
+    assert [event.step for event in events if event.kind == "progress"] == [1, 2, 3]
+
+
+def test_validation_draws_from_all_training_images(config, digits, monkeypatch):
+    """A folder may be sorted by class: its first images are not like the others."""
+    images = digits.images[np.argsort(digits.labels, kind="stable")]
+    seen = []
+    monkeypatch.setattr(training, "VALIDATION_TRAIN", 100)
+    monkeypatch.setattr(
+        training, "_validate", lambda networks, drawn, validation: (seen.append((drawn, validation)), {"auroc_A": 0.5})[1]
+    )
+    detector = AMADetector(config.replace(max_steps=2, calibration_fraction=0.5), device=CPU)
+    monkeypatch.setattr("ama_core.detector.VALIDATION_NORMALS", 60)
+    detector.fit(images, validation_anomalies=images[:2])
+    drawn, validation = seen[0]
+    place = {image.tobytes(): i for i, image in enumerate(images)}
+    for some, n in ((drawn, 100), (validation.normals, 60)):
+        places = np.array([place[image.tobytes()] for image in some])
+        assert len(some) == n and np.histogram(places, 4, (0, len(images)))[0].min() > n / 10
+
+
+@pytest.mark.parametrize("settings", [{"negative_fraction": 0.0}, {"lambda_neg": 0.0}])
+def test_no_negative_row_where_they_have_no_part(config, few, monkeypatch, settings):
+    counts = []
+    signs = training.losses.signs
+    monkeypatch.setattr(training.losses, "signs", lambda n, n_neg, *rest: (counts.append(n_neg), signs(n, n_neg, *rest))[1])
+    run(TrainingState(config.replace(warmup=0.0, **settings), CPU), few, anomalies=few[:5])
+    assert counts == [0] * 10
+
+
+def test_the_betas_are_settings(config):
+    state = TrainingState(config.replace(beta1_encoder=0.1, beta1_generator=0.2, beta1_critic=0.3, beta2=0.8), CPU)
+    betas = {name: optimiser.param_groups[0]["betas"] for name, optimiser in state.optimisers.items()}
+    assert betas == {"E": (0.1, 0.8), "G": (0.2, 0.8), "D": (0.3, 0.8)}
+
+
+def test_the_average_follows_its_formula_and_survives_a_checkpoint(config, few, tmp_path):
+    config = config.replace(average=0.5, max_steps=6)
+    state, expected = TrainingState(config, CPU), None
+    for event in train(state, few, log_every=1, sample_every=1000):
+        if event.kind == "progress":
+            now = {name: t.double().numpy() for name, t in state.networks.bare_state().items()}
+            decay = min(0.5, event.step / (event.step + 9))
+            expected = now if expected is None else {k: decay * expected[k] + (1 - decay) * now[k] for k in now}
+    for name, tensor in state.weights().items():
+        if tensor.is_floating_point():
+            np.testing.assert_allclose(tensor.numpy(), expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    state.save(tmp_path / "state.safetensors")
+    loaded = TrainingState.load(tmp_path / "state.safetensors", CPU)
+    assert all(torch.equal(loaded.average[name], tensor) for name, tensor in state.average.items())
+    plain = TrainingState(config.replace(average=0.0), CPU)
+    run(plain, few)
+    assert all(torch.equal(tensor, state.networks.bare_state()[name]) for name, tensor in plain.weights().items())
+
+
+def test_the_average_is_what_scores(config, digits):
+    config = config.replace(average=0.9)
+    state = TrainingState(config, CPU)
+    detector = AMADetector(config, device=CPU).fit(digits.images, state=state)
+    scored = detector.networks_.state_dict()
+    assert torch.equal(scored["E.to_code.weight"], state.average["E.to_code.weight"].half().float())
+    assert not torch.equal(scored["E.to_code.weight"], state.networks.E.to_code.weight.half().float())
+
+
+def test_how_long_the_rate_falls():
+    config = Config(lr_schedule="linear", lr=1.0, lr_fall=0.25)
+    assert [learning_rate(config, step, 100) for step in (0, 74, 75, 80, 99)] == pytest.approx([1, 1, 1, 0.8, 0.04])

@@ -6,7 +6,7 @@ from ama_core.data.imageset import ImageSet
 from ama_core.data.inspection import Inspection, inspect
 from ama_core.data.preprocess import check_images, prepare
 from ama_core.data.sets import SetInfo, available, catalog, data_dir, load
-from ama_core.data.splits import HoldOut, anomaly_mask, draw_anomalies, hold_out, one_class, validation_anomalies
+from ama_core.data.splits import HoldOut, anomaly_mask, draw, draw_anomalies, hold_out, one_class, validation_anomalies
 
 __all__ = [
     "FileImage",
@@ -22,6 +22,7 @@ __all__ = [
     "data_dir",
     "count_images",
     "decode_image",
+    "draw",
     "draw_anomalies",
     "hold_out",
     "inspect",

@@ -39,6 +39,13 @@ def hold_out(n: int, fraction: float = 0.1, seed: int = 0) -> HoldOut:
     return HoldOut(train, statistics, calibration)
 
 
+def draw(n: int, most: int, seed: int = 0) -> np.ndarray:
+    """Sorted indices (min(n, most),) int64 of images drawn without replacement from n; all of them where they are few."""
+    if n <= most:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+
+
 def draw_anomalies(n_normal: int, n_ood: int, seed: int = 0, ratio: float = 0.2) -> np.ndarray:
     """Sorted indices of the test anomalies: `ratio`·n_normal of n_ood, without replacement; all where there are fewer.
 
@@ -49,7 +56,7 @@ def draw_anomalies(n_normal: int, n_ood: int, seed: int = 0, ratio: float = 0.2)
             f"Need normal images, anomalies and a positive ratio; got {n_normal} normal, {n_ood} anomalous, {ratio}."
         )
     count = min(max(1, round(ratio * n_normal)), n_ood)
-    return np.sort(np.random.default_rng(seed).choice(n_ood, count, replace=False))
+    return draw(n_ood, count, seed)
 
 
 def validation_anomalies(
@@ -83,7 +90,6 @@ def anomaly_mask(test: ImageSet, label: int) -> np.ndarray:
     mask = test.labels != label
     if mask.all() or not mask.any():
         raise DataError(
-            f"One-class testing needs class {label} and others in '{test.name}'; "
-            f"it has {np.unique(test.labels).tolist()}."
+            f"One-class testing needs class {label} and others in '{test.name}'; it has {np.unique(test.labels).tolist()}."
         )
     return mask
