@@ -1,0 +1,141 @@
+"""How long to train: AUROC of whole runs of several lengths, each with its own fall of the learning rate.
+
+For every run (loss, steps, seed, fraction of the run in which the rate falls) one model is trained with a moving average of
+its weights beside it, and both the last step's weights and their averages are scored against the OOD sets. Nothing is
+chosen by its result here: `report` prints what the stored figures say.
+
+    AMA_DATA_DIR=build/data python benchmarks/length.py run OUT [--results results/length] [--jobs mirrored-500-s0 ...]
+    python benchmarks/length.py report [--results results/length]
+
+`run` may be stopped at any time (SIGTERM, Ctrl-C) and goes on where it was; finished runs are stored and skipped.
+"""
+
+import argparse
+import fnmatch
+import json
+import signal
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ama_core import AMADetector, evaluation
+from ama_core.data import hold_out, load_any
+from ama_core.detector import training_facts
+from ama_core.files import write_atomically
+from ama_core.runs import config_for
+from ama_core.training import TrainingState, train
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "length"
+DATASET = "fashionmnist"
+OOD = ("mnist", "omniglot", "digits", "photos", "noise", "flat", "gradients", "textures", "house_numbers")
+AVERAGE = 0.999
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of preset tiny."""
+
+    reconstruction: str
+    steps: int
+    seed: int
+    lr_fall: float = 0.5
+
+    @property
+    def name(self) -> str:
+        fall = "" if self.lr_fall == 0.5 else f"-fall{self.lr_fall:g}"
+        return f"{self.reconstruction}-{self.steps}{fall}-s{self.seed}"
+
+
+def runs() -> list[Run]:
+    """Lengths with three seeds up to 4,000 steps, the cheapest first; then the longest, and other falls of the rate."""
+    found = [Run(loss, steps, seed) for seed in range(3) for steps in (500, 1000, 2000, 4000) for loss in ("mirrored", "plain")]
+    found += [Run(loss, 8000, 0) for loss in ("mirrored", "plain")]
+    return found + [Run("mirrored", 2000, seed, fall) for fall in (0.9, 0.25) for seed in range(3)]
+
+
+class Stop(Exception):
+    """SIGTERM or Ctrl-C."""
+
+
+def train_one(run: Run, out: Path, images: np.ndarray) -> dict:
+    """Train (or go on) and measure one run; raises Stop after saving where it was asked to stop."""
+    config = config_for(
+        DATASET,
+        "tiny",
+        reconstruction=run.reconstruction,
+        max_steps=run.steps,
+        seed=run.seed,
+        lr_fall=run.lr_fall,
+        average=AVERAGE,
+    )
+    checkpoint = out / f"{run.name}.safetensors"
+    detector = AMADetector(config)
+    state = TrainingState.load(checkpoint, detector.device) if checkpoint.exists() else TrainingState(config, detector.device)
+    parts = hold_out(len(images), config.calibration_fraction, config.seed)
+    for event in train(state, images[parts.train], sample_every=10**9, checkpoint=checkpoint):
+        if stop_requested and event.closes_step:
+            state.save(checkpoint)
+            raise Stop
+    found = {}
+    for kind, average in (("last", 0.0), ("average", AVERAGE)):
+        state.config = config.replace(average=average)
+        model = AMADetector(state.config, device=detector.device).fit(images, state=state)
+        model.info_["normal"] = {"name": DATASET, "source": DATASET, "label": None, "n": len(images)}
+        rows = evaluation.evaluate(model, OOD, full=False, seed=0)["results"]
+        found[kind] = {row["ood"]: {by: round(s["auroc"], 4) for by, s in row["scores"].items()} for row in rows}
+    checkpoint.unlink(missing_ok=True)
+    return {"run": asdict(run), "auroc": found, "training": training_facts(state, len(parts.train), "last")}
+
+
+def report(results: Path) -> None:
+    """One line a run and weights: A and T against every OOD set."""
+    print(f"{'run':26}{'weights':9}" + "".join(f"{name[:13]:>15}" for name in OOD) + "   (A T)")
+    for file in sorted(results.glob("*.json"), key=lambda f: (f.stem.split("-")[0], int(f.stem.split("-")[1]), f.stem)):
+        stored = json.loads(file.read_text())
+        for kind, rows in stored["auroc"].items():
+            cells = (f"{rows[name]['A']:.3f} {rows[name]['T']:.3f}" for name in OOD)
+            print(f"{file.stem:26}{kind:9}" + "".join(f"{cell:>15}" for cell in cells))
+
+
+stop_requested = False
+
+
+def request_stop(*_) -> None:
+    global stop_requested
+    stop_requested = True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("out", nargs="?", type=Path, help="folder for the states of unfinished runs")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--jobs", nargs="+", default=["*"], help="names of runs, with wildcards")
+    arguments = parser.parse_args()
+    if arguments.what == "report":
+        return report(arguments.results)
+    if arguments.out is None:
+        parser.error("run needs OUT, a folder for the states of unfinished runs")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, request_stop)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    images = load_any(DATASET, "train", size=32, channels=1, fit="pad").images
+    for run in runs():
+        file = arguments.results / f"{run.name}.json"
+        if file.exists() or not any(fnmatch.fnmatch(run.name, pattern) for pattern in arguments.jobs):
+            continue
+        try:
+            stored = train_one(run, arguments.out, images)
+        except Stop:
+            print(f"{run.name}: stopped and saved", file=sys.stderr)
+            return None
+        write_atomically(file, json.dumps(stored, indent=1) + "\n")
+        print(f"{run.name}: {stored['training']['seconds']:.0f} s, {stored['auroc']['last']['mnist']}", file=sys.stderr)
+    return None
+
+
+if __name__ == "__main__":
+    main()
