@@ -457,12 +457,16 @@ def _set_row(name: str) -> dict[str, Any]:
 
 
 def _print_results(found: dict[str, Any]) -> None:
-    print(f"normal: {found['normal']}   draw seed: {found['seed']}   AUROC (AUPRC, FPR95)")
+    print(f"normal: {found['normal']}   draw seed: {found['seed']}   AUROC (AUPRC, FPR95), below it AUROC's 95 % interval")
     print(f"{'against':16}{'n':>8}{'n OOD':>8}  " + "".join(f"{score:<24}" for score in SCORES))
     for row in found["results"]:
         cells = [row["scores"][score] for score in SCORES]
         figures = [f"{c['auroc']:.3f} ({c['auprc']:.3f}, {c['fpr95']:.3f})" for c in cells]
         print(f"{row['ood'][-15:]:16}{row['n_normal']:>8,}{row['n_ood']:>8,}  " + "".join(f"{f:<24}" for f in figures))
+        intervals = [evaluation.auroc_interval(c["auroc"], row["n_normal"], row["n_ood"]) for c in cells]
+        print(" " * 34 + "".join(f"{f'{low:.3f} to {high:.3f}':<24}" for low, high in intervals))
+    for note in found.get("notes", ()):
+        print(note, file=sys.stderr)
 
 
 def _download_bar(done: int, total: int, what: str) -> None:

@@ -251,7 +251,8 @@ def evaluate(
 
     Returns:
         The stable contract of `evaluate --json`: {"model", "normal", "seed", "results": [{"ood", "n_normal", "n_ood",
-        "scores": {"R": {"auroc", "auprc", "fpr95"}, "A": ..., "M": ..., "T": ...}}]}.
+        "scores": {"R": {"auroc", "auprc", "fpr95"}, "A": ..., "M": ..., "T": ...}}]}, and "notes", sentences on what was left
+        out, where anything was.
     """
     test = normal_split(detector, "test")
     label = detector.info_["normal"].get("label")
@@ -262,7 +263,7 @@ def evaluate(
     n_normal = int((~is_anomaly).sum())
     if keep is not None:
         keep.append(_kept(detector.info_["normal"]["name"], "test", normal_scores, seed, test.notes))
-    results = []
+    results, left_out = [], []
     for name in ood:
         if name == REST:
             if label is None:
@@ -271,6 +272,15 @@ def evaluate(
         else:
             ood_set, untested = ood_test(detector, name)
             chosen = np.setdiff1d(np.arange(len(ood_set)), untested)
+            if len(untested):
+                left_out.append(
+                    f"{len(untested)} of the {len(ood_set)} images of {name} served as validation anomalies while training and "
+                    f"are not tested; {len(chosen)} are left."
+                )
+            if detector.info_["normal"].get("anomalies") == name:
+                left_out.append(
+                    f"{name} gave anomalies to train with, so its training split is not tested; {len(chosen)} images are left."
+                )
             if not full:
                 chosen = chosen[draw_anomalies(n_normal, len(chosen), seed)]
             scores, notes = measure(detector, ood_set.take(chosen), progress), ood_set.notes
@@ -285,7 +295,8 @@ def evaluate(
                 "scores": {key: detection_metrics(normal[key], anomalous[key]) for key in SCORES},
             }
         )
-    return {"model": model, "normal": normal_name(detector), "seed": seed, "results": results}
+    found = {"model": model, "normal": normal_name(detector), "seed": seed, "results": results}
+    return found | ({"notes": left_out} if left_out else {})
 
 
 def ood_test(detector: AMADetector, name: str) -> tuple[ImageSet, np.ndarray]:

@@ -122,7 +122,7 @@ def main() -> None:
         signal.signal(number, request_stop)
     arguments.out.mkdir(parents=True, exist_ok=True)
     arguments.results.mkdir(parents=True, exist_ok=True)
-    images = load_any(DATASET, "train", size=32, channels=1, fit="pad").images
+    images = AMADetector(config_for(DATASET, "tiny")).prepared(load_any(DATASET, "train").images)
     for run in runs():
         file = arguments.results / f"{run.name}.json"
         if file.exists() or not any(fnmatch.fnmatch(run.name, pattern) for pattern in arguments.jobs):

@@ -164,7 +164,8 @@ def test_evaluate_as_json(call, tiny_bundle):
 
 def test_evaluate_as_a_table(call, tiny_bundle):
     code, out, _ = call("evaluate", tiny_bundle, "--ood", "flat", "--full", "--quiet")
-    assert code == 0 and "AUROC" in out and "2,000" in out and len(out.splitlines()) == 3
+    assert code == 0 and "AUROC" in out and "2,000" in out and len(out.splitlines()) == 4
+    assert out.splitlines()[3].count(" to ") == 4  # an interval for each score
 
 
 def test_measure(call, tiny_bundle, tmp_path, monkeypatch):

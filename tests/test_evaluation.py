@@ -176,13 +176,15 @@ def test_validation_anomalies_are_never_tested(tiny_detector, tmp_path, rng, mon
     tested = []
     original = evaluation.measure
     monkeypatch.setattr(evaluation, "measure", lambda d, s, p=None: (tested.append(s), original(d, s, p))[1])
-    row = evaluate(detector, [str(file)], full=True)["results"][0]
-    assert row["n_ood"] == 100
+    found = evaluate(detector, [str(file)], full=True)
+    assert found["results"][0]["n_ood"] == 100
+    assert len(found["notes"]) == 1 and "50 of the 150 images" in found["notes"][0] and "100 are left" in found["notes"][0]
     seen = {image.tobytes() for image in tested[-1].images}
     assert not seen & {image.tobytes() for image in chosen.images}
     # A set with a train split of its own loses nothing.
     detector = with_info(tiny_detector, validation_ood="flat")
-    assert evaluate(detector, ["flat"], full=True)["results"][0]["n_ood"] == len(load("flat", "test"))
+    found = evaluate(detector, ["flat"], full=True)
+    assert found["results"][0]["n_ood"] == len(load("flat", "test")) and "notes" not in found
 
 
 def test_anomalies_of_the_training_are_never_tested(tiny_detector, tmp_path, rng):
@@ -190,7 +192,9 @@ def test_anomalies_of_the_training_are_never_tested(tiny_detector, tmp_path, rng
     file = tmp_path / "faults.npz"
     np.savez(file, images=rng.integers(0, 256, (100, 32, 32, 1), dtype=np.uint8))
     detector = with_info(tiny_detector, anomalies=str(file))
-    assert evaluate(detector, [str(file)], full=True)["results"][0]["n_ood"] == 20
+    found = evaluate(detector, [str(file)], full=True)
+    assert found["results"][0]["n_ood"] == 20
+    assert "20 images are left" in found["notes"][0]
 
 
 def test_a_model_that_does_not_know_its_normal_data(tiny_detector):
