@@ -36,7 +36,7 @@ from ama_core.data import ImageSet, anomaly_mask, available, draw_anomalies, loa
 from ama_core.detector import AMADetector, training_facts
 from ama_core.errors import AMAError, BundleError, ConfigError
 from ama_core.evaluation import REST
-from ama_core.files import write_atomically
+from ama_core.files import read_json, write_atomically
 from ama_core.training import TrainingState, total_steps
 
 SCHEMA = 1
@@ -262,7 +262,7 @@ def read_results(folder: Path | str = RESULTS) -> list[Record]:
 def read_record(file: Path) -> Record:
     """One stored result. Raises BundleError where it is damaged or of another schema."""
     try:
-        values = json.loads(file.read_text())
+        values = read_json(file)
         if values["schema"] != SCHEMA:
             raise BundleError(f"{file} has schema {values['schema']}, this software reads {SCHEMA}: measure it again.")
         results = tuple(Measured(**{**row, "notes": tuple(row["notes"])}) for row in values.pop("results"))

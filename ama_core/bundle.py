@@ -12,6 +12,7 @@
 
 import io
 import json
+import math
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from ama_core.config import Config
 from ama_core.errors import AMAError, BundleError
-from ama_core.files import DAMAGED_ARRAYS, npz_bytes, write_atomically
+from ama_core.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, read_json, shown, write_atomically
 from ama_core.networks import Networks
 from ama_core.scores import SCORES, Calibration, Gaussian
 
@@ -37,6 +38,23 @@ FILES = (
     "README.md",
 )  # fmt: skip
 STORED_FIELDS = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")
+SHARED = b"AMA Explorer bundle"  # the comment of a .zip file that `zip_bundle` made
+
+_NUMBER, _TEXT = (int, float), (str, type(None))
+# What the parts of config.json and results.json hold where they are there; whoever shows them relies on it.
+_SECTIONS = {
+    "normal": {
+        "name": str, "source": str, "label": (int, type(None)), "n": int, "fingerprint": str, "validation_ood": _TEXT,
+        "anomalies": _TEXT,
+    },
+    "training": {
+        "n_train": int, "steps": int, "seconds": _NUMBER, "images_per_s": _NUMBER, "select": str,
+        "validated_auroc_A": (*_NUMBER, type(None)), "precision": str, "device": str, "versions": dict, "commit": _TEXT,
+        "command": _TEXT,
+    },
+}  # fmt: skip
+_RESULT = {"ood": str, "n_normal": int, "n_ood": int, "scores": dict}
+_METRICS = {"auroc": _NUMBER, "auprc": _NUMBER, "fpr95": _NUMBER}
 
 
 @dataclass
@@ -78,9 +96,12 @@ class StoredScores:
 
 
 def write_bundle(path: Path | str, bundle: Bundle) -> None:
-    """Write weights, config and calibration into the folder `path`, each file atomically."""
+    """Write weights, config and calibration into the folder `path`, each file atomically. Raises BundleError for a file."""
     path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise BundleError(f"{path} cannot hold a model, for {error.filename} is a file: name a folder.") from error
     header = {"format": FORMAT, "version": VERSION, "config": bundle.config.to_dict(), **bundle.info}
     calibration = bundle.calibration
     arrays = {"mu": np.float64(calibration.mu), "sigma": np.float64(calibration.sigma), "train_r": calibration.train_r}
@@ -94,10 +115,13 @@ def write_bundle(path: Path | str, bundle: Bundle) -> None:
 
 
 def read_info(path: Path | str) -> dict[str, Any]:
-    """The contents of `config.json`. Raises BundleError where it is missing, damaged, or from something else."""
+    """The contents of `config.json`; `config`, and `normal` and `training` where they are there, have what was once written.
+
+    Raises BundleError where it is missing, damaged, or from something else.
+    """
     file = Path(path) / "config.json"
     try:
-        header = json.loads(file.read_text())
+        header = read_json(file)
     except FileNotFoundError:
         raise BundleError(f"{path} is not a bundle: it has no config.json.") from None
     except (OSError, ValueError) as error:
@@ -108,7 +132,26 @@ def read_info(path: Path | str) -> dict[str, Any]:
         raise BundleError(
             f"{path} has bundle version {header.get('version')}, this software reads version {VERSION}: update AMA Explorer."
         )
+    try:
+        _check_entries(header, {"config": dict}, "config")
+        for name, entries in _SECTIONS.items():
+            if name in header:
+                _check_entries(header[name], entries, name)
+    except ValueError as error:
+        raise BundleError(f"{file} is damaged: {error}. Copy the bundle again.") from error
     return header
+
+
+def _check_entries(value: Any, entries: dict[str, type | tuple], where: str, needed: bool = False) -> None:
+    """Raises ValueError unless `value` is an object whose entries have these types; `needed`: and all of them are there."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is no object")
+    for name, kinds in entries.items():
+        found = value.get(name)
+        if name not in value and not needed:
+            continue
+        if not isinstance(found, kinds) or isinstance(found, bool) or isinstance(found, float) and not math.isfinite(found):
+            raise ValueError(f"{name} in {where} is missing or not what it should be")
 
 
 def read_bundle(path: Path | str) -> Bundle:
@@ -121,6 +164,7 @@ def read_bundle(path: Path | str) -> Bundle:
         raise BundleError(f"{path / 'config.json'} holds no valid hyper-parameters: {error}") from error
     file = path / "model.safetensors"
     try:
+        open_regular(file).close()  # a pipe of this name would be waited for
         with safe_open(file, "pt") as weights_file:
             weights = {name: weights_file.get_tensor(name) for name in weights_file.keys()}  # noqa: SIM118 (no mapping)
         _check_weights(config, weights)
@@ -152,8 +196,8 @@ def read_scores(path: Path | str) -> list[StoredScores]:
         return []
     stored = []
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            for entry in json.loads(str(arrays["index"])):
+        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as arrays:
+            for entry in parse_json(str(arrays["index"])):
                 values = {key: arrays[f"{entry['name']}/{entry['split']}/{key}"] for key in STORED_FIELDS}
                 values["A"] = np.exp(values["log_A"].astype(np.float64))
                 stored.append(StoredScores(scores=values, **{**entry, "notes": tuple(entry.get("notes", ()))}))
@@ -173,9 +217,17 @@ def read_results(path: Path | str) -> dict[str, Any] | None:
     if not file.exists():
         return None
     try:
-        return json.loads(file.read_text())
+        found = read_json(file)
+        _check_entries(found, {"results": list}, "it", needed=True)
+        if found["results"]:
+            _check_entries(found, {"normal": str, "seed": int}, "it", needed=True)
+        for row in found["results"]:
+            _check_entries(row, _RESULT, "a result", needed=True)
+            for score in SCORES:
+                _check_entries(row["scores"].get(score), _METRICS, f"score {score}", needed=True)
     except (OSError, ValueError) as error:
-        raise BundleError(f"{file} is damaged: {error}.") from error
+        raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
+    return found
 
 
 def zip_bundle(path: Path | str) -> bytes:
@@ -189,13 +241,23 @@ def zip_bundle(path: Path | str) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in FILES:
             if (path / name).is_file():
-                archive.write(path / name, f"{path.resolve().name}/{name}")
+                archive.write(path / name, f"{shown(path.resolve().name)}/{name}")
+        archive.comment = SHARED
     return buffer.getvalue()
+
+
+def is_shared(file: Path) -> bool:
+    """Whether `zip_bundle` made this file."""
+    try:
+        with open_regular(file) as opened, zipfile.ZipFile(opened) as archive:
+            return archive.comment == SHARED
+    except DAMAGED_ARRAYS:
+        return False
 
 
 def find_bundle(model: str | Path) -> Path:
     """A bundle or run folder, or a name in `pretrained/`, to its folder. Raises BundleError where there is none."""
-    for path in (Path(model), PRETRAINED / str(model)):
+    for path in (Path(model), PRETRAINED / str(model)) if str(model) else ():  # "" would be the current folder
         if (path / "config.json").is_file():
             return path
     known = ", ".join(list_bundles(PRETRAINED)) or "none"
@@ -234,7 +296,7 @@ def _check_weights(config: Config, weights: dict[str, Tensor]) -> None:
 
 
 def _read_calibration(file: Path, config: Config) -> Calibration:
-    with np.load(file, allow_pickle=False) as arrays:
+    with open_regular(file) as opened, np.load(opened, allow_pickle=False) as arrays:
         gaussians = {}
         for key, size in (("m", config.width_critic), ("t", 6)):
             parts = {name: arrays[f"gaussian_{key}.{name}"] for name in ("mean", "precision", "scale")}

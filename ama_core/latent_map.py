@@ -22,7 +22,7 @@ from ama_core import evaluation, latent
 from ama_core.data import ImageSet, load
 from ama_core.detector import AMADetector
 from ama_core.errors import BundleError, ConfigError, DataError
-from ama_core.files import DAMAGED_ARRAYS, npz_bytes, write_atomically
+from ama_core.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, write_atomically
 
 FILE = "latents.npz"
 VERSION = 1
@@ -156,8 +156,8 @@ def read_latents(path: Path | str) -> LatentMap | None:
     if not file.exists():
         return None
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            header = json.loads(str(arrays["header"]))
+        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as arrays:
+            header = parse_json(str(arrays["header"]))
             if header["version"] != VERSION:
                 raise ValueError(f"it has version {header['version']}, this software reads version {VERSION}")
             codes, index = arrays["codes"].astype(np.float32), arrays["index"].astype(np.int64)

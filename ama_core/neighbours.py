@@ -16,7 +16,7 @@ from ama_core import evaluation
 from ama_core.data import hold_out
 from ama_core.detector import AMADetector
 from ama_core.errors import BundleError, DataError
-from ama_core.files import DAMAGED_ARRAYS, npz_bytes, write_atomically
+from ama_core.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, write_atomically
 
 FILE = "neighbours.npz"
 VERSION = 1
@@ -103,8 +103,8 @@ def read_neighbours(path: Path | str) -> Neighbours | None:
     if not file.exists():
         return None
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            header = json.loads(str(arrays["header"]))
+        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as arrays:
+            header = parse_json(str(arrays["header"]))
             if header["version"] != VERSION:
                 raise ValueError(f"it has version {header['version']}, this software reads version {VERSION}")
             floats = (arrays[name].astype(np.float32) for name in ("features", "mean", "scale"))

@@ -16,7 +16,7 @@ from ama_core.config import Config
 from ama_core.data import catalog, hold_out, load_any
 from ama_core.data.files import SUFFIXES
 from ama_core.errors import AMAError, DataError
-from ama_core.files import write_atomically
+from ama_core.files import read_json, write_atomically
 from ama_core.training import TrainingState, total_steps, train
 
 FILE = ".pace.json"  # in the folder of runs: what was timed on this machine
@@ -139,6 +139,7 @@ def _key(config: Config, device: str) -> str:
 
 def _timed(folder: Path | str) -> dict[str, dict]:
     try:
-        return json.loads((Path(folder) / FILE).read_text())
+        found = read_json(Path(folder) / FILE)
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}

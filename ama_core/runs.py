@@ -40,7 +40,7 @@ from ama_core.config import Config, preset
 from ama_core.data import available, catalog, decode_image, iter_images, load_any, one_class
 from ama_core.detector import AMADetector
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError
-from ama_core.files import lock, remove_partials, write_atomically
+from ama_core.files import lock, parse_json, read_json, remove_partials, write_atomically
 from ama_core.latent_map import measure_latents, write_latents
 from ama_core.model_card import model_card
 from ama_core.neighbours import measure_neighbours, write_neighbours
@@ -89,7 +89,7 @@ class RunSpec:
     def from_json(cls, text: str) -> "RunSpec":
         """What `to_json` wrote, in this version or an older one. Raises BundleError."""
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             version = values.pop("version", 1)  # the first runs did not say
             if version > VERSION:
                 raise BundleError(f"it has version {version}, this software reads up to {VERSION}: update AMA Explorer")
@@ -355,7 +355,7 @@ def stop_asked(folder: Path | str) -> str | None:
 def read_status(folder: Path | str) -> dict[str, Any]:
     """`status.json`, with `state` corrected to `interrupted` where the process is gone. Raises BundleError."""
     try:
-        status = json.loads((Path(folder) / "status.json").read_text())
+        status = read_json(Path(folder) / "status.json")
         if not isinstance(status, dict) or not isinstance(status["state"], str):
             raise ValueError("status.json does not say its state")
         if wrong := [name for name, value in status.items() if name not in WORDS and not _is_number(value)]:
@@ -379,7 +379,7 @@ def _is_number(value: Any) -> bool:
 def is_running(folder: Path | str) -> bool:
     """Whether the process that `status.json` names still lives and works on this run; never the asking process itself."""
     try:
-        status = json.loads((Path(folder) / "status.json").read_text())
+        status = read_json(Path(folder) / "status.json")
         if status["state"] not in ACTIVE or status["pid"] == os.getpid():
             return False
         mark = process_mark(status["pid"])
@@ -416,7 +416,7 @@ def read_metrics(folder: Path | str) -> list[dict[str, Any]]:
     events = []
     for line in lines:
         try:
-            event = json.loads(line)
+            event = parse_json(line)
         except ValueError:
             continue
         if isinstance(event, dict) and isinstance(event.get("kind"), str) and _is_number(event.get("step")):
@@ -517,16 +517,17 @@ def _forget_after(folder: Path, step: int) -> None:
 
 
 def _log(folder: Path, words: str) -> None:
-    with open(folder / LOG, "a") as file:
+    with open(folder / LOG, "a", errors="backslashreplace") as file:  # a file's name need not be text
         file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {words}\n")
 
 
 def _status_before(folder: Path) -> dict[str, Any]:
     """What `status.json` says of an earlier process on this run; empty where there was none."""
     try:
-        return json.loads((folder / "status.json").read_text())
+        found = read_json(folder / "status.json")
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _check_own(source: str) -> None:

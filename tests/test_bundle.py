@@ -1,6 +1,7 @@
 """Bundles: what is saved is what is loaded, and nothing else is ever trusted."""
 
 import json
+import os
 import pickle
 import shutil
 import zipfile
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ama_core import AMADetector
+from ama_core import AMADetector, runs
 from ama_core.bundle import (
     STORED_FIELDS,
     StoredScores,
@@ -194,6 +195,58 @@ def test_foreign_headers(bundle, text):
     assert_refused(bundle, "config.json")
 
 
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normal": None}, {"normal": []}, {"normal": {"name": 3}}, {"normal": {"n": "<b>"}}, {"training": "x"},
+        {"training": {"seconds": None}}, {"training": {"seconds": float("nan")}}, {"training": {"command": ["rm"]}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_a_header_says_of_itself_is_of_its_kind(bundle, changes):
+    edit_header(bundle, **changes)
+    assert_refused(bundle, "config.json", next(iter(changes)))
+
+
+def test_deep_nesting_is_refused(bundle):
+    (bundle / "config.json").write_text(DEEP)
+    assert_refused(bundle, "config.json", "nested too deeply")
+    (bundle / "results.json").write_text('{"results": ' + "[" * 200 + "]" * 200 + "}")  # read, yet too deep to be written again
+    with pytest.raises(BundleError, match="nested too deeply"):
+        read_results(bundle)
+    for file, read in (("status.json", runs.read_status), ("run.json", runs.RunSpec.read)):
+        (bundle / file).write_text(DEEP)
+        with pytest.raises(BundleError, match="nested too deeply"):
+            read(bundle)
+    (bundle / "metrics.jsonl").write_text(DEEP)
+    assert runs.read_metrics(bundle) == [] and not runs.is_running(bundle)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "calibration.npz", "scores.npz", "results.json"])
+def test_a_pipe_in_a_bundle_is_not_waited_for(bundle, file):
+    (bundle / file).unlink()
+    os.mkfifo(bundle / file)
+    with pytest.raises(BundleError):
+        read_info(bundle), read_bundle(bundle), read_scores(bundle), read_results(bundle)
+
+
+def test_saving_onto_a_file_is_refused_in_words(tiny_detector, tmp_path):
+    (tmp_path / "f").write_text("mine")
+    for path in (tmp_path / "f", tmp_path / "f" / "deeper"):
+        with pytest.raises(BundleError, match="is a file: name a folder"):
+            tiny_detector.save(path)
+    assert (tmp_path / "f").read_text() == "mine"
+
+
+def test_no_name_is_no_model(monkeypatch, tiny_bundle):
+    monkeypatch.chdir(tiny_bundle)  # "" as a path would be this folder
+    with pytest.raises(BundleError, match="no model"):
+        find_bundle("")
+
+
 @pytest.mark.parametrize("config", [None, [], 3, "x", {"nz": "many"}, {"colour": 1}, {"nz": -1}])
 def test_impossible_hyper_parameters(bundle, config):
     edit_header(bundle, config=config)
@@ -328,6 +381,18 @@ def test_damaged_index_of_scores(bundle, index):
 def test_results_round_trip_and_damage(tmp_path):
     write_results(tmp_path, {"model": "m", "results": []})
     assert read_results(tmp_path) == {"model": "m", "results": []}
+    row = {"ood": "<b>", "n_normal": 5, "n_ood": 1, "scores": {s: {"auroc": 0.5, "auprc": 1, "fpr95": 0.0} for s in "RAMT"}}
+    good = {"model": "m", "normal": "digits", "seed": 0, "results": [row]}
+    write_results(tmp_path, good)
+    assert read_results(tmp_path) == good
+    for damaged in (
+        {}, [], {"results": 3}, {"results": [{"ood": "<b>", "scores": 3}]}, {"results": [row]}, good | {"seed": "1"},
+        good | {"results": [row | {"n_ood": None}]}, good | {"results": [row | {"scores": row["scores"] | {"T": {}}}]},
+        good | {"results": [row | {"scores": row["scores"] | {"R": {"auroc": 1e999, "auprc": 1, "fpr95": 0}}}]},
+    ):  # fmt: skip
+        write_results(tmp_path, damaged)
+        with pytest.raises(BundleError, match="results.json"):
+            read_results(tmp_path)
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(BundleError, match="results.json"):
         read_results(tmp_path)

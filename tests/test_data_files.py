@@ -1,9 +1,11 @@
 """Files that nobody vouches for: every kind is decoded rightly or refused in plain words."""
 
 import io
+import os
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ama_core.data import count_images, decode_image, files, iter_images, read_npz
+from ama_core.data import count_images, decode_image, files, iter_images, load_any, read_npz
 from ama_core.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -53,10 +55,88 @@ def test_sixteen_bits_are_scaled_and_not_clipped():
     assert decode_image(encoded(values, "TIFF"))[0][0, -1, 0] == 255
 
 
-def test_pixels_of_unknown_range_are_refused():
-    for values in (np.ones((4, 4), np.float32), np.ones((4, 4), np.int32)):
-        with pytest.raises(DataError, match="range is unknown"):
-            decode_image(encoded(values, "TIFF"))
+def tiff(values, bits, sample_format=1, **tags):
+    """An uncompressed TIFF file of any kind of pixels, as Pillow writes few: values (H, W) or (H, W, C), or packed bytes."""
+    height, width = tags.pop("size", values.shape[:2])
+    channels = values.shape[2] if values.ndim == 3 else 1
+    data = values.tobytes()
+    entries = {
+        256: width, 257: height, 258: bits, 259: 1, 262: 2 if channels == 3 else 1, 273: 8, 277: channels, 278: height,
+        279: len(data), 339: sample_format, **({281: tags["largest"]} if tags else {}),
+    }  # fmt: skip
+    directory = b"".join(
+        struct.pack("<HHII", tag, 4, 1, value) if tag in (273, 279) else struct.pack("<HHIHH", tag, 3, 1, value, 0)
+        for tag, value in sorted(entries.items())
+        if not (channels == 3 and tag in (258, 339))
+    )
+    count = len(directory) // 12
+    if channels == 3:  # three numbers do not fit into an entry
+        at = 8 + len(data) + 2 + 12 * (count + 2) + 4
+        more = {258: struct.pack("<HHII", 258, 3, 3, at), 339: struct.pack("<HHII", 339, 3, 3, at + 6)}
+        rows = {struct.unpack("<H", directory[i : i + 2])[0]: directory[i : i + 12] for i in range(0, len(directory), 12)}
+        directory = b"".join(row for _, row in sorted((rows | more).items()))
+        tail = struct.pack("<6H", *[bits] * 3, *[sample_format] * 3)
+    else:
+        tail = b""
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(data))
+    return head + data + struct.pack("<H", len(directory) // 12) + directory + struct.pack("<I", 0) + tail
+
+
+@pytest.mark.parametrize(
+    ("white", "most", "note"),
+    [
+        (255, 255, "as 8-bit data: the largest value is 255"),
+        (1000, 1023, "as 10-bit data"),
+        (4000, 4095, "as 12-bit data: the largest value is 4000"),
+        (16000, 16383, "as 14-bit data"),
+        (65000, 65535, ""),
+    ],
+)
+def test_a_tiff_file_is_scaled_by_the_bits_that_are_in_use(white, most, note):
+    values = np.array([[0, white // 2, white]], np.uint16)
+    array, notes = decode_image(tiff(values, 16))
+    assert array[0, :, 0].tolist() == np.rint(values[0].astype(float) * 255 / most).astype(int).tolist()
+    assert len(notes) == 1 and notes[0].startswith("16 bits per pixel scaled to 8") and note in notes[0]
+
+
+def test_a_tiff_file_that_says_its_range_is_scaled_by_that():
+    dark = np.array([[0, 300, 900]], np.uint16)
+    array, notes = decode_image(tiff(dark, 16, largest=4095))
+    assert array[0, :, 0].tolist() == [0, 19, 56] and "4095 is white, as the file says" in notes[0]
+    assert decode_image(tiff(dark, 16, largest=500))[0][0, 2, 0] > 200  # it lies: brighter than it says
+    packed = np.frombuffer(bytes([0x0F, 0xF8, 0x00]), np.uint8)  # two values of 12 bits: 255 and 2048
+    array, notes = decode_image(tiff(packed, 12, size=(1, 2)))
+    assert array[0, :, 0].tolist() == [16, 128] and notes == ["12 bits per pixel scaled to 8"]
+
+
+def test_sixteen_bits_in_other_files_fill_their_range():
+    for kind in ("PNG", "PPM"):
+        array, notes = decode_image(encoded(np.array([[0, 4095, 65535]], np.uint16), kind))
+        assert array[0, :, 0].tolist() == [0, 16, 255] and notes == ["16 bits per pixel scaled to 8"]
+
+
+def test_sixteen_bits_per_channel():
+    values = np.array([[[0, 256, 65535], [65535, 0, 0]]], np.uint16)
+    array, notes = decode_image(tiff(values, 16))
+    assert array[0].tolist() == [[0, 1, 255], [255, 0, 0]] and notes == ["16 bits per channel scaled to 8"]
+    with pytest.raises(DataError, match="lower 12 bits"):
+        decode_image(tiff(values // 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sample_format", "said"),
+    [
+        (np.float32, 3, "32-bit floating-point"),
+        (np.float64, 3, "64-bit floating-point"),
+        (np.float16, 3, "16-bit floating-point"),
+        (np.int16, 2, "16-bit signed integer"),
+        (np.int32, 2, "32-bit signed integer"),
+        (np.uint32, 1, "32-bit unsigned integer"),
+    ],
+)
+def test_pixels_of_unknown_range_are_refused_for_what_they_are(dtype, sample_format, said):
+    with pytest.raises(DataError, match=f"{said} pixels.*unsigned integers"):
+        decode_image(tiff(np.ones((4, 4), dtype), 8 * np.dtype(dtype).itemsize, sample_format))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
@@ -96,6 +176,10 @@ def test_exif_orientation_is_applied():
     exif[0x0112] = 6
     array, notes = decode_image(encoded(COLOUR, exif=exif))
     assert (array == np.rot90(COLOUR, -1)).all() and "upright" in notes[0]
+    exif[0x0112] = 99
+    array, notes = decode_image(encoded(COLOUR, exif=exif))
+    assert (array == COLOUR).all() and notes == []  # there is no such orientation
+    exif[0x0112] = 6
     values = np.array([[0, 65535]], np.uint16)  # 16 bits and turned at once
     assert decode_image(encoded(values, exif=exif))[0][:, 0, 0].tolist() == [0, 255]
 
@@ -304,9 +388,72 @@ def test_npz_rows_are_unpacked_one_after_the_other_and_damage_ends_them(tmp_path
         archive.writestr("images.npy", header.getvalue() + images.tobytes())
     found = list(iter_images([tmp_path / "lies.npz"]))
     assert len(found) == 41 and "ends at image 40 of 1000000000" in found[-1].error
+
+
+@pytest.mark.parametrize("shape", [(5, 9, 7), (5, 9, 7, 1), (5, 9, 7, 3)])
+def test_fortran_order_is_read_alike_whole_and_row_by_row(shape, tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     (tmp_path / "f.npz").write_bytes(npz_bytes(images=np.asfortranarray(images)))
+    whole, _ = read_npz(tmp_path / "f.npz")
+    assert np.array_equal(whole.reshape(shape), images) and whole.flags.c_contiguous
+    assert np.array_equal(np.stack([item.image for item in iter_images([tmp_path / "f.npz"])]), whole)
+    monkeypatch.setattr(files, "MAX_ARRAY_BYTES", 100)  # such an array must be in memory as a whole
     (item,) = iter_images([tmp_path / "f.npz"])
     assert "ascontiguousarray" in item.error
+
+
+@pytest.mark.parametrize("shape", [(-1, 32, 32, 3), (2, -32, -32, 3), (2, 32, -1)])
+def test_a_header_with_a_negative_size_is_refused(shape, tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("images.npy", header.getvalue() + bytes(2 * 32 * 32 * 3))
+    (item,) = iter_images([tmp_path / "a.npz"])
+    assert item.image is None and str(shape) in item.error and count_images([tmp_path / "a.npz"]) == 1
+    with pytest.raises(DataError, match="uint8"):
+        read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npz", "a.zip"])
+def test_only_regular_files_are_opened(name, tmp_path):
+    """A pipe without a writer would be waited for, for ever."""
+    os.mkfifo(tmp_path / name)
+    for source in (tmp_path / name, Path("/dev/zero")):
+        (item,) = iter_images([source]) if source.suffix else [files._attempt("x", source)]
+        assert item.image is None and "no regular file" in item.error
+    assert count_images([tmp_path / name]) == 1
+    with pytest.raises(DataError, match="no regular file"):
+        read_npz(tmp_path / name)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "real")
+    (tmp_path / "real").write_bytes(encoded(COLOUR))
+    assert [item.error for item in iter_images([tmp_path / "in"])] == [None]  # a link to a file is read
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(encoded(COLOUR))
+    monkeypatch.chdir(tmp_path)
+    for read in (lambda: list(iter_images([""])), lambda: load_any("", "ood")):
+        with pytest.raises(DataError, match="path is empty"):
+            read()
+    assert len(list(iter_images(["."]))) == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.png").write_bytes(encoded(COLOUR))
+    scandir = os.scandir
+
+    def refusing(folder):
+        if folder.endswith("closed"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    first, second = iter_images([tmp_path])
+    assert first.error is None and second.path.endswith("closed") and "permissions" in second.error
+    (item,) = iter_images([tmp_path / "closed"])
+    assert "permissions" in item.error
 
 
 def test_images_are_counted_by_names_and_tables_of_contents(tmp_path):

@@ -5,20 +5,22 @@ Nothing is written, unpickled or extracted here. Sizes are checked before memory
 
 from __future__ import annotations
 
+import errno
 import io
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from ama_core.errors import DataError
-from ama_core.files import DAMAGED_ARRAYS
+from ama_core.files import DAMAGED_ARRAYS, open_regular, read_regular
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset(
@@ -28,9 +30,12 @@ MAX_PIXELS = 64_000_000
 MAX_FILE_BYTES = 256 * 2**20
 MAX_ARRAY_BYTES = 4 * 2**30
 MAX_MEMBERS = 200_000
+DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners use of the 16 in which they store a value
+ORIENTATION, BITS, SAMPLE_FORMAT, MAX_SAMPLE = 0x0112, 258, 339, 281  # tags of EXIF and TIFF
 
 _NPZ_WANTED = "It must hold `images`, uint8 (N, H, W, C) with C = 1 or 3, and may hold `labels`, integers (N,)."
 _NOT_AN_IMAGE = "not an image file (by its name)"
+_SAVE_AS = "Save it with 8 or 16 bits per channel, as unsigned integers."
 Source = str | Path | tuple[str, bytes]
 """A path, or (name, content) of something uploaded."""
 
@@ -62,7 +67,7 @@ def decode_image(source: bytes | str | Path) -> tuple[np.ndarray, list[str]]:
     """An encoded image as uint8 (H, W, C), C 1 for grey and 3 otherwise, and notes on what was changed.
 
     Of several frames the first is taken; transparency is laid on white, as most viewers show it; 16 bits are scaled
-    to 8; CMYK and other colour spaces become RGB; the EXIF orientation is applied.
+    to 8, in a TIFF file by the bits that are in use; CMYK and other colour spaces become RGB; the EXIF orientation is applied.
 
     Raises `DataError` for unreadable, truncated, oversized or unsupported files.
     """
@@ -83,6 +88,8 @@ def decode_image(source: bytes | str | Path) -> tuple[np.ndarray, list[str]]:
     except DataError:
         raise
     except Image.UnidentifiedImageError:
+        if kind := _tiff_kind(data):
+            raise DataError(f"{name} is a TIFF file of {kind} pixels, which cannot be read here. {_SAVE_AS}") from None
         raise DataError(f"{name} is not an image that can be read here ({', '.join(FORMATS)}).") from None
     except Image.DecompressionBombError:
         raise DataError(f"{name} has more than {MAX_PIXELS // 10**6} million pixels. Reduce it first.") from None
@@ -97,7 +104,9 @@ def iter_images(sources: Iterable[Source], *, recursive: bool = True) -> Iterato
     files are passed over. Nothing of a .zip is unpacked to disk; archives within archives are not opened. Memory holds one
     image and the names of one folder, or a .zip file's table of contents, however many there are.
 
-    Raises `DataError` for a path that does not exist and for a folder without any file.
+    Only regular files are opened: a pipe or a device, which might never end, is yielded with an `error`.
+
+    Raises `DataError` for a path that is empty or does not exist and for a folder without any file.
     """
     return (unread.read() for unread in iter_unread(sources, recursive=recursive))
 
@@ -108,17 +117,32 @@ def iter_unread(sources: Iterable[Source], *, recursive: bool = True) -> Iterato
         if isinstance(source, tuple):
             yield from _from_bytes(*source)
             continue
-        path = Path(source)
+        path = Path(check_path(source))
         if not path.exists():
             raise DataError(f"'{path}' does not exist. Check the path.")
         for file in _files(path, recursive) if path.is_dir() else [str(path)]:
             suffix = os.path.splitext(file)[1].lower()
-            if suffix in (".npz", ".zip"):
+            if os.path.isdir(file):
+                yield _refused(file, 0, "the folder cannot be listed: check its permissions")
+            elif suffix in (".npz", ".zip"):
                 yield from _from_archive(file, Path(file))
             elif suffix not in SUFFIXES:
                 yield _refused(file, 0, _NOT_AN_IMAGE)
             else:
                 yield Unread(file, 0, partial(_attempt, file, Path(file)))
+
+
+def check_path(source: str | Path) -> str | Path:
+    """The path itself. Raises DataError where it is empty: taken as a path, that would be the current folder."""
+    if not str(source):
+        raise DataError("The path is empty. Name a file or folder (the current folder is called '.').")
+    return source
+
+
+def files_of(sources: Iterable[str | Path]) -> Iterator[str]:
+    """Every file that `iter_unread` would look at, archives as one, without opening any."""
+    for source in sources:
+        yield from _walk(str(source), recursive=True) if os.path.isdir(source) else [str(source)]
 
 
 def count_images(sources: Iterable[Source]) -> int:
@@ -135,7 +159,7 @@ def count_images(sources: Iterable[Source]) -> int:
                 with _npz_rows(content, name) as (_, shape):
                     total += shape[0]
             elif name.lower().endswith(".zip"):
-                with zipfile.ZipFile(content) as archive:
+                with _opened(content) as file, zipfile.ZipFile(file) as archive:
                     total += len(_members(archive))
             else:
                 total += 1
@@ -153,16 +177,16 @@ def read_npz(source: str | Path | io.BytesIO, name: str | None = None) -> tuple[
     """
     name = name or Path(source).name
     try:
-        with zipfile.ZipFile(source) as archive:
-            if sum(member.file_size for member in archive.infolist()) > MAX_ARRAY_BYTES:
-                raise DataError(f"'{name}' unpacks to more than {MAX_ARRAY_BYTES >> 30} GiB. Split it.")
-        if isinstance(source, io.BytesIO):
-            source.seek(0)
-        with np.load(source, allow_pickle=False) as file:
-            if "images" not in file:
-                raise DataError(f"'{name}' has no array `images` (it has: {', '.join(file.files) or 'nothing'}). {_NPZ_WANTED}")
-            images = file["images"]
-            labels = file["labels"] if "labels" in file else np.zeros(len(images) if images.ndim else 0, np.int64)
+        with _opened(source) as opened:
+            with zipfile.ZipFile(opened) as archive:
+                if sum(member.file_size for member in archive.infolist()) > MAX_ARRAY_BYTES:
+                    raise DataError(f"'{name}' unpacks to more than {MAX_ARRAY_BYTES >> 30} GiB. Split it.")
+            with _npz_rows(source, name):
+                pass  # refuses what a header can say wrongly
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as file:
+                images = file["images"]
+                labels = file["labels"] if "labels" in file else np.zeros(len(images), np.int64)
     except FileNotFoundError:
         raise DataError(f"'{source}' does not exist. Check the path.") from None
     except ValueError as error:
@@ -171,44 +195,59 @@ def read_npz(source: str | Path | io.BytesIO, name: str | None = None) -> tuple[
         raise DataError(f"'{name}' is damaged ({error}). Write it again.") from error
     except DAMAGED_ARRAYS as error:
         raise DataError(f"'{name}' cannot be read as an .npz file ({error}). {_NPZ_WANTED}") from error
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
-        raise DataError(f"'{name}': `images` is {images.dtype} {images.shape}. {_NPZ_WANTED}")
+    images = np.ascontiguousarray(images[..., None] if images.ndim == 3 else images)
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
         raise DataError(f"'{name}': `labels` is {labels.dtype} {labels.shape} for {len(images)} images. {_NPZ_WANTED}")
     return images, labels.astype(np.int64)
 
 
+@contextmanager
+def _opened(source: str | Path | io.BytesIO) -> Iterator[IO[bytes]]:
+    """A file opened by `open_regular`, or bytes, from their beginning; these stay open. Raises OSError."""
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+        yield source
+    else:
+        with open_regular(source) as file:
+            yield file
+
+
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise DataError(f"'{path.name}' is larger than {MAX_FILE_BYTES >> 20} MiB. Reduce it first.")
-        return path.read_bytes()
+        return read_regular(path, MAX_FILE_BYTES)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DataError(f"'{path.name}' is larger than {MAX_FILE_BYTES >> 20} MiB. Reduce it first.") from None
         raise DataError(f"'{path}' cannot be read ({error.strerror or error}). Check the path.") from None
 
 
 def _decode(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
     notes = []
-    is_png = picture.format == "PNG"
+    kind, tags = picture.format, _tiff_tags(picture)
     if getattr(picture, "is_animated", False):
         notes.append("several frames: only the first is used")
         picture.seek(0)
     picture.load()
-    if picture.getexif().get(0x0112, 1) != 1:
+    if picture.getexif().get(ORIENTATION, 1) in range(2, 9):  # others exist in files and mean nothing
         notes.append("turned upright as its EXIF orientation says")
     picture = ImageOps.exif_transpose(picture)
     mode = picture.mode
-    if mode.startswith("I;16") or (mode == "I" and is_png):
-        notes.append("16 bits per pixel scaled to 8")
+    if mode.startswith("I;16") or (mode == "I" and kind in ("PNG", "PPM")):  # both of these fill 16 bits
         values = np.asarray(picture).astype(np.uint32)
-        return ((values * 255 + 32767) // 65535).astype(np.uint8)[..., None], notes
+        most, note = _range(values, tags) if kind == "TIFF" else (65535, "16 bits per pixel scaled to 8")
+        notes.append(note)
+        return ((np.minimum(values, most) * 255 + most // 2) // most).astype(np.uint8)[..., None], notes
     if mode in ("I", "F"):
-        raise DataError(
-            f"The image has {'32-bit integer' if mode == 'I' else 'floating-point'} pixels, whose range is "
-            "unknown. Save it with 8 or 16 bits per channel."
-        )
+        described = _described(tags) or ("integer" if mode == "I" else "floating-point")
+        low, high = picture.getextrema()
+        raise DataError(f"The image has {described} pixels (here {low:g} to {high:g}), whose range is unknown. {_SAVE_AS}")
+    if tags.get(BITS, (8,))[0] == 16 and kind == "TIFF":  # of several channels Pillow reads the upper halves alone
+        if max(high for _, high in _bands(picture)) < 16:
+            raise DataError(
+                "The image uses the lower 12 bits, or fewer, of 16 per channel, of which the upper 8 alone can be read. "
+                "Save it with 8 bits per channel."
+            )
+        notes.append("16 bits per channel scaled to 8")
     target = "L" if mode in ("1", "L", "LA", "La") else "RGB"
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -219,6 +258,62 @@ def _decode(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
         notes.append(f"{mode} colours converted to RGB")
     array = np.asarray(picture.convert(target))
     return array[..., None] if target == "L" else array, notes
+
+
+def _range(values: np.ndarray, tags: dict[int, tuple[int, ...]]) -> tuple[int, str]:
+    """The value that is white in a grey TIFF file of 16 bits, and the note that says how it was found."""
+    bits, most = tags.get(BITS, (16,))[0], tags.get(MAX_SAMPLE, (0,))[0]
+    largest = int(values.max())
+    if 8 < bits < 16 and largest < 2**bits:
+        return 2**bits - 1, f"{bits} bits per pixel scaled to 8"
+    if 255 <= most <= 65535 and largest <= most:
+        return most, f"16 bits per pixel scaled to 8 ({most} is white, as the file says)"
+    bits = next(depth for depth in DEPTHS if largest < 2**depth)
+    if bits == 16:
+        return 65535, "16 bits per pixel scaled to 8"
+    return 2**bits - 1, f"16 bits per pixel scaled to 8, as {bits}-bit data: the largest value is {largest}"
+
+
+def _bands(picture: Image.Image) -> list[tuple[int, int]]:
+    """Lowest and highest value of every channel."""
+    found = picture.getextrema()
+    return [found] if isinstance(found[0], (int, float)) else list(found)
+
+
+def _tiff_tags(picture: Image.Image) -> dict[int, tuple[int, ...]]:
+    """The tags of a TIFF file that tell how its values are stored; empty for any other."""
+    return _stored_as(getattr(picture, "tag_v2", {})) if picture.format == "TIFF" else {}
+
+
+def _stored_as(directory) -> dict[int, tuple[int, ...]]:
+    found = {}
+    for tag in (BITS, SAMPLE_FORMAT, MAX_SAMPLE):
+        values = directory.get(tag)
+        values = values if isinstance(values, tuple) else (values,)
+        if values and all(isinstance(value, int) for value in values):
+            found[tag] = values
+    return found
+
+
+def _described(tags: dict[int, tuple[int, ...]]) -> str:
+    """Such as "16-bit signed integer"; "" where the tags do not say."""
+    kinds = {1: "unsigned integer", 2: "signed integer", 3: "floating-point", 5: "complex integer", 6: "complex"}
+    kind = kinds.get(tags.get(SAMPLE_FORMAT, (1,))[0])
+    return f"{tags[BITS][0]}-bit {kind}" if kind and BITS in tags else ""
+
+
+def _tiff_kind(data: bytes) -> str:
+    """What the pixels of a TIFF file are that Pillow does not know; "" where it is none, or says nothing of them."""
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return ""
+    try:
+        directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        file = io.BytesIO(data)
+        file.seek(directory.next)
+        directory.load(file)
+        return _described(_stored_as(directory))
+    except Exception:  # damaged files make Pillow raise nearly anything
+        return ""
 
 
 def _attempt(name: str, source: bytes | Path) -> FileImage:
@@ -245,6 +340,7 @@ def _walk(folder: str, recursive: bool) -> Iterator[str]:
         with os.scandir(folder) as found:
             entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found if entry.name[0] != ".")
     except PermissionError:
+        yield folder  # for the caller to say so: its images must not be missing in silence
         return
     for name, is_folder in entries:
         path = os.path.join(folder, name)
@@ -276,15 +372,14 @@ def _from_archive(name: str, source: Path | io.BytesIO) -> Iterator[Unread]:
 def _from_npz(name: str, source: Path | io.BytesIO) -> Iterator[Unread]:
     """Rows of `images` one after the other, as they are unpacked: the array is never in memory as a whole."""
     with _npz_rows(source, name) as (rows, shape):
-        shape = (*shape, 1) if len(shape) == 3 else shape
-        size = shape[1] * shape[2] * shape[3]
+        size, short = math.prod(shape[1:]), Path(name).name
         for index in range(shape[0]):
             try:
-                row = rows.read(size)
+                row = next(rows)
             except DAMAGED_ARRAYS as error:
-                raise DataError(f"'{Path(name).name}' is damaged at image {index} ({error}). Write it again.") from error
+                raise DataError(f"'{short}' is damaged at image {index} ({error}). Write it again.") from error
             if len(row) < size:
-                raise DataError(f"'{Path(name).name}' ends at image {index} of {shape[0]}. Write it again.")
+                raise DataError(f"'{short}' ends at image {index} of {shape[0]}. Write it again.")
             yield Unread(name, index, partial(_row, name, index, row, shape[1:]), size)
 
 
@@ -293,36 +388,53 @@ def _row(name: str, index: int, row: bytes, shape: tuple[int, int, int]) -> File
 
 
 @contextmanager
-def _npz_rows(source: Path | io.BytesIO, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
-    """The member `images` of an .npz file behind its header, and its shape, (N, H, W) or (N, H, W, C). Raises DataError."""
+def _npz_rows(source: str | Path | io.BytesIO, name: str) -> Iterator[tuple[Iterator[bytes], tuple[int, int, int, int]]]:
+    """The bytes of one image after the other of an .npz file's `images`, and its shape (N, H, W, C). Raises DataError."""
     name = Path(name).name
-    try:
-        archive = zipfile.ZipFile(source)
-        member = archive.open("images.npy")
-        version = np.lib.format.read_magic(member)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(member)
-    except KeyError:
-        names = ", ".join(n.removesuffix(".npy") for n in archive.namelist()[:5])
-        archive.close()
-        raise DataError(f"'{name}' has no array `images` (it has: {names or 'nothing'}). {_NPZ_WANTED}") from None
-    except DAMAGED_ARRAYS as error:
-        raise DataError(f"'{name}' cannot be read as an .npz file ({error}). {_NPZ_WANTED}") from error
-    with archive, member:
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(_opened(source))))
+            if "images.npy" not in archive.namelist():
+                names = ", ".join(n.removesuffix(".npy") for n in archive.namelist()[:5])
+                raise DataError(f"'{name}' has no array `images` (it has: {names or 'nothing'}). {_NPZ_WANTED}")
+            member = stack.enter_context(archive.open("images.npy"))
+            version = np.lib.format.read_magic(member)
+            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read_header(member)
+        except DAMAGED_ARRAYS as error:
+            raise DataError(f"'{name}' cannot be read as an .npz file ({error}). {_NPZ_WANTED}") from error
         if dtype.hasobject:
             raise DataError(f"'{name}' holds pickled objects, which can run code: refused. {_NPZ_WANTED}")
-        if dtype != np.uint8 or len(shape) not in (3, 4) or len(shape) == 4 and shape[3] not in (1, 3) or 0 in shape:
+        axes = (*shape, 1) if len(shape) == 3 else shape
+        if dtype != np.uint8 or len(axes) != 4 or axes[3] not in (1, 3) or min(axes) < 1:
             raise DataError(f"'{name}': `images` is {dtype} {shape}. {_NPZ_WANTED}")
-        if fortran:
-            raise DataError(f"'{name}': `images` lies in Fortran order. Save np.ascontiguousarray(images).")
-        if shape[1] * shape[2] > MAX_PIXELS:
-            raise DataError(f"'{name}': images of {shape[2]}×{shape[1]} pixels; the limit is {MAX_PIXELS // 10**6} million.")
-        yield member, shape
+        if axes[1] * axes[2] > MAX_PIXELS:
+            raise DataError(f"'{name}': images of {axes[2]}×{axes[1]} pixels; the limit is {MAX_PIXELS // 10**6} million.")
+        if fortran and math.prod(axes) > MAX_ARRAY_BYTES:
+            raise DataError(
+                f"'{name}': `images` lies in Fortran order and is larger than {MAX_ARRAY_BYTES >> 30} GiB. "
+                "Save np.ascontiguousarray(images)."
+            )
+        yield _fortran_rows(member, axes) if fortran else _c_rows(member, axes), axes
+
+
+def _c_rows(member: IO[bytes], shape: tuple[int, ...]) -> Iterator[bytes]:
+    while True:
+        yield member.read(math.prod(shape[1:]))  # short where the array ends early
+
+
+def _fortran_rows(member: IO[bytes], shape: tuple[int, ...]) -> Iterator[bytes]:
+    """In this order an image lies strewn over the whole array, which must be in memory for it."""
+    data = member.read(math.prod(shape))
+    if len(data) == math.prod(shape):
+        yield from (image.tobytes() for image in np.frombuffer(data, np.uint8).reshape(shape, order="F"))
+    while True:
+        yield b""
 
 
 def _from_zip(name: str, source: Path | io.BytesIO) -> Iterator[Unread]:
     try:
-        with zipfile.ZipFile(source) as archive:
+        with _opened(source) as file, zipfile.ZipFile(file) as archive:
             members = _members(archive)
             if not members or len(members) > MAX_MEMBERS:
                 raise DataError(f"'{Path(name).name}' holds {len(members)} files; 1 to {MAX_MEMBERS:,} are read.")

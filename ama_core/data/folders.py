@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ama_core.data.files import iter_images, read_npz
+from ama_core.data.files import check_path, iter_images, read_npz
 from ama_core.data.imageset import SPLITS, ImageSet
 from ama_core.data.preprocess import prepare, summarise
 from ama_core.data.sets import Progress, catalog, load
@@ -44,7 +44,7 @@ def load_any(
     if str(source) in catalog():
         named = "test" if split == "ood" else split
         return load(str(source), named, data_dir=data_dir, download=download, progress=progress)
-    path = Path(source).expanduser()
+    path = Path(check_path(source)).expanduser()
     if not path.exists():
         raise DataError(f"'{source}' is neither a known data set ({', '.join(catalog())}) nor an existing path.")
     if path.suffix.lower() == ".npz":
