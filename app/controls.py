@@ -19,10 +19,10 @@ from ama_core import AMADetector, AMAError
 from ama_core.data import catalog
 from ama_core.evaluation import REST, normal_name, sets_at_hand
 from ama_core.scores import SCORES
+from ama_core.spreadsheet import safe_cell
 
 DEFAULT_MODEL = "photos"
 ALPHAS = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
-FORMULA = tuple("=+-@\t\r\n")  # what a formula can begin with
 PLAIN = "-plain"  # ends the name of a model trained with the plain-Wasserstein ablation
 
 # Score -> what it is in one sentence, and its equation.
@@ -159,8 +159,10 @@ def on_arrival(page: str) -> dict[str, Any]:
 def number(key: str, label: str, highest: int, *, lowest: int = 0, default: int | None = None, **more: Any) -> int:
     """An integer from `lowest` (also the default) to `highest` that lives in the URL under `key`."""
     default = lowest if default is None else min(default, highest)
-    st.session_state["defaults"][key] = default
-    return st.number_input(label, lowest, highest, default, key=key, bind="query-params", **more)
+    st.session_state["defaults"][key] = float(default)
+    # An input of floats: of whole numbers, Streamlit converts what an address holds before it checks it, and fails on 1e999.
+    bounds = (float(lowest), float(highest), float(default))
+    return round(st.number_input(label, *bounds, step=1.0, format="%.0f", key=key, bind="query-params", **more))
 
 
 def optional_number(key: str, label: str, step: float, **more: Any) -> float | None:
@@ -227,8 +229,7 @@ def chart(
         more = {"config": config, "on_select": react, "selection_mode": select}
     state = st.plotly_chart(figure, width="stretch", theme="streamlit", key=key, alt=alt, **more)
     with st.popover("Download this chart", icon=":material/download:"):
-        csv = pd.DataFrame(data).to_csv(index=False)
-        st.download_button("Data (CSV)", csv, f"{name}.csv", "text/csv", key=f"csv-{name}", on_click="ignore")
+        st.download_button("Data (CSV)", safe_csv(data), f"{name}.csv", "text/csv", key=f"csv-{name}", on_click="ignore")
         # A callable: the 4 MB file is made when it is asked for.
         st.download_button(
             "Standalone page (HTML)", lambda: charts.standalone(figure), f"{name}.html", "text/html",
@@ -237,17 +238,29 @@ def chart(
     return _chosen(state) if select else []
 
 
-def download_table(label: str, columns: Mapping[str, Sequence], name: str) -> None:
+def download_table(label: str, columns: Mapping[str, Sequence] | pd.DataFrame, name: str, **more: Any) -> None:
     """A button for `columns` of equal length as CSV."""
     st.download_button(
         label, lambda: safe_csv(columns), f"{name}.csv", "text/csv", icon=":material/download:", on_click="ignore",
-        key=f"table-{name}",
+        key=f"table-{name}", **more,
     )  # fmt: skip
 
 
-def safe_csv(columns: Mapping[str, Sequence]) -> str:
-    """Columns as CSV; words that a spreadsheet would take for a formula, as a file may be named, begin with an apostrophe."""
-    return pd.DataFrame(columns).map(lambda v: f"'{v}" if isinstance(v, str) and v[:1] in FORMULA else v).to_csv(index=False)
+def safe_csv(columns: Mapping[str, Sequence] | pd.DataFrame) -> str:
+    """Columns as CSV in which nothing is a formula, see `safe_cell`."""
+    return _safe(columns).to_csv(index=False)
+
+
+def grid(columns: Mapping[str, Sequence] | pd.DataFrame, **more: Any) -> Any:
+    """A table to look into: `st.dataframe`, whose own menu downloads what it shows as CSV, and escapes nothing."""
+    return st.dataframe(_safe(columns), hide_index=True, **more)
+
+
+def _safe(columns: Mapping[str, Sequence] | pd.DataFrame) -> pd.DataFrame:
+    # Column by column: `DataFrame.map` would take a column of strings and None for numbers that are missing.
+    frame = pd.DataFrame(columns)
+    words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    return frame.assign(**{name: frame[name].map(safe_cell) for name in words}).rename(columns=safe_cell)
 
 
 def _chosen(state: Mapping) -> list:

@@ -343,3 +343,41 @@ def test_critic_maps_are_vermillion_where_r_grows_and_blue_where_it_shrinks(open
     assert (shown[:4, :4] == shown[0, 0]).all()
     half = charts.critic_map(image, np.full((8, 8), charts.CRITIC_RANGE / 4), mean_r=64.0)[0, 0]  # half of the full colour
     assert np.allclose(half - 100.0, (shown[0, 0] - 100.0) / 2, atol=1)
+
+
+# What an address may hold
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "nan", "1e300", "-5", "2.5", "9" * 400, "9" * 5000, "one", ""])
+@pytest.mark.parametrize(
+    "page, names", [("check", ("sample", "n", "alpha")), ("reconstructions", ("page", "alpha")), ("simplex", ("na", "wa"))]
+)
+def test_an_address_with_any_number_opens_its_page(open_page, page, names, value):
+    for name in names:
+        at = open_page(page, **{name: value})
+        assert not at.exception and not at.error, (name, value)
+
+
+def test_whole_numbers_stay_whole(open_page):
+    at = open_page("check", sample="3", n="4")
+    assert at.number_input(key="sample").value == 3 and len(at.dataframe[0].value) == 4
+
+
+# Tables that are downloaded, by the page's buttons or by the menu of the table itself
+
+
+def test_no_cell_of_the_check_tables_begins_a_formula(open_page, digits):
+    names = ["=1+1.png", "@SUM(A1).png", "+x.png", "-x.png", "\tx.png", "＝x.png", "fine.png"]
+    at = open_page("check")
+    at.file_uploader[0].set_value([(name, png(digits.images[i]), "image/png") for i, name in enumerate(names)]).run()
+    assert not at.exception
+    shown = list(at.dataframe[0].value["Name"])
+    assert sorted(shown) == sorted(f"'{name}" for name in names[:-1]) + ["fine.png"]
+
+
+def test_no_cell_of_the_download_of_a_chart_begins_a_formula(open_page):
+    open_page("check")
+    import controls
+
+    frame = pd.DataFrame({"=set": ["=1+1", "digits"], "R": [-1.0, 2.0], "error": [None, "-"], "flagged": [True, None]})
+    assert controls.safe_csv(frame) == "'=set,R,error,flagged\n'=1+1,-1.0,,True\ndigits,2.0,'-,\n"

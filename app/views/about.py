@@ -79,7 +79,7 @@ def architecture(view: controls.View) -> None:
         "parameters": [s.parameters for s in stages],
     }  # fmt: skip
     with st.expander("The same as a table, and the code", icon=":material/table_rows:"):
-        st.dataframe(columns, hide_index=True, width="stretch", height="content")
+        controls.grid(columns, width="stretch", height="content")
         for network in (Encoder, Generator, Critic):
             code(network)
 

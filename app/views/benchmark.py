@@ -287,14 +287,11 @@ def show(lines: list[tuple[dict, Hit | None, Recipe | None]], name: str, found: 
         if rows := st.session_state[f"cells-{name}"].selection.rows:
             st.session_state["cell"] = names[rows[0]]
 
-    st.dataframe(
-        shown_as, hide_index=True, width="stretch", column_config=COLUMNS, on_select=select, selection_mode="single-row",
+    controls.grid(
+        shown_as, width="stretch", column_config=COLUMNS, on_select=select, selection_mode="single-row",
         key=f"cells-{name}", height="content",
     )  # fmt: skip
-    st.download_button(
-        "This table (CSV)", frame.to_csv(index=False), f"{name}.csv", "text/csv", icon=":material/download:", on_click="ignore",
-        key=f"csv-{name}",
-    )  # fmt: skip
+    controls.download_table("This table (CSV)", frame, name)
     with st.container(border=True):
         cell = controls.choose(st.selectbox, "cell", "What lies behind a cell (or click its row)", names, names[0])
         behind(cell, *lines[names.index(cell)], found)
@@ -446,7 +443,7 @@ def stored(table: str) -> None:
             for line in lines
         ]  # fmt: skip
         config = {"paper": st.column_config.NumberColumn("paper", format="%.3f")}
-        st.dataframe(pd.DataFrame(columns), hide_index=True, width="stretch", column_config=config)
+        controls.grid(pd.DataFrame(columns), width="stretch", column_config=config)
         for condition, line in conditions.items():
             st.caption(f"({letters[condition]}) {condition_text(line.records)}")
 
@@ -460,7 +457,7 @@ def baselines(table: int) -> None:
             cells = {f"mean over {s}": [paper.table2_mean(s, m) for m in paper.methods(2)] for s in paper.TABLE_2_SETS}
         frame = pd.DataFrame({"method": paper.methods(table), **cells})
         config = {c: st.column_config.NumberColumn(c, format="%.3f") for c in frame.columns[1:]}
-        st.dataframe(frame, hide_index=True, width="stretch", column_config=config)
+        controls.grid(frame, width="stretch", column_config=config)
         st.markdown("\n".join(f"- {controls.literal(caveat)}" for caveat in paper.CAVEATS))
 
 

@@ -107,8 +107,8 @@ def table(view: controls.View, batch: cache.Batch) -> int:
     # Another order or batch begins with its first row, chosen by nobody: where a row is marked from the start, as in
     # "single-row-required" too, the grid lets no key choose another.
     key = f"table-{controls.generation()}-{view.score}-{hash(found.names)}"
-    state = st.dataframe(
-        columns, hide_index=True, row_height=52, height=min(40 + 52 * len(order), 456), key=key,
+    state = controls.grid(
+        columns, row_height=52, height=min(40 + 52 * len(order), 456), key=key,
         on_select="rerun", selection_mode="single-row",
         alt=f"{len(order)} images with their verdicts and scores, the most anomalous first",
         column_config={

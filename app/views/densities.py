@@ -92,7 +92,7 @@ def uploads(view: controls.View) -> list[tuple[str, dict[str, float]]]:
             p = {f"p-value by {view.score}": [scores[f"p_{view.score}"] for _, scores in found]}
             frame = pd.DataFrame({"file": [name for name, _ in found], **columns, **p})
             config = {c: st.column_config.NumberColumn(format="%.4g") for c in frame.columns[1:]}
-            st.dataframe(frame, hide_index=True, width="stretch", column_config=config)
+            controls.grid(frame, width="stretch", column_config=config)
             st.caption(
                 "Yellow signs under the curves, one an image; a triangle at the end of the axis stands for a score beyond it. "
                 + controls.MEANING["p"][0]
@@ -216,10 +216,7 @@ def table(view: controls.View, rows: Sequence[Mapping]) -> None:
         st.caption("Where no scores are stored only AUROC has an interval (Hanley & McNeil, 1982).")
     if any(printed):
         st.caption(f"paper = what {paper.SOURCE} prints for this pair of sets, by its own protocol and with larger networks.")
-    st.download_button(
-        "All these figures (CSV)", frame.to_csv(index=False), f"figures-{view.name}.csv", "text/csv",
-        icon=":material/download:", on_click="ignore",
-    )  # fmt: skip
+    controls.download_table("All these figures (CSV)", frame, f"figures-{view.name}")
     for row in rows:
         name = controls.literal(row["ood"])
         st.markdown("- " + verdict(name, {score: row["scores"][score]["auroc"] for score in SCORES}))

@@ -8,7 +8,6 @@ import cache
 import charts
 import controls
 import numpy as np
-import pandas as pd
 import streamlit as st
 
 from ama_core.latent_map import CODES, DIRECTIONS, LatentMap, MapEntry, ShellFacts, polar, shell_band, shell_facts
@@ -255,9 +254,8 @@ with controls.error_panel():
             st.altair_chart(charts.hover_map(points, MAPS[kind]), width="stretch")
             del points["image"]
             name = f"shell-{kind}-hover-{view.name}"
-            st.download_button(
-                "Data of this map (CSV)", pd.DataFrame(points).to_csv(index=False), f"{name}.csv", "text/csv",
-                icon=":material/download:", on_click="ignore",
+            controls.download_table(
+                "Data of this map (CSV)", points, name,
                 help="As a standalone page: turn the images on hover off, and download that map.",
             )  # fmt: skip
         else:

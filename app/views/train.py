@@ -360,8 +360,8 @@ def overview(found: dict[str, Path], statuses: dict[str, dict]) -> None:
             "Images per s": f"{status['images_per_s']:,.0f}" if "images_per_s" in status else "",
             "Device": status.get("device", ""),
         })  # fmt: skip
-    st.dataframe(
-        pd.DataFrame(rows), hide_index=True, width="stretch", height=min(400, 38 + 35 * len(rows)),
+    controls.grid(
+        pd.DataFrame(rows), width="stretch", height=min(400, 38 + 35 * len(rows)),
         column_config={"Progress": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)},
         alt="Runs: " + "; ".join(f"{row['Run']} {row['State']}, {row['Progress']:.0%}" for row in rows),
     )  # fmt: skip
