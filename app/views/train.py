@@ -22,11 +22,7 @@ IDLE = 10.0
 LAUNCHED = "train-launched"
 QUEUED = "train-queued"
 
-# Group -> its first field; the fields of Config follow one another by groups.
-GROUPS = {
-    "What is trained": "mode", "Images": "image_size", "Networks": "nz", "Objective": "lambda_gp", "Training": "epochs",
-    "Calibration": "calibration_fraction",
-}  # fmt: skip
+GROUPS = ("What is trained", "Images", "Networks", "Objective", "Training", "Calibration")  # of settings, in this order
 PRESET_WORDS = {
     "tiny": "For a first look: small networks, 700 steps.",
     "small": "For a CPU with patience: wider networks, 2,500 steps.",
@@ -142,13 +138,9 @@ def fill(data: str, preset_name: str) -> Config:
 
 def choose_hyper_parameters(suited: Config) -> dict:
     """Every field of Config in its group, with its explanation and its bounds."""
-    fields = list(dataclasses.fields(Config))
-    firsts = {first: group for group, first in GROUPS.items()}
-    grouped: dict[str, list[dataclasses.Field]] = {}
-    group = ""
-    for field in fields:
-        group = firsts.get(field.name, group)
-        grouped.setdefault(group, []).append(field)
+    grouped: dict[str, list[dataclasses.Field]] = {group: [] for group in GROUPS}
+    for field in dataclasses.fields(Config):
+        grouped[field.metadata["group"]].append(field)
     values = {}
     for group, members in grouped.items():
         for field in members:
@@ -175,7 +167,8 @@ def input_for(field: dataclasses.Field):
     low, high = (None if bound is None else kind(bound) for bound in (meta["low"], meta["high"]))
     if kind is int:
         return st.number_input(field.name, low, high, step=1, key=key)
-    step = 10.0 ** int(f"{field.default / 2:e}".split("e")[1])  # a small part of the default: 1 for 10, 1e-4 for 3e-4
+    size = field.default or high or 1.0
+    step = 10.0 ** int(f"{size / 2:e}".split("e")[1])  # a small fraction of the default: 1 for 10, 1e-4 for 3e-4
     return st.number_input(field.name, low, high, step=step, format="%.6g", key=key)
 
 
