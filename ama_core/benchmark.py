@@ -33,11 +33,12 @@ from ama_core.bundle import StoredScores, write_scores
 from ama_core.config import Config
 from ama_core.config import preset as preset_config
 from ama_core.data import ImageSet, anomaly_mask, available, draw_anomalies, load_any, one_class, prepare
-from ama_core.detector import AMADetector, training_facts
+from ama_core.detectors.ama.detector import AMADetector
 from ama_core.errors import AMAError, BundleError, ConfigError
 from ama_core.evaluation import REST
 from ama_core.files import read_json, write_atomically
-from ama_core.training import TrainingState, total_steps
+from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.provenance import training_facts
 
 SCHEMA = 1
 RESULTS = Path(__file__).resolve().parent.parent / "results"
@@ -380,7 +381,7 @@ def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredSc
 
 def _validated(detector: AMADetector, job: Job, folder: Path) -> AMADetector:
     """The same training with the weights of its best validation: nothing is trained, they are only calibrated."""
-    state = TrainingState.load(folder / runs.CHECKPOINT, detector.device)
+    state = AMATrainer.load(folder / runs.CHECKPOINT, detector.device)
     best = AMADetector(job.config, device=detector.device)
     best.fit(_normals(job).images, state=state, select="validated")
     best.info_["normal"] = detector.info_["normal"]
@@ -401,7 +402,7 @@ def _few_anomalies(job: Job, out: Path) -> Path:
 def _sanity(job: Job, device: str | None) -> Record:
     """The scores of `sanity` on the test images of `evaluation.evaluate`."""
     began = time.perf_counter()
-    state = TrainingState(job.config, AMADetector(job.config, device=device).device)  # says where and with what it was trained
+    state = AMATrainer(job.config, AMADetector(job.config, device=device).device)  # says where and with what it was trained
     images = _as_seen(job, _normals(job))
     scores = sanity.fit(job.config, images, state.device)
     n_train = len(images) - round(len(images) * job.config.calibration_fraction)

@@ -1,11 +1,11 @@
 """Bundles: a trained model as a folder that can be read, checked and shared. Nothing in it is ever unpickled.
 
-    model.safetensors   weights of E, G and D; the critic's with its spectral norm divided out
-    config.json         format version, hyper-parameters, what was normal, how it was trained
-    calibration.npz     what `scores.Calibration` holds
+    model.safetensors   the detector's weights, where it has any (of AMA: E, G and D, its spectral norm divided out)
+    config.json         format version, detector, hyper-parameters, what was normal, how it was trained
+    calibration.npz     the detector's statistics, and the anomaly scores of held-out normal images
     scores.npz          a sample of the scores of every data set it was measured on
     latents.npz         codes of a sample of those sets with two maps of them (see `latent_map`)
-    neighbours.npz      the critic's features of a sample of the training images (see `neighbours`)
+    neighbours.npz      features of a sample of the training images (see `neighbours`)
     results.json        AUROC, AUPRC and FPR95 of every OOD set, as `evaluate --json` prints them
     README.md           model card
 """
@@ -14,6 +14,7 @@ import io
 import json
 import math
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,27 +25,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from ama_core.config import Config
-from ama_core.errors import AMAError, BundleError
+from ama_core.errors import BundleError
 from ama_core.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, read_json, shown, write_atomically
-from ama_core.networks import Networks
-from ama_core.scores import SCORES, Calibration, Gaussian
 
 FORMAT = "ama-bundle"
-VERSION = 1
+VERSION = 2  # 1: of AMA alone, and still what its bundles are
+FIRST = "ama"  # the detector of a bundle that does not name one
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 FILES = (
     "config.json", "model.safetensors", "calibration.npz", "scores.npz", "latents.npz", "neighbours.npz", "results.json",
     "README.md",
 )  # fmt: skip
-STORED_FIELDS = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")
+FIRST_STORED = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")  # entries of stored scores that do not name theirs
 SHARED = b"AMA Explorer bundle"  # the comment of a .zip file that `zip_bundle` made
 
 _NUMBER, _TEXT = (int, float), (str, type(None))
 # What the parts of config.json and results.json hold where they are there; whoever shows them relies on it.
 _SECTIONS = {
     "normal": {
-        "name": str, "source": str, "label": (int, type(None)), "n": int, "fingerprint": str, "validation_ood": _TEXT,
+        "name": str, "source": _TEXT, "label": (int, type(None)), "n": int, "fingerprint": str, "validation_ood": _TEXT,
         "anomalies": _TEXT,
     },
     "training": {
@@ -62,14 +61,16 @@ class Bundle:
     """The parts of a trained detector.
 
     Attributes:
-        weights: state of `Networks(config, spectral=False)`.
-        info: `normal` (name, split, label, n, fingerprint of the training data) and `training` (steps, seconds, device,
-            versions, command, ...), as they were recorded.
+        detector: its name in the registry. settings: its hyper-parameters by name.
+        tensors: its weights; empty where it has none. arrays: its statistics, and `scores.NAME`, the anomaly scores of held-out
+            normal images.
+        info: `normal` (see `NormalData`) and `training` (steps, seconds, device, versions, command, ...), as recorded.
     """
 
-    config: Config
-    weights: dict[str, Tensor]
-    calibration: Calibration
+    detector: str
+    settings: dict[str, Any]
+    tensors: dict[str, Tensor]
+    arrays: dict[str, np.ndarray]
     info: dict[str, Any] = field(default_factory=dict)
 
 
@@ -78,7 +79,7 @@ class StoredScores:
     """Scores of a seeded sample of one split of one data set, as measured when the bundle was made.
 
     Attributes:
-        scores: R, A, log_A, M, T, z_norm, pixel_l1, each float32 (n,).
+        scores: the detector's scores and what else it keeps of them (see `AnomalyDetector.STORED`), each float32 (n,).
         n_total: images in the split from which the n were drawn with `seed`.
         notes: what a reader of any figure from it should know, in sentences.
     """
@@ -92,7 +93,7 @@ class StoredScores:
 
     @property
     def n(self) -> int:
-        return len(self.scores["R"])
+        return len(next(iter(self.scores.values())))
 
 
 def write_bundle(path: Path | str, bundle: Bundle) -> None:
@@ -102,15 +103,11 @@ def write_bundle(path: Path | str, bundle: Bundle) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise BundleError(f"{path} cannot hold a model, for {error.filename} is a file: name a folder.") from error
-    header = {"format": FORMAT, "version": VERSION, "config": bundle.config.to_dict(), **bundle.info}
-    calibration = bundle.calibration
-    arrays = {"mu": np.float64(calibration.mu), "sigma": np.float64(calibration.sigma), "train_r": calibration.train_r}
-    for key in ("m", "t"):
-        gaussian = getattr(calibration, f"gaussian_{key}")
-        arrays |= {f"gaussian_{key}.{name}": value for name, value in vars(gaussian).items()}
-    arrays |= {f"scores.{name}": calibration.scores[name] for name in SCORES}
-    write_atomically(path / "model.safetensors", safetensors_bytes(bundle.weights))
-    write_atomically(path / "calibration.npz", npz_bytes(arrays))
+    version = 1 if bundle.detector == FIRST else VERSION  # older software reads what it knows, and says of the rest: update
+    header = {"format": FORMAT, "version": version, "detector": bundle.detector, "config": bundle.settings, **bundle.info}
+    if bundle.tensors:
+        write_atomically(path / "model.safetensors", safetensors_bytes(bundle.tensors))
+    write_atomically(path / "calibration.npz", npz_bytes(bundle.arrays))
     write_atomically(path / "config.json", json.dumps(header, indent=2))
 
 
@@ -128,12 +125,13 @@ def read_info(path: Path | str) -> dict[str, Any]:
         raise BundleError(f"{file} is damaged: {error}. Copy the bundle again.") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise BundleError(f"{path} is not a bundle of AMA Explorer: its config.json does not say format {FORMAT!r}.")
-    if header.get("version") != VERSION:
+    if header.get("version") not in range(1, VERSION + 1):
         raise BundleError(
-            f"{path} has bundle version {header.get('version')}, this software reads version {VERSION}: update AMA Explorer."
+            f"{path} has bundle version {header.get('version')}, this software reads up to {VERSION}: update AMA Explorer."
         )
+    header.setdefault("detector", FIRST)
     try:
-        _check_entries(header, {"config": dict}, "config")
+        _check_entries(header, {"config": dict, "detector": str}, "config")
         for name, entries in _SECTIONS.items():
             if name in header:
                 _check_entries(header[name], entries, name)
@@ -155,27 +153,31 @@ def _check_entries(value: Any, entries: dict[str, type | tuple], where: str, nee
 
 
 def read_bundle(path: Path | str) -> Bundle:
-    """Read and check a bundle. Raises BundleError with the file that is wrong."""
+    """Read a bundle; whether its parts fit together its detector knows. Raises BundleError with the file that is damaged."""
     path = Path(path)
     header = read_info(path)
+    file, tensors = path / "model.safetensors", {}
+    if file.exists() or header["detector"] == FIRST:
+        try:
+            open_regular(file).close()  # a pipe of this name would be waited for
+            with safe_open(file, "pt") as opened:
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            for name, tensor in tensors.items():
+                if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                    raise ValueError(f"{name} holds values that are not finite")
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            raise BundleError(f"{file} is missing or damaged: {error}. Copy it again.") from error
+    file = path / "calibration.npz"
     try:
-        config = Config.from_dict(header["config"])
-    except (AMAError, KeyError, TypeError) as error:
-        raise BundleError(f"{path / 'config.json'} holds no valid hyper-parameters: {error}") from error
-    file = path / "model.safetensors"
-    try:
-        open_regular(file).close()  # a pipe of this name would be waited for
-        with safe_open(file, "pt") as weights_file:
-            weights = {name: weights_file.get_tensor(name) for name in weights_file.keys()}  # noqa: SIM118 (no mapping)
-        _check_weights(config, weights)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise BundleError(f"{file} is missing or damaged, or does not fit config.json: {error}. Copy it again.") from error
-    try:
-        calibration = _read_calibration(path / "calibration.npz", config)
+        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as found:
+            arrays = {name: found[name] for name in found.files}
+        for name, array in arrays.items():
+            if np.issubdtype(array.dtype, np.number) and not np.isfinite(array).all():
+                raise ValueError(f"{name} holds values that are not finite")
     except DAMAGED_ARRAYS as error:
-        raise BundleError(f"{path / 'calibration.npz'} is missing or damaged: {error}. Copy it again.") from error
-    info = {name: value for name, value in header.items() if name not in ("format", "version", "config")}
-    return Bundle(config, weights, calibration, info)
+        raise BundleError(f"{file} is missing or damaged: {error}. Copy it again.") from error
+    info = {name: value for name, value in header.items() if name not in ("format", "version", "detector", "config")}
+    return Bundle(header["detector"], header["config"], tensors, arrays, info)
 
 
 def write_scores(path: Path | str, stored: list[StoredScores]) -> None:
@@ -183,8 +185,10 @@ def write_scores(path: Path | str, stored: list[StoredScores]) -> None:
     arrays: dict[str, np.ndarray] = {}
     index = []
     for s in stored:
-        index.append({"name": s.name, "split": s.split, "seed": s.seed, "n_total": s.n_total, "notes": s.notes})
-        arrays |= {f"{s.name}/{s.split}/{key}": s.scores[key].astype(np.float32) for key in STORED_FIELDS}
+        entries = [key for key in s.scores if not (key == "A" and "log_A" in s.scores)]
+        entry = {"name": s.name, "split": s.split, "seed": s.seed, "n_total": s.n_total, "notes": s.notes}
+        index.append(entry | ({"entries": entries} if tuple(entries) != FIRST_STORED else {}))
+        arrays |= {f"{s.name}/{s.split}/{key}": s.scores[key].astype(np.float32) for key in entries}
     arrays["index"] = np.array(json.dumps(index))
     write_atomically(Path(path) / "scores.npz", npz_bytes(arrays))
 
@@ -198,10 +202,12 @@ def read_scores(path: Path | str) -> list[StoredScores]:
     try:
         with open_regular(file) as opened, np.load(opened, allow_pickle=False) as arrays:
             for entry in parse_json(str(arrays["index"])):
-                values = {key: arrays[f"{entry['name']}/{entry['split']}/{key}"] for key in STORED_FIELDS}
-                values["A"] = np.exp(values["log_A"].astype(np.float64))
+                entries = entry.pop("entries", FIRST_STORED)
+                values = {key: arrays[f"{entry['name']}/{entry['split']}/{key}"] for key in entries}
+                if "log_A" in values:
+                    values["A"] = np.exp(values["log_A"].astype(np.float64))
                 stored.append(StoredScores(scores=values, **{**entry, "notes": tuple(entry.get("notes", ()))}))
-    except DAMAGED_ARRAYS as error:
+    except (*DAMAGED_ARRAYS, AttributeError) as error:
         raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
     return stored
 
@@ -211,8 +217,11 @@ def write_results(path: Path | str, results: dict[str, Any]) -> None:
     write_atomically(Path(path) / "results.json", json.dumps(results, indent=2))
 
 
-def read_results(path: Path | str) -> dict[str, Any] | None:
-    """`results.json` of a bundle, None where there is none. Raises BundleError on a damaged file."""
+def read_results(path: Path | str, scores: Sequence[str] = ()) -> dict[str, Any] | None:
+    """`results.json` of a bundle, None where there is none; `scores`: names that every row must have.
+
+    Raises BundleError on a damaged file.
+    """
     file = Path(path) / "results.json"
     if not file.exists():
         return None
@@ -223,7 +232,7 @@ def read_results(path: Path | str) -> dict[str, Any] | None:
             _check_entries(found, {"normal": str, "seed": int}, "it", needed=True)
         for row in found["results"]:
             _check_entries(row, _RESULT, "a result", needed=True)
-            for score in SCORES:
+            for score in {*scores, *row["scores"]}:
                 _check_entries(row["scores"].get(score), _METRICS, f"score {score}", needed=True)
     except (OSError, ValueError) as error:
         raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
@@ -272,46 +281,3 @@ def list_bundles(folder: Path | str = PRETRAINED) -> dict[str, Path]:
 def half_precision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Matrices and kernels in float16; vectors (biases, batch-norm statistics) as they are: they weigh nothing."""
     return {name: t.half() if t.is_floating_point() and t.ndim >= 2 else t for name, t in weights.items()}
-
-
-def build_networks(config: Config, weights: dict[str, Tensor], device: torch.device) -> Networks:
-    """Networks in eval mode on `device`, fp32, from stored weights."""
-    with torch.device("meta"):  # no initial weights are drawn: the caller's random state stays as it is
-        networks = Networks(config, spectral=False)
-    networks.to_empty(device="cpu").load_state_dict(weights)
-    networks.requires_grad_(False)
-    return networks.to(device, memory_format=torch.channels_last).eval()
-
-
-def _check_weights(config: Config, weights: dict[str, Tensor]) -> None:
-    with torch.device("meta"):
-        expected = Networks(config, spectral=False).state_dict()
-    if missing := sorted(set(expected) - set(weights)):
-        raise ValueError(f"{len(missing)} tensors are missing, {missing[0]} first")
-    for name, tensor in weights.items():
-        if name not in expected or tensor.shape != expected[name].shape:
-            raise ValueError(f"{name} {tuple(tensor.shape)} does not belong to this configuration")
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} holds values that are not finite")
-
-
-def _read_calibration(file: Path, config: Config) -> Calibration:
-    with open_regular(file) as opened, np.load(opened, allow_pickle=False) as arrays:
-        gaussians = {}
-        for key, size in (("m", config.width_critic), ("t", 6)):
-            parts = {name: arrays[f"gaussian_{key}.{name}"] for name in ("mean", "precision", "scale")}
-            if parts["mean"].shape != (size,) or parts["precision"].shape != (size, size) or parts["scale"].shape != (size,):
-                raise ValueError(f"gaussian_{key} has the wrong shape")
-            gaussians[key] = Gaussian(**parts)
-        scores = {name: arrays[f"scores.{name}"] for name in SCORES}
-        calibration = Calibration(
-            float(arrays["mu"]), float(arrays["sigma"]), gaussians["m"], gaussians["t"], scores, arrays["train_r"]
-        )
-    if not all(np.isfinite(a).all() and a.ndim == 1 and len(a) for a in (*scores.values(), calibration.train_r)):
-        raise ValueError("scores are missing or not finite")
-    fitted = (calibration.mu, calibration.sigma, *(part for gaussian in gaussians.values() for part in vars(gaussian).values()))
-    if not all(np.isfinite(part).all() for part in fitted):
-        raise ValueError("statistics are not finite")
-    if not all((scale > 0).all() for scale in (np.float64(calibration.sigma), *(g.scale for g in gaussians.values()))):
-        raise ValueError("scales must be positive")
-    return calibration

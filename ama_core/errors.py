@@ -5,15 +5,18 @@ raised is a defect of ours.
 """
 
 
+import sklearn.exceptions
+
+
 class AMAError(Exception):
     """Base of all errors that are meant to be read by a user."""
 
 
-class ConfigError(AMAError):
+class ConfigError(AMAError, ValueError):
     """A hyper-parameter is unknown, out of range, or contradicts another."""
 
 
-class DataError(AMAError):
+class DataError(AMAError, ValueError):
     """Images or labels are missing, unreadable, or of the wrong kind, shape or range."""
 
 
@@ -21,7 +24,7 @@ class BundleError(AMAError):
     """A bundle, run folder or checkpoint is missing, damaged, or was not written by this software."""
 
 
-class NotFittedError(AMAError):
+class NotFittedError(AMAError, sklearn.exceptions.NotFittedError):
     """A detector was asked for scores before `fit` or `load`."""
 
 

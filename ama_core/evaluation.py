@@ -11,17 +11,17 @@ import numpy as np
 from scipy.stats import betabinom, norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from ama_core.bundle import STORED_FIELDS, StoredScores
+from ama_core.bundle import StoredScores
 from ama_core.data import ImageSet, anomaly_mask, available, catalog, draw, draw_anomalies, load, load_any, validation_anomalies
-from ama_core.detector import AMADetector
+from ama_core.detectors.base import AnomalyDetector, NormalData
 from ama_core.errors import DataError
-from ama_core.scores import SCORES, anomaly_scores
 
 REST = "rest"  # the other classes of a one-class model's own data set (Table 2)
 STORED_SAMPLE = 2_000  # scores kept of each data set: enough for densities, small enough for a repository
 N_VALIDATION = 50  # anomalies for choosing a checkpoint; never tested
 VERIFIED = 64  # images of each stored sample that `verify` scores anew
 VERIFY_TOLERANCE = 1e-3  # relative: processors and libraries round differently, other weights or data differ by far more
+_NONE = np.empty(0, np.int64)
 REPLICATES = 200  # of the bootstrap: enough for a standard error, too few for quantiles
 
 CURVE_ALPHAS = np.linspace(0.0, 0.3, 61)[1:]  # false-alarm rates at which a calibration is looked at
@@ -104,7 +104,11 @@ def auroc_interval(auroc: float, n_normal: int, n_anomalous: int, level: float =
 
 
 def metric_intervals(
-    row: Mapping[str, Any], normal: StoredScores | None, anomalous: StoredScores | None, level: float = 0.95
+    detector: AnomalyDetector,
+    row: Mapping[str, Any],
+    normal: StoredScores | None,
+    anomalous: StoredScores | None,
+    level: float = 0.95,
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """Confidence intervals of a row of `evaluate`: score -> metric -> (low, high).
 
@@ -114,10 +118,11 @@ def metric_intervals(
     """
     n, m, measured = row["n_normal"], row["n_ood"], row["scores"]
     if normal is None or anomalous is None:
-        return {by: {"auroc": auroc_interval(measured[by]["auroc"], n, m, level)} for by in SCORES}
-    errors = bootstrap_errors(anomaly_scores(normal.scores), anomaly_scores(anomalous.scores), n, m)
+        return {by: {"auroc": auroc_interval(metrics["auroc"], n, m, level)} for by, metrics in measured.items()}
+    errors = bootstrap_errors(detector.anomaly_scores(normal.scores), detector.anomaly_scores(anomalous.scores), n, m)
     return {
-        by: {metric: _within_one(measured[by][metric], error, level) for metric, error in errors[by].items()} for by in SCORES
+        by: {metric: _within_one(metrics[metric], error, level) for metric, error in errors[by].items()}
+        for by, metrics in measured.items()
     }
 
 
@@ -132,8 +137,8 @@ def bootstrap_errors(
     """
     rng = np.random.default_rng(seed)
     drawn = [
-        rng.multinomial(size, np.full(len(scores["R"]), 1 / len(scores["R"])), REPLICATES).astype(np.float32)
-        for scores, size in ((normal, n_normal), (anomalous, n_anomalous))
+        rng.multinomial(size, np.full(n, 1 / n), REPLICATES).astype(np.float32)
+        for n, size in ((_count(normal), n_normal), (_count(anomalous), n_anomalous))
     ]
     return {
         by: {metric: float(values.std(ddof=1)) for metric, values in _drawn_metrics(normal[by], anomalous[by], *drawn).items()}
@@ -212,28 +217,32 @@ def false_alarm_band(alphas: np.ndarray, n_test: int, n_calibration: int, level:
     return np.where(none, 0.0, low), np.where(none, 0.0, high)
 
 
-def normal_name(detector: AMADetector) -> str:
+def normal_name(detector: AnomalyDetector) -> str:
     """How the model's normal data are called in results: the set's name, with the class of a one-class model."""
-    normal = detector.info_["normal"]
-    return normal["name"] if normal.get("label") is None else f"{normal['name']}:{normal['label']}"
+    return _normal(detector).title
 
 
-def normal_split(detector: AMADetector, split: str, **load_options) -> ImageSet:
-    """A split of the model's own normal data, of all classes. Raises DataError where it is not at hand."""
-    return load_any(_normal(detector)["source"], split, **_as_input(detector), **load_options)
+def normal_split(detector: AnomalyDetector, split: str, **load_options) -> ImageSet:
+    """A split of the model's own normal data, of all classes. Raises DataError where it is not available locally."""
+    return load_any(_normal(detector).source, split, **vars(detector.settings.input), **load_options)
 
 
-def _normal(detector: AMADetector) -> dict[str, Any]:
-    normal = detector.info_.get("normal") or {}
-    if not normal.get("source"):
+def _normal(detector: AnomalyDetector) -> NormalData:
+    normal = detector.normal
+    if normal is None or not normal.source:
         raise DataError("This model does not say what it was trained on, so it has no normal test images.")
     return normal
 
 
+def _count(scores: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(scores.values())))
+
+
 def evaluate(
-    detector: AMADetector,
-    ood: Sequence[str],
+    detector: AnomalyDetector,
+    ood: Sequence[str | ImageSet],
     *,
+    normal: ImageSet | None = None,
     model: str = "",
     seed: int = 0,
     full: bool = False,
@@ -246,69 +255,72 @@ def evaluate(
     test split (`full`: all of it). Validation anomalies carved out of a test split are never tested.
 
     Args:
-        ood: names of the catalog, folders or .npz files; `rest`: a one-class model's other classes.
+        ood: names of the catalog, folders or .npz files, or images; `rest`: a one-class model's other classes.
+        normal: normal test images, for a model trained on arrays; default: the test split of what it was trained on.
         keep: is given a sample of the scores behind the figures: of the normal images, then of each OOD set.
 
     Returns:
         The stable contract of `evaluate --json`: {"model", "normal", "seed", "results": [{"ood", "n_normal", "n_ood",
-        "scores": {"R": {"auroc", "auprc", "fpr95"}, "A": ..., "M": ..., "T": ...}}]}, and "notes", sentences on what was left
+        "scores": {NAME of a score: {"auroc", "auprc", "fpr95"}}}]}, and "notes", sentences on what was left
         out, where anything was.
     """
-    test = normal_split(detector, "test")
-    label = detector.info_["normal"].get("label")
+    test = normal_split(detector, "test") if normal is None else normal
+    trained_on = _normal(detector) if normal is None else NormalData(test.name)
+    label = trained_on.label
     is_anomaly = np.zeros(len(test), bool) if label is None else anomaly_mask(test, label)
     own = measure(detector, test, progress)
     normal_scores = {name: values[~is_anomaly] for name, values in own.items()}
-    normal = anomaly_scores(normal_scores)
+    inliers = detector.anomaly_scores(normal_scores)
     n_normal = int((~is_anomaly).sum())
     if keep is not None:
-        keep.append(_kept(detector.info_["normal"]["name"], "test", normal_scores, seed, test.notes))
+        keep.append(_kept(detector, trained_on.name, "test", normal_scores, seed, test.notes))
     results, left_out = [], []
-    for name in ood:
+    for given in ood:
+        name = given.name if isinstance(given, ImageSet) else given
         if name == REST:
             if label is None:
-                raise DataError(f"{REST!r} needs a one-class model; this one was trained on all of {normal_name(detector)}.")
+                raise DataError(f"{REST!r} needs a one-class model; this one was trained on all of {trained_on.title}.")
             scores, notes = {key: values[is_anomaly] for key, values in own.items()}, test.notes
         else:
-            ood_set, untested = ood_test(detector, name)
+            ood_set, untested = (given, _NONE) if isinstance(given, ImageSet) else ood_test(detector, name)
             chosen = np.setdiff1d(np.arange(len(ood_set)), untested)
             if len(untested):
                 left_out.append(
                     f"{len(untested)} of the {len(ood_set)} images of {name} served as validation anomalies while training and "
                     f"are not tested; {len(chosen)} are left."
                 )
-            if detector.info_["normal"].get("anomalies") == name:
+            if trained_on.anomalies == name:
                 left_out.append(
                     f"{name} gave anomalies to train with, so its training split is not tested; {len(chosen)} images are left."
                 )
             if not full:
                 chosen = chosen[draw_anomalies(n_normal, len(chosen), seed)]
             scores, notes = measure(detector, ood_set.take(chosen), progress), ood_set.notes
-        anomalous = anomaly_scores(scores)
+        anomalous = detector.anomaly_scores(scores)
         if keep is not None:
-            keep.append(_kept(name, "test", scores, seed, notes))
+            keep.append(_kept(detector, name, "test", scores, seed, notes))
         results.append(
             {
                 "ood": name,
                 "n_normal": n_normal,
-                "n_ood": len(anomalous["R"]),
-                "scores": {key: detection_metrics(normal[key], anomalous[key]) for key in SCORES},
+                "n_ood": _count(anomalous),
+                "scores": {key: detection_metrics(inliers[key], anomalous[key]) for key in inliers},
             }
         )
-    found = {"model": model, "normal": normal_name(detector), "seed": seed, "results": results}
+    found = {"model": model, "normal": trained_on.title, "seed": seed, "results": results}
     return found | ({"notes": left_out} if left_out else {})
 
 
-def ood_test(detector: AMADetector, name: str) -> tuple[ImageSet, np.ndarray]:
+def ood_test(detector: AnomalyDetector, name: str) -> tuple[ImageSet, np.ndarray]:
     """The test images of an OOD set, and the indices among them that served as validation anomalies of this model.
 
     Where the model was trained with anomalies of the same source, only that source's test split is left.
     """
-    normal = detector.info_["normal"]
-    test = load_any(name, "test" if normal.get("anomalies") == name else "ood", **_as_input(detector))
-    if normal.get("validation_ood") != name:
-        return test, np.empty(0, np.int64)
-    return test, choose_validation_anomalies(name, detector.config.seed, **_as_input(detector))[1]
+    normal, spec = _normal(detector), detector.settings.input
+    test = load_any(name, "test" if normal.anomalies == name else "ood", **vars(spec))
+    if normal.validation_ood != name:
+        return test, _NONE
+    return test, choose_validation_anomalies(name, detector.settings.seed, **vars(spec))[1]
 
 
 def choose_validation_anomalies(name: str, seed: int, **as_input) -> tuple[ImageSet, np.ndarray]:
@@ -317,13 +329,13 @@ def choose_validation_anomalies(name: str, seed: int, **as_input) -> tuple[Image
     return validation_anomalies(load_any(name, "ood", **as_input), train, seed=seed, n=N_VALIDATION)
 
 
-def measure(detector: AMADetector, images: ImageSet, progress: Progress | None = None) -> dict[str, np.ndarray]:
+def measure(detector: AnomalyDetector, images: ImageSet, progress: Progress | None = None) -> dict[str, np.ndarray]:
     """Every score of every image of a set; `progress(done, total, name)` after every batch."""
     step = (lambda done, total: progress(done, total, images.name)) if progress else None
     return detector.scores(images.images, progress=step)
 
 
-def measure_at_hand(detector: AMADetector, *, seed: int = 0, progress: Progress | None = None) -> list[StoredScores]:
+def measure_at_hand(detector: AnomalyDetector, *, seed: int = 0, progress: Progress | None = None) -> list[StoredScores]:
     """Scores for the bundle: a sample of the normal train and test splits, and of the test split of every set at hand.
 
     Sets that would need a download are left out. A one-class model's other classes come first, as REST.
@@ -332,10 +344,8 @@ def measure_at_hand(detector: AMADetector, *, seed: int = 0, progress: Progress 
         DataError: the model does not say what it was trained on, or that is not at hand.
     """
     normal = _normal(detector)
-    others = [name for name in sets_at_hand() if name != normal["name"]]
-    if normal.get("label") is not None:
-        others.insert(0, REST)
-    parts = [(normal["name"], "train"), (normal["name"], "test"), *((name, "test") for name in others)]
+    others = others_at_hand(detector)
+    parts = [(normal.name, "train"), (normal.name, "test"), *((name, "test") for name in others)]
     return [_sampled(detector, split, _images_behind(detector, name, split), seed, progress) for name, split in parts]
 
 
@@ -344,51 +354,63 @@ def sets_at_hand() -> list[str]:
     return [name for name in catalog() if "test" in available(name)]
 
 
-def _sampled(detector: AMADetector, split: str, images: ImageSet, seed: int, progress: Progress | None) -> StoredScores:
+def others_at_hand(detector: AnomalyDetector) -> list[str]:
+    """What a model is measured against where nothing is named: REST of a one-class model, and the sets at hand but its own."""
+    normal = _normal(detector)
+    others = [name for name in sets_at_hand() if name != normal.name]
+    return others if normal.label is None else [REST, *others]
+
+
+def _sampled(detector: AnomalyDetector, split: str, images: ImageSet, seed: int, progress: Progress | None) -> StoredScores:
     scores = measure(detector, images.take(_sample(len(images), seed)), progress)
-    return _stored(images.name, split, scores, seed, len(images), images.notes)
+    return _stored(detector, images.name, split, scores, seed, len(images), images.notes)
 
 
-def _kept(name: str, split: str, scores: dict[str, np.ndarray], seed: int, notes: tuple[str, ...]) -> StoredScores:
+def _kept(
+    detector: AnomalyDetector, name: str, split: str, scores: dict[str, np.ndarray], seed: int, notes: tuple[str, ...]
+) -> StoredScores:
     """A sample of the scores of images that were all measured."""
-    n = len(scores["R"])
+    n = _count(scores)
     chosen = _sample(n, seed)
-    return _stored(name, split, {key: values[chosen] for key, values in scores.items()}, seed, n, notes)
+    return _stored(detector, name, split, {key: values[chosen] for key, values in scores.items()}, seed, n, notes)
 
 
 def _stored(
-    name: str, split: str, scores: dict[str, np.ndarray], seed: int, n_total: int, notes: tuple[str, ...]
-) -> StoredScores:
-    return StoredScores(name, split, {key: scores[key] for key in ("A", *STORED_FIELDS)}, seed, n_total, notes)
+    detector: AnomalyDetector, name: str, split: str, scores: dict[str, np.ndarray], seed: int, n_total: int,
+    notes: tuple[str, ...],
+) -> StoredScores:  # fmt: skip
+    entries = dict.fromkeys((*detector.STORED, *detector.score_names()))
+    return StoredScores(name, split, {key: scores[key] for key in entries}, seed, n_total, notes)
 
 
-def _images_behind(detector: AMADetector, name: str, split: str) -> ImageSet:
+def _images_behind(detector: AnomalyDetector, name: str, split: str) -> ImageSet:
     """The images that stored scores are of; of a one-class model's own set its class alone, and REST are the others."""
-    normal = detector.info_["normal"]
-    if name not in (normal["name"], REST):
+    normal = _normal(detector)
+    if name not in (normal.name, REST):
         return load(name, split)
     images = normal_split(detector, split)
-    if normal.get("label") is None:
+    if normal.label is None:
         return images
-    other = anomaly_mask(images, normal["label"])
+    other = anomaly_mask(images, normal.label)
     return replace(images.take(other), name=REST) if name == REST else images.take(~other)
 
 
-def stored_aurocs(stored: Sequence[StoredScores], normal: str | None) -> dict[str, dict[str, float]]:
-    """AUROC of R, A, M and T of every stored set against the stored normal test scores; empty where those are missing."""
+def stored_aurocs(detector: AnomalyDetector, stored: Sequence[StoredScores]) -> dict[str, dict[str, float]]:
+    """AUROC of every score of every stored set against the stored normal test scores; empty where those are missing."""
+    normal = detector.normal.name if detector.normal else None
     own = next((s for s in stored if (s.name, s.split) == (normal, "test")), None)
     if own is None:
         return {}
-    inliers = anomaly_scores(own.scores)
+    inliers = detector.anomaly_scores(own.scores)
     found = {}
     for s in stored:
         if s.name != normal and s.split == "test":
-            outliers = anomaly_scores(s.scores)
-            found[s.name] = {key: detection_metrics(inliers[key], outliers[key])["auroc"] for key in SCORES}
+            outliers = detector.anomaly_scores(s.scores)
+            found[s.name] = {key: detection_metrics(inliers[key], outliers[key])["auroc"] for key in inliers}
     return found
 
 
-def stored_images(detector: AMADetector, stored: StoredScores) -> ImageSet:
+def stored_images(detector: AnomalyDetector, stored: StoredScores) -> ImageSet:
     """The images behind stored scores, in their order. Raises DataError where they are not at hand or not the same."""
     name = stored.name
     images = _images_behind(detector, name, stored.split)
@@ -401,7 +423,7 @@ def stored_images(detector: AMADetector, stored: StoredScores) -> ImageSet:
 
 
 def verify(
-    detector: AMADetector, stored: Sequence[StoredScores], n: int = VERIFIED, progress: Progress | None = None
+    detector: AnomalyDetector, stored: Sequence[StoredScores], n: int = VERIFIED, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """Score the first n images of every stored sample anew, and compare.
 
@@ -419,7 +441,9 @@ def verify(
             continue
         found = detector.scores(images)
         apart = {}
-        for key in STORED_FIELDS:
+        for key in sample.scores:
+            if key == "A":  # of log A, which does not underflow
+                continue
             then = sample.scores[key][:n].astype(np.float64)
             # The 1 keeps the ratio meaningful where a score passes through zero, as log A may.
             apart[key] = float(np.max(np.abs(found[key] - then) / np.maximum(np.abs(then), 1.0 if key == "log_A" else 1e-6)))
@@ -434,9 +458,3 @@ def verify(
 def _sample(n: int, seed: int) -> np.ndarray:
     """Which of n images are kept in a bundle: sorted indices, all of them where they are few."""
     return draw(n, STORED_SAMPLE, seed)
-
-
-def _as_input(detector: AMADetector) -> dict[str, Any]:
-    """How a folder of one's own becomes images of the size that this model sees."""
-    c = detector.config
-    return {"size": c.image_size, "channels": c.channels, "fit": c.fit}

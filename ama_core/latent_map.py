@@ -20,7 +20,7 @@ from scipy.stats import chi
 
 from ama_core import evaluation, latent
 from ama_core.data import ImageSet, load
-from ama_core.detector import AMADetector
+from ama_core.detectors.ama.detector import AMADetector
 from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, write_atomically
 
@@ -103,8 +103,8 @@ def measure_latents(
 
     100 atypical codes of each direction, with the model's own delta, stand on the maps as well.
     """
-    normal = detector.info_["normal"]
-    label = normal.get("label")
+    normal = detector.normal
+    label = normal.label
     parts: list[tuple[str, str, int, np.ndarray, np.ndarray]] = []
 
     def add(name: str, images: ImageSet, most: int, mask: np.ndarray | None = None) -> None:
@@ -115,15 +115,15 @@ def measure_latents(
 
     for split in ("train", "test"):
         images = evaluation.normal_split(detector, split)
-        add(normal["name"], images, N_NORMAL, None if label is None else images.labels == label)
-    others = [name for name in evaluation.sets_at_hand() if name != normal["name"]]
+        add(normal.name, images, N_NORMAL, None if label is None else images.labels == label)
+    others = [name for name in evaluation.sets_at_hand() if name != normal.name]
     for i, name in enumerate(others):
         add(name, load(name, "test"), N_OOD)
         if progress:
             progress(i + 1, len(others), "latent codes")
     pca = Pca.fit(np.concatenate([codes for *_, codes in parts]))
     for direction in DIRECTIONS:
-        codes = atypical(N_ATYPICAL, detector.config.nz, direction, detector.config.delta, seed)
+        codes = atypical(N_ATYPICAL, detector.settings.nz, direction, detector.settings.delta, seed)
         parts.append((direction, CODES, N_ATYPICAL, np.arange(N_ATYPICAL), codes))
 
     entries, start = [], 0
@@ -137,7 +137,7 @@ def measure_latents(
     if progress:
         progress(1, 1, "UMAP")
     index = np.concatenate([chosen for *_, chosen, _ in parts]).astype(np.int64)
-    return LatentMap(codes, index, tuple(entries), pca, umap, {"seed": seed, "delta": detector.config.delta, **info})
+    return LatentMap(codes, index, tuple(entries), pca, umap, {"seed": seed, "delta": detector.settings.delta, **info})
 
 
 def write_latents(path: Path | str, stored: LatentMap) -> None:
@@ -178,7 +178,7 @@ def entry_images(detector: AMADetector, stored: LatentMap, entry: MapEntry) -> n
     """
     if entry.split == CODES:
         return detector.decode(stored.codes[entry.rows])
-    own = entry.name == detector.info_["normal"]["name"]
+    own = entry.name == detector.normal.name
     images = evaluation.normal_split(detector, entry.split) if own else load(entry.name, entry.split)
     if len(images) != entry.n_total:
         raise DataError(
@@ -326,7 +326,7 @@ def mixture_critic(detector: AMADetector, decoded: np.ndarray, parents: np.ndarr
     High = the critic takes the decode for the parent itself. A plain critic sees the decode alone.
     """
     m, k = len(decoded), len(parents)
-    if detector.config.reconstruction == "plain":
+    if detector.settings.reconstruction == "plain":
         return detector.critic(decoded, decoded)
     return detector.critic(np.tile(parents, (m, 1, 1, 1)), np.repeat(decoded, k, axis=0)).reshape(m, k).mean(axis=1)
 

@@ -1,44 +1,42 @@
 """The model card of a bundle: what it is, how it was made, how well it does, what it must not be used for."""
 
 from pathlib import Path
-from typing import Any
 
 from ama_core.bundle import read_results, read_scores
-from ama_core.config import Config
+from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import BundleError
-from ama_core.networks import Networks, count_parameters
-from ama_core.scores import SCORES
-
-SETTINGS = (
-    "mode", "reconstruction", "nz", "width_encoder", "width_generator", "width_critic", "lambda_gp", "lambda_inter", "k",
-    "lambda_reg", "reg", "atypical", "delta", "lambda_neg", "negative_fraction", "batch_size", "n_critic", "lr", "seed",
-)  # fmt: skip
 
 
-def model_card(folder: Path, config: Config, info: dict[str, Any]) -> str:
+
+def model_card(folder: Path, detector: AnomalyDetector) -> str:
     """Markdown for the bundle in `folder`, from its own files."""
-    normal, training = info["normal"], info["training"]
-    what = normal["name"] if normal.get("label") is None else f"class {normal['label']} of {normal['name']}"
-    networks = Networks(config, spectral=False)
-    sizes = ", ".join(f"{name} {count_parameters(getattr(networks, name)):,}" for name in "EGD")
+    normal, training, settings = detector.normal, detector.info_["training"], detector.settings
+    what = normal.name if normal.label is None else f"class {normal.label} of {normal.name}"
+    tensors, _ = detector.state()
+    by_network: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        part = name.partition(".")[0]
+        by_network[part] = by_network.get(part, 0) + (0 if "running_" in name or "num_batches" in name else tensor.numel())
+    sizes = ", ".join(f"{name} {n:,}" for name, n in by_network.items()) or "none"
+    names = detector.score_names()
     lines = [
         f"# {folder.name}",
         "",
-        f"An Adversarial Mirrored AutoEncoder (Somepalli et al., UAI 2021; arXiv 2003.10713), {config.reconstruction} "
-        f"Wasserstein loss, trained on **{what}** as normal data ({normal['n']:,} images, {training['n_train']:,} after "
-        f"the calibration hold-out) at {config.image_size}x{config.image_size}x{config.channels}.",
+        f"{detector.title} ({detector.reference}){detector.card_remark()}, trained on **{what}** as normal data "
+        f"({normal.n:,} images, {training['n_train']:,} after the calibration hold-out) at "
+        f"{settings.image_size}x{settings.image_size}x{settings.channels}.",
         "",
         f"- Parameters: {sizes}.",
         f"- Training: {training['steps']:,} steps in {training['seconds'] / 60:.1f} minutes on {training['device']}, "
         f"{training['precision']}; weights of the {training['select']} step; torch {training['versions']['torch']}.",
         f"- Command: `{training['command']}`" if training["command"] else "- Command: not recorded.",
-        f"- Training data fingerprint: `{normal['fingerprint']}`; source commit: `{training['commit']}`.",
-        f"- Settings: {', '.join(f'{name} {getattr(config, name)}' for name in SETTINGS)}.",
+        f"- Training data fingerprint: `{normal.fingerprint}`; source commit: `{training['commit']}`.",
+        f"- Settings: {', '.join(f'{name} {value}' for name, value in settings.to_dict().items())}.",
         "",
         "## Measured",
         "",
     ]
-    results = read_results(folder)
+    results = read_results(folder, names)
     if results is None or not results["results"]:
         lines.append("Not measured yet: `python -m ama_core measure` fills this.")
     else:
@@ -46,11 +44,11 @@ def model_card(folder: Path, config: Config, info: dict[str, Any]) -> str:
             "AUROC of telling the normal test images from each set (anomalies: 20 % of the normals' number, drawn with seed "
             f"{results['seed']}); last training step unless said otherwise; one training seed.",
             "",
-            f"| against | n normal | n OOD | {' | '.join(SCORES)} |",
-            "|---|---|---|" + "---|" * len(SCORES),
+            f"| against | n normal | n OOD | {' | '.join(names)} |",
+            "|---|---|---|" + "---|" * len(names),
         ]
         for row in results["results"]:
-            cells = " | ".join(f"{row['scores'][score]['auroc']:.3f}" for score in SCORES)
+            cells = " | ".join(f"{row['scores'][score]['auroc']:.3f}" for score in names)
             lines.append(f"| {row['ood']} | {row['n_normal']:,} | {row['n_ood']:,} | {cells} |")
         lines += [f"\n{note}" for stored in read_scores(folder) for note in stored.notes]
     lines += [

@@ -1,4 +1,4 @@
-"""The training images that the critic sees most like an image: nearest in its standardised features f(x, x).
+"""The training images that a detector sees most like an image: nearest in its standardised features (AMA: f(x, x)).
 
 neighbours.npz   features of a seeded sample of the training images as float16, standardised, with the index and the class
                  of each image, so that images are fetched from the data at hand and none is stored
@@ -13,8 +13,8 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from ama_core import evaluation
-from ama_core.data import hold_out
-from ama_core.detector import AMADetector
+from ama_core.data import draw, hold_out
+from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import BundleError, DataError
 from ama_core.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, write_atomically
 
@@ -61,26 +61,26 @@ class Neighbours:
         return NearestNeighbors(algorithm="brute").fit(self.features)
 
 
-def measure_neighbours(detector: AMADetector, *, seed: int = 0) -> Neighbours:
+def measure_neighbours(detector: AnomalyDetector, *, seed: int = 0) -> Neighbours:
     """From a seeded sample of the images that the model was trained on, without those held out for calibration.
 
     Raises:
         DataError: the training images are not at hand, or are not those that the model was trained on.
     """
     images = evaluation.normal_split(detector, "train")
-    normal = detector.info_["normal"]
-    label = normal.get("label")
+    normal = detector.normal
+    label = normal.label
     own = np.arange(len(images)) if label is None else np.flatnonzero(images.labels == label)
-    if len(own) != normal["n"]:
+    if len(own) != normal.n:
         raise DataError(
-            f"{normal['name']} (train) has {len(own):,} images here and had {normal['n']:,} when the model was trained, so it "
+            f"{normal.name} (train) has {len(own):,} images here and had {normal.n:,} when the model was trained, so it "
             "is unknown which of them were held out."
         )
-    config = detector.config
+    config = detector.settings
     trained = own[hold_out(len(own), config.calibration_fraction, config.seed).train]
-    n = min(MOST, MOST_BYTES // (2 * config.width_critic), len(trained))
-    index = np.sort(np.random.default_rng(seed).choice(trained, n, replace=False))
-    features = detector.features(images.images[index])
+    width = detector.features(images.images[trained[:1]]).shape[1]
+    index = trained[draw(len(trained), min(MOST, MOST_BYTES // (2 * width)), seed)]
+    n, features = len(index), detector.features(images.images[index])
     mean, spread = features.mean(axis=0), features.std(axis=0)
     scale = np.where(spread > 1e-6 * max(float(spread.max()), 1e-12), spread, 1.0).astype(np.float32)  # a dead unit stays 0
     features = ((features - mean) / scale).astype(np.float16).astype(np.float32)  # as they are stored
@@ -116,7 +116,7 @@ def read_neighbours(path: Path | str) -> Neighbours | None:
     return stored
 
 
-def neighbour_images(detector: AMADetector, stored: Neighbours) -> np.ndarray:
+def neighbour_images(detector: AnomalyDetector, stored: Neighbours) -> np.ndarray:
     """The images of the sample, uint8 (n, S, S, c) as the model sees them.
 
     Raises:

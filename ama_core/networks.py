@@ -182,6 +182,24 @@ class Networks(nn.Module):
         return {name: tensor.clone().contiguous() for name, tensor in state.items()}
 
 
+def build_networks(config: Config, weights: dict[str, Tensor], device: torch.device) -> Networks:
+    """Networks in eval mode on `device`, fp32, from the weights of `Networks.bare_state`.
+
+    Raises ValueError where they do not belong to this configuration.
+    """
+    with torch.device("meta"):  # no initial weights are drawn: the caller's random state stays as it is
+        networks = Networks(config, spectral=False)
+    expected = networks.state_dict()
+    if missing := sorted(set(expected) - set(weights)):
+        raise ValueError(f"{len(missing)} tensors are missing, {missing[0]} first")
+    for name, tensor in weights.items():
+        if name not in expected or tensor.shape != expected[name].shape:
+            raise ValueError(f"{name} {tuple(tensor.shape)} does not belong to this configuration")
+    networks.to_empty(device="cpu").load_state_dict(weights)
+    networks.requires_grad_(False)
+    return networks.to(device, memory_format=torch.channels_last).eval()
+
+
 @dataclass(frozen=True)
 class Stage:
     """A step on the way through a network; `shape` is what it hands on, (channels, height, width) or (length,)."""

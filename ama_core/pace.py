@@ -12,12 +12,13 @@ import torch
 
 from ama_core import inference, runs
 from ama_core.bundle import read_info
-from ama_core.config import Config
 from ama_core.data import catalog, hold_out, load_any
 from ama_core.data.files import SUFFIXES
 from ama_core.errors import AMAError, DataError
 from ama_core.files import read_json, write_atomically
-from ama_core.training import TrainingState, total_steps, train
+from ama_core.detectors.registry import detector_for
+from ama_core.settings import Settings
+from ama_core.training import train
 
 FILE = ".pace.json"  # in the folder of runs: what was timed on this machine
 TIMED_STEPS = 3
@@ -42,18 +43,20 @@ class Pace:
     device: str
     how: str
 
-    def whole_run(self, config: Config, n_images: int) -> float:
+    def whole_run(self, config: Settings, n_images: int) -> float:
         """Seconds of training on a set of n_images, of which a part is held out; calibrating and measuring come on top."""
         return self.seconds * run_steps(config, n_images)
 
 
-def measure(config: Config, folder: Path | str | None = None, *, device: torch.device | None = None) -> Pace:
+def measure(config: Settings, folder: Path | str | None = None, *, device: torch.device | None = None) -> Pace:
     """Time a few steps on random images after one to warm up, and remember it in `folder` for `known`.
 
     Where whole batches would take longer than PATIENCE, steps on PROBE images are timed and scaled to the batch. An untrained
     network runs at the speed of a trained one.
     """
     device = device or inference.default_device()
+    if not detector_for(config).trains():
+        return Pace(0.0, runs.device_name(device), "fitted without gradient steps, in seconds")
     part = min(PROBE, config.batch_size)
     seconds = _seconds_per_step(config.replace(batch_size=part), device, 1) * config.batch_size / part
     how = f"steps on {part} images timed, scaled to {config.batch_size}"
@@ -70,9 +73,11 @@ def measure(config: Config, folder: Path | str | None = None, *, device: torch.d
     return pace
 
 
-def known(config: Config, folder: Path | str, *, device: torch.device | None = None) -> Pace | None:
+def known(config: Settings, folder: Path | str, *, device: torch.device | None = None) -> Pace | None:
     """The pace of such steps here: from a finished run of `folder`, else as `measure` remembered it; None where unknown."""
     name = runs.device_name(device or inference.default_device())
+    if not detector_for(config).trains():
+        return measure(config, device=device)
     key = _key(config, name)
     for run_name, run in runs.list_runs(folder).items():
         try:
@@ -87,15 +92,17 @@ def known(config: Config, folder: Path | str, *, device: torch.device | None = N
     return Pace(**found) if found else None
 
 
-def run_steps(config: Config, n_images: int) -> int:
-    """E/G steps of a training on a set of n_images, of which a part is held out.
+def run_steps(config: Settings, n_images: int) -> int:
+    """Steps of a training on a set of n_images, of which a fraction is held out; 0 of a detector without gradient steps.
 
     Raises DataError where too few are left to hold any out, or to fill one batch.
     """
     left = len(hold_out(n_images, config.calibration_fraction).train)
+    if not detector_for(config).trains():
+        return 0
     if left < config.batch_size:
         raise DataError(f"{left} training images do not fill one batch of {config.batch_size}: lower batch_size.")
-    return total_steps(config, left)
+    return config.total_steps(left)
 
 
 def n_images(spec: runs.RunSpec) -> int:
@@ -112,17 +119,19 @@ def n_images(spec: runs.RunSpec) -> int:
     return len(images) if spec.one_class is None else int((images.labels == spec.one_class).sum())
 
 
-def _seconds_per_step(config: Config, device: torch.device, steps: int) -> float:
+def _seconds_per_step(config: Settings, device: torch.device, steps: int) -> float:
     """Mean over `steps` steps after one that warms up caches, which must do itself where it takes longer than PATIENCE.
 
     Negatives, where they are used, are drawn in every step.
     """
-    config = config.replace(epochs=1 + steps, max_steps=0, warmup=0.0, k=min(config.k, config.batch_size))
+    at_once = {"warmup": 0.0, "k": min(getattr(config, "k", 2), config.batch_size)}
+    at_once = {name: value for name, value in at_once.items() if hasattr(config, name)}
+    config = config.replace(epochs=1 + steps, max_steps=0, **at_once)
     shape = (config.batch_size, config.image_size, config.image_size, config.channels)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    state = TrainingState(config, device)
+    trainer = detector_for(config)(config, device=device).trainer()
     moments = [time.perf_counter()]
-    for event in train(state, images, log_every=1, sample_every=2**31):
+    for event in train(trainer, images, log_every=1, sample_every=2**31):
         if event.kind == "progress":
             moments.append(time.perf_counter())
             if moments[1] - moments[0] > PATIENCE:
@@ -130,11 +139,12 @@ def _seconds_per_step(config: Config, device: torch.device, steps: int) -> float
     return (moments[-1] - moments[1]) / steps
 
 
-def _key(config: Config, device: str) -> str:
+def _key(config: Settings, device: str) -> str:
     values = {name: value for name, value in config.to_dict().items() if name not in FREE}
-    values |= {name: values[name] > 0 for name in ("lambda_gp", "lambda_inter", "negative_fraction")}
-    values["atypical"] = config.uses_negatives
-    return json.dumps([device, values], sort_keys=True)
+    values |= {name: values[name] > 0 for name in ("lambda_gp", "lambda_inter", "negative_fraction") if name in values}
+    if "atypical" in values:
+        values["atypical"] = config.uses_negatives
+    return json.dumps([device, detector_for(config).name, values], sort_keys=True)
 
 
 def _timed(folder: Path | str) -> dict[str, dict]:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ama_core import latent, losses
 from ama_core.config import Config
-from ama_core.training import TrainingState
+from ama_core.detectors.ama.trainer import AMATrainer
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class Draws:
 
 
 class Reference:
-    """One training, step by step, in `mode="paper"`; networks and random state as of a new `TrainingState`."""
+    """One training, step by step, in `mode="paper"`; networks and random state as of a new `AMATrainer`."""
 
     def __init__(self, config: Config, device: torch.device, shortcuts: Shortcuts = Shortcuts()):
-        state = TrainingState(config, device)
+        state = AMATrainer(config, device)
         self.config, self.device, self.shortcuts = config, device, shortcuts
         self.networks, self.rng = state.networks, state.rng
         layout = torch.channels_last if shortcuts.channels_last else torch.contiguous_format

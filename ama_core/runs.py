@@ -35,16 +35,18 @@ import torch
 from PIL import Image
 
 from ama_core import evaluation
-from ama_core.bundle import write_results, write_scores
-from ama_core.config import Config, preset
+from ama_core.bundle import FIRST, write_results, write_scores
 from ama_core.data import available, catalog, decode_image, iter_images, load_any, one_class
-from ama_core.detector import AMADetector
+from ama_core.detectors.ama.detector import AMADetector
+from ama_core.detectors.base import AnomalyDetector, NormalData
+from ama_core.detectors.registry import detector_class
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError
 from ama_core.files import lock, parse_json, read_json, remove_partials, write_atomically
 from ama_core.latent_map import measure_latents, write_latents
 from ama_core.model_card import model_card
 from ama_core.neighbours import measure_neighbours, write_neighbours
-from ama_core.training import Event, TrainingState
+from ama_core.settings import Settings
+from ama_core.training import Event
 
 VERSION = 1  # of run.json
 CHECKPOINT = "checkpoint.safetensors"
@@ -70,20 +72,25 @@ class RunSpec:
         one_class: train on this class alone (Table 2).
         anomalies: source of real anomalies used as negatives (semi-supervised).
         validate_ood: source of the 50 anomalies behind the periodic AUROC.
-        select: `last` or `validated` (see `AMADetector.fit`).
+        select: `last` or `validated` (see `AnomalyDetector.fit`).
         measure: whether to store scores of every data set at hand once trained.
+        detector: its name in the registry.
     """
 
     dataset: str
-    config: Config
+    config: Settings
     one_class: int | None = None
     anomalies: str | None = None
     validate_ood: str | None = None
     select: str = "last"
     measure: bool = True
+    detector: str = FIRST
 
     def to_json(self) -> str:
-        return json.dumps({"version": VERSION, **vars(self), "config": self.config.to_dict()}, indent=2)
+        values = {"version": VERSION, **vars(self), "config": self.config.to_dict()}
+        if self.detector == FIRST:  # as before there was another, so that older software reads it
+            del values["detector"]
+        return json.dumps(values, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "RunSpec":
@@ -93,7 +100,8 @@ class RunSpec:
             version = values.pop("version", 1)  # the first runs did not say
             if version > VERSION:
                 raise BundleError(f"it has version {version}, this software reads up to {VERSION}: update AMA Explorer")
-            return cls(**{**values, "config": Config.from_dict(values["config"])})
+            settings = detector_class(values.get("detector", FIRST)).Settings
+            return cls(**{**values, "config": settings.from_dict(values["config"])})
         except (ValueError, TypeError, KeyError, AttributeError, AMAError) as error:
             raise BundleError(f"This is not what a run was asked to do: {error}.") from error
 
@@ -111,17 +119,18 @@ def runs_dir() -> Path:
     return Path(os.environ.get(RUNS_VARIABLE) or Path(__file__).resolve().parent.parent / "runs").expanduser()
 
 
-def config_for(dataset: str, preset_name: str, **changes: Any) -> Config:
-    """A preset with the channels and the fit that suit the data set, and `changes` over both."""
+def config_for(dataset: str, preset_name: str, detector: str = FIRST, **changes: Any) -> Settings:
+    """A detector's preset with the channels and the fit that suit the data set, and `changes` over both. Raises ConfigError."""
     info = catalog().get(dataset)
     suited = {"channels": info.channels, "fit": info.fit} if info else {}
-    return preset(preset_name, **{**suited, **changes})
+    return detector_class(detector).Settings.preset(preset_name, **{**suited, **changes})
 
 
 def command_line(spec: RunSpec, preset_name: str, out: Path | str) -> str:
     """What to type in a terminal for the same run."""
     words = ["python", "-m", "ama_core", "train", spec.dataset, "--preset", preset_name, "--out", str(out)]
-    suited = config_for(spec.dataset, preset_name).to_dict()
+    words += ["--detector", spec.detector] if spec.detector != FIRST else []
+    suited = config_for(spec.dataset, preset_name, spec.detector).to_dict()
     for name, value in spec.config.to_dict().items():
         if value != suited[name]:
             words += ["--set", f"{name}={value}"]
@@ -166,7 +175,7 @@ def execute(
     device: torch.device | str | None = None,
     on_event: Callable[[Event], None] | None = None,
     on_progress: evaluation.Progress | None = None,
-) -> AMADetector:
+) -> AnomalyDetector:
     """Carry out a run in this process: train, calibrate, measure, write the bundle.
 
     Args:
@@ -236,10 +245,10 @@ def _train(
     download: bool,
     device: torch.device | str | None,
     on_event: Callable[[Event], None] | None,
-) -> AMADetector:
+) -> AnomalyDetector:
     """The part of `execute` from the data to the saved model; keeps `status` up to date."""
     checkpoint = folder / CHECKPOINT
-    as_input = {"size": spec.config.image_size, "channels": spec.config.channels, "fit": spec.config.fit}
+    as_input = vars(spec.config.input)
     images = load_any(spec.dataset, "train", download=download, **as_input)
     if spec.one_class is not None:
         images = one_class(images, spec.one_class)
@@ -249,19 +258,18 @@ def _train(
         seed = spec.config.seed
         validation = evaluation.choose_validation_anomalies(spec.validate_ood, seed, **as_input)[0].images
 
-    detector = AMADetector(spec.config, device=device)
-    state = None
-    if resume and checkpoint.exists():
-        state = TrainingState.load(checkpoint, detector.device)
-        if state.config != spec.config:
+    detector = detector_class(spec.detector)(spec.config, device=device)
+    trainer = detector.trainer()
+    if trainer and resume and checkpoint.exists():
+        trainer = trainer.load(checkpoint, detector.torch_device)
+        if trainer.config != spec.config:
             raise BundleError(f"{checkpoint} belongs to other hyper-parameters than run.json.")
         if status.get("fingerprint", images.fingerprint) != images.fingerprint:
             raise DataError(f"The images of {spec.dataset} are not those that the run in {folder} began with: start a new run.")
-    state = state or TrainingState(spec.config, detector.device)
-    _forget_after(folder, state.step)
-    status |= {"device": device_name(detector.device), "fingerprint": images.fingerprint}
+    _forget_after(folder, trainer.step if trainer else 0)
+    status |= {"device": device_name(detector.torch_device), "fingerprint": images.fingerprint}
     write_status(folder, status)
-    begins = f"goes on at step {state.step}" if state.step else "starts"
+    begins = f"goes on at step {trainer.step}" if trainer and trainer.step else "starts"
     _log(folder, f"{spec.dataset} {begins} on {status['device']}, {len(images):,} images")
 
     with open(folder / METRICS, "a") as metrics:
@@ -273,27 +281,23 @@ def _train(
             if on_event:
                 on_event(event)
             if event.closes_step and stop_requested():
-                state.save(checkpoint)
+                trainer.save(checkpoint)
                 raise RunStopped(f"Stopped at step {event.step}; continue with --resume.")
 
         detector.fit(
-            images.images,
+            images,
             anomalies=anomalies,
             validation_anomalies=validation,
             checkpoint=checkpoint,
-            state=state,
+            trainer=trainer,
             select=spec.select,
             on_event=record,
         )
-    detector.info_["normal"] = {
-        "name": images.name,
-        "source": spec.dataset,
-        "label": spec.one_class,
-        "n": len(images),
-        "fingerprint": images.fingerprint,
-        "validation_ood": spec.validate_ood,
-        "anomalies": spec.anomalies,
-    }
+    detector.info_["normal"] = vars(
+        NormalData(
+            images.name, spec.dataset, spec.one_class, len(images), images.fingerprint, spec.validate_ood, spec.anomalies
+        )
+    )
     detector.save(folder)
     return detector
 
@@ -309,27 +313,20 @@ def _end_badly(folder: Path, status: dict[str, Any], error: BaseException) -> No
     _log(folder, f"failed: {message}")
 
 
-def measure_run(detector: AMADetector, folder: Path, progress: evaluation.Progress | None = None, *, seed: int = 0) -> None:
+def measure_run(detector: AnomalyDetector, folder: Path, progress: evaluation.Progress | None = None, *, seed: int = 0) -> None:
     """Score and map every data set at hand, and store the nearest training images: all that the bundle `folder` shows, anew."""
     write_scores(folder, evaluation.measure_at_hand(detector, seed=seed, progress=progress))
-    write_latents(folder, measure_latents(detector, seed=seed, progress=progress))
-    others = [name for name in evaluation.sets_at_hand() if name != detector.info_["normal"]["name"]]
-    if detector.info_["normal"].get("label") is not None:
-        others.insert(0, evaluation.REST)
+    if isinstance(detector, AMADetector):
+        write_latents(folder, measure_latents(detector, seed=seed, progress=progress))
+    others = evaluation.others_at_hand(detector)
     write_results(folder, evaluation.evaluate(detector, others, model=folder.name, seed=seed, progress=progress))
     _write_card(detector, folder)
-    write_neighbours(folder, measure_neighbours(detector, seed=seed))
-
-
-def launch(folder: Path | str, spec: RunSpec, *, resume: bool = False) -> int:
-    """Start a run in a process of its own, which outlives this one; returns its process id."""
-    process = start(folder, spec, resume=resume)
-    threading.Thread(target=process.wait, daemon=True).start()  # reap it, so that no zombie is left behind
-    return process.pid
+    if "features" in detector.can():
+        write_neighbours(folder, measure_neighbours(detector, seed=seed))
 
 
 def start(folder: Path | str, spec: RunSpec, *, resume: bool = False, claimed: bool = False) -> subprocess.Popen:
-    """As `launch`, for a caller that waits for the process itself; `claimed` as in `execute`."""
+    """Start a run in a process of its own, which outlives this one; `claimed` as in `execute`."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     options = ["--resume"] if resume else ["--spec", spec.to_json()]
@@ -542,5 +539,5 @@ def _check_own(source: str) -> None:
     raise DataError(f"'{source}' holds no readable image. {first_error or ''}".strip())
 
 
-def _write_card(detector: AMADetector, folder: Path) -> None:
-    write_atomically(folder / "README.md", model_card(folder, detector.config, detector.info_))
+def _write_card(detector: AnomalyDetector, folder: Path) -> None:
+    write_atomically(folder / "README.md", model_card(folder, detector))

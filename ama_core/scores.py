@@ -4,7 +4,7 @@ Two directions occur. The paper's scores keep the paper's: R is high, A is low f
 thresholds or tests uses the *anomaly score* of `anomaly_scores`, where larger always means more anomalous.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import ks_2samp
@@ -154,14 +154,13 @@ class Calibration:
     train_r: np.ndarray
 
     @classmethod
-    def fit(cls, train: Statistics, held_out: Statistics, calibration: Statistics) -> "Calibration":
+    def fit(cls, train: Statistics, held_out: Statistics, calibration: Statistics | None = None) -> "Calibration":
         """From training images, held-out ones for M's and T's statistics, and further held-out ones for p-values."""
         train_r = r_score(train.difference)
         gaussian_m = Gaussian.fit(held_out.difference)
         gaussian_t = Gaussian.fit(t_vector(held_out, gaussian_m.mahalanobis(held_out.difference)), robust=True)
-        unscored = cls(float(train_r.mean()), float(max(train_r.std(), _TINY)), gaussian_m, gaussian_t, {}, train_r)
-        scores = anomaly_scores(unscored.score(calibration))
-        return cls(unscored.mu, unscored.sigma, gaussian_m, gaussian_t, scores, train_r)
+        fitted = cls(float(train_r.mean()), float(max(train_r.std(), _TINY)), gaussian_m, gaussian_t, {}, train_r)
+        return fitted if calibration is None else replace(fitted, scores=anomaly_scores(fitted.score(calibration)))
 
     def score(self, statistics: Statistics) -> dict[str, np.ndarray]:
         """Every score of N images, each (N,): R, A, log_A, M, T, and z_norm, pixel_l1 as they are."""

@@ -24,7 +24,8 @@ from torch.utils.flop_counter import flop_registry
 from ama_core import inference
 from ama_core.config import Config, preset
 from ama_core.reference import Reference, Shortcuts
-from ama_core.training import TrainingState, precision, train
+from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.training import precision, train
 
 SIZES = ("tiny", "small", "paper")
 CPU_BATCH = 16  # images a step at paper width without a GPU, where one reference step of 256 would take minutes
@@ -225,7 +226,7 @@ class _Product:
 
     def __init__(self, config: Config, device: torch.device, images: np.ndarray, n_steps: int):
         self.n_steps, self.device = n_steps, device
-        self.events = train(TrainingState(config, device), images, log_every=n_steps, sample_every=2**31)
+        self.events = train(AMATrainer(config, device), images, log_every=n_steps, sample_every=2**31)
 
     def run(self) -> float:
         """Seconds a step, over `n_steps` steps."""
@@ -263,7 +264,7 @@ def _steps(config: Config, device: torch.device) -> int:
 
 
 def _bench_scoring(config: Config, device: torch.device, peaks: Peaks, rounds: int) -> dict[str, float]:
-    networks = TrainingState(config, device).networks
+    networks = AMATrainer(config, device).networks
     n = 4 * inference.BATCH if device.type == "cuda" or config.width_critic <= 64 else inference.BATCH // 2
     images = np.random.default_rng(0).integers(0, 256, (n, config.image_size, config.image_size, config.channels), np.uint8)
     with _FlopCounter() as counter:

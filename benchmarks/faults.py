@@ -81,7 +81,7 @@ def inspect(folder: Path, step: int) -> tuple[str, int]:
     for picture in runs.list_samples(folder).values():
         runs.read_sample(picture)
     if (folder / runs.CHECKPOINT).exists():
-        found = training.TrainingState.load(folder / runs.CHECKPOINT, torch.device("cpu")).step
+        found = training.AMATrainer.load(folder / runs.CHECKPOINT, torch.device("cpu")).step
     if found < step:
         raise Damaged(f"The checkpoint went back from step {step} to {found}.")
     return state, found

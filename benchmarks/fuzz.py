@@ -30,7 +30,7 @@ from tqdm import tqdm
 from ama_core import AMAError, runs
 from ama_core.bundle import read_bundle, read_results, read_scores
 from ama_core.data import decode_image, iter_images, read_npz
-from ama_core.training import TrainingState
+from ama_core.detectors.ama.trainer import AMATrainer
 
 SAMPLES = Path(__file__).resolve().parent.parent / "tests" / "samples"
 SECONDS = 5.0  # for one file, on a machine that does other things too
@@ -127,7 +127,7 @@ def subjects(place: Path) -> dict[str, tuple[bytes, Loader]]:
         "metrics": in_folder("run-v1", "metrics.jsonl", place, look),
         "checkpoint": in_folder(
             "run-v1", "checkpoint.safetensors", place,
-            lambda folder: TrainingState.load(folder / "checkpoint.safetensors", torch.device("cpu")),
+            lambda folder: AMATrainer.load(folder / "checkpoint.safetensors", torch.device("cpu")),
         ),
     }  # fmt: skip
 

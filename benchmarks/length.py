@@ -25,7 +25,8 @@ from ama_core.data import hold_out, load_any
 from ama_core.detector import training_facts
 from ama_core.files import write_atomically
 from ama_core.runs import config_for
-from ama_core.training import TrainingState, train
+from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.training import train
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "length"
 DATASET = "fashionmnist"
@@ -72,7 +73,7 @@ def train_one(run: Run, out: Path, images: np.ndarray) -> dict:
     )
     checkpoint = out / f"{run.name}.safetensors"
     detector = AMADetector(config)
-    state = TrainingState.load(checkpoint, detector.device) if checkpoint.exists() else TrainingState(config, detector.device)
+    state = AMATrainer.load(checkpoint, detector.device) if checkpoint.exists() else AMATrainer(config, detector.device)
     parts = hold_out(len(images), config.calibration_fraction, config.seed)
     for event in train(state, images[parts.train], sample_every=10**9, checkpoint=checkpoint):
         if stop_requested and event.closes_step:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ama_core.reference import Reference, Shortcuts
-from ama_core.training import TrainingState, train
+from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.training import train
 
 CPU = torch.device("cpu")
 ALL = Shortcuts(cached=True, joined=True, channels_last=True, fused=True)
@@ -37,7 +38,7 @@ def settle(networks):
 
 def gradients(config, images, shortcuts, steps=1):
     """Last gradients of the product's first steps, and of the reference's on the same batches."""
-    state, reference = TrainingState(config, CPU), Reference(config, CPU, shortcuts)
+    state, reference = AMATrainer(config, CPU), Reference(config, CPU, shortcuts)
     for networks in (state.networks, reference.networks):
         settle(networks)
     scale = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1

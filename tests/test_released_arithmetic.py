@@ -13,7 +13,8 @@ import torch.nn.functional as F
 
 from ama_core import Config
 from ama_core.networks import Networks
-from ama_core.training import TrainingState, train
+from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.training import train
 
 CPU = torch.device("cpu")
 
@@ -196,7 +197,7 @@ def test_one_training_step(mode, negatives):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     anomalies = rng.integers(0, 90, (7, 32, 32, 3), dtype=np.uint8) if negatives == "real" else None
-    state = TrainingState(config, CPU)
+    state = AMATrainer(config, CPU)
     settle(state.networks)
     weights = doubled(state.networks)
     event = next(train(state, images, anomalies=anomalies, sample_every=1000))
@@ -226,7 +227,7 @@ def test_real_anomalies_take_part_from_the_first_released_step_and_after_the_war
             mode=mode, channels=1, nz=4, width_encoder=4, width_generator=4, width_critic=4, batch_size=20, n_critic=1,
             max_steps=10, warmup=0.5, precision="fp32",
         )  # fmt: skip
-        list(train(TrainingState(config, CPU), images, anomalies=images[:3], sample_every=1000))
+        list(train(AMATrainer(config, CPU), images, anomalies=images[:3], sample_every=1000))
         assert counts == expected, mode
 
 

@@ -15,7 +15,8 @@ from ama_core.data import load, prepare
 from ama_core.errors import BundleError, ConfigError, DataError, TrainingDiverged
 from ama_core.evaluation import detection_metrics
 from ama_core.scores import anomaly_scores
-from ama_core.training import TrainingState, Validation, learning_rate, total_steps, train
+from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.training import Validation, learning_rate, train
 
 CPU = torch.device("cpu")
 
@@ -31,15 +32,15 @@ def config(tiny_config) -> Config:
     return tiny_config.replace(max_steps=10)
 
 
-def run(state: TrainingState, images, **options) -> list:
+def run(state: AMATrainer, images, **options) -> list:
     return list(train(state, images, **options))
 
 
-def weights(state: TrainingState) -> dict[str, torch.Tensor]:
+def weights(state: AMATrainer) -> dict[str, torch.Tensor]:
     return {name: t.clone() for name, t in state.networks.state_dict().items()}
 
 
-def everything(state: TrainingState) -> dict[str, torch.Tensor]:
+def everything(state: AMATrainer) -> dict[str, torch.Tensor]:
     """Weights, spectral vectors, batch-norm statistics, Adam's moments and steps, random state, best weights."""
     found = {f"networks.{name}": t for name, t in state.networks.state_dict().items()}
     for key, optimiser in state.optimisers.items():
@@ -49,7 +50,7 @@ def everything(state: TrainingState) -> dict[str, torch.Tensor]:
     return found | {"rng": state.rng.get_state()}
 
 
-def assert_identical(a: TrainingState, b: TrainingState) -> None:
+def assert_identical(a: AMATrainer, b: AMATrainer) -> None:
     first, second = everything(a), everything(b)
     assert first.keys() == second.keys()
     different = [name for name in first if not torch.equal(first[name], second[name])]
@@ -58,7 +59,7 @@ def assert_identical(a: TrainingState, b: TrainingState) -> None:
 
 
 def test_every_network_moves(config, few):
-    state = TrainingState(config, CPU)
+    state = AMATrainer(config, CPU)
     before = weights(state)
     run(state, few)
     assert state.step == 10
@@ -68,7 +69,7 @@ def test_every_network_moves(config, few):
 
 
 def test_events(config, few):
-    state = TrainingState(config, CPU)
+    state = AMATrainer(config, CPU)
     validation = Validation(few[:20], few[20:40])
     events = run(state, few, log_every=4, sample_every=5, validation=validation, validate_every=6)
     steps = {kind: [e.step for e in events if e.kind == kind] for kind in ("progress", "samples", "validation", "done")}
@@ -94,7 +95,7 @@ def test_events(config, few):
 
 
 def test_watching_changes_nothing(config, few):
-    quiet, watched = TrainingState(config, CPU), TrainingState(config, CPU)
+    quiet, watched = AMATrainer(config, CPU), AMATrainer(config, CPU)
     run(quiet, few, log_every=1000, sample_every=1000)
     run(watched, few, log_every=1, sample_every=1)
     assert_identical(quiet, watched)
@@ -102,22 +103,22 @@ def test_watching_changes_nothing(config, few):
 
 def test_the_seed_decides_everything(config, few):
     torch.manual_seed(1)
-    first = TrainingState(config, CPU)
+    first = AMATrainer(config, CPU)
     run(first, few)
     torch.manual_seed(2)
     np.random.seed(2)
     before = torch.get_rng_state()
-    second = TrainingState(config, CPU)
+    second = AMATrainer(config, CPU)
     run(second, few)
     assert_identical(first, second)
     assert torch.equal(torch.get_rng_state(), before)  # and the caller's randomness is left alone
-    other = TrainingState(config.replace(seed=1), CPU)
-    assert not torch.equal(weights(TrainingState(config, CPU))["E.to_code.weight"], weights(other)["E.to_code.weight"])
+    other = AMATrainer(config.replace(seed=1), CPU)
+    assert not torch.equal(weights(AMATrainer(config, CPU))["E.to_code.weight"], weights(other)["E.to_code.weight"])
 
 
 def test_who_moves_when(config, few):
     """Five critic steps on one batch, then one of the autoencoder; each leaves the other's weights and statistics alone."""
-    state = TrainingState(config.replace(n_critic=5, max_steps=2), CPU)
+    state = AMATrainer(config.replace(n_critic=5, max_steps=2), CPU)
     order, before = [], {}
 
     def keep(optimiser, args, kwargs):
@@ -147,7 +148,7 @@ def test_who_moves_when(config, few):
 def test_reconstructions_are_computed_once_a_step(config, few):
     """E sees each batch once and G twice (reconstruction, simplex decode), however many critic steps there are."""
     calls = {"E": 0, "G": 0}
-    state = TrainingState(config.replace(n_critic=4, max_steps=4, atypical="none"), CPU)
+    state = AMATrainer(config.replace(n_critic=4, max_steps=4, atypical="none"), CPU)
 
     def count(key):
         def hook(*_):
@@ -167,7 +168,7 @@ def test_the_critic_learns_to_tell_and_the_autoencoder_to_hide(config, few):
     """Against a frozen opponent each side's own loss falls."""
     for frozen, mine, loss in (("EG", "D", "loss_critic"), ("D", "EG", "loss_autoencoder")):
         changes = dict(max_steps=20, atypical="none", lambda_gp=0.0, lr_schedule="constant", lr=3e-3)
-        state = TrainingState(config.replace(**changes), CPU)
+        state = AMATrainer(config.replace(**changes), CPU)
         for key in frozen:
             state.optimisers[key].register_step_pre_hook(lambda optimiser, *_: optimiser.zero_grad())
         events = run(state, few, log_every=5, sample_every=1000)
@@ -184,12 +185,12 @@ def test_negatives_start_after_the_warmup_and_fill_their_part(config, few, monke
         return original(n_normal, n_negative, lambda_neg, device)
 
     monkeypatch.setattr(training.losses, "signs", spy)
-    run(TrainingState(config.replace(warmup=0.3, negative_fraction=0.25), CPU), few)
+    run(AMATrainer(config.replace(warmup=0.3, negative_fraction=0.25), CPU), few)
     assert seen == [(16, 0, 5.0)] * 3 + [(12, 4, 5.0)] * 7
 
 
 def test_synthetic_negatives_are_decodes_of_atypical_codes(config, few, monkeypatch):
-    state = TrainingState(config, CPU)
+    state = AMATrainer(config, CPU)
     z_neg = torch.full((2, 8), 0.7)
     monkeypatch.setattr(latent, "atypical_codes", lambda *_: z_neg)
     buffers = {name: b.clone() for name, b in state.networks.named_buffers() if name[0] in "EG"}
@@ -207,7 +208,7 @@ def test_real_anomalies_take_the_place_of_synthetic_ones(config, few, monkeypatc
 
     monkeypatch.setattr(training, "_synthetic_negatives", never)
     flat = np.full((5, 32, 32, 1), 200, np.uint8)
-    with_anomalies, without = (TrainingState(config.replace(atypical=a), CPU) for a in ("inward", "none"))
+    with_anomalies, without = (AMATrainer(config.replace(atypical=a), CPU) for a in ("inward", "none"))
     run(with_anomalies, few, anomalies=flat)
     run(without, few)
     assert not torch.equal(weights(with_anomalies)["D.to_value.parametrizations.weight.original"],
@@ -235,7 +236,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_trains(config, few, name):
-    state = TrainingState(config.replace(max_steps=3, warmup=0.3, **VARIANTS[name]), CPU)
+    state = AMATrainer(config.replace(max_steps=3, warmup=0.3, **VARIANTS[name]), CPU)
     before = weights(state)
     events = run(state, few, log_every=1, sample_every=1000)
     after = weights(state)
@@ -249,7 +250,7 @@ def test_every_variant_trains(config, few, name):
 @pytest.mark.parametrize("channels, image_size", [(3, 32), (1, 64)])
 def test_colour_and_larger_images_train(config, channels, image_size, rng):
     images = rng.integers(0, 256, (20, image_size, image_size, channels), dtype=np.uint8)
-    state = TrainingState(config.replace(channels=channels, image_size=image_size, max_steps=2, batch_size=8), CPU)
+    state = AMATrainer(config.replace(channels=channels, image_size=image_size, max_steps=2, batch_size=8), CPU)
     assert run(state, images)[-1].kind == "done"
 
 
@@ -263,7 +264,7 @@ def test_simplex_gradient_reaches_the_autoencoder_in_the_paper_s_mode_alone(conf
             "autoencoder_simplex",
             lambda d: (called.append(d.requires_grad), original(d))[1],  # noqa: B023
         )
-        run(TrainingState(config.replace(mode=mode, max_steps=1), CPU), few)
+        run(AMATrainer(config.replace(mode=mode, max_steps=1), CPU), few)
         assert any(called) == expected
         monkeypatch.setattr(training.losses, "autoencoder_simplex", original)
 
@@ -271,12 +272,12 @@ def test_simplex_gradient_reaches_the_autoencoder_in_the_paper_s_mode_alone(conf
 # Resuming
 
 
-def stop_at(state: TrainingState, images, step: int, path, **options) -> TrainingState:
+def stop_at(state: AMATrainer, images, step: int, path, **options) -> AMATrainer:
     """Train until the checkpoint of `step`, forget the process, and read the state back."""
     for event in train(state, images, checkpoint=path, checkpoint_seconds=0, **options):
         if event.kind == "checkpoint" and event.step == step:
             break
-    return TrainingState.load(path, CPU)
+    return AMATrainer.load(path, CPU)
 
 
 RESUMES = {
@@ -295,9 +296,9 @@ RESUMES = {
 def test_resume_equals_no_interruption(config, few, tmp_path, name):
     changes, step = RESUMES[name]
     c = config.replace(**{"warmup": 0.2, **changes})
-    uninterrupted = TrainingState(c, CPU)
+    uninterrupted = AMATrainer(c, CPU)
     run(uninterrupted, few, log_every=3)
-    resumed = stop_at(TrainingState(c, CPU), few, step, tmp_path / "c")
+    resumed = stop_at(AMATrainer(c, CPU), few, step, tmp_path / "c")
     assert resumed.step == step
     run(resumed, few)
     assert_identical(uninterrupted, resumed)
@@ -309,9 +310,9 @@ def test_resume_with_anomalies_and_validation(config, few, digits, tmp_path):
         validation=Validation(digits.images[100:130], np.full((10, 32, 32, 1), 99, np.uint8)),
         validate_every=2,
     )
-    uninterrupted = TrainingState(config, CPU)
+    uninterrupted = AMATrainer(config, CPU)
     run(uninterrupted, few, **options)
-    resumed = stop_at(TrainingState(config, CPU), few, 5, tmp_path / "c", **options)
+    resumed = stop_at(AMATrainer(config, CPU), few, 5, tmp_path / "c", **options)
     assert resumed.best and math.isfinite(resumed.best_auroc)
     run(resumed, few, **options)
     assert_identical(uninterrupted, resumed)
@@ -323,30 +324,30 @@ def test_stopping_at_any_event_and_saving_loses_nothing(config, few, digits, tmp
         validation=Validation(digits.images[100:130], np.full((10, 32, 32, 1), 99, np.uint8)),
         log_every=2, sample_every=2, validate_every=2,
     )  # fmt: skip
-    uninterrupted = TrainingState(config, CPU)
+    uninterrupted = AMATrainer(config, CPU)
     run(uninterrupted, few, **options)
     for kind, steps in {"progress": (2, 10), "samples": (4,), "validation": (2,)}.items():
         for step in steps:
-            state = TrainingState(config, CPU)
+            state = AMATrainer(config, CPU)
             for event in train(state, few, **options):
                 if (event.kind, event.step) == (kind, step):
                     state.save(tmp_path / "c")
                     break
-            resumed = TrainingState.load(tmp_path / "c", CPU)
+            resumed = AMATrainer.load(tmp_path / "c", CPU)
             run(resumed, few, **options)
             assert_identical(uninterrupted, resumed)
 
 
 def test_a_finished_state_has_nothing_left_to_do(config, few, tmp_path):
-    state = TrainingState(config, CPU)
+    state = AMATrainer(config, CPU)
     run(state, few, checkpoint=tmp_path / "c")
-    resumed = TrainingState.load(tmp_path / "c", CPU)
+    resumed = AMATrainer.load(tmp_path / "c", CPU)
     assert [e.kind for e in train(resumed, few)] == ["done"]
     assert_identical(state, resumed)
 
 
 def test_checkpoint_is_safetensors_and_carries_its_configuration(config, few, tmp_path):
-    state = TrainingState(config, CPU)
+    state = AMATrainer(config, CPU)
     run(state, few, checkpoint=tmp_path / "c")
     with safe_open(tmp_path / "c", "pt") as file:
         header = json.loads(file.metadata()["ama_checkpoint"])
@@ -384,17 +385,17 @@ def damage_checkpoint(kind: str, path) -> None:
 )
 def test_damaged_checkpoints(config, tmp_path, kind):
     path = tmp_path / "checkpoint"
-    TrainingState(config, CPU).save(path)
+    AMATrainer(config, CPU).save(path)
     damage_checkpoint(kind, path)
     with pytest.raises(BundleError, match="checkpoint"):
-        TrainingState.load(path, CPU)
+        AMATrainer.load(path, CPU)
 
 
 # Failing
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(config, few, tmp_path):
-    path, state = tmp_path / "c", TrainingState(config, CPU)
+    path, state = tmp_path / "c", AMATrainer(config, CPU)
     good = None
     with pytest.raises(TrainingDiverged, match="diverged at step 5.*checkpoint is kept"):
         for event in train(state, few, checkpoint=path, checkpoint_seconds=0, log_every=1000, sample_every=1000):
@@ -402,14 +403,14 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(config, few, tmp_p
                 good = copy.deepcopy(everything(state))
                 with torch.no_grad():
                     state.networks.E.to_code.weight.fill_(float("nan"))
-    kept = TrainingState.load(path, CPU)
+    kept = AMATrainer.load(path, CPU)
     assert kept.step == 4
     assert all(torch.equal(good[name], t) for name, t in everything(kept).items())
     assert run(kept, few)[-1].kind == "done"
 
 
 def test_nan_is_seen_without_a_checkpoint(config, few):
-    state = TrainingState(config, CPU)
+    state = AMATrainer(config, CPU)
     with torch.no_grad():
         state.networks.G.from_code.bias.fill_(float("inf"))
     with pytest.raises(TrainingDiverged, match="lr"):
@@ -417,7 +418,7 @@ def test_nan_is_seen_without_a_checkpoint(config, few):
 
 
 def test_nan_is_seen_before_it_is_validated(config, few):
-    state = TrainingState(config, CPU)
+    state = AMATrainer(config, CPU)
     with torch.no_grad():
         state.networks.G.from_code.bias.fill_(float("nan"))
     with pytest.raises(TrainingDiverged, match="step 1"):
@@ -427,7 +428,7 @@ def test_nan_is_seen_before_it_is_validated(config, few):
 def test_an_exploding_critic_stops_the_run(config, few, monkeypatch):
     monkeypatch.setattr(training, "CRITIC_LIMIT", 1e-6)
     with pytest.raises(TrainingDiverged, match="step 1: loss_critic"):
-        run(TrainingState(config, CPU), few, log_every=2)
+        run(AMATrainer(config, CPU), few, log_every=2)
 
 
 @pytest.mark.parametrize(
@@ -442,12 +443,12 @@ def test_an_exploding_critic_stops_the_run(config, few, monkeypatch):
 )
 def test_images_that_do_not_fit(config, images, message):
     with pytest.raises(DataError, match=message):
-        run(TrainingState(config, CPU), images)
+        run(AMATrainer(config, CPU), images)
 
 
 def test_anomalies_that_do_not_fit(config, few):
     with pytest.raises(DataError, match="anomalies"):
-        run(TrainingState(config, CPU), few, anomalies=np.zeros((5, 32, 32, 3), np.uint8))
+        run(AMATrainer(config, CPU), few, anomalies=np.zeros((5, 32, 32, 3), np.uint8))
 
 
 # Schedule
@@ -471,7 +472,7 @@ def test_other_schedules():
 
 def test_the_schedule_reaches_the_optimisers(config, few):
     c = config.replace(lr_schedule="steps", lr=1e-3)
-    state = TrainingState(c, CPU)
+    state = AMATrainer(c, CPU)
     used = {key: [] for key in state.optimisers}
     for key, optimiser in state.optimisers.items():
         optimiser.register_step_pre_hook(lambda o, *_, key=key: used[key].append(o.param_groups[0]["lr"]))
@@ -486,7 +487,7 @@ def test_the_schedule_reaches_the_optimisers(config, few):
 @pytest.mark.parametrize("resumed", [False, True])
 def test_the_step_is_adam_s(config, few, tmp_path, resumed):
     """Kingma and Ba's update, element by element in NumPy, whatever lies how in memory; also right after a resume."""
-    state = TrainingState(config.replace(lr_schedule="constant"), CPU)
+    state = AMATrainer(config.replace(lr_schedule="constant"), CPU)
     if resumed:
         state = stop_at(state, few, 3, tmp_path / "c")
     expected = {}
@@ -516,10 +517,10 @@ def test_the_step_is_adam_s(config, few, tmp_path, resumed):
 
 
 def test_total_steps():
-    assert total_steps(Config(epochs=100), 50_000) == 100 * 195
-    assert total_steps(Config(epochs=2, batch_size=16), 70) == 8
-    assert total_steps(Config(epochs=100, max_steps=7), 50_000) == 7
-    assert total_steps(Config(epochs=1, max_steps=700), 512) == 2
+    assert Config(epochs=100).total_steps(50_000) == 100 * 195
+    assert Config(epochs=2, batch_size=16).total_steps(70) == 8
+    assert Config(epochs=100, max_steps=7).total_steps(50_000) == 7
+    assert Config(epochs=1, max_steps=700).total_steps(512) == 2
 
 
 def test_an_epoch_sees_every_image_once(config, few, monkeypatch):
@@ -532,7 +533,7 @@ def test_an_epoch_sees_every_image_once(config, few, monkeypatch):
         return original(images)
 
     monkeypatch.setattr(training.inference, "scale", spy)
-    run(TrainingState(config.replace(max_steps=8, atypical="none"), CPU), few, sample_every=1000)
+    run(AMATrainer(config.replace(max_steps=8, atypical="none"), CPU), few, sample_every=1000)
     batches = [t.permute(0, 2, 3, 1).numpy() for t in seen if t.shape[0] == 16][:8]
     rows = {row.tobytes(): i for i, row in enumerate(few)}
     assert len(rows) == 70
@@ -545,7 +546,7 @@ def test_an_epoch_sees_every_image_once(config, few, monkeypatch):
 
 def test_best_weights_are_those_of_the_best_validation(config, few, digits):
     aurocs = iter([0.6, 0.9, 0.7, 0.9, 0.2])
-    state = TrainingState(config, CPU)
+    state = AMATrainer(config, CPU)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_validate", lambda *_: {"auroc_R": 0.5, "auroc_A": next(aurocs)})
         options = dict(validation=Validation(digits.images[:2], digits.images[:2]), validate_every=2)
@@ -559,7 +560,7 @@ def test_best_weights_are_those_of_the_best_validation(config, few, digits):
 
 def test_validated_selection_keeps_the_best_weights(config, digits):
     flat = np.full((10, 32, 32, 1), 99, np.uint8)
-    state = TrainingState(config, CPU)
+    state = AMATrainer(config, CPU)
     aurocs = iter([0.9] + [0.1] * 20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_validate", lambda *_: {"auroc_R": 0.5, "auroc_A": next(aurocs)})
@@ -620,14 +621,14 @@ def test_the_clock_leaves_out_the_consumer_and_keeps_the_seconds_of_every_step(c
     """Two looks a step, one second apart: ten steps are ten seconds, however slow the consumer and wherever it is stopped."""
     time = FakeTime()
     monkeypatch.setattr(training, "time", time)
-    state = TrainingState(config, CPU)
+    state = AMATrainer(config, CPU)
     for event in train(state, few, log_every=4, sample_every=1, checkpoint_seconds=1e9):
         time.now += 1000.0
         if event.step == 7 and event.closes_step:  # between two reports
             break
     assert state.step == state.seconds == 7
     state.save(tmp_path / "state.safetensors")
-    resumed = TrainingState.load(tmp_path / "state.safetensors", CPU)
+    resumed = AMATrainer.load(tmp_path / "state.safetensors", CPU)
     events = run(resumed, few, log_every=4)
     assert resumed.step == resumed.seconds == 10
     rates = [event.values["images_per_s"] for event in events if event.kind == "progress"]
@@ -635,7 +636,7 @@ def test_the_clock_leaves_out_the_consumer_and_keeps_the_seconds_of_every_step(c
 
 
 def test_a_short_run_says_something_at_once(config, few):
-    events = run(TrainingState(config.replace(max_steps=3), CPU), few)
+    events = run(AMATrainer(config.replace(max_steps=3), CPU), few)
     assert [event.step for event in events if event.kind == "progress"] == [1, 2, 3]
 
 
@@ -662,19 +663,19 @@ def test_no_negative_row_where_they_have_no_part(config, few, monkeypatch, setti
     counts = []
     signs = training.losses.signs
     monkeypatch.setattr(training.losses, "signs", lambda n, n_neg, *rest: (counts.append(n_neg), signs(n, n_neg, *rest))[1])
-    run(TrainingState(config.replace(warmup=0.0, **settings), CPU), few, anomalies=few[:5])
+    run(AMATrainer(config.replace(warmup=0.0, **settings), CPU), few, anomalies=few[:5])
     assert counts == [0] * 10
 
 
 def test_the_betas_are_settings(config):
-    state = TrainingState(config.replace(beta1_encoder=0.1, beta1_generator=0.2, beta1_critic=0.3, beta2=0.8), CPU)
+    state = AMATrainer(config.replace(beta1_encoder=0.1, beta1_generator=0.2, beta1_critic=0.3, beta2=0.8), CPU)
     betas = {name: optimiser.param_groups[0]["betas"] for name, optimiser in state.optimisers.items()}
     assert betas == {"E": (0.1, 0.8), "G": (0.2, 0.8), "D": (0.3, 0.8)}
 
 
 def test_the_average_follows_its_formula_and_survives_a_checkpoint(config, few, tmp_path):
     config = config.replace(average=0.5, max_steps=6)
-    state, expected = TrainingState(config, CPU), None
+    state, expected = AMATrainer(config, CPU), None
     for event in train(state, few, log_every=1, sample_every=1000):
         if event.kind == "progress":
             now = {name: t.double().numpy() for name, t in state.networks.bare_state().items()}
@@ -684,16 +685,16 @@ def test_the_average_follows_its_formula_and_survives_a_checkpoint(config, few, 
         if tensor.is_floating_point():
             np.testing.assert_allclose(tensor.numpy(), expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
     state.save(tmp_path / "state.safetensors")
-    loaded = TrainingState.load(tmp_path / "state.safetensors", CPU)
+    loaded = AMATrainer.load(tmp_path / "state.safetensors", CPU)
     assert all(torch.equal(loaded.average[name], tensor) for name, tensor in state.average.items())
-    plain = TrainingState(config.replace(average=0.0), CPU)
+    plain = AMATrainer(config.replace(average=0.0), CPU)
     run(plain, few)
     assert all(torch.equal(tensor, state.networks.bare_state()[name]) for name, tensor in plain.weights().items())
 
 
 def test_the_average_is_what_scores(config, digits):
     config = config.replace(average=0.9)
-    state = TrainingState(config, CPU)
+    state = AMATrainer(config, CPU)
     detector = AMADetector(config, device=CPU).fit(digits.images, state=state)
     scored = detector.networks_.state_dict()
     assert torch.equal(scored["E.to_code.weight"], state.average["E.to_code.weight"].half().float())

@@ -1,0 +1,162 @@
+"""One training step of AMA, as the paper has it: critic against mirrored pairs, then encoder and generator."""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ama_core import inference, latent, losses
+from ama_core.config import Config
+from ama_core.networks import Networks, build_networks
+from ama_core.scores import log_a_score, r_score
+from ama_core.training import Curve, Trainer, descend, fused
+
+
+class AMATrainer(Trainer):
+    """Networks E, G and D with their optimisers, and what a step does to them."""
+
+    Settings = Config
+    networks: Networks
+    uses_anomalies = True
+    validated_by = "A"
+    curves: ClassVar[tuple[Curve, ...]] = (
+        Curve("wasserstein", "Wasserstein estimate",
+              "how far the critic tells (x, x) from (x, x̂): the quantity that E and G push down"),
+        Curve("loss_critic", "critic loss", "minus that, plus penalty and simplex term"),
+        Curve("loss_autoencoder", "autoencoder loss", "what E and G minimise, with the latent regulariser"),
+        Curve("penalty", "gradient penalty", "how far the critic is from Lipschitz constant 1, before its weight"),
+        Curve("regulariser", "latent regulariser", "before its weight", chart=""),
+        Curve("z_ratio", "‖z‖ / √d", "mean length of the codes over the radius of the latent shell", chart="ratio"),
+    )  # fmt: skip
+
+    def build(self) -> nn.Module:
+        return Networks(self.config)
+
+    def build_optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        return {
+            name: torch.optim.Adam(getattr(self.networks, name).parameters(), self.config.lr, betas, fused=fused(self.device))
+            for name, betas in self.config.betas.items()
+        }
+
+    def bare_state(self) -> dict[str, Tensor]:
+        return self.networks.bare_state()
+
+    def update(self, x: Tensor) -> dict[str, Tensor]:
+        """`n_critic` critic steps and one of E and G on one batch of normals, of which a fraction gives way to negatives."""
+        E, G, config = self.networks.E, self.networks.G, self.config
+        x, n = self._with_negatives(x)
+        y = losses.signs(n, len(x) - n, config.lambda_neg, self.device)
+
+        # E and G stand still during the critic's steps: reconstruct once, with the graph that their own step needs.
+        z = E(x)
+        x_hat = G(z)
+        # Codes of the normals; the released code takes them from a pass of their own, with their own batch statistics.
+        z_normal = E(x[:n]) if len(x) > n and config.mode == "released" else z[:n]
+        x_parents, x_inter = self._mixtures(x[:n], z_normal)
+
+        found = self._critic_steps(x, x_hat.detach(), x_parents, x_inter, y, n)
+        found |= self._autoencoder_step(x, x_hat, x_parents, x_inter, y, z_normal)
+        order = ("loss_critic", "loss_autoencoder", "wasserstein", "regulariser")
+        curves = {name: found[name] for name in order}
+        curves["z_ratio"] = latent.shell_ratio(z_normal.detach()).mean()
+        return curves | ({"penalty": found["penalty"]} if "penalty" in found else {})
+
+    def _with_negatives(self, x: Tensor) -> tuple[Tensor, int]:
+        """Normals and, behind them, negatives where these take part already; and the number of normals.
+
+        Real anomalies take the place of synthetic negatives (Section "Semi-supervised"); the released code has them in its
+        batches from the first step on.
+        """
+        config, n_neg = self.config, 0
+        if self.anomalies is not None:
+            starts = 0.0 if config.mode == "released" else config.warmup * self.total
+            n_neg = config.n_negatives if self.step >= starts else 0
+        elif config.uses_negatives and self.step >= config.warmup * self.total:
+            n_neg = config.n_negatives
+        n = len(x) - n_neg
+        if not n_neg:
+            return x, n
+        if self.anomalies is not None:
+            picks = torch.randint(len(self.anomalies), (n_neg,), generator=self.rng, device=self.device)
+            return torch.cat([x[:n], inference.scale(self.anomalies[picks])]), n
+        return torch.cat([x[:n], self._synthetic_negatives(x[:n], n_neg)]), n
+
+    def _synthetic_negatives(self, x_normal: Tensor, n: int) -> Tensor:
+        """x_neg = G(z_neg): decodes of atypical codes, in eval mode and without gradient (Eq. 4 in the code's reading)."""
+        config, networks = self.config, self.networks
+        networks.E.eval()
+        networks.G.eval()
+        with torch.no_grad():
+            if config.mode == "released":
+                z_neg = latent.atypical_codes_released(networks.E(x_normal[:n]).float(), config.atypical, self.rng)
+            else:
+                z_neg = latent.atypical_codes(n, config.nz, config.atypical, config.delta, self.rng)
+            x_neg = networks.G(z_neg).float()
+        networks.E.train()
+        networks.G.train()
+        return x_neg
+
+    def _mixtures(self, x_normal: Tensor, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Decoded mixtures of k codes and the images that each is paired with (Section "Simplex interpolation")."""
+        config, n = self.config, len(x_normal)
+        if config.lambda_inter == 0:
+            return None, None
+        n_inter = max(1, round(config.inter_fraction * n))
+        parents = latent.simplex_parents(n, config.k, self.rng)[:n_inter]
+        weights = latent.simplex_weights(n_inter, config.k, self.rng, mode=config.mode)
+        x_inter = self.networks.G(latent.simplex_interpolation(z, parents, weights))
+        if config.reconstruction == "plain":  # the decode alone needs no partner
+            return None, x_inter
+        return x_normal[parents].flatten(0, 1), x_inter.repeat_interleave(config.k, dim=0)  # paired with every parent
+
+    def _critic_steps(
+        self, x: Tensor, x_hat: Tensor, x_parents: Tensor | None, x_inter: Tensor | None, y: Tensor, n: int
+    ) -> dict[str, Tensor]:
+        """`n_critic` steps of D on constants, all pairs in one call (no batch norm in D, so this is exact)."""
+        config, D, pair = self.config, self.networks.D, self.networks.pair
+        pairs = [pair(x, x), pair(x, x_hat)] + ([pair(x_parents, x_inter.detach())] if x_inter is not None else [])
+        pairs = torch.cat([p.float() for p in pairs])
+        n_penalty = max(1, round(config.gp_fraction * config.batch_size))
+        found: dict[str, Tensor] = {}
+        D.requires_grad_(True)
+        for _ in range(config.n_critic):
+            values = D(pairs)
+            d_real, d_recon, d_inter = values[: len(x)], values[len(x) : 2 * len(x)], values[2 * len(x) :]
+            wasserstein = losses.critic_wasserstein(d_real, d_recon, y)
+            loss = wasserstein
+            if x_inter is not None:
+                loss = loss + config.lambda_inter * losses.critic_simplex(d_real[:n], d_inter)
+            if config.lambda_gp > 0:
+                some = torch.randperm(len(x), generator=self.rng, device=self.device)[:n_penalty]
+                a = torch.rand(len(some), generator=self.rng, device=self.device)
+                penalty = losses.gradient_penalty(D, pair, x[some], x_hat[some].float(), a, per_pixel=config.mode == "released")
+                loss = loss + config.lambda_gp * penalty
+                found["penalty"] = penalty
+            descend(loss, self.optimisers["D"])
+        return found | {"loss_critic": loss, "wasserstein": -wasserstein}
+
+    def _autoencoder_step(
+        self, x: Tensor, x_hat: Tensor, x_parents: Tensor | None, x_inter: Tensor | None, y: Tensor, z_normal: Tensor
+    ) -> dict[str, Tensor]:
+        """One step of E and G through the reconstructions that the critic has just seen."""
+        config, D, pair = self.config, self.networks.D, self.networks.pair
+        D.requires_grad_(False)
+        has_simplex = x_inter is not None and config.mode == "paper"  # the released code detaches the decode
+        pairs = [pair(x, x_hat)] + ([pair(x_parents, x_inter)] if has_simplex else [])
+        values = D(torch.cat([p.float() for p in pairs]))
+        loss = losses.autoencoder_wasserstein(values[: len(x)], y)
+        if has_simplex:
+            loss = loss + config.lambda_inter * losses.autoencoder_simplex(values[len(x) :])
+        regulariser = losses.latent_regulariser(z_normal, config.reg, config.radius)
+        loss = loss + config.lambda_reg * regulariser
+        descend(loss, self.optimisers["E"], self.optimisers["G"])
+        return {"loss_autoencoder": loss, "regulariser": regulariser}
+
+    def sample(self, images: np.ndarray) -> np.ndarray:
+        return inference.reconstruct(self.networks, images)
+
+    def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
+        networks = build_networks(self.config, weights, self.device)
+        r_train, r = (r_score(inference.statistics(networks, part).difference) for part in (train, images))
+        return {"R": r, "A": -log_a_score(r, r_train.mean(), r_train.std())}

@@ -1,0 +1,493 @@
+"""The contract of every anomaly detector, in scikit-learn's terms, and everything that does not differ between them.
+
+A detector is a scikit-learn outlier detector of images. It writes `Settings`, `SCORES`, `decides`, `fit_statistics`,
+`raw_scores`, `state` and `restore`, and, where it is trained, `trainer` and `use_weights`. The base class holds data out,
+trains, calibrates, gives p-values and verdicts, saves and loads. What else a detector can do it says by methods of
+well-known names (see `CAPABILITIES`).
+
+One sign convention: *anomaly scores* are larger for anomalies; `score_samples` and `decision_function` follow scikit-learn,
+larger = more normal.
+"""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.base import BaseEstimator, OutlierMixin
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ama_core import inference
+from ama_core.bundle import Bundle, find_bundle, read_bundle, write_bundle
+from ama_core.data import ImageSet, check_images, draw, hold_out, load_any, prepare
+from ama_core.errors import AMAError, BundleError, ConfigError, DataError, NotFittedError
+from ama_core.provenance import training_facts
+from ama_core.scores import conformal_p_value, conformal_threshold, smallest_alpha
+from ama_core.settings import Settings
+from ama_core.training import Event, Trainer, Validation, train
+
+TRAIN_SAMPLE = 10_000  # training images, drawn by the seed, that statistics of the training set are taken from
+VALIDATION_NORMALS = 500  # held-out normals, drawn by the seed, of the periodic AUROC
+
+# What a detector may be able to do beside scoring -> the method that does it.
+CAPABILITIES = {
+    "reconstruct": "reconstruct",  # images -> images, uint8 (N, S, S, C)
+    "encode": "encode",  # images -> codes, float32 (N, d)
+    "decode": "decode",  # codes (N, d) -> images
+    "localise": "maps",  # images -> what each place adds to the score, float32 (N, g, g)
+    "features": "features",  # images -> feature vectors in which near means alike, float32 (N, p)
+}
+
+Progress = Callable[[int, int], None]
+"""Called with how many images are done, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One of the scores that a detector gives an image.
+
+    Attributes:
+        name: short, as in tables and files, such as "R".
+        meaning: one sentence for a reader who has never heard of it.
+        equation: LaTeX, with the source in `source` where it is published.
+        low: whether low values are anomalous; high ones are otherwise.
+        ranks_by: the entry of `scores` that ranks in its place, where the score itself would underflow or tie.
+        log_axis: whether charts show it on a logarithmic axis.
+    """
+
+    name: str
+    meaning: str
+    equation: str
+    low: bool = False
+    ranks_by: str | None = None
+    log_axis: bool = True
+    source: str = ""
+
+    def anomaly(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The score (N,) turned so that larger = more anomalous, from the entries of `AnomalyDetector.scores`."""
+        values = scores[self.ranks_by or self.name]
+        return -values if self.low else values
+
+
+@dataclass(frozen=True)
+class NormalData:
+    """What a model was trained on, as stored in its bundle.
+
+    Attributes:
+        name: what the data are called. source: a name of the catalog, a folder or a file; None for arrays.
+        label: the one class of a one-class model. n: images, those held out among them.
+        fingerprint: of the images (see `ImageSet.fingerprint`).
+        validation_ood, anomalies: sources of validation anomalies and of real anomalies trained with.
+    """
+
+    name: str
+    source: str | None = None
+    label: int | None = None
+    n: int = 0
+    fingerprint: str = ""
+    validation_ood: str | None = None
+    anomalies: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The name, with the class of a one-class model."""
+        return self.name if self.label is None else f"{self.name}:{self.label}"
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> "NormalData | None":
+        """From a bundle's header; None where it does not say."""
+        known = {field.name for field in fields(cls)}
+        values = {name: value for name, value in (info.get("normal") or {}).items() if name in known}
+        return cls(**values) if values.get("name") else None
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What a model says of N images.
+
+    Attributes:
+        images: uint8 (N, S, S, C), as the model sees them.
+        scores: as of `AnomalyDetector.scores`, each (N,).
+        reconstructions: of the same shape as images; None where the detector does not reconstruct.
+        maps: float32 (N, g, g), what each place adds to the score; None where it does not localise.
+        features: float32 (N, p); None where it has none.
+    """
+
+    images: np.ndarray
+    scores: dict[str, np.ndarray]
+    reconstructions: np.ndarray | None = None
+    maps: np.ndarray | None = None
+    features: np.ndarray | None = None
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Examination"]) -> "Examination":
+        """All images of `parts`, of one detector, in order."""
+        scores = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
+        arrays = {}
+        for name in ("images", "reconstructions", "maps", "features"):
+            found = [getattr(part, name) for part in parts]
+            arrays[name] = None if found[0] is None else np.concatenate(found)
+        return cls(scores=scores, **arrays)
+
+
+class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
+    """Base class of all detectors.
+
+    Images are uint8 arrays (N, H, W, C) or float tensors (N, C, H, W) in [0, 1], C = 1 or 3; lists of Pillow images or
+    uint8 arrays (H, W, C) of any size; or where they lie: a name of the catalog, a folder, a .zip or an .npz file.
+
+    Args:
+        config: the detector's settings.
+        score: which of its scores decides (`anomaly_score`, `p_value`, `predict`); default: `decides`, fixed beforehand.
+        device: where networks live; CUDA first by default.
+        verbose: whether `fit` shows a progress bar where nobody follows its events.
+
+    Attributes:
+        held_out_scores_: anomaly scores of held-out normal images by name of the score, each (n,), after `fit` or `load`.
+        info_: how and on what it was trained.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    reference: ClassVar[str]
+    Settings: ClassVar[type[Settings]]
+    SCORES: ClassVar[tuple[Score, ...]]
+    decides: ClassVar[str]
+    STORED: ClassVar[tuple[str, ...]] = ()  # entries of `scores` that a bundle keeps; default: the scores
+
+    def __init__(
+        self, config: Settings | None = None, *, score: str | None = None, device: torch.device | str | None = None,
+        verbose: bool = True,
+    ):  # fmt: skip
+        self.config = config
+        self.score = score
+        self.device = device
+        self.verbose = verbose
+
+    # What a detector writes
+
+    @abstractmethod
+    def fit_statistics(self, train: np.ndarray, held_out: np.ndarray) -> None:
+        """Fit everything that is not trained by gradient steps, on uint8 images (N, S, S, C).
+
+        Args:
+            train: a sample of at most TRAIN_SAMPLE training images. held_out: normal images that were not trained on.
+        """
+
+    @abstractmethod
+    def raw_scores(self, images: np.ndarray, progress: Progress | None = None) -> dict[str, np.ndarray]:
+        """Every score and what else is worth a chart, each (N,) float64, of uint8 images (N, S, S, C).
+
+        An image's scores never depend on the others in the batch.
+        """
+
+    @abstractmethod
+    def state(self) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+        """Everything that scoring needs beside the settings: tensors (weights) and arrays (statistics), by name."""
+
+    @abstractmethod
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take over the arrays of `state`. Raises ValueError or KeyError where one is missing or of a wrong shape."""
+
+    def trainer(self) -> Trainer | None:
+        """A new training of this detector from its first step; None where nothing is trained by gradient steps."""
+        return None
+
+    def use_weights(self, weights: dict[str, Tensor]) -> None:
+        """Score with these weights from now on: of `Trainer.weights`, or the tensors of `state`.
+
+        Raises ValueError where they do not belong to these settings.
+        """
+        raise NotImplementedError
+
+    def card_remark(self) -> str:
+        """What the first sentence of its model card adds to its title, beginning with a comma; nothing by default."""
+        return ""
+
+    # Settings
+
+    @property
+    def settings(self) -> Settings:
+        """`config`, or the detector's default settings. Raises ConfigError where it belongs to another detector."""
+        if self.config is None:
+            return self.Settings()
+        if not isinstance(self.config, self.Settings):
+            raise ConfigError(f"{self.title} takes {self.Settings.__name__}, got {type(self.config).__name__}.")
+        return self.config
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where networks live. Raises ConfigError where `device` is not here."""
+        return inference.find_device(self.device) if self.device else inference.default_device()
+
+    @property
+    def by(self) -> str:
+        """The score that decides. Raises ConfigError where `score` is none of this detector's."""
+        by = self.score or self.decides
+        if by not in self.score_names():
+            raise ConfigError(f"score = {by!r} must be one of {', '.join(self.score_names())}.")
+        return by
+
+    @property
+    def false_alarm_rate(self) -> float:
+        """Default alpha of `decision_function` and `predict`."""
+        return self.settings.false_alarm_rate
+
+    @classmethod
+    def score_names(cls) -> tuple[str, ...]:
+        return tuple(score.name for score in cls.SCORES)
+
+    @classmethod
+    def can(cls) -> tuple[str, ...]:
+        """What it can do beside scoring: keys of CAPABILITIES."""
+        return tuple(what for what, method in CAPABILITIES.items() if callable(getattr(cls, method, None)))
+
+    @classmethod
+    def trains(cls) -> bool:
+        """Whether it is trained by gradient steps."""
+        return cls.trainer is not AnomalyDetector.trainer
+
+    # Fitting
+
+    def fit(
+        self,
+        X,
+        y=None,
+        *,
+        anomalies=None,
+        validation_anomalies=None,
+        checkpoint: Path | None = None,
+        trainer: Trainer | None = None,
+        select: str = "last",
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Self:
+        """Hold a fraction of normal images out, train on the rest, calibrate on what was held out.
+
+        Args:
+            X: normal images (see the class). y: ignored.
+            anomalies: a few real anomalies, as negatives (semi-supervised), for detectors that can use them.
+            validation_anomalies: a few anomalies for the periodic AUROC.
+            checkpoint: file for the state of the training. trainer: one read from it, to resume.
+            select: the weights at the `last` step (their average, where the settings have one), or the ones with the best
+                AUROC on the validation anomalies (`validated`).
+            on_event: called with every `training.Event`; it may raise to stop. Default: a progress bar, where `verbose`.
+
+        Raises:
+            DataError: images that are not as stated, or too few. ConfigError: settings that contradict each other.
+        """
+        settings, _ = self.settings, self.by  # refuse early what is wrong with them
+        images, normal = self._normal_images(X)
+        parts = hold_out(len(images), settings.calibration_fraction, settings.seed)
+        trainer = trainer or self.trainer()
+        facts: dict[str, Any] = {"steps": 0, "seconds": 0.0}
+        if trainer is not None:
+            validation = None
+            if validation_anomalies is not None:
+                drawn = draw(len(parts.statistics), VALIDATION_NORMALS, settings.seed)  # a folder may be sorted by class
+                validation = Validation(images[parts.statistics[drawn]], self.prepared(validation_anomalies))
+            anomalies = None if anomalies is None else self.prepared(anomalies)
+            events = train(trainer, images[parts.train], anomalies=anomalies, validation=validation, checkpoint=checkpoint)
+            _follow(events, on_event, self.verbose)
+            if select == "validated" and not trainer.best:
+                raise ConfigError("select = 'validated' needs validation anomalies.")
+            self.use_weights(trainer.best if select == "validated" else trainer.weights())
+            facts = trainer.facts()
+        elif anomalies is not None or validation_anomalies is not None or select != "last":
+            raise ConfigError(f"{self.title} is not trained by steps, so it takes no anomalies and no validation.")
+        sample = parts.train[draw(len(parts.train), TRAIN_SAMPLE, settings.seed)]
+        self.fit_statistics(images[sample], images[parts.statistics])
+        found = self.raw_scores(images[parts.calibration])
+        self.held_out_scores_ = self.anomaly_scores(found)
+        self.info_ = {
+            "training": training_facts(facts, self.torch_device, len(parts.train), select),
+            **({"normal": vars(normal)} if normal else {}),
+        }
+        return self
+
+    def _normal_images(self, X) -> tuple[np.ndarray, NormalData | None]:
+        """Images to train on, uint8 (N, S, S, C), and what they are."""
+        found = self._image_set(X, "train")
+        images = self.prepared(found.images)
+        return images, NormalData(found.name, X if isinstance(X, str) else None, None, len(images), found.fingerprint)
+
+    # Scores
+
+    def scores(self, X, *, progress: Progress | None = None) -> dict[str, np.ndarray]:
+        """Everything known of N images, each (N,) float64: `raw_scores`, and `p_NAME`, the p-value of every score.
+
+        Raises NotFittedError, DataError.
+        """
+        self._fitted()
+        return self.with_p_values(self.raw_scores(self.prepared(X), progress))
+
+    def with_p_values(self, scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The scores with the conformal p-value `p_NAME` of each."""
+        turned = self.anomaly_scores(scores)
+        return scores | {f"p_{by}": conformal_p_value(values, self.held_out_scores_[by]) for by, values in turned.items()}
+
+    @classmethod
+    def anomaly_scores(cls, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Every score turned so that larger = more anomalous, by its name, each (N,), from entries of `scores`."""
+        return {score.name: score.anomaly(scores) for score in cls.SCORES}
+
+    @property
+    def calibration_scores_(self) -> np.ndarray:
+        """Anomaly scores (n,) of held-out normal images by the score that decides."""
+        return self._fitted().held_out_scores_[self.by]
+
+    def threshold(self, by: str, alpha: float) -> float:
+        """The anomaly score of `by` above which an image is flagged at false-alarm rate `alpha`; infinite where none can be."""
+        return conformal_threshold(self._fitted().held_out_scores_[by], alpha)
+
+    def anomaly_score(self, X) -> np.ndarray:
+        """Anomaly scores (N,), float64, larger = more anomalous. Raises NotFittedError, DataError."""
+        self._fitted()
+        return self.anomaly_scores(self.raw_scores(self.prepared(X)))[self.by]
+
+    def score_samples(self, X) -> np.ndarray:
+        """Normality (N,): minus the anomaly score, larger = more normal."""
+        return -self.anomaly_score(X)
+
+    def p_value(self, X) -> np.ndarray:
+        """Conformal p-value (N,) in (0, 1]: the fraction of normal images that would look at least as anomalous."""
+        return conformal_p_value(self.anomaly_score(X), self.calibration_scores_)
+
+    def decision_function(self, X, alpha: float | None = None) -> np.ndarray:
+        """Distance (N,) to the cut of false-alarm rate `alpha`: negative = flagged as anomalous; finite, larger = more normal.
+
+        With n calibration images no p-value is below 1 / (n + 1). At a smaller alpha nothing can be flagged: all values are
+        positive, and still fall strictly with the anomaly score. A UserWarning says so.
+        """
+        alpha = self.false_alarm_rate if alpha is None else alpha
+        if not 0 < alpha < 1:
+            raise DataError(f"The false-alarm rate must lie between 0 and 1, got {alpha}.")
+        scores, calibration = self.anomaly_score(X), self.calibration_scores_
+        threshold = conformal_threshold(calibration, alpha)
+        if np.isfinite(threshold):
+            return threshold - scores
+        n = len(calibration)
+        warnings.warn(
+            f"With {n} calibration images nothing can be flagged at a false-alarm rate of {alpha:g}: the smallest that works "
+            f"is {smallest_alpha(n):.2g}.",
+            stacklevel=2,
+        )
+        excess = scores - calibration.max()
+        return np.where(excess > 0, 1 / (1 + np.maximum(excess, 0)), 1 - excess)
+
+    def predict(self, X, alpha: float | None = None) -> np.ndarray:
+        """+1 normal, -1 anomalous (N,): flagged where the p-value is at most `alpha`."""
+        return np.where(self.decision_function(X, alpha) < 0, -1, 1)
+
+    def examine(self, X) -> Examination:
+        """Scores of N images, and whatever else the detector can say of them."""
+        images = self.prepared(X)
+        more = {field: getattr(self, method)(images) if callable(getattr(self, method, None)) else None
+                for field, method in (("reconstructions", "reconstruct"), ("maps", "maps"), ("features", "features"))}  # fmt: skip
+        return Examination(images, self.scores(images), **more)
+
+    # Images
+
+    @property
+    def normal(self) -> NormalData | None:
+        """What it was trained on; None where it does not say."""
+        return NormalData.of(getattr(self, "info_", {}))
+
+    def prepared(self, X) -> np.ndarray:
+        """Checked and made uint8 (N, S, S, C) as the detector expects; images that fit already pass untouched."""
+        if isinstance(X, (str, Path)):
+            X = self._image_set(X, "ood").images
+        spec = self.settings.input
+        if isinstance(X, (list, tuple)):
+            X = [_as_array(image) for image in X]
+        else:
+            X = check_images(X)
+        return prepare(X, size=spec.size, channels=spec.channels, fit=spec.fit)[0]
+
+    def _image_set(self, X, split: str) -> ImageSet:
+        if isinstance(X, ImageSet):
+            return X
+        if isinstance(X, (str, Path)):
+            return load_any(X, split, **vars(self.settings.input))
+        images = self.prepared(X)
+        return ImageSet("images", split, images, np.zeros(len(images), np.int64))
+
+    # Storage
+
+    def save(self, path: Path | str) -> None:
+        """Write the fitted detector into the folder `path`. Raises NotFittedError, BundleError."""
+        self._fitted()
+        tensors, arrays = self.state()
+        arrays = arrays | {f"scores.{name}": values for name, values in self.held_out_scores_.items()}
+        write_bundle(path, Bundle(self.name, self.settings.to_dict(), tensors, arrays, self.info_))
+
+    @classmethod
+    def load(cls, path: Path | str, *, score: str | None = None, device: torch.device | str | None = None) -> Self:
+        """Read what `save` wrote: a bundle or run folder, or a name in `pretrained/`. Raises BundleError, ConfigError."""
+        folder = find_bundle(path)
+        return cls.from_bundle(read_bundle(folder), folder, score=score, device=device)
+
+    @classmethod
+    def from_bundle(
+        cls, bundle: Bundle, folder: Path, *, score: str | None = None, device: torch.device | str | None = None
+    ) -> Self:
+        """From a bundle that was read from `folder`. Raises BundleError, ConfigError."""
+        if bundle.detector != cls.name:
+            raise BundleError(f"{folder} holds the detector {bundle.detector!r}, not {cls.name!r}: use load_detector.")
+        try:
+            settings = cls.Settings.from_dict(bundle.settings)
+        except AMAError as error:
+            raise BundleError(f"{folder / 'config.json'} holds no valid hyper-parameters: {error}") from error
+        detector = cls(settings, score=score, device=device)
+        _ = detector.by, detector.torch_device
+        file = folder / "model.safetensors"
+        try:
+            if bundle.tensors or cls.trains():
+                detector.use_weights(bundle.tensors)
+            file, arrays = folder / "calibration.npz", dict(bundle.arrays)
+            held_out = {name: arrays.pop(f"scores.{name}") for name in cls.score_names()}
+            if not all(len(values) and values.ndim == 1 for values in held_out.values()):
+                raise ValueError("scores are missing")
+            detector.restore(arrays)
+        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+            raise BundleError(f"{file} is damaged, or does not fit config.json: {error}. Copy it again.") from error
+        detector.held_out_scores_ = held_out
+        detector.info_ = bundle.info
+        return detector
+
+    def _fitted(self) -> Self:
+        if not hasattr(self, "held_out_scores_"):
+            raise NotFittedError(
+                f"This {type(self).__name__} has not been trained: call fit(images) or {type(self).__name__}.load(path) first."
+            )
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "held_out_scores_")
+
+
+def _as_array(image) -> np.ndarray:
+    """A Pillow image, or an array, as uint8 (H, W, C)."""
+    if isinstance(image, Image.Image):
+        image = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    if isinstance(image, np.ndarray) and image.ndim == 2:
+        image = image[..., None]
+    return image
+
+
+def _follow(events, on_event: Callable[[Event], None] | None, verbose: bool) -> None:
+    """Consume the events of a training; with a progress bar where nobody else does."""
+    bar = None
+    for event in events:
+        if on_event:
+            on_event(event)
+            continue
+        bar = bar or tqdm(total=event.total_steps, unit="step", disable=None if verbose else True)
+        bar.update(event.step - bar.n)
+    if bar is not None:
+        bar.close()

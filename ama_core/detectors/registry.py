@@ -1,0 +1,53 @@
+"""Every detector by name. A new one is a file beside this one and a line in `DETECTORS`."""
+
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from ama_core.bundle import find_bundle, read_bundle
+from ama_core.detectors.base import AnomalyDetector
+from ama_core.errors import BundleError, ConfigError
+from ama_core.settings import Settings
+
+# Name -> where its class is; imported when it is asked for.
+DETECTORS: dict[str, str] = {
+    "ama": "ama_core.detectors.ama.detector:AMADetector",
+}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all detectors, AMA first."""
+    return tuple(DETECTORS)
+
+
+def detector_class(name: str) -> type[AnomalyDetector]:
+    """The class of a detector by its name. Raises ConfigError where there is none of that name."""
+    if name not in DETECTORS:
+        raise ConfigError(f"There is no detector {name!r}. Known: {', '.join(DETECTORS)}.")
+    module, _, attribute = DETECTORS[name].partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def detector_for(settings: Settings) -> type[AnomalyDetector]:
+    """The class of the detector whose settings these are. Raises ConfigError where there is none."""
+    for name in DETECTORS:
+        if detector_class(name).Settings is type(settings):
+            return detector_class(name)
+    raise ConfigError(f"{type(settings).__name__} are the settings of no detector known here.")
+
+
+def load_detector(path: Path | str, *, score: str | None = None, device: torch.device | str | None = None) -> AnomalyDetector:
+    """The model in a bundle or run folder, or of a name in `pretrained/`, whichever detector it is of.
+
+    Raises:
+        BundleError: there is none, it is damaged, or of a detector that this software does not know.
+        ConfigError: `score` is none of the detector's, or `device` is not here.
+    """
+    folder = find_bundle(path)
+    bundle = read_bundle(folder)
+    if bundle.detector not in DETECTORS:
+        raise BundleError(
+            f"{folder} holds the detector {bundle.detector!r}, which this software does not know: update AMA Explorer."
+        )
+    return detector_class(bundle.detector).from_bundle(bundle, folder, score=score, device=device)
