@@ -20,18 +20,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from ama_core.config import Config
 from ama_core.errors import AMAError, BundleError
-from ama_core.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, read_json, shown, write_atomically
+from ama_core.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, read_json, read_regular, shown, write_atomically
 from ama_core.networks import Networks
 from ama_core.scores import SCORES, Calibration, Gaussian
 
 FORMAT = "ama-bundle"
 VERSION = 1
+MAX_WEIGHTS = 4 * 2**30
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 FILES = (
     "config.json", "model.safetensors", "calibration.npz", "scores.npz", "latents.npz", "neighbours.npz", "results.json",
@@ -164,9 +166,7 @@ def read_bundle(path: Path | str) -> Bundle:
         raise BundleError(f"{path / 'config.json'} holds no valid hyper-parameters: {error}") from error
     file = path / "model.safetensors"
     try:
-        open_regular(file).close()  # a pipe of this name would be waited for
-        with safe_open(file, "pt") as weights_file:
-            weights = {name: weights_file.get_tensor(name) for name in weights_file.keys()}  # noqa: SIM118 (no mapping)
+        weights = tensors_from(read_regular(file, MAX_WEIGHTS))  # safetensors itself opens no path that is not UTF-8
         _check_weights(config, weights)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise BundleError(f"{file} is missing or damaged, or does not fit config.json: {error}. Copy it again.") from error

@@ -146,13 +146,13 @@ def check(spec: RunSpec) -> None:
         raise ConfigError(f"select = {spec.select!r} must be last or validated.")
     if spec.select == "validated" and not spec.validate_ood:
         raise ConfigError("Choosing the weights by validation needs a set of validation anomalies.")
+    check_anomalies(spec)
     for source, split in ((spec.dataset, "train"), (spec.anomalies, "train"), (spec.validate_ood, "test")):
         if source and source in catalog():
             if split not in available(source):
                 load_any(source, split)  # says how to get it
         elif source:
             _check_own(source)
-    check_anomalies(spec)
     classes = catalog()[spec.dataset].classes if spec.dataset in catalog() else ()
     if spec.one_class is not None and classes and not 0 <= spec.one_class < len(classes):
         raise ConfigError(f"{spec.dataset} has the classes 0 to {len(classes) - 1}; there is no {spec.one_class}.")
