@@ -34,10 +34,10 @@ from ama_core.config import Config
 from ama_core.config import preset as preset_config
 from ama_core.data import ImageSet, anomaly_mask, available, draw_anomalies, load_any, one_class, prepare
 from ama_core.detectors.ama.detector import AMADetector
+from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.errors import AMAError, BundleError, ConfigError
 from ama_core.evaluation import REST
 from ama_core.files import read_json, write_atomically
-from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.provenance import training_facts
 
 SCHEMA = 1

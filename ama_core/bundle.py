@@ -21,16 +21,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from ama_core.errors import BundleError
-from ama_core.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, read_json, shown, write_atomically
+from ama_core.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, read_json, read_regular, shown, write_atomically
 
 FORMAT = "ama-bundle"
 VERSION = 2  # 1: of AMA alone, and still what its bundles are
 FIRST = "ama"  # the detector of a bundle that does not name one
+MAX_WEIGHTS = 4 * 2**30
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 FILES = (
     "config.json", "model.safetensors", "calibration.npz", "scores.npz", "latents.npz", "neighbours.npz", "results.json",
@@ -159,9 +161,7 @@ def read_bundle(path: Path | str) -> Bundle:
     file, tensors = path / "model.safetensors", {}
     if file.exists() or header["detector"] == FIRST:
         try:
-            open_regular(file).close()  # a pipe of this name would be waited for
-            with safe_open(file, "pt") as opened:
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+            tensors = tensors_from(read_regular(file, MAX_WEIGHTS))  # safetensors itself opens no path that is not UTF-8
             for name, tensor in tensors.items():
                 if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                     raise ValueError(f"{name} holds values that are not finite")

@@ -1,5 +1,6 @@
 """From files that nobody vouches for to what a model says of each image: read within limits, prepared, examined in batches."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from PIL import Image
 from ama_core.config import Config
 from ama_core.data import FileImage, Source, count_images, iter_images, prepare
 from ama_core.detector import AMADetector, Examination
+from ama_core.scores import DRIFT_LEAST, DRIFT_LEVEL, batch_drift
 
 CHUNK = 32  # images read before they are examined together: what a page waits for between two reports
 REDUCED, ENLARGED, LOPSIDED = 8, 4 / 3, 1.5  # from here on a change of size or shape may cause the score; a judgement
@@ -70,6 +72,36 @@ def check(
         parts.append(detector.examine(np.concatenate(waiting)))
     examined = Examination.concatenate(parts) if parts else None
     return Checked(*map(tuple, (names, given, notes, concerned)), examined, tuple(refused), more)
+
+
+def drift_warning(detector: AMADetector, scores: dict[str, np.ndarray]) -> str | None:
+    """A sentence where images as a whole are not like those of the calibration; None where they are, or are too few to tell.
+
+    scores: R, log_A, M and T of the images, each (N,).
+    """
+    n = len(scores["R"])
+    if n < DRIFT_LEAST:
+        return None
+    p, score = batch_drift(scores, detector.calibration_.scores, detector.score)
+    if p >= DRIFT_LEVEL:
+        return None
+    return (
+        f"As a whole these images do not look like those of the calibration (two-sample Kolmogorov-Smirnov test on {score}, "
+        f"p = {p:.1g}): where they are meant to be normal, the rate does not hold for them."
+    )
+
+
+def reach_warning(detector: AMADetector, alpha: float) -> str | None:
+    """Sentences where the calibration is too small for any image to be flagged at `alpha`, and what to do; else None."""
+    n = len(detector.calibration_.scores[detector.score])
+    least = 1 / (n + 1)
+    if alpha >= least:
+        return None
+    return (
+        f"Nothing can be flagged at a false-alarm rate of {alpha:g}: with {n:,} calibration images no p-value is below "
+        f"1/{n + 1:,} = {least:.2g}. Choose a rate of at least {math.ceil(1000 * least) / 1000:g}, or train with at least "
+        f"{math.ceil(round(1 / alpha - 1, 6)):,} calibration images (more images, or a larger calibration_fraction)."
+    )
 
 
 def check_files(

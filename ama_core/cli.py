@@ -5,38 +5,43 @@ was wrong and what to do), 130 stopped by the user (the state is saved).
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from ama_core import benchmark as tables
 from ama_core import evaluation, queue, runs, speed, streaming
 from ama_core._version import __version__
 from ama_core.benchmark_report import report as benchmark_tables
-from ama_core.bundle import find_bundle, list_bundles, read_info, read_results, read_scores, zip_bundle
-from ama_core.check import check_files
+from ama_core.bundle import FILES as BUNDLE_FILES
+from ama_core.bundle import find_bundle, is_shared, list_bundles, read_info, read_results, read_scores, zip_bundle
+from ama_core.check import check_files, drift_warning, reach_warning
 from ama_core.config import PRESETS, Config
-from ama_core.data import available, catalog, count_images, data_dir, load
+from ama_core.data import available, catalog, check_path, check_sources, count_images, data_dir, load
 from ama_core.data import inspect as inspect_images
+from ama_core.data.files import files_of
 from ama_core.detector import AMADetector
-from ama_core.errors import AMAError, ConfigError
-from ama_core.files import write_atomically
-from ama_core.html_report import html_report
+from ama_core.errors import AMAError, ConfigError, DataError
+from ama_core.files import check_output, write_atomically
+from ama_core.html_report import html_report, is_report
 from ama_core.scores import SCORES
 from ama_core.training import Event
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
         arguments.run(arguments)
     except runs.RunStopped as stopped:
         print(stopped, file=sys.stderr)
@@ -81,6 +86,8 @@ def train(arguments: argparse.Namespace) -> None:
     if arguments.spec:
         spec = runs.RunSpec.from_json(arguments.spec)
     else:
+        if arguments.out.exists() and not arguments.out.is_dir():
+            raise ConfigError(f"--out {arguments.out} is a file: name a folder for the run.")
         spec = runs.RunSpec(
             arguments.dataset,
             runs.config_for(arguments.dataset, arguments.preset, **_settings(arguments.set)),
@@ -120,15 +127,23 @@ def report(arguments: argparse.Namespace) -> None:
     """Check images and write verdicts and pictures as one self-contained HTML file."""
     if not 0 < arguments.alpha < 1:
         raise ConfigError(f"--alpha = {arguments.alpha} must lie in (0, 1).")
+    if arguments.most < 1:
+        raise ConfigError(f"--most {arguments.most} must be at least 1.")
+    check_sources(arguments.paths)
+    _check_output(arguments, is_report, arguments.paths)
     detector = AMADetector.load(arguments.model, score=arguments.by, device=arguments.device)
     with tqdm(unit="image", disable=_hidden(arguments.quiet)) as bar:
         found = check_files(detector, arguments.paths, arguments.most, lambda done, total: bar.update(done - bar.n))
+    if not len(found):
+        raise DataError(_nothing_scored(len(found.refused), found.refused))
     write_atomically(arguments.out, html_report(detector, arguments.model, found, arguments.alpha))
     print(f"{arguments.out}: {len(found):,} images, {len(found.refused):,} could not be read", file=sys.stderr)
+    _warn(detector, arguments.alpha, found.examined.scores)
 
 
 def share(arguments: argparse.Namespace) -> None:
     """Pack a model as a .zip file to give to others, who unpack it and name its folder as MODEL."""
+    _check_output(arguments, is_shared, ())
     write_atomically(arguments.out, zip_bundle(find_bundle(arguments.model)))
     print(f"{arguments.out} is written", file=sys.stderr)
 
@@ -139,6 +154,7 @@ def score(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--alpha = {arguments.alpha} must lie in (0, 1].")
     if arguments.resume and not arguments.out:
         raise ConfigError("--resume continues a table: say which with --out FILE.")
+    check_sources(arguments.paths)
     detector = AMADetector.load(arguments.model, score=arguments.by, device=arguments.device)
     hidden = _hidden(arguments.quiet)
     with tqdm(total=None if hidden else count_images(arguments.paths), unit="image", disable=hidden) as bar:
@@ -146,21 +162,16 @@ def score(arguments: argparse.Namespace) -> None:
             try:
                 found = streaming.score_to_file(
                     detector, arguments.model, arguments.paths, arguments.out, arguments.alpha, resume=arguments.resume,
-                    progress=lambda summary: bar.update(summary.rows - bar.n),
+                    force=arguments.force, progress=lambda summary: bar.update(summary.rows - bar.n),
                 )  # fmt: skip
             except KeyboardInterrupt:
                 print(f"Stopped; what is scored is in {arguments.out}. Continue with --resume.", file=sys.stderr)
                 raise
         else:
             found = streaming.Summary()
-            writer = csv.DictWriter(sys.stdout, streaming.COLUMNS, lineterminator="\n")
-            if not arguments.json:
-                writer.writeheader()
+            write = _csv_printer() if not arguments.json else lambda row: print(json.dumps(row))
             for row in streaming.score_rows(detector, arguments.paths, arguments.alpha):
-                if arguments.json:
-                    print(json.dumps(row))
-                else:
-                    writer.writerow(row)
+                write(row)
                 found.add(row)
                 bar.update()
     if arguments.out:
@@ -171,6 +182,9 @@ def score(arguments: argparse.Namespace) -> None:
         print(f"{found.unreadable:,} could not be scored; the column error says why:", file=sys.stderr)
         for path, why in found.errors:
             print(f"  {path}: {why}", file=sys.stderr)
+        if found.unreadable == found.rows:
+            raise DataError(_nothing_scored(found.rows, found.errors))
+    _warn(detector, arguments.alpha, found.sample.scores())
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -215,6 +229,8 @@ def work(arguments: argparse.Namespace) -> None:
 
 def benchmark(arguments: argparse.Namespace) -> None:
     """Train and measure what the paper's tables need, store it in results/, and write RESULTS.md."""
+    if arguments.seeds < 1 or (arguments.jobs is not None and arguments.jobs < 1):
+        raise ConfigError("--seeds and --jobs must be at least 1.")
     out, results = arguments.out.resolve(), arguments.results.resolve()
     if arguments.job:  # one training, in a process that this command started
         tables.carry_out(tables.Job.from_json(arguments.job), out, results, arguments.device)
@@ -258,7 +274,7 @@ def info(arguments: argparse.Namespace) -> None:
         print(f"\n{section}")
         for name, value in header.get(section, {}).items():
             print(f"  {name:22}{value}")
-    if results:
+    if results and results["results"]:
         print()
         _print_results(results)
 
@@ -283,14 +299,16 @@ def _parser() -> argparse.ArgumentParser:
 
     fields = "\n".join(f"  {f.name}={f.default}\n      {f.metadata['doc']}" for f in dataclasses.fields(Config))
     sub = command(train, epilog=f"hyper-parameters for --set:\n{fields}", formatter_class=argparse.RawDescriptionHelpFormatter)
-    sub.add_argument("dataset", metavar="DATASET", help=f"a folder, an .npz file, or one of: {', '.join(catalog())}")
-    sub.add_argument("--out", required=True, type=Path, metavar="DIR", help="run folder; becomes a bundle")
+    sub.add_argument(
+        "dataset", type=_source, metavar="DATASET", help=f"a folder, an .npz file, or one of: {', '.join(catalog())}"
+    )
+    sub.add_argument("--out", required=True, type=_path, metavar="DIR", help="run folder; becomes a bundle")
     sub.add_argument("--preset", default="tiny", choices=PRESETS)
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter, see below; repeatable")
     sub.add_argument("--resume", action="store_true", help="go on exactly where the run in DIR stopped")
     sub.add_argument("--one-class", type=int, metavar="LABEL", help="train on this class alone (Table 2)")
-    sub.add_argument("--anomalies", metavar="NAME", help="real anomalies as negatives (semi-supervised)")
-    sub.add_argument("--validate-ood", metavar="NAME", help="measure AUROC on 50 of these while training")
+    sub.add_argument("--anomalies", type=_source, metavar="NAME", help="real anomalies as negatives (semi-supervised)")
+    sub.add_argument("--validate-ood", type=_source, metavar="NAME", help="measure AUROC on 50 of these while training")
     sub.add_argument("--select", default="last", choices=("last", "validated"), help="which step's weights to keep")
     sub.add_argument("--no-measure", action="store_true", help="do not score the data sets at hand afterwards")
     sub.add_argument("--download", action="store_true", help="fetch DATASET if it is not here")
@@ -299,43 +317,51 @@ def _parser() -> argparse.ArgumentParser:
 
     sub_score = command(score)
     sub_score.add_argument("model", metavar="MODEL", help=model_help)
-    sub_score.add_argument("paths", nargs="+", metavar="PATH", help="image files, folders, .npz or .zip files")
+    sub_score.add_argument("paths", nargs="+", type=_source, metavar="PATH", help="image files, folders, .npz or .zip files")
     sub_score.add_argument("--alpha", type=float, default=0.05, help="false-alarm rate: flag where p <= alpha (default 0.05)")
     sub_score.add_argument("--by", default="T", choices=SCORES, help="the score behind p_value and anomalous (default T)")
-    sub_score.add_argument("--out", type=Path, metavar="FILE", help="write a .csv or .jsonl file instead of standard output")
+    sub_score.add_argument("--out", type=_path, metavar="FILE", help="write a .csv or .jsonl file instead of standard output")
     sub_score.add_argument("--resume", action="store_true", help="go on with FILE where an interrupted call stopped")
+    sub_score.add_argument("--force", action="store_true", help="replace FILE where it exists")
     sub_score.add_argument("--json", action="store_true", help="one JSON object a line instead of CSV")
 
     sub_inspect = command(inspect)
-    sub_inspect.add_argument("source", metavar="PATH", help="a folder (with or without train and test), .zip or .npz file")
-    sub_inspect.add_argument("--against", metavar="PATH", help="images that should not be among them, such as the test's")
+    sub_inspect.add_argument(
+        "source", type=_source, metavar="PATH", help="a folder (with or without train and test), .zip or .npz file"
+    )
+    sub_inspect.add_argument(
+        "--against", type=_source, metavar="PATH", help="images that should not be among them, such as the test's"
+    )
     sub_inspect.add_argument("--json", action="store_true")
     sub_inspect.add_argument("--quiet", action="store_true", help="no progress bars")
 
     sub_report = command(report)
     sub_report.add_argument("model", metavar="MODEL", help=model_help)
-    sub_report.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="image files, folders, .npz or .zip files")
-    sub_report.add_argument("--out", required=True, type=Path, metavar="FILE", help="the .html file")
+    sub_report.add_argument("paths", nargs="+", type=_source, metavar="PATH", help="image files, folders, .npz or .zip files")
+    sub_report.add_argument("--out", required=True, type=_path, metavar="FILE", help="the .html file")
+    sub_report.add_argument("--force", action="store_true", help="replace FILE even where it is no report")
     sub_report.add_argument("--alpha", type=float, default=0.05, help="false-alarm rate (default 0.05)")
     sub_report.add_argument("--by", default="T", choices=SCORES, help="the score that decides (default T)")
     sub_report.add_argument("--most", type=int, default=500, metavar="N", help="read at most so many images (default 500)")
 
     sub_share = command(share)
     sub_share.add_argument("model", metavar="MODEL", help=model_help)
-    sub_share.add_argument("--out", required=True, type=Path, metavar="FILE", help="the .zip file")
+    sub_share.add_argument("--out", required=True, type=_path, metavar="FILE", help="the .zip file")
+    sub_share.add_argument("--force", action="store_true", help="replace FILE even where it is no shared model")
 
     sub_evaluate = command(evaluate)
     sub_evaluate.add_argument("model", metavar="MODEL", help=model_help)
     sub_evaluate.add_argument(
-        "--ood", nargs="+", required=True, metavar="NAME", help="data sets, folders or .npz files; rest: the other classes"
-    )
-    sub_evaluate.add_argument("--seed", type=int, default=0, help="seed of the 20 %% draw of anomalies")
+        "--ood", nargs="+", required=True, type=_source, metavar="NAME",
+        help="data sets, folders or .npz files; rest: the other classes",
+    )  # fmt: skip
+    sub_evaluate.add_argument("--seed", type=_seed, default=0, help="seed of the 20 %% draw of anomalies")
     sub_evaluate.add_argument("--full", action="store_true", help="the whole OOD test split instead of the draw")
     sub_evaluate.add_argument("--json", action="store_true")
 
     sub_measure = command(measure)
     sub_measure.add_argument("model", metavar="MODEL", help=model_help)
-    sub_measure.add_argument("--seed", type=int, default=0)
+    sub_measure.add_argument("--seed", type=_seed, default=0)
 
     sub_bench = command(bench)
     sub_bench.add_argument("--sizes", nargs="+", default=list(speed.SIZES), choices=speed.SIZES, metavar="SIZE")
@@ -378,6 +404,52 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
         each.add_argument("--quiet", action="store_true", help="no progress bars")
     return parser
+
+
+def _path(word: str) -> Path:
+    """The type of an argument that names a file or folder: "" would be the current folder."""
+    return Path(check_path(word))
+
+
+def _seed(word: str) -> int:
+    """The type of an argument that is a seed. Raises ValueError (argparse says so) and ConfigError."""
+    value = int(word)
+    if value < 0:
+        raise ConfigError(f"--seed {value} must not be negative.")
+    return value
+
+
+def _source(word: str) -> str:
+    """The type of an argument that names a data set or a path, left as it was written."""
+    return str(check_path(word))
+
+
+def _check_output(arguments: argparse.Namespace, ours: Callable[[Path], bool], paths: Sequence[str]) -> None:
+    """Raises ConfigError unless `--out` may be written; neither an image nor a file of the model ever is."""
+    folder = find_bundle(arguments.model)
+    check_output(arguments.out, (*files_of(paths), *(folder / name for name in BUNDLE_FILES)), ours, arguments.force)
+
+
+def _csv_printer() -> Callable[[dict[str, Any]], None]:
+    """Prints the header, and then each row as a table in a file has it."""
+
+    def write(values: Iterable[Any]) -> None:
+        sys.stdout.write(streaming.csv_line(values))
+
+    write(streaming.COLUMNS)
+    return lambda row: write(row[name] for name in streaming.COLUMNS)
+
+
+def _nothing_scored(n: int, refused: Sequence[tuple[str, str]]) -> str:
+    first = f" The first: {refused[0][0]}: {refused[0][1]}" if refused else ""
+    return f"Not one image could be scored: {n:,} file{'s' if n != 1 else ''} met, none readable.{first}"
+
+
+def _warn(detector: AMADetector, alpha: float, scores: dict[str, np.ndarray]) -> None:
+    """Say on standard error what a reader of verdicts must know of all of them."""
+    for warning in (reach_warning(detector, alpha), drift_warning(detector, scores)):
+        if warning:
+            print(f"Warning: {warning}", file=sys.stderr)
 
 
 def _verify(folder: Path, arguments: argparse.Namespace) -> None:

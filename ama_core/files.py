@@ -55,7 +55,9 @@ def open_regular(path: Path | str) -> IO[bytes]:
 def read_regular(path: Path | str, most: int) -> bytes:
     """The contents of a regular file. Raises OSError as `open_regular`, and where there are more than `most` bytes."""
     with open_regular(path) as file:
-        data = file.read(most + 1)
+        data = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)  # the number asked for is allocated at once
+        while len(data) <= most and (more := file.read(2**20)):  # it has grown
+            data += more
     if len(data) > most:
         raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
     return data
@@ -95,6 +97,12 @@ def shown(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
+def is_same(path: Path | str, other: Path | str) -> bool:
+    """Whether two paths name one entry of one folder: links to the folder are followed, a link in it is itself."""
+    first, second = (os.path.split(os.path.abspath(each)) for each in (path, other))
+    return first[1] == second[1] and os.path.realpath(first[0]) == os.path.realpath(second[0])
+
+
 def check_output(out: Path, inputs: Iterable[Path | str], ours: Callable[[Path], bool], force: bool = False) -> None:
     """Whether a command may write the file `out`.
 
@@ -116,7 +124,7 @@ def check_output(out: Path, inputs: Iterable[Path | str], ours: Callable[[Path],
             same = os.path.samestat(found, os.stat(given))
         except OSError:
             continue
-        if same:
+        if same and not (is_same(given, out) and ours(out)):  # what was written among the images is none of them
             raise ConfigError(f"--out {out} is one of the files to be read ({given}): choose another name.")
     if stat.S_ISLNK(found.st_mode) or stat.S_ISREG(found.st_mode):
         if not force and not ours(out):

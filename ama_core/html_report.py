@@ -4,15 +4,18 @@ import base64
 import io
 import time
 from html import escape
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ama_core._version import __version__
-from ama_core.check import Checked
+from ama_core.check import Checked, drift_warning, reach_warning
 from ama_core.detector import AMADetector
-from ama_core.scores import DRIFT_LEAST, DRIFT_LEVEL, SCORES, anomaly_scores, drift_p_value
+from ama_core.files import open_regular, shown
+from ama_core.scores import SCORES, anomaly_scores
 
+GENERATOR = '<meta name="generator" content="AMA Explorer">'
 STYLE = """
 :root { color-scheme: light dark; --line: #8886; --flag: #b3470066; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
@@ -43,32 +46,29 @@ def html_report(detector: AMADetector, model: str, checked: Checked, alpha: floa
             f"<strong>{int(flagged.sum()):,} of {len(checked):,} images are flagged</strong> by {by} at a false-alarm rate of "
             f"{alpha:g}; of as many normal images, about {alpha * len(checked):.2g} would be."
         )
-        drift = drift_p_value(scores["R"], detector.calibration_.scores["R"])
-        if len(checked) >= DRIFT_LEAST and drift < DRIFT_LEVEL:
-            summary += (
-                f" As a whole these images do not look like those of the calibration (two-sample Kolmogorov-Smirnov test on R, "
-                f"p = {drift:.1g}): where they are meant to be normal, the rate does not hold for them."
-            )
+        warnings = (reach_warning(detector, alpha), drift_warning(detector, scores))
+        summary += "".join(f" <strong>{escape(warning)}</strong>" for warning in warnings if warning)
         for i in np.argsort(-anomaly_scores(scores)[by], kind="stable"):
             verdict = "flagged" if flagged[i] else "not flagged"
             remarks = "; ".join((*checked.notes[i], *checked.concerns[i]))
             cells = [f'<td class="number">{scores[name][i]:.4g}</td>' for name in SCORES]
             rows.append(
                 f'<tr class="{"flagged" if flagged[i] else "passed"}"><td>{_picture(checked.given[i], checked.names[i])}</td>'
-                f"<td>{escape(checked.names[i])}</td><td>{verdict}</td>"
+                f"<td>{_text(checked.names[i])}</td><td>{verdict}</td>"
                 f'<td class="number">{p[i]:.4f}</td>{"".join(cells)}<td>{escape(remarks)}</td></tr>'
             )
-    refused = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in checked.refused)
+    refused = "".join(f"<li>{_text(name)}: {_text(why)}</li>" for name, why in checked.refused)
     facts = {
         "Model": model, "Normal images": f"{normal.get('name', 'unknown')} ({normal.get('n', 0):,})",
         "Data fingerprint": normal.get("fingerprint", "unknown"), "Calibration": f"{n:,} held-out normal images",
         "Smallest possible p-value": f"{1 / (n + 1):.2g}", "Score that decides": by, "False-alarm rate": f"{alpha:g}",
         "Made": f"{time.strftime('%Y-%m-%d %H:%M')} with AMA Explorer {__version__}",
     }  # fmt: skip
-    told = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
+    told = "".join(f"<tr><th>{escape(name)}</th><td>{_text(str(value))}</td></tr>" for name, value in facts.items())
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+{GENERATOR}
 <title>Checked images</title><style>{STYLE}</style></head><body>
 <h1>Checked images</h1>
 <p>{summary}</p>
@@ -86,8 +86,22 @@ where it is at most the false-alarm rate. The rate holds for images taken like t
 """
 
 
+def is_report(file: Path) -> bool:
+    """Whether `html_report` made this file."""
+    try:
+        with open_regular(file) as opened:
+            return GENERATOR.encode() in opened.read(2000)
+    except OSError:
+        return False
+
+
+def _text(words: str) -> str:
+    """Words as HTML that can be written and means nothing."""
+    return escape(shown(words))
+
+
 def _picture(image: np.ndarray, name: str) -> str:
     shown, file = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image), io.BytesIO()
     shown.thumbnail((96, 96))
     shown.save(file, "PNG")
-    return f'<img alt="{escape(name, quote=True)}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    return f'<img alt="{_text(name)}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'

@@ -7,7 +7,6 @@ from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import BundleError
 
 
-
 def model_card(folder: Path, detector: AnomalyDetector) -> str:
     """Markdown for the bundle in `folder`, from its own files."""
     normal, training, settings = detector.normal, detector.info_["training"], detector.settings

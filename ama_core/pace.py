@@ -14,9 +14,9 @@ from ama_core import inference, runs
 from ama_core.bundle import read_info
 from ama_core.data import catalog, hold_out, load_any
 from ama_core.data.files import SUFFIXES
+from ama_core.detectors.registry import detector_for
 from ama_core.errors import AMAError, DataError
 from ama_core.files import read_json, write_atomically
-from ama_core.detectors.registry import detector_for
 from ama_core.settings import Settings
 from ama_core.training import train
 

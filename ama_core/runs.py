@@ -36,7 +36,7 @@ from PIL import Image
 
 from ama_core import evaluation
 from ama_core.bundle import FIRST, write_results, write_scores
-from ama_core.data import available, catalog, decode_image, iter_images, load_any, one_class
+from ama_core.data import available, catalog, decode_image, iter_images, load_any, one_class, overlapping
 from ama_core.detectors.ama.detector import AMADetector
 from ama_core.detectors.base import AnomalyDetector, NormalData
 from ama_core.detectors.registry import detector_class
@@ -148,12 +148,14 @@ def check(spec: RunSpec) -> None:
 
     Raises:
         DataError: a source is not at hand or holds no readable image.
-        ConfigError: the class is unknown, or `validated` is asked for without validation anomalies.
+        ConfigError: the class is unknown, the anomalies are the normal images, or `validated` is asked for without validation
+            anomalies.
     """
     if spec.select not in ("last", "validated"):
         raise ConfigError(f"select = {spec.select!r} must be last or validated.")
     if spec.select == "validated" and not spec.validate_ood:
         raise ConfigError("Choosing the weights by validation needs a set of validation anomalies.")
+    check_anomalies(spec)
     for source, split in ((spec.dataset, "train"), (spec.anomalies, "train"), (spec.validate_ood, "test")):
         if source and source in catalog():
             if split not in available(source):
@@ -163,6 +165,16 @@ def check(spec: RunSpec) -> None:
     classes = catalog()[spec.dataset].classes if spec.dataset in catalog() else ()
     if spec.one_class is not None and classes and not 0 <= spec.one_class < len(classes):
         raise ConfigError(f"{spec.dataset} has the classes 0 to {len(classes) - 1}; there is no {spec.one_class}.")
+
+
+def check_anomalies(spec: RunSpec) -> None:
+    """Raises ConfigError where the anomalies are the normal images, by whatever name."""
+    for option, source in (("--anomalies", spec.anomalies), ("--validate-ood", spec.validate_ood)):
+        if source and overlapping(spec.dataset, source):
+            raise ConfigError(
+                f"The anomalies ({option} {source}) are, or lie among, the normal images ({spec.dataset}): "
+                "name others, that the model shall tell from these."
+            )
 
 
 def execute(
@@ -194,7 +206,9 @@ def execute(
             raise ConfigError(f"{folder} was started on {spec.dataset!r}, not {asked.dataset!r}.")
     elif folder.is_dir() and any(file.name not in (LOG, LOCK) for file in folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose another --out, or continue the run in it with --resume.")
-    elif not download:
+    elif download:
+        check_anomalies(spec)
+    else:
         check(spec)  # a run that cannot begin leaves no folder behind
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a") as held:  # the lock ends with this process, however that ends

@@ -135,6 +135,22 @@ def drift_p_value(r: np.ndarray, calibration_r: np.ndarray) -> float:
     return float(ks_2samp(r, calibration_r).pvalue)
 
 
+def batch_drift(scores: dict[str, np.ndarray], calibration: dict[str, np.ndarray], by: str) -> tuple[float, str]:
+    """`drift_p_value` of a batch by R and by the score that decides, and which of them speaks the louder.
+
+    Both, since a false-alarm rate is broken by drift of the deciding score, which R may not show. Twice the smaller p-value
+    (Bonferroni).
+
+    Args:
+        scores: R, log_A, M and T of the batch, each (N,), or as many of them as `by` needs beside R.
+        calibration: anomaly scores of held-out normal images by name, each (n,).
+    """
+    looked_at = {"R": scores["R"], by: -scores["log_A"] if by == "A" else scores[by]}
+    found = {name: drift_p_value(values, calibration[name]) for name, values in looked_at.items()}
+    least = min(found, key=found.get)
+    return min(1.0, len(found) * found[least]), least
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What the scores need to know of normal data.

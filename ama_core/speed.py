@@ -23,8 +23,8 @@ from torch.utils.flop_counter import flop_registry
 
 from ama_core import inference
 from ama_core.config import Config, preset
-from ama_core.reference import Reference, Shortcuts
 from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.reference import Reference, Shortcuts
 from ama_core.training import precision, train
 
 SIZES = ("tiny", "small", "paper")

@@ -1,7 +1,8 @@
 """Scores of any number of images in constant memory: decoded in parallel, written as they come, and resumable.
 
-Beside a table that is not complete yet lies `.NAME.progress` (JSON): which model, settings and sources it belongs to, and how
-many rows and bytes of it are certain. A killed process loses what it wrote after that, a second's work, and nothing else.
+Beside a table NAME lies `NAME.meta.json`: which model, score, false-alarm rate and images it belongs to, how many rows and
+bytes of it are certain, and whether it is complete. A killed process loses what it wrote after that, a second's work, and
+nothing else.
 """
 
 import csv
@@ -9,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,13 +21,13 @@ from typing import IO, Any
 
 import numpy as np
 
-from ama_core.bundle import find_bundle
+from ama_core.bundle import FILES, find_bundle
 from ama_core.config import Config
 from ama_core.data import Source, iter_unread, prepare
-from ama_core.data.files import Unread
+from ama_core.data.files import Unread, check_sources, files_of
 from ama_core.detector import AMADetector
 from ama_core.errors import BundleError, ConfigError, DataError
-from ama_core.files import write_atomically
+from ama_core.files import check_output, csv_cell, is_same, parse_json, read_json, shown, write_atomically
 from ama_core.inference import BATCH
 
 COLUMNS = ("path", "index", "R", "A", "log_A", "M", "T", "p_value", "anomalous", "error")
@@ -33,8 +35,30 @@ KINDS = (".csv", ".jsonl")
 CHUNK, CHUNK_BYTES = 32, 32 * 2**20  # images, or bytes of undecoded images, that a thread takes at a time
 SAVE_SECONDS = 1.0
 FIRST_ERRORS = 5
+SOFTWARE = "AMA Explorer"
+SAMPLED = 5_000  # rows that are kept for a test of the whole table
+SCORED = ("R", "log_A", "M", "T")  # what that test may need
 
 Row = dict[str, Any]
+
+
+@dataclass
+class Sample:
+    """Scores of at most SAMPLED rows of however many are added, each as likely as any other: memory that does not grow."""
+
+    met: int = 0
+    kept: list[tuple[float, ...]] = field(default_factory=list)
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def add(self, row: Row) -> None:
+        self.met += 1
+        place = len(self.kept) if len(self.kept) < SAMPLED else self.chance.randrange(self.met)
+        if place < SAMPLED:
+            self.kept[place : place + 1] = [tuple(float(row[name]) for name in SCORED)]
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """R, log_A, M and T, each (n,), n <= SAMPLED."""
+        return dict(zip(SCORED, np.array(self.kept, np.float64).reshape(-1, len(SCORED)).T))
 
 
 @dataclass
@@ -44,12 +68,14 @@ class Summary:
     Attributes:
         rows: images and files met, of which `flagged` are anomalous and `unreadable` could not be scored.
         errors: (path, why) of the first of these.
+        sample: scores of the others, a sample where they are many.
     """
 
     rows: int = 0
     flagged: int = 0
     unreadable: int = 0
     errors: list[tuple[str, str]] = field(default_factory=list)
+    sample: Sample = field(default_factory=Sample, compare=False)
 
     def add(self, row: Row) -> None:
         self.rows += 1
@@ -58,6 +84,8 @@ class Summary:
             self.unreadable += 1
             if len(self.errors) < FIRST_ERRORS:
                 self.errors.append((row["path"], row["error"]))
+        else:
+            self.sample.add(row)
 
 
 def score_rows(detector: AMADetector, sources: Iterable[Source], alpha: float) -> Iterator[Row]:
@@ -76,6 +104,7 @@ def score_to_file(
     alpha: float,
     *,
     resume: bool = False,
+    force: bool = False,
     progress: Callable[[Summary], None] | None = None,
 ) -> Summary:
     """Write the rows of all sources to `out`, a .csv or .jsonl file, as they come.
@@ -84,49 +113,56 @@ def score_to_file(
         model: where the detector was loaded from: a table is resumed with the same model only.
         resume: go on where an interrupted call stopped: nothing is scored twice or left out. From the start where `out` does
             not exist yet; nothing is done where it is complete.
+        force: replace an `out` that exists.
         progress: called after every batch.
 
     Raises:
-        ConfigError: `out` exists (without `resume`), is of another kind, or was begun with another model or settings.
+        ConfigError: `out` exists (without `resume` or `force`), is of another kind, is one of the images, was not written
+            here, or belongs to another model, rate, score or to other images.
         DataError: as `score_rows`; or a source has changed since `out` was begun.
     """
     out = Path(out)
     if out.suffix.lower() not in KINDS:
         raise ConfigError(f"The table must be called something.csv or something.jsonl, not {out.name!r}.")
-    if out.exists() and not resume:
-        raise ConfigError(f"{out} exists: continue it with --resume, choose another name, or delete it.")
-    beside = out.with_name(f".{out.name}.progress")
+    if resume and force:
+        raise ConfigError("--resume continues a table and --force replaces it: choose one of them.")
+    beside = out.with_name(f"{out.name}.meta.json")
+    check_sources(sources)
+    folder = find_bundle(model)
+    inputs = [*(folder / name for name in FILES), *files_of(sources)] if out.exists() or beside.exists() else []
+    check_output(out, inputs, lambda _: _ours(beside) is not None, force=True)  # whether it exists is said below
+    check_output(beside, inputs, lambda _: _ours(beside) is not None, force or (resume and out.exists()))  # or said below
+    if out.exists() and not (resume or force):
+        raise ConfigError(f"{out} exists: continue it with --resume, replace it with --force, or choose another name.")
     asked = {
-        "model": _fingerprint(find_bundle(model)), "score": detector.score, "alpha": alpha,
-        "sources": [str(Path(source).resolve()) for source in sources],
+        "software": SOFTWARE, "model": str(model), "fingerprint": _fingerprint(folder), "alpha": alpha,
+        "score": detector.score, "inputs": [_described(source) for source in sources],
     }  # fmt: skip
-    summary, unread = Summary(), iter_unread(sources)
-    if not out.exists():
-        beside.unlink(missing_ok=True)
-    elif not beside.exists():
-        for row in _written(out):
-            summary.add(row)
-        return summary
-    else:
-        certain = _read_progress(beside, asked, out)
+    summary, unread = Summary(), _without(iter_unread(sources), out, beside)
+    certain = {"rows": 0, "bytes": 0}
+    if resume and out.exists():
+        certain = _read_meta(beside, asked, out)
         with open(out, "r+b") as file:
             file.truncate(certain["bytes"])
         for row in _written(out):
             item = next(unread, None)
-            if item is None or (item.path, item.index) != (row["path"], int(row["index"])):
+            if item is None or (_named(item.path, out), item.index) != (row["path"], int(row["index"])):
                 raise DataError(f"The images have changed since {out} was begun, at {row['path']}. Begin a new table.")
             summary.add(row)
         if summary.rows != certain["rows"]:
             raise DataError(f"{out} was changed by something else. Begin a new table.")
 
-    def save() -> None:
+    def save(complete: bool = False) -> None:
         file.flush()
         os.fsync(file.fileno())
-        write_atomically(beside, json.dumps(asked | {"rows": summary.rows, "bytes": file.tell()}))
+        counts = {"rows": summary.rows, "bytes": file.tell(), "complete": complete}
+        write_atomically(beside, json.dumps(asked | counts, indent=2))
 
-    with open(out, "ab") as file:
+    if not certain["bytes"]:
+        write_atomically(beside, json.dumps(asked | certain | {"complete": False}, indent=2))  # no table without an owner
+    with open(out, "ab" if certain["bytes"] else "wb") as file:
         write = _writer(file, out.suffix.lower(), header=file.tell() == 0)
-        saved = 0.0
+        saved, whole = 0.0, False
         try:
             for number, row in enumerate(_score(detector, unread, alpha), 1):
                 write(row)
@@ -137,9 +173,9 @@ def score_to_file(
                         saved = time.monotonic()
                     if progress:
                         progress(summary)
+            whole = True
         finally:  # also where the user, or a missing source, ends it
-            save()
-    beside.unlink()
+            save(whole)
     if progress:
         progress(summary)
     return summary
@@ -212,45 +248,91 @@ def _fill(detector: AMADetector, rows: list[Row], images: list[np.ndarray], alph
 def _writer(file: IO[bytes], kind: str, header: bool) -> Callable[[Row], None]:
     if kind == ".jsonl":
         return lambda row: file.write(json.dumps(row).encode() + b"\n")
-
-    def write(row: Iterable) -> None:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(row)
-        file.write(line.getvalue().encode(errors="surrogateescape"))  # a file's name need not be text
-
     if header:
-        write(COLUMNS)
-    return lambda row: write(row[name] for name in COLUMNS)
+        file.write(csv_line(COLUMNS).encode())
+    return lambda row: file.write(csv_line(row[name] for name in COLUMNS).encode())
+
+
+def csv_line(values: Iterable[Any]) -> str:
+    """A line of a CSV table, in which nothing begins a formula, and a file's name that is no text is spelled out."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(map(csv_cell, values))
+    return shown(line.getvalue())
+
+
+def _named(path: str, out: Path) -> str:
+    """How a path stands in a table."""
+    return path if out.suffix.lower() == ".jsonl" else shown(csv_cell(path))
 
 
 def _written(out: Path) -> Iterator[Row]:
-    """The rows of a table so far."""
-    with open(out, newline="", errors="surrogateescape") as file:
+    """The rows of a table so far. Raises DataError where they are not what was written."""
+    with open(out, newline="", encoding="utf-8") as file:
         try:
-            if out.suffix.lower() == ".jsonl":
-                yield from map(json.loads, file)
-            else:
-                yield from csv.DictReader(file)
-        except (ValueError, csv.Error) as error:
+            for row in map(parse_json, file) if out.suffix.lower() == ".jsonl" else csv.DictReader(file):
+                if not isinstance(row, dict) or set(row) != set(COLUMNS):
+                    raise ValueError("it has other columns")
+                int(row["index"])
+                if not row["error"]:
+                    [float(row[name]) for name in SCORED]
+                yield row
+        except (ValueError, TypeError, csv.Error) as error:
             raise DataError(f"{out} is damaged ({error}). Begin a new table.") from error
 
 
-def _read_progress(beside: Path, asked: dict[str, Any], out: Path) -> dict[str, Any]:
+def _ours(beside: Path) -> dict[str, Any] | None:
+    """What a table belongs to; None where that was not written here."""
     try:
-        found = json.loads(beside.read_text())
-        if other := [name for name in asked if asked[name] != found[name]]:
-            raise ConfigError(f"{out} was begun with another {', another '.join(other)}. Begin a new table.")
-        if not 0 <= found["bytes"] <= out.stat().st_size:
-            raise ValueError("it says more than there is")
-        return found
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ConfigError(f"{beside} is damaged ({error}), so {out} cannot be continued. Begin a new table.") from error
+        found = read_json(beside)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("software") == SOFTWARE else None
+
+
+def _read_meta(beside: Path, asked: dict[str, Any], out: Path) -> dict[str, Any]:
+    """How much of a table is certain. Raises ConfigError where it belongs to something else than what is asked."""
+    found = _ours(beside)
+    if found is None:
+        raise ConfigError(
+            f"{out} cannot be continued: no readable {beside.name} beside it says what it belongs to, as every table written "
+            "here has. Choose another name."
+        )
+    names = {"fingerprint": "model", "alpha": "alpha", "score": "score", "inputs": "inputs"}
+    if other := [name for key, name in names.items() if found.get(key) != asked[key]]:
+        had = [f"{name} {found.get(name)}" for name in ("model", "alpha", "score")]
+        raise ConfigError(
+            f"{out} belongs to other {' and other '.join(other)} (it was begun with {', '.join(had)}): choose another name, or "
+            "replace it with --force."
+        )
+    rows, size = found.get("rows"), found.get("bytes")
+    if not isinstance(rows, int) or not isinstance(size, int) or not 0 <= size <= out.stat().st_size:
+        raise ConfigError(f"{beside} is damaged, so {out} cannot be continued. Begin a new table.")
+    if found.get("complete") and size < out.stat().st_size:
+        raise ConfigError(f"{out} was complete and something else has added to it. Begin a new table.")
+    return found
+
+
+def _without(unread: Iterator[Unread], *own: Path) -> Iterator[Unread]:
+    """All but the table and what lies beside it, which may lie among the images."""
+    names = {file.name for file in own}
+    for item in unread:
+        if os.path.basename(item.path) not in names or not any(is_same(item.path, file) for file in own):
+            yield item
+
+
+def _described(source: str | Path) -> dict[str, Any]:
+    """Which input this is: where it lies, and of a file its size and time, which tell another one put in its place."""
+    path = Path(source).resolve()
+    if not path.is_file():
+        return {"path": str(path)}
+    found = path.stat()
+    return {"path": str(path), "bytes": found.st_size, "modified": found.st_mtime_ns}
 
 
 def _fingerprint(folder: Path) -> str:
     """Of what decides the scores. Raises BundleError."""
     try:
-        files = (folder / name for name in ("config.json", "model.safetensors", "calibration.npz"))
+        files = [folder / name for name in ("config.json", "model.safetensors", "calibration.npz")]
         return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
     except OSError as error:
         raise BundleError(f"{folder} cannot be read: {error}.") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 import charts
 import numpy as np
 import streamlit as st
+from ama_core.detector import Examination
 
 from ama_core import AMADetector, benchmark, benchmark_report, check, evaluation, latent_map, neighbours, pace, runs
 from ama_core.benchmark import Record, scores_folder
@@ -21,7 +22,6 @@ from ama_core.bundle import PRETRAINED, StoredScores, list_bundles, read_info, r
 from ama_core.check import Checked
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, inspect, load, one_class, prepare
 from ama_core.density import Densities, densities
-from ama_core.detector import Examination
 from ama_core.evaluation import normal_split
 from ama_core.html_report import html_report
 from ama_core.latent_map import LatentMap, MapEntry, NormHistograms

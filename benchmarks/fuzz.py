@@ -1,14 +1,16 @@
 """Damaged and hostile files by the thousand: `python benchmarks/fuzz.py [--cases 10000] [--seed 0] [--kinds png zip …]`.
 
-Valid images, archives, bundles and run folders are changed at random: bytes flipped, cut, doubled, inserted, overwritten with
-extreme numbers, joined with files of other kinds; values of JSON files replaced by impossible ones. Whatever comes of it must
-be data, or an AMAError (for the app: a sentence) within SECONDS; anything else is a defect and is kept in --keep. Reports
-cases, outcomes, the slowest case, and how much the resident memory grew.
+Valid images, archives, bundles, run folders, tables and names of files are changed at random: bytes flipped, cut, doubled,
+inserted, overwritten with extreme numbers, joined with files of other kinds; values of JSON files replaced by impossible ones,
+or by others nested very deeply; sizes in array headers by negative and huge ones. Whatever comes of it must be data, or an
+AMAError (for the app: a sentence) within SECONDS; anything else is a defect and is kept in --keep. Reports cases, outcomes, the
+slowest case, and how much the resident memory grew.
 """
 
 import argparse
 import io
 import json
+import os
 import random
 import shutil
 import sys
@@ -19,6 +21,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +30,24 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ama_core import AMAError, runs
+from ama_core import AMADetector, AMAError, benchmark, cli, pace, runs, streaming
 from ama_core.bundle import read_bundle, read_results, read_scores
+from ama_core.check import check_files
 from ama_core.data import decode_image, iter_images, read_npz
 from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.html_report import html_report
 
 SAMPLES = Path(__file__).resolve().parent.parent / "tests" / "samples"
 SECONDS = 5.0  # for one file, on a machine that does other things too
 EXTREME = (b"\x00" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x80", b"\x01\x00\x00\x00")
-WORDS = (None, True, -1, 1e308, float("nan"), 10**30, "", "../../x", "<img src=x onerror=alert(1)>", [], {}, [[1]], "1" * 999)
+WORDS = (
+    None, True, -1, 1e308, float("nan"), 10**30, "", "../../x", "<img src=x onerror=alert(1)>", [], {}, [[1]], "1" * 999,
+    "\udcff", 3.0,
+)  # fmt: skip
+SHAPES = (
+    b"(-1, 8, 8,3)", b"(3, -8,-8,3)", b"(0, 8, 8, 3)", b"(3, 8, 8, 2)", b"(3, 8, 8)   ", b"()          ", b"(99999999,3)",
+)  # fmt: skip
+DEEP = "[" * 100_000
 
 Loader = Callable[[bytes], object]
 
@@ -64,6 +76,87 @@ def npz_file() -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=np.arange(7 * 32 * 32 * 3, dtype=np.uint8).reshape(7, 32, 32, 3), labels=np.arange(7))
     return buffer.getvalue()
+
+
+def tiff_file() -> bytes:
+    """A grey one with 16 bits, of which 12 are used, and tags that say so."""
+    values = np.random.default_rng(0).integers(0, 4096, (40, 30), dtype=np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "TIFF", tiffinfo={281: 4095}, exif={0x0112: 6})
+    return buffer.getvalue()
+
+
+def npz_member() -> bytes:
+    """What `images.npy` holds: changed inside a sound archive, it meets no checksum."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(3 * 8 * 8 * 3, dtype=np.uint8).reshape(3, 8, 8, 3))
+    return buffer.getvalue()
+
+
+def in_archive(data: bytes) -> None:
+    """A member under test in an archive that is otherwise sound, row by row and whole."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("images.npy", data)
+    walk("a.npz")(buffer.getvalue())
+    read_npz(buffer, "a.npz")
+
+
+def command(*words: str | Path) -> None:
+    """A command, which prints; raises AMAError where it refuses in words."""
+    said = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(said):
+        if cli.main([str(word) for word in words]):
+            raise AMAError(said.getvalue())
+
+
+def about(folder: Path) -> None:
+    """What `info` prints of a bundle."""
+    command("info", folder)
+    command("info", folder, "--json")
+
+
+def tables(place: Path) -> dict[str, tuple[bytes, Loader]]:
+    """A table half written, and what it belongs to, each of which is changed before the table is continued."""
+    detector = AMADetector.load(SAMPLES / "bundle-v1", device="cpu")
+    (place / "images").mkdir()
+    for i in range(3):
+        (place / "images" / f"=1+{i}.png").write_bytes(image_file("PNG"))
+    out = place / "t.csv"
+    beside = out.with_name("t.csv.meta.json")
+
+    def score() -> None:
+        streaming.score_to_file(detector, SAMPLES / "bundle-v1", [place / "images"], out, 0.05, resume=True)
+
+    score()
+    whole = out.read_bytes()
+    cut = whole.index(b"\n", whole.index(b"1+1")) + 1
+    meta = json.dumps(json.loads(beside.read_text()) | {"rows": 2, "bytes": cut, "complete": False}).encode()
+
+    def table(data: bytes) -> None:
+        out.write_bytes(data)
+        beside.write_bytes(json.dumps(json.loads(meta) | {"bytes": len(data)}).encode())
+        score()
+
+    def belongs(data: bytes) -> None:
+        out.write_bytes(whole[:cut])
+        beside.write_bytes(data)
+        score()
+
+    def named(data: bytes) -> None:
+        """A name of an image, in a report and in a table."""
+        name = data.replace(b"/", b"").replace(b"\0", b"").strip(b".")[:100] or b"x"
+        folder = place / "named"
+        folder.mkdir()
+        try:
+            (folder / os.fsdecode(name + b".png")).write_bytes(image_file("PNG"))
+            html_report(detector, "m", check_files(detector, [folder], 5), 0.05).encode(errors="backslashreplace")
+            for row in streaming.score_rows(detector, [folder], 0.05):
+                streaming.csv_line(row.values()).encode()
+        finally:
+            shutil.rmtree(folder)
+
+    return {"table": (whole[:cut], table), "table's owner": (meta, belongs), "name": ("=bild-ä.png".encode(), named)}
 
 
 def walk(name: str) -> Loader:
@@ -107,21 +200,40 @@ def subjects(place: Path) -> dict[str, tuple[bytes, Loader]]:
     def results(data: bytes) -> None:
         (place / "scores" / "results.json").write_bytes(data)
         read_results(place / "scores")
+        (place / "info" / "results.json").write_bytes(data)
+        about(place / "info")
+
+    def remembered(data: bytes) -> None:
+        (place / "scores" / pace.FILE).write_bytes(data)
+        pace.known(read_bundle(SAMPLES / "bundle-v1").config, place / "scores")
+
+    def record(data: bytes) -> None:
+        (place / "record.json").write_bytes(data)
+        benchmark.read_record(place / "record.json")
+
+    shutil.copytree(SAMPLES / "bundle-v1", place / "info")
+    measured = SAMPLES.parent.parent / "pretrained" / "digits" / "results.json"
+    a_record = next((SAMPLES.parent.parent / "results").glob("*.json"))
 
     return {
         "png": (image_file("PNG"), decode_image),
         "jpeg": (image_file("JPEG"), decode_image),
         "tiff": (image_file("TIFF", compression="tiff_lzw"), decode_image),
+        "tiff, 16 bits": (tiff_file(), decode_image),
         "gif": (image_file("GIF"), decode_image),
         "webp": (image_file("WEBP"), decode_image),
         "zip": (zip_file(), walk("a.zip")),
         "npz": (npz_file(), walk("a.npz")),
         "npz-whole": (npz_file(), lambda data: read_npz(io.BytesIO(data), "a.npz")),
+        "npz header": (npz_member(), in_archive),
         "weights": in_folder("bundle-v1", "model.safetensors", place, read_bundle),
         "calibration": in_folder("bundle-v1", "calibration.npz", place, read_bundle),
-        "config": in_folder("bundle-v1", "config.json", place, read_bundle),
+        "config": in_folder("bundle-v1", "config.json", place, lambda folder: (about(folder), read_bundle(folder))),
         "scores": (scores, stored),
-        "results": (json.dumps({"results": []}).encode(), results),
+        "results": (measured.read_bytes(), results),
+        "pace": (b'{"a": {}}', remembered),
+        "record": (a_record.read_bytes(), record),
+        **tables(place),
         "run": in_folder("run-v1", "run.json", place, look),
         "status": in_folder("run-v1", "status.json", place, look),
         "metrics": in_folder("run-v1", "metrics.jsonl", place, look),
@@ -140,6 +252,8 @@ def mutate(data: bytes, chance: random.Random, others: list[bytes]) -> bytes:
         except ValueError:  # several documents, a line each
             pass
     changed = bytearray(data)
+    if data[:6] == b"\x93NUMPY" and chance.random() < 0.5:
+        return data.replace(b"(3, 8, 8, 3)", chance.choice(SHAPES)).replace(b"False", chance.choice((b"False", b"True ")), 1)
     for _ in range(chance.randint(1, 4)):
         at = chance.randrange(len(changed)) if changed else 0
         if chance.random() < 0.4:
@@ -174,6 +288,9 @@ def _mutate_json(data: bytes, chance: random.Random) -> bytes:
         place = place[key]
     if chance.random() < 0.2:
         del place[key]
+    elif chance.random() < 0.2:
+        place[key] = "deep"
+        return json.dumps(value).replace('"deep"', DEEP).encode()
     else:
         place[key] = chance.choice(WORDS)
     return json.dumps(value).encode()

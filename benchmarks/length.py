@@ -19,13 +19,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from ama_core.detector import training_facts
 
 from ama_core import AMADetector, evaluation
 from ama_core.data import hold_out, load_any
-from ama_core.detector import training_facts
+from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.files import write_atomically
 from ama_core.runs import config_for
-from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.training import train
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "length"

@@ -87,7 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         sources = generate(Path(place), n)
         out = Path(place) / "out.csv"
-        beside = out.with_name(f".{out.name}.progress")
+        beside = out.with_name(f"{out.name}.meta.json")
         began = time.perf_counter()
         first = watch(call(arguments.model, sources, out), beside, until=n // 2)
         killed_at = json.loads(beside.read_text())["rows"]

@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 
 from ama_core import AMADetector, __version__
 from ama_core.cli import main
-from ama_core.data import catalog, load
+from ama_core.data import catalog, load, overlapping
 from ama_core.scores import SCORES
 from ama_core.streaming import COLUMNS
 
@@ -260,3 +262,207 @@ def test_a_name_taken_by_mistake_can_be_used_again(call, tmp_path):
     assert call("train", "digtis", "--out", tmp_path / "m")[0] == 2
     words = ("train", "digits", "--out", tmp_path / "m", *SETTINGS, "--no-measure", "--quiet", "--device", "cpu")
     assert call(*words)[0] == 0
+
+
+# Outputs
+
+
+@pytest.mark.parametrize("command", ["report", "share", "score"])
+def test_what_others_wrote_is_not_overwritten(call, tiny_bundle, pictures, tmp_path, command):
+    out = tmp_path / {"report": "r.html", "share": "s.zip", "score": "t.csv"}[command]
+    words = (command, tiny_bundle, *(() if command == "share" else (pictures, "--quiet", "--device", "cpu")), "--out")
+    out.write_text("mine")
+    assert_one_clear_line(call(*words, out), out, "--force")
+    assert out.read_text() == "mine"
+    assert call(*words, out, "--force")[0] == 0 and out.stat().st_size > 100
+    if command != "score":  # a table is continued or replaced, never by mistake
+        assert call(*words, out)[0] == 0
+    for name in ("folder", "null"):
+        place = (tmp_path / "null").with_suffix(out.suffix) if name == "null" else tmp_path / f"folder{out.suffix}"
+        place.symlink_to("/dev/null") if name == "null" else place.mkdir()
+        assert_one_clear_line(call(*words, place, "--force"), place)
+    assert_one_clear_line(call(*words, ""), "path is empty")
+
+
+def links(place, photo):
+    """Every way in which a photo can be named as the output."""
+    place.mkdir()
+    for kind in (".html", ".csv"):
+        (place / f"soft{kind}").symlink_to(photo)
+        (place / f"hard{kind}").hardlink_to(photo)
+    (place / "way").symlink_to(photo.parent)
+    return [photo, place / "way" / photo.name, *(place / f"{how}.html" for how in ("soft", "hard"))]
+
+
+def test_an_input_is_never_overwritten(call, tiny_bundle, pictures, tmp_path):
+    photo = pictures / "0.png"
+    whole = photo.read_bytes()
+    ways = links(tmp_path / "ways", photo)
+    for given in (photo, pictures, tmp_path / "ways" / "way", tmp_path / "ways" / "soft.html"):
+        for out in ways:
+            for force in ((), ("--force",)):
+                assert_one_clear_line(call("report", tiny_bundle, given, "--out", out, *force), "one of the files to be read")
+        for how in ("soft", "hard"):
+            for more in ((), ("--force",), ("--resume",)):
+                out = tmp_path / "ways" / f"{how}.csv"
+                assert_one_clear_line(call("score", tiny_bundle, given, "--out", out, *more), "one of the files to be read")
+    assert photo.read_bytes() == whole
+    shutil.copytree(tiny_bundle, tmp_path / "m")
+    for command in (("share",), ("report", photo)):
+        for name in ("config.json", "model.safetensors"):
+            result = call(command[0], tmp_path / "m", *command[1:], "--out", tmp_path / "m" / name, "--force")
+            assert_one_clear_line(result, "one of the files to be read")
+    AMADetector.load(tmp_path / "m")
+
+
+def test_a_report_among_the_images_is_written_again(call, tiny_bundle, pictures):
+    for _ in range(2):
+        assert call("report", tiny_bundle, pictures, "--out", pictures / "r.html", "--quiet", "--device", "cpu")[0] == 0
+
+
+# What cannot be
+
+
+def test_a_rate_that_cannot_be_reached_is_said(call, tiny_bundle, pictures, tmp_path):
+    n = len(AMADetector.load(tiny_bundle).calibration_.scores["T"])
+    words = (tiny_bundle, pictures, "--quiet", "--device", "cpu", "--alpha")
+    said = f"with {n} calibration images no p-value is below 1/{n + 1}"
+    for rate in ("0.001", f"{0.999 / (n + 1)}"):
+        code, _, err = call("score", *words, rate)
+        assert code == 0 and "Nothing can be flagged" in err and said in err
+    assert "999 calibration images" in call("score", *words, "0.001")[2]
+    for rate in (repr(1 / (n + 1)), "0.05"):
+        assert "Nothing can be flagged" not in call("score", *words, rate)[2]
+    code, _, err = call("report", *words, "0.001", "--out", tmp_path / "r.html")
+    assert code == 0 and said in err and said in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize("most", ["0", "-1"])
+def test_a_report_of_no_image_is_refused(call, tiny_bundle, pictures, tmp_path, most):
+    result = call("report", tiny_bundle, pictures, "--out", tmp_path / "r.html", "--most", most)
+    assert_one_clear_line(result, "--most")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_negative_seeds_and_counts(call, tiny_bundle):
+    assert_one_clear_line(call("evaluate", tiny_bundle, "--ood", "flat", "--seed=-1"), "--seed -1")
+    assert_one_clear_line(call("measure", tiny_bundle, "--seed=-1"), "--seed -1")
+    assert_one_clear_line(call("benchmark", "table1", "--seeds", "0", "--list"), "--seeds")
+    assert_one_clear_line(call("benchmark", "table1", "--jobs", "-1", "--list"), "--jobs")
+
+
+def test_an_empty_path_is_not_the_current_folder(call, tiny_bundle, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(pictures)
+    out = tmp_path / "m"
+    for words in (
+        ("score", tiny_bundle, ""), ("report", tiny_bundle, "", "--out", tmp_path / "r.html"), ("inspect", ""),
+        ("inspect", pictures, "--against", ""), ("train", "", "--out", out), ("train", pictures, "--out", ""),
+        ("train", pictures, "--out", out, "--anomalies", ""), ("train", pictures, "--out", out, "--validate-ood", ""),
+        ("evaluate", tiny_bundle, "--ood", ""), ("score", tiny_bundle, pictures, "--out", ""),
+    ):  # fmt: skip
+        assert_one_clear_line(call(*words), "path is empty")
+    monkeypatch.chdir(tiny_bundle)
+    assert_one_clear_line(call("info", ""), "no model")
+    assert not out.exists()
+
+
+def test_nothing_readable_is_an_error(call, tiny_bundle, tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for name in ("a.txt", "b.png"):
+        (folder / name).write_text("no image")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (-1, 32, 32, 3)})
+    with zipfile.ZipFile(tmp_path / "negative.npz", "w") as archive:
+        archive.writestr("images.npy", header.getvalue() + bytes(5 * 32 * 32 * 3))
+    for source in (folder, folder / "b.png", tmp_path / "negative.npz"):
+        for more in ((), ("--json",), ("--out", tmp_path / f"{source.name}.csv")):
+            code, out, err = call("score", tiny_bundle, source, "--quiet", *more)
+            assert code == 2 and "Not one image could be scored" in err.splitlines()[-1] and "Traceback" not in err
+        assert out == "" and "error" in (tmp_path / f"{source.name}.csv").read_text()
+        result = call("report", tiny_bundle, source, "--out", tmp_path / "r.html")
+        assert_one_clear_line(result, "Not one image could be scored")
+        assert not (tmp_path / "r.html").exists()
+    result = call("score", tiny_bundle, tmp_path / "nowhere", "--out", tmp_path / "n.csv")
+    assert_one_clear_line(result, "does not exist")
+    assert not (tmp_path / "n.csv").exists()  # nor is anything left behind
+
+
+def test_normal_images_are_no_anomalies(call, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(pictures)
+    (pictures / "deeper").mkdir()
+    divided = tmp_path / "divided"
+    for name in ("train", "test", "bad"):
+        shutil.copytree(pictures, divided / name)
+    for normal, others in (
+        (pictures, (pictures, f"{pictures}/", "pictures/../pictures", "link", tmp_path, pictures / "deeper")),
+        (pictures / "0.png", (pictures,)),
+        (divided, (divided, divided / "train", divided / "test")),
+        ("digits", ("digits",)),
+    ):
+        for other in others:
+            for option in ("--anomalies", "--validate-ood"):
+                for more in ((), ("--download",)):
+                    result = call("train", normal, "--out", tmp_path / "m", option, other, *more, *SETTINGS)
+                    assert_one_clear_line(result, option, "normal images")
+    assert not (tmp_path / "m").exists()
+    assert not overlapping(divided, divided / "bad") and not overlapping("digits", pictures)
+
+
+def test_a_run_folder_that_is_a_file(call, tmp_path):
+    (tmp_path / "f").write_text("mine")
+    assert_one_clear_line(call("train", "digits", "--out", tmp_path / "f"), "is a file")
+
+
+@pytest.mark.parametrize("out", [(), ("--out", "t.csv")])
+def test_a_pipe_is_not_waited_for(tiny_bundle, tmp_path, out):
+    os.mkfifo(tmp_path / "fifo.png")
+    words = [sys.executable, "-m", "ama_core", "score", str(tiny_bundle), "fifo.png", "--device", "cpu", *out]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert ended.returncode == 2 and "no regular file" in ended.stderr and "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("changes", [{"normal": None}, {"training": "x"}, {"config": 3}, "["], ids=str)
+def test_info_on_a_damaged_header(call, tiny_bundle, tmp_path, changes):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    file = tmp_path / "b" / "config.json"
+    file.write_text("[" * 100_000 if changes == "[" else json.dumps(json.loads(file.read_text()) | changes))
+    for more in ((), ("--json",), ("--verify",)):
+        assert_one_clear_line(call("info", tmp_path / "b", *more), "config.json")
+
+
+def test_info_on_damaged_results(call, tiny_bundle, tmp_path):
+    shutil.copytree(tiny_bundle, tmp_path / "b")
+    file = tmp_path / "b" / "results.json"
+    for text in ('{"results":[{"ood":"<b>","scores":3}]}', "[" * 100_000, "[]"):
+        file.write_text(text)
+        for more in ((), ("--json",)):
+            assert_one_clear_line(call("info", tmp_path / "b", *more), "results.json")
+    file.write_text('{"results": []}')
+    assert call("info", tmp_path / "b")[0] == 0
+
+
+def test_names_that_are_no_text(call, tiny_bundle, tmp_path, digits):
+    """Of the image files, of their folder, of the model and of what is written: bytes that are no UTF-8."""
+    folder = tmp_path / "bilder\udce4"
+    folder.mkdir()
+    for i in range(40):
+        Image.fromarray(digits.images[i, ..., 0]).save(tmp_path / "one.png")
+        os.rename(tmp_path / "one.png", folder / f"{i}\udcff.png")
+    (folder / "cut\udcff.png").write_bytes(b"no image")
+    model = tmp_path / "modell\udcfc"
+    words = ("--quiet", "--device", "cpu")
+    fast = [*SETTINGS, "--set", "channels=1"]
+    code, _, err = call("train", folder, "--out", model, *fast, "--no-measure", *words)
+    assert code == 0, err
+    assert "bilder" in (model / "README.md").read_text() and "bilder" in (model / "log.txt").read_text()
+    code, out, err = call("score", model, folder, *words)
+    assert code == 0 and len(out.splitlines()) == 42 and r"cut\udcff.png" in err
+    code, out, _ = call("score", model, folder, "--json", *words)
+    assert [json.loads(line)["path"] for line in out.splitlines()][0] == str(folder / "0\udcff.png")
+    code, _, err = call("report", model, folder, "--out", tmp_path / "bericht\udcff.html", *words)
+    assert code == 0 and r"cut\udcff.png" in (tmp_path / "bericht\udcff.html").read_text()
+    assert call("share", model, "--out", tmp_path / "s.zip")[0] == 0
+    assert call("inspect", folder, *words[:1])[0] == 0 and call("info", model)[0] == 0
+    assert call("evaluate", model, "--ood", folder, "--full", *words)[0] == 0

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from ama_core import PRESETS, Config, preset
 from ama_core.errors import AMAError, ConfigError
 
-
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 

@@ -39,7 +39,7 @@ def fuzz():
 
 @pytest.mark.filterwarnings("ignore")
 def test_changed_files_are_data_or_an_error_in_words(fuzz):
-    found = fuzz.fuzz(850, seed=int(time.time()) // 86_400)  # other files every day; a defect names its kind and reason
+    found = fuzz.fuzz(1000, seed=int(time.time()) // 86_400)  # other files every day; a defect names its kind and reason
     assert found["read"] > 100 and found["refused in words"] > 300 and found["memory_grew_mb"] < 600
 
 
@@ -47,6 +47,37 @@ def test_every_kind_is_read_unchanged(fuzz, tmp_path):
     """Else the fuzzing would try nothing."""
     for data, load in fuzz.subjects(tmp_path).values():
         load(data)
+
+
+HOSTILE_JSON = (
+    b"[" * 100_000, b'{"a":' * 100_000, b'{"config": null, "normal": null}', b'{"results":[{"ood":"<b>","scores":3}]}',
+    b"[]", b"null", b"\xff\xfe", b"1e999", b"",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("content", HOSTILE_JSON, ids=lambda content: repr(content[:20]))
+def test_every_reader_of_json_refuses_in_words(fuzz, tmp_path, content):
+    kinds = {kind: load for kind, (data, load) in fuzz.subjects(tmp_path).items() if data[:1] == b"{"}
+    assert {"config", "results", "run", "status", "metrics", "pace", "record", "table's owner"} <= set(kinds)
+    refused = set()
+    for kind, load in kinds.items():
+        try:
+            load(content)
+        except AMAError:
+            refused.add(kind)
+    assert refused >= set(kinds) - {"metrics", "pace"}  # of these two, what cannot be read is done without
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"=1+1", b"@SUM(A1)", b"<b>", b"\x1b[2J", b"a\nb", b"'", b"\xed\xa0\x80"], ids=repr)
+def test_every_name_of_a_file_is_shown(fuzz, tmp_path, name):
+    fuzz.subjects(tmp_path)["name"][1](name)
+
+
+def test_a_foreign_table_is_not_continued(fuzz, tmp_path):
+    table = fuzz.subjects(tmp_path)["table"][1]
+    for content in (b"name,price\nhammer,3\n", b"", b"\0", b"\xff", b"path,index\n" + b"a,0\n" * 9):
+        with pytest.raises(AMAError):
+            table(content or b"path\n")
 
 
 def bomb(kind: str, place: Path) -> Path:

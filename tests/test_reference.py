@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ama_core.reference import Reference, Shortcuts
 from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.reference import Reference, Shortcuts
 from ama_core.training import train
 
 CPU = torch.device("cpu")

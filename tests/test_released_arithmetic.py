@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 
 from ama_core import Config
-from ama_core.networks import Networks
 from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.networks import Networks
 from ama_core.training import train
 
 CPU = torch.device("cpu")

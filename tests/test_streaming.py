@@ -16,6 +16,7 @@ from PIL import Image
 from test_cli import call  # noqa: F401 (a fixture)
 
 from ama_core import AMADetector, streaming
+from ama_core.data import load
 from ama_core.errors import ConfigError, DataError
 
 
@@ -65,7 +66,10 @@ def test_every_image_has_its_row_and_its_score(score, sources, tmp_path, tiny_bu
     assert np.array_equal([float(row["R"]) for row in scored[-600:]], expected["R"])
     assert np.array_equal([float(row["p_value"]) for row in scored[-600:]], expected["p_T"])
     assert [row["path"].rsplit("/", 1)[-1] for row in rows if row["error"]] == ["bad.png", "notes.txt", "cut.png", "d.npz"]
-    assert not (tmp_path / ".out.csv.progress").exists()
+    meta = json.loads((tmp_path / "out.csv.meta.json").read_text())
+    assert meta["complete"] and meta["rows"] == 679 and meta["bytes"] == (tmp_path / "out.csv").stat().st_size
+    assert (meta["model"], meta["alpha"], meta["score"]) == (str(tiny_bundle), 0.05, "T")
+    assert [given["path"] for given in meta["inputs"]] == list(map(str, sources))
 
     assert score(sources, "out.jsonl").rows == len(rows)
     for row, line in zip(rows, rows_of(tmp_path / "out.jsonl"), strict=True):
@@ -114,15 +118,16 @@ def test_what_cannot_be_continued_is_refused(score, sources, tmp_path, monkeypat
     begin()
     with pytest.raises(ConfigError, match="--resume"):
         score(sources)
-    with pytest.raises(ConfigError, match="another sources"):
+    with pytest.raises(ConfigError, match="other inputs"):
         score(sources[:1], resume=True)
     (tmp_path / "in" / "000.png").unlink()
     with pytest.raises(DataError, match="changed"):
         score(sources, resume=True)
     begin()
-    (tmp_path / ".out.csv.progress").write_text("{}")
-    with pytest.raises(ConfigError, match="damaged"):
-        score(sources, resume=True)
+    for foreign in ("{}", "[" * 100_000, ""):
+        (tmp_path / "out.csv.meta.json").write_text(foreign)
+        with pytest.raises(ConfigError, match="cannot be continued"):
+            score(sources, resume=True)
     with pytest.raises(ConfigError, match="csv or"):
         score(sources, "out.txt")
 
@@ -130,7 +135,7 @@ def test_what_cannot_be_continued_is_refused(score, sources, tmp_path, monkeypat
 def test_killed_in_the_middle_by_command(tiny_bundle, tmp_path, digits):
     images = np.tile(digits.images, (8, 1, 1, 1))
     np.savez_compressed(tmp_path / "many.npz", images=images)
-    out, beside = tmp_path / "out.csv", tmp_path / ".out.csv.progress"
+    out, beside = tmp_path / "out.csv", tmp_path / "out.csv.meta.json"
     words = ["-m", "ama_core", "score", tiny_bundle, tmp_path / "many.npz", "--out", out, "--quiet", "--device", "cpu"]
     command = [sys.executable, *map(str, words)]
     process = subprocess.Popen(command)
@@ -140,10 +145,10 @@ def test_killed_in_the_middle_by_command(tiny_bundle, tmp_path, digits):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert beside.exists(), "it was done before it could be killed"
+    assert not json.loads(beside.read_text())["complete"], "it was done before it could be killed"
     ended = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=200)
     rows = rows_of(out)
-    assert ended.returncode == 0 and f"{len(images):,} rows" in ended.stderr and not beside.exists()
+    assert ended.returncode == 0 and f"{len(images):,} rows" in ended.stderr and json.loads(beside.read_text())["complete"]
     assert [int(row["index"]) for row in rows] == list(range(len(images)))
     assert [row["R"] for row in rows[: len(digits)]] == [row["R"] for row in rows[len(digits) : 2 * len(digits)]]
 
@@ -177,3 +182,136 @@ def test_by_command(call, tiny_bundle, sources, tmp_path):  # noqa: F811
     assert code == 2 and "--out" in err
     code, _, err = call("score", tiny_bundle, tmp_path / "nowhere", "--out", tmp_path / "u.csv")
     assert code == 2 and "does not exist" in err
+
+
+@pytest.fixture
+def formulas(tmp_path, digits, monkeypatch):
+    """A working folder with files named as formulas, and one whose name is no text."""
+    folder = tmp_path / "formulas"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    names = ["=1+1.png", "@SUM(A1).png", "+2.png", "-3.png", "\udcff.png", "plain.png"]
+    for name, image in zip(names, digits.images):
+        Image.fromarray(image[..., 0]).save(tmp_path / "one.png")
+        os.rename(tmp_path / "one.png", os.fsencode(name))
+    return names
+
+
+def test_no_cell_begins_a_formula(call, tiny_bundle, formulas, tmp_path, monkeypatch):  # noqa: F811
+    words = ("score", tiny_bundle, "--device", "cpu", "--quiet")
+    expected = [f"'{name}" if name[0] in "=@+-" else name.replace("\udcff", r"\udcff") for name in formulas]
+    code, out, _ = call(*words, "--", *formulas)
+    assert code == 0 and [row["path"] for row in csv.DictReader(out.splitlines())] == expected
+    code, out, _ = call(*words, "--json", "--", *formulas)
+    assert [json.loads(line)["path"] for line in out.splitlines()] == formulas
+
+    for name in ("t.csv", "t.jsonl"):
+        table = tmp_path / name
+        assert call(*words, "--out", table, "--", *formulas)[0] == 0
+        whole = table.read_bytes()
+        if name == "t.csv":
+            assert [row["path"] for row in rows_of(table)] == expected
+        meta = table.with_name(f"{name}.meta.json")
+        cut = whole.index(b"\n", whole.index(b"SUM")) + 1  # killed after the second row
+        meta.write_text(json.dumps(json.loads(meta.read_text()) | {"rows": 2, "bytes": cut, "complete": False}))
+        assert call(*words, "--out", table, "--resume", "--", *formulas)[0] == 0 and table.read_bytes() == whole
+
+
+def test_a_table_belongs_to_one_model_rate_score_and_list_of_images(call, score, sources, tiny_bundle, tmp_path):  # noqa: F811
+    score(sources[:1])
+    table = tmp_path / "out.csv"
+    whole = table.read_bytes()
+    words = ("--out", table, "--resume", "--quiet", "--device", "cpu")
+    for model, given, more, said in (
+        ("digits", sources[:1], (), "other model ("),
+        (tiny_bundle, sources[:1], ("--alpha", "0.5"), "other alpha ("),
+        (tiny_bundle, sources[:1], ("--by", "M"), "other score ("),
+        (tiny_bundle, sources[1:2], (), "other inputs ("),
+        ("digits", sources[:2], ("--alpha", "0.5"), "other model and other alpha and other inputs ("),
+    ):
+        code, out, err = call("score", model, *given, *words, *more)
+        assert code == 2 and out == "" and said in err and "alpha 0.05" in err and len(err.splitlines()) == 1
+        assert table.read_bytes() == whole
+    np.savez(tmp_path / "c.npz", images=np.zeros((3, 32, 32, 1), np.uint8))
+    score(sources[2:3], "c.csv")
+    np.savez(tmp_path / "c.npz", images=np.ones((4, 32, 32, 1), np.uint8))  # another file of that name
+    with pytest.raises(ConfigError, match="other inputs"):
+        score(sources[2:3], "c.csv", resume=True)
+    with open(table, "a") as file:
+        file.write("mine\n")
+    with pytest.raises(ConfigError, match="something else has added"):  # nothing of it is cut off
+        score(sources[:1], resume=True)
+    assert table.read_bytes() == whole + b"mine\n"
+
+
+def test_a_foreign_table_is_neither_continued_nor_replaced(call, sources, tiny_bundle, tmp_path):  # noqa: F811
+    table = tmp_path / "foreign.csv"
+    table.write_text("name,price\nhammer,3\n")
+    words = ("score", tiny_bundle, *sources[:1], "--out", table, "--quiet", "--device", "cpu")
+    for more in ((), ("--resume",), ("--resume", "--force")):
+        code, _, err = call(*words, *more)
+        assert code == 2 and len(err.splitlines()) == 1 and table.read_text() == "name,price\nhammer,3\n"
+    assert call(*words, "--force")[0] == 0 and len(rows_of(table)) == 47
+    table.write_text("name,price\nhammer,3\n")  # beside it lies now what the old one belonged to
+    code, _, err = call(*words, "--resume")
+    assert code == 2 and "damaged" in err
+    (tmp_path / "u.csv.meta.json").write_text("mine")
+    code, _, err = call("score", tiny_bundle, *sources[:1], "--out", tmp_path / "u.csv")
+    assert code == 2 and "u.csv.meta.json" in err and (tmp_path / "u.csv.meta.json").read_text() == "mine"
+
+
+def test_what_is_killed_before_its_first_row_is_no_complete_table(score, sources, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(streaming, "_score", die)
+        patch.setattr(os, "fsync", lambda _: None)
+        with pytest.raises(Killed):
+            score(sources[:1])
+    assert score(sources[:1], resume=True).rows == 47
+
+
+def test_a_table_among_the_images_is_none_of_them(score, sources, tmp_path):
+    assert score(sources[:1], "in/out.csv").rows == 47
+    whole = (tmp_path / "in" / "out.csv").read_bytes()
+    assert score(sources[:1], "in/out.csv", resume=True).rows == 47 and (tmp_path / "in" / "out.csv").read_bytes() == whole
+    assert score(sources[:1], "in/out.csv", force=True).rows == 47
+
+
+def test_a_table_that_is_a_device_is_refused(score, sources, tmp_path):
+    (tmp_path / "full.csv").symlink_to("/dev/full")
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("full.csv", "pipe.csv"):
+        for more in ({}, {"resume": True}, {"force": True}):
+            with pytest.raises(ConfigError, match="pipe or device"):
+                score(sources[:1], name, **more)
+
+
+def test_the_sample_of_a_table_is_bounded_and_fair(monkeypatch):
+    monkeypatch.setattr(streaming, "SAMPLED", 500)
+    sample = streaming.Sample()
+    for i in range(20_000):
+        sample.add({"R": i, "log_A": str(-i), "M": 0.5, "T": 2})
+    kept = sample.scores()
+    assert len(kept["R"]) == 500 == len(set(kept["R"])) and np.array_equal(kept["R"], -kept["log_A"])
+    assert abs(kept["R"].mean() / 20_000 - 0.5) < 0.05 and set(kept["T"]) == {2.0}
+    assert len(streaming.Sample().scores()["R"]) == 0
+
+
+def test_drift_of_a_whole_table_is_said(call, tiny_bundle, tmp_path, digits, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(streaming, "SAVE_SECONDS", 0.0)
+    np.savez(tmp_path / "same.npz", images=load("digits", "test").images[:400])
+    np.savez(tmp_path / "other.npz", images=255 - digits.images[:300])
+    np.savez(tmp_path / "few.npz", images=255 - digits.images[:19])
+    words = ("score", tiny_bundle, "--quiet", "--device", "cpu")
+    drifted = "As a whole these images do not look like those of the calibration"
+    assert drifted not in call(*words, tmp_path / "same.npz")[2] and drifted not in call(*words, tmp_path / "few.npz")[2]
+    code, out, err = call(*words, tmp_path / "other.npz")
+    assert code == 0 and drifted in err and drifted not in out
+    table = tmp_path / "t.csv"
+    assert drifted in call(*words, tmp_path / "other.npz", "--out", table)[2]
+    assert drifted in call(*words, tmp_path / "other.npz", "--out", table, "--resume")[2]  # of rows written before

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 
 from ama_core import AMADetector, Config, inference, latent, training
 from ama_core.data import load, prepare
+from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.errors import BundleError, ConfigError, DataError, TrainingDiverged
 from ama_core.evaluation import detection_metrics
 from ama_core.scores import anomaly_scores
-from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.training import Validation, learning_rate, train
 
 CPU = torch.device("cpu")

@@ -1,7 +1,17 @@
 """Images in: the catalog of data sets, one's own files, preprocessing and splits. Everything is uint8 (N, H, W, C)."""
 
-from ama_core.data.files import FileImage, Source, count_images, decode_image, iter_images, iter_unread, read_npz
-from ama_core.data.folders import load_any, load_folder
+from ama_core.data.files import (
+    FileImage,
+    Source,
+    check_path,
+    check_sources,
+    count_images,
+    decode_image,
+    iter_images,
+    iter_unread,
+    read_npz,
+)
+from ama_core.data.folders import load_any, load_folder, overlapping
 from ama_core.data.imageset import ImageSet
 from ama_core.data.inspection import Inspection, inspect
 from ama_core.data.preprocess import check_images, prepare
@@ -19,6 +29,8 @@ __all__ = [
     "available",
     "catalog",
     "check_images",
+    "check_path",
+    "check_sources",
     "data_dir",
     "count_images",
     "decode_image",
@@ -32,6 +44,7 @@ __all__ = [
     "load_any",
     "load_folder",
     "one_class",
+    "overlapping",
     "prepare",
     "read_npz",
     "validation_anomalies",

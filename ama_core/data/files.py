@@ -139,6 +139,13 @@ def check_path(source: str | Path) -> str | Path:
     return source
 
 
+def check_sources(sources: Iterable[str | Path]) -> None:
+    """Raises DataError for a path that is empty or does not exist, before any is read."""
+    for source in sources:
+        if not Path(check_path(source)).exists():
+            raise DataError(f"'{source}' does not exist. Check the path.")
+
+
 def files_of(sources: Iterable[str | Path]) -> Iterator[str]:
     """Every file that `iter_unread` would look at, archives as one, without opening any."""
     for source in sources:

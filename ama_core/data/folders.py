@@ -10,7 +10,7 @@ import numpy as np
 from ama_core.data.files import check_path, iter_images, read_npz
 from ama_core.data.imageset import SPLITS, ImageSet
 from ama_core.data.preprocess import prepare, summarise
-from ama_core.data.sets import Progress, catalog, load
+from ama_core.data.sets import Progress, catalog, load, prepared_file
 from ama_core.errors import DataError
 
 OWN_SPLITS = (*SPLITS, "ood")
@@ -57,6 +57,25 @@ def load_any(
         raise DataError(f"'{path}' has a subfolder '{divided[0].name}' but none named '{own.name}'. Add it.")
     images = load_folder(own, size=size, channels=channels, fit=fit)
     return ImageSet(path.name, own.name, images.images, images.labels, images.paths, images.notes)
+
+
+def overlapping(normal: str | Path, other: str | Path) -> bool:
+    """Whether two sources, however they are spelled, have images in common: one is the other, or one lies within the other."""
+    if str(normal) in catalog() and str(other) in catalog():
+        return str(normal) == str(other)
+    return any(_within(a, b) or _within(b, a) for a in _places(normal) for b in _places(other))
+
+
+def _places(source: str | Path) -> list[Path]:
+    """The files or folders that `load_any` reads for a source, links followed."""
+    if str(source) in catalog():
+        return [file.resolve() for split in SPLITS if (file := prepared_file(str(source), split))]
+    path = Path(source).expanduser().resolve()
+    return [path / name for name in SPLITS if (path / name).is_dir()] or [path]
+
+
+def _within(path: Path, folder: Path) -> bool:
+    return path.is_relative_to(folder) or (path.exists() and folder.exists() and path.samefile(folder))
 
 
 def load_folder(path: str | Path, *, size: int = 32, channels: int | None = None, fit: str = "crop") -> ImageSet:

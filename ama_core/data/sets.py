@@ -178,6 +178,11 @@ def _info(name: str) -> SetInfo:
     return _CATALOG[name]
 
 
+def prepared_file(name: str, split: str) -> Path | None:
+    """Where the array of a downloadable set lies; None where there is none."""
+    return _prepared(name, split, data_dir()) if _info(name).kind == "download" else None
+
+
 def _prepared(name: str, split: str, folder: Path) -> Path | None:
     stems = filter(None, (f"{name}-{split}", _ALIASES.get((name, split))))
     return next((file for stem in stems if (file := folder / f"{stem}.npz").is_file()), None)
