@@ -6,6 +6,7 @@
     scores.npz          a sample of the scores of every data set it was measured on
     latents.npz         codes of a sample of those sets with two maps of them (see `latent_map`)
     neighbours.npz      the critic's features of a sample of the training images (see `neighbours`)
+    response.json       how R answers to contrast, brightness, blur and other plain properties (see `response`)
     results.json        AUROC, AUPRC and FPR95 of every OOD set, as `evaluate --json` prints them
     README.md           model card
 """
@@ -33,8 +34,8 @@ FORMAT = "ama-bundle"
 VERSION = 1
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 FILES = (
-    "config.json", "model.safetensors", "calibration.npz", "scores.npz", "latents.npz", "neighbours.npz", "results.json",
-    "README.md",
+    "config.json", "model.safetensors", "calibration.npz", "scores.npz", "latents.npz", "neighbours.npz", "response.json",
+    "results.json", "README.md",
 )  # fmt: skip
 STORED_FIELDS = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")
 
