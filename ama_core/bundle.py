@@ -6,6 +6,7 @@
     scores.npz          a sample of the scores of every data set it was measured on
     latents.npz         codes of a sample of those sets with two maps of them (see `latent_map`)
     neighbours.npz      features of a sample of the training images (see `neighbours`)
+    response.json       how a score answers to contrast, brightness, blur and other plain properties (see `response`)
     results.json        AUROC, AUPRC and FPR95 of every OOD set, as `evaluate --json` prints them
     README.md           model card
 """
@@ -35,8 +36,8 @@ FIRST = "ama"  # the detector of a bundle that does not name one
 MAX_WEIGHTS = 4 * 2**30
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 FILES = (
-    "config.json", "model.safetensors", "calibration.npz", "scores.npz", "latents.npz", "neighbours.npz", "results.json",
-    "README.md",
+    "config.json", "model.safetensors", "calibration.npz", "scores.npz", "latents.npz", "neighbours.npz", "response.json",
+    "results.json", "README.md",
 )  # fmt: skip
 FIRST_STORED = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")  # entries of stored scores that do not name theirs
 SHARED = b"AMA Explorer bundle"  # the comment of a .zip file that `zip_bundle` made
