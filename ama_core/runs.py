@@ -44,6 +44,7 @@ from ama_core.files import lock, remove_partials, write_atomically
 from ama_core.latent_map import measure_latents, write_latents
 from ama_core.model_card import model_card
 from ama_core.neighbours import measure_neighbours, write_neighbours
+from ama_core.response import measure_response, write_response
 from ama_core.training import Event, TrainingState
 
 VERSION = 1  # of run.json
@@ -52,8 +53,9 @@ LOG = "log.txt"
 LOCK = ".lock"
 METRICS = "metrics.jsonl"
 RUNS_VARIABLE = "AMA_RUNS_DIR"
-WORDS = ("state", "mark", "device", "fingerprint", "error")  # of status.json; all else in it are numbers
+WORDS = ("state", "mark", "device", "fingerprint", "error", "measuring")  # of status.json; all else in it are numbers
 ACTIVE = ("running", "measuring")  # states in which a process works on the run
+HEARTBEAT_SECONDS = 10.0  # between two signs of life while a large data set is measured
 CURVE_POINTS = 500  # of a curve that is shown while it grows
 
 
@@ -207,12 +209,22 @@ def execute(
             with _stop_requests(folder) as stop_requested:
                 detector = _train(folder, spec, status, stop_requested, resume, download, device, on_event)
                 if spec.measure:
-                    write_status(folder, status | {"state": "measuring"})
+                    status |= {"state": "measuring", "measured_sets": 0, "sets_to_measure": measuring_steps(detector)}
+                    write_status(folder, status)
                     _log(folder, "trained; measuring against the data sets at hand")
+                    at, written = ("", 0), time.monotonic()
 
                     def measured(done: int, total: int, name: str) -> None:
+                        nonlocal at, written
                         if on_progress:
                             on_progress(done, total, name)
+                        another, at = name != at[0] or done <= at[1], (name, done)
+                        if another:
+                            status["measured_sets"] = min(status["measured_sets"] + 1, status["sets_to_measure"])
+                            status["measuring"] = name
+                        if another or time.monotonic() - written > HEARTBEAT_SECONDS:
+                            write_status(folder, status)
+                            written = time.monotonic()
                         if stop_requested():
                             raise RunStopped("Stopped while measuring; the model is trained. Continue with --resume.")
 
@@ -311,14 +323,27 @@ def _end_badly(folder: Path, status: dict[str, Any], error: BaseException) -> No
 
 def measure_run(detector: AMADetector, folder: Path, progress: evaluation.Progress | None = None, *, seed: int = 0) -> None:
     """Score and map every data set at hand, and store the nearest training images: all that the bundle `folder` shows, anew."""
-    write_scores(folder, evaluation.measure_at_hand(detector, seed=seed, progress=progress))
+    stored = evaluation.measure_at_hand(detector, seed=seed, progress=progress)
+    write_scores(folder, stored)
     write_latents(folder, measure_latents(detector, seed=seed, progress=progress))
-    others = [name for name in evaluation.sets_at_hand() if name != detector.info_["normal"]["name"]]
-    if detector.info_["normal"].get("label") is not None:
-        others.insert(0, evaluation.REST)
+    others = _others(detector)
     write_results(folder, evaluation.evaluate(detector, others, model=folder.name, seed=seed, progress=progress))
+    if response := measure_response(detector, stored, progress=progress):
+        write_response(folder, response)
     _write_card(detector, folder)
     write_neighbours(folder, measure_neighbours(detector, seed=seed))
+
+
+def measuring_steps(detector: AMADetector) -> int:
+    """How often `measure_run` goes on to something else: sets scored for densities and for figures, codes, map, response."""
+    others = _others(detector)
+    return (2 + len(others)) + (1 + len([name for name in others if name != evaluation.REST])) + 3
+
+
+def _others(detector: AMADetector) -> list[str]:
+    """The OOD sets that a model is measured on."""
+    others = [name for name in evaluation.sets_at_hand() if name != detector.info_["normal"]["name"]]
+    return others if detector.info_["normal"].get("label") is None else [evaluation.REST, *others]
 
 
 def launch(folder: Path | str, spec: RunSpec, *, resume: bool = False) -> int:
