@@ -58,6 +58,29 @@ def log_a_score(r: np.ndarray, mu: float, sigma: float) -> np.ndarray:
     return -0.5 * ((r - mu) / sigma) ** 2 - np.log(sigma * np.sqrt(2 * np.pi))
 
 
+def a_distance(r: np.ndarray, mu: float, sigma: float) -> np.ndarray:
+    """|R - mu| / sigma (N,): orders images as A does, the lowest A farthest out, on a scale that can be looked at.
+
+    At least 0.01: what lies nearer says nothing, and would spread over decades of a logarithmic axis.
+    """
+    return np.maximum(np.abs(np.asarray(r, dtype=np.float64) - mu) / sigma, 0.01)
+
+
+def mu_sigma_behind(r: np.ndarray, log_a: np.ndarray) -> tuple[float, float]:
+    """mu and sigma with which `log_a_score` made log A (N,) from R (N,): log A is a parabola in R.
+
+    Where R varies too little to tell, the mean and standard deviation of R.
+    """
+    r, log_a = np.asarray(r, np.float64), np.asarray(log_a, np.float64)
+    slope = bend = 0.0
+    if len(np.unique(r)) > 2:
+        parabola = np.polynomial.Polynomial.fit(r, log_a, 2).convert()
+        _, slope, bend = np.pad(parabola.coef, (0, 3 - len(parabola.coef)))
+    if not bend < 0:
+        return float(r.mean()), float(max(r.std(), _TINY))
+    return float(-slope / (2 * bend)), float(np.sqrt(-0.5 / bend))
+
+
 @dataclass(frozen=True)
 class Gaussian:
     """Mean (p,) and Ledoit-Wolf shrunk precision (p, p) of a cloud of vectors; after `scale` (p,) if that is given."""
