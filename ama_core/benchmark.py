@@ -369,7 +369,7 @@ def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredSc
     scores: list[StoredScores] = []
     found = {row["ood"]: row for row in evaluation.evaluate(detector, ood, seed=DRAW_SEED, keep=scores)["results"]}
     validated = {}
-    chosen_by = detector.info_["normal"]["validation_ood"]
+    chosen_by = detector.normal.validation_ood
     if chosen_by in ood and (folder / runs.CHECKPOINT).exists():
         best = _validated(detector, job, folder)
         validated[chosen_by] = evaluation.evaluate(best, [chosen_by], seed=DRAW_SEED)["results"][0]["scores"]
@@ -381,9 +381,9 @@ def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredSc
 
 def _validated(detector: AMADetector, job: Job, folder: Path) -> AMADetector:
     """The same training with the weights of its best validation: nothing is trained, they are only calibrated."""
-    state = AMATrainer.load(folder / runs.CHECKPOINT, detector.device)
-    best = AMADetector(job.config, device=detector.device)
-    best.fit(_normals(job).images, state=state, select="validated")
+    state = AMATrainer.load(folder / runs.CHECKPOINT, detector.torch_device)
+    best = AMADetector(job.config, device=detector.torch_device)
+    best.fit(_normals(job).images, trainer=state, select="validated")
     best.info_["normal"] = detector.info_["normal"]
     return best
 
@@ -402,11 +402,11 @@ def _few_anomalies(job: Job, out: Path) -> Path:
 def _sanity(job: Job, device: str | None) -> Record:
     """The scores of `sanity` on the test images of `evaluation.evaluate`."""
     began = time.perf_counter()
-    state = AMATrainer(job.config, AMADetector(job.config, device=device).device)  # says where and with what it was trained
+    state = AMATrainer(job.config, AMADetector(job.config, device=device).torch_device)  # says where and with what it was trained
     images = _as_seen(job, _normals(job))
     scores = sanity.fit(job.config, images, state.device)
     n_train = len(images) - round(len(images) * job.config.calibration_fraction)
-    state.step, state.seconds = total_steps(job.config, n_train), time.perf_counter() - began
+    state.step, state.seconds = job.config.total_steps(n_train), time.perf_counter() - began
     test = load_any(job.normal, "test", **job.as_input)
     is_anomaly = np.zeros(len(test), bool) if job.label is None else anomaly_mask(test, job.label)
     seen = _as_seen(job, test)
@@ -422,7 +422,7 @@ def _sanity(job: Job, device: str | None) -> Record:
         figures = {key: evaluation.detection_metrics(own[key][~is_anomaly], anomalous[key]) for key in own}
         n_ood = len(anomalous[sanity.L2])
         measured.append(Measured(name, int((~is_anomaly).sum()), n_ood, figures, notes=_notes(name)))
-    facts = training_facts(state, n_train, "last") | {"precision": "fp32"}
+    facts = training_facts(state.facts(), state.device, n_train, "last") | {"precision": "fp32"}
     return _record(job, facts, tuple(measured), codec=f"{sanity.CODEC} lossless")
 
 

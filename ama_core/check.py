@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ama_core.config import Config
 from ama_core.data import FileImage, Source, count_images, iter_images, prepare
-from ama_core.detector import AMADetector, Examination
-from ama_core.scores import DRIFT_LEAST, DRIFT_LEVEL, batch_drift
+from ama_core.detectors.base import AnomalyDetector, Examination
+from ama_core.scores import DRIFT_LEAST, DRIFT_LEVEL
+from ama_core.settings import InputSpec
 
 CHUNK = 32  # images read before they are examined together: what a page waits for between two reports
 REDUCED, ENLARGED, LOPSIDED = 8, 4 / 3, 1.5  # from here on a change of size or shape may cause the score; a judgement
@@ -42,14 +42,14 @@ class Checked:
 
 
 def check(
-    detector: AMADetector, items: Iterable[FileImage], most: int, progress: Callable[[int], None] | None = None
+    detector: AnomalyDetector, items: Iterable[FileImage], most: int, progress: Callable[[int], None] | None = None
 ) -> Checked:
     """Examine at most `most` readable images; `progress(done)` is called with how many were read or refused so far."""
     names, given, notes, concerned, refused = [], [], [], [], []
     parts: list[Examination] = []
     waiting: list[np.ndarray] = []
     more = False
-    c = detector.config
+    spec = detector.settings.input
     for item in items:
         if item.image is None:
             refused.append((_name(item), item.error))
@@ -57,12 +57,12 @@ def check(
         if len(names) == most:
             more = True
             break
-        seen, done = prepare([item.image], size=c.image_size, channels=c.channels, fit=c.fit)
+        seen, done = prepare([item.image], **vars(spec))
         waiting.append(seen)
         names.append(_name(item))
         given.append(thumbnail(item.image))
         notes.append((*item.notes, *done))
-        concerned.append(concerns(item.image.shape, c))
+        concerned.append(concerns(item.image.shape, spec))
         if len(waiting) == CHUNK:
             parts.append(detector.examine(np.concatenate(waiting)))
             waiting = []
@@ -74,15 +74,15 @@ def check(
     return Checked(*map(tuple, (names, given, notes, concerned)), examined, tuple(refused), more)
 
 
-def drift_warning(detector: AMADetector, scores: dict[str, np.ndarray]) -> str | None:
+def drift_warning(detector: AnomalyDetector, scores: dict[str, np.ndarray]) -> str | None:
     """A sentence where images as a whole are not like those of the calibration; None where they are, or are too few to tell.
 
-    scores: R, log_A, M and T of the images, each (N,).
+    scores: of the images, each (N,).
     """
-    n = len(scores["R"])
+    n = len(next(iter(scores.values())))
     if n < DRIFT_LEAST:
         return None
-    p, score = batch_drift(scores, detector.calibration_.scores, detector.score)
+    p, score = detector.drift(scores)
     if p >= DRIFT_LEVEL:
         return None
     return (
@@ -91,9 +91,9 @@ def drift_warning(detector: AMADetector, scores: dict[str, np.ndarray]) -> str |
     )
 
 
-def reach_warning(detector: AMADetector, alpha: float) -> str | None:
+def reach_warning(detector: AnomalyDetector, alpha: float) -> str | None:
     """Sentences where the calibration is too small for any image to be flagged at `alpha`, and what to do; else None."""
-    n = len(detector.calibration_.scores[detector.score])
+    n = len(detector.calibration_scores_)
     least = 1 / (n + 1)
     if alpha >= least:
         return None
@@ -105,17 +105,17 @@ def reach_warning(detector: AMADetector, alpha: float) -> str | None:
 
 
 def check_files(
-    detector: AMADetector, sources: Sequence[Source], most: int, progress: Callable[[int, int], None] | None = None
+    detector: AnomalyDetector, sources: Sequence[Source], most: int, progress: Callable[[int, int], None] | None = None
 ) -> Checked:
     """As `check`, of files and archives; `progress(done, total)`, where the total is what the files say of themselves."""
     total = min(max(1, count_images(sources)), most)
     return check(detector, iter_images(sources), most, (lambda done: progress(min(done, total), total)) if progress else None)
 
 
-def concerns(shape: tuple[int, int, int], config: Config) -> tuple[str, ...]:
+def concerns(shape: tuple[int, int, int], spec: InputSpec) -> tuple[str, ...]:
     """Which changes to an image (H, W, C) that a model needs may themselves cause its score, in sentences."""
     height, width, channels = shape
-    size, fit = config.image_size, config.fit
+    size, fit = spec.size, spec.fit
     side = min(height, width) if fit == "crop" else max(height, width)
     found = []
     if side >= REDUCED * size:
@@ -130,7 +130,7 @@ def concerns(shape: tuple[int, int, int], config: Config) -> tuple[str, ...]:
                 "stretch": "Its sides were stretched to a square, which bends its shapes.",
             }[fit]
         )
-    if channels < config.channels:
+    if channels < spec.channels:
         found.append("It is grey, and the model learned from colour images.")
     return tuple(found)
 

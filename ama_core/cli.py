@@ -23,15 +23,16 @@ from ama_core.benchmark_report import report as benchmark_tables
 from ama_core.bundle import FILES as BUNDLE_FILES
 from ama_core.bundle import find_bundle, is_shared, list_bundles, read_info, read_results, read_scores, zip_bundle
 from ama_core.check import check_files, drift_warning, reach_warning
-from ama_core.config import PRESETS, Config
+from ama_core.config import PRESETS
 from ama_core.data import available, catalog, check_path, check_sources, count_images, data_dir, load
 from ama_core.data import inspect as inspect_images
 from ama_core.data.files import files_of
-from ama_core.detector import AMADetector
+from ama_core.detectors import registry
+from ama_core.detectors.base import AnomalyDetector
+from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.errors import AMAError, ConfigError, DataError
 from ama_core.files import check_output, write_atomically
 from ama_core.html_report import html_report, is_report
-from ama_core.scores import SCORES
 from ama_core.training import Event
 
 
@@ -90,7 +91,8 @@ def train(arguments: argparse.Namespace) -> None:
             raise ConfigError(f"--out {arguments.out} is a file: name a folder for the run.")
         spec = runs.RunSpec(
             arguments.dataset,
-            runs.config_for(arguments.dataset, arguments.preset, **_settings(arguments.set)),
+            runs.config_for(arguments.dataset, arguments.preset, arguments.detector, **_settings(arguments.set)),
+            detector=arguments.detector,
             one_class=arguments.one_class,
             anomalies=arguments.anomalies,
             validate_ood=arguments.validate_ood,
@@ -131,7 +133,7 @@ def report(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--most {arguments.most} must be at least 1.")
     check_sources(arguments.paths)
     _check_output(arguments, is_report, arguments.paths)
-    detector = AMADetector.load(arguments.model, score=arguments.by, device=arguments.device)
+    detector = load_detector(arguments.model, score=arguments.by, device=arguments.device)
     with tqdm(unit="image", disable=_hidden(arguments.quiet)) as bar:
         found = check_files(detector, arguments.paths, arguments.most, lambda done, total: bar.update(done - bar.n))
     if not len(found):
@@ -155,7 +157,7 @@ def score(arguments: argparse.Namespace) -> None:
     if arguments.resume and not arguments.out:
         raise ConfigError("--resume continues a table: say which with --out FILE.")
     check_sources(arguments.paths)
-    detector = AMADetector.load(arguments.model, score=arguments.by, device=arguments.device)
+    detector = load_detector(arguments.model, score=arguments.by, device=arguments.device)
     hidden = _hidden(arguments.quiet)
     with tqdm(total=None if hidden else count_images(arguments.paths), unit="image", disable=hidden) as bar:
         if arguments.out:
@@ -168,8 +170,8 @@ def score(arguments: argparse.Namespace) -> None:
                 print(f"Stopped; what is scored is in {arguments.out}. Continue with --resume.", file=sys.stderr)
                 raise
         else:
-            found = streaming.Summary()
-            write = _csv_printer() if not arguments.json else lambda row: print(json.dumps(row))
+            found = streaming.summary_of(detector)
+            write = _csv_printer(streaming.columns(detector)) if not arguments.json else lambda row: print(json.dumps(row))
             for row in streaming.score_rows(detector, arguments.paths, arguments.alpha):
                 write(row)
                 found.add(row)
@@ -188,8 +190,8 @@ def score(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """AUROC, AUPRC and FPR95 of R, A, M and T against OOD sets."""
-    detector = AMADetector.load(arguments.model, device=arguments.device)
+    """AUROC, AUPRC and FPR95 of every score against OOD sets."""
+    detector = load_detector(arguments.model, device=arguments.device)
     with _SetBars(arguments.quiet) as bars:
         found = evaluation.evaluate(
             detector, arguments.ood, model=arguments.model, seed=arguments.seed, full=arguments.full, progress=bars.update
@@ -204,7 +206,7 @@ def measure(arguments: argparse.Namespace) -> None:
     """Measure a bundle against every data set at hand and store the scores in it."""
     folder = find_bundle(arguments.model)
     with _SetBars(arguments.quiet) as bars:
-        runs.measure_run(AMADetector.load(folder, device=arguments.device), folder, bars.update, seed=arguments.seed)
+        runs.measure_run(load_detector(folder, device=arguments.device), folder, bars.update, seed=arguments.seed)
     _print_results(read_results(folder))
 
 
@@ -297,12 +299,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--download", nargs="+", default=[], metavar="NAME", help="fetch these sets through torchvision")
     sub.add_argument("--json", action="store_true")
 
-    fields = "\n".join(f"  {f.name}={f.default}\n      {f.metadata['doc']}" for f in dataclasses.fields(Config))
-    sub = command(train, epilog=f"hyper-parameters for --set:\n{fields}", formatter_class=argparse.RawDescriptionHelpFormatter)
+    sub_detectors = command(detectors)
+    sub_detectors.add_argument("--json", action="store_true")
+
+    sub = command(train, epilog=_settings_help(), formatter_class=argparse.RawDescriptionHelpFormatter)
     sub.add_argument(
         "dataset", type=_source, metavar="DATASET", help=f"a folder, an .npz file, or one of: {', '.join(catalog())}"
     )
     sub.add_argument("--out", required=True, type=_path, metavar="DIR", help="run folder; becomes a bundle")
+    sub.add_argument("--detector", default=registry.names()[0], choices=registry.names(), help="default: %(default)s")
     sub.add_argument("--preset", default="tiny", choices=PRESETS)
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter, see below; repeatable")
     sub.add_argument("--resume", action="store_true", help="go on exactly where the run in DIR stopped")
@@ -319,7 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     sub_score.add_argument("model", metavar="MODEL", help=model_help)
     sub_score.add_argument("paths", nargs="+", type=_source, metavar="PATH", help="image files, folders, .npz or .zip files")
     sub_score.add_argument("--alpha", type=float, default=0.05, help="false-alarm rate: flag where p <= alpha (default 0.05)")
-    sub_score.add_argument("--by", default="T", choices=SCORES, help="the score behind p_value and anomalous (default T)")
+    sub_score.add_argument("--by", metavar="SCORE", help="the score behind p_value and anomalous (default: the detector's; T of AMA)")
     sub_score.add_argument("--out", type=_path, metavar="FILE", help="write a .csv or .jsonl file instead of standard output")
     sub_score.add_argument("--resume", action="store_true", help="go on with FILE where an interrupted call stopped")
     sub_score.add_argument("--force", action="store_true", help="replace FILE where it exists")
@@ -341,7 +346,7 @@ def _parser() -> argparse.ArgumentParser:
     sub_report.add_argument("--out", required=True, type=_path, metavar="FILE", help="the .html file")
     sub_report.add_argument("--force", action="store_true", help="replace FILE even where it is no report")
     sub_report.add_argument("--alpha", type=float, default=0.05, help="false-alarm rate (default 0.05)")
-    sub_report.add_argument("--by", default="T", choices=SCORES, help="the score that decides (default T)")
+    sub_report.add_argument("--by", metavar="SCORE", help="the score that decides (default: the detector's; T of AMA)")
     sub_report.add_argument("--most", type=int, default=500, metavar="N", help="read at most so many images (default 500)")
 
     sub_share = command(share)
@@ -430,14 +435,14 @@ def _check_output(arguments: argparse.Namespace, ours: Callable[[Path], bool], p
     check_output(arguments.out, (*files_of(paths), *(folder / name for name in BUNDLE_FILES)), ours, arguments.force)
 
 
-def _csv_printer() -> Callable[[dict[str, Any]], None]:
+def _csv_printer(names: Sequence[str]) -> Callable[[dict[str, Any]], None]:
     """Prints the header, and then each row as a table in a file has it."""
 
     def write(values: Iterable[Any]) -> None:
         sys.stdout.write(streaming.csv_line(values))
 
-    write(streaming.COLUMNS)
-    return lambda row: write(row[name] for name in streaming.COLUMNS)
+    write(names)
+    return lambda row: write(row[name] for name in names)
 
 
 def _nothing_scored(n: int, refused: Sequence[tuple[str, str]]) -> str:
@@ -445,11 +450,41 @@ def _nothing_scored(n: int, refused: Sequence[tuple[str, str]]) -> str:
     return f"Not one image could be scored: {n:,} file{'s' if n != 1 else ''} met, none readable.{first}"
 
 
-def _warn(detector: AMADetector, alpha: float, scores: dict[str, np.ndarray]) -> None:
+def _warn(detector: AnomalyDetector, alpha: float, scores: dict[str, np.ndarray]) -> None:
     """Say on standard error what a reader of verdicts must know of all of them."""
     for warning in (reach_warning(detector, alpha), drift_warning(detector, scores)):
         if warning:
             print(f"Warning: {warning}", file=sys.stderr)
+
+
+def _settings_help() -> str:
+    """Every detector's hyper-parameters with their meaning; what they share, once."""
+    told: set[str] = set()
+    lines = ["hyper-parameters for --set:"]
+    for name in registry.names():
+        detector = detector_class(name)
+        lines.append(f"\n{name}: {detector.title}")
+        for field in dataclasses.fields(detector.Settings):
+            meaning = f"\n      {field.metadata['doc']}" if field.metadata["doc"] not in told else ""
+            told.add(field.metadata["doc"])
+            lines.append(f"  {field.name}={field.default}{meaning}")
+    return "\n".join(lines)
+
+
+def detectors(arguments: argparse.Namespace) -> None:
+    """List the detectors: what each is, where it was published, and what it can do beside scoring."""
+    found = [detector_class(name) for name in registry.names()]
+    rows = [
+        {"name": d.name, "title": d.title, "reference": d.reference, "can": list(d.can()), "scores": list(d.score_names()),
+         "decides": d.decides, "trains": d.trains()}
+        for d in found
+    ]  # fmt: skip
+    if arguments.json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        print(f"{row['name']:18}{row['title']}\n{'':18}{row['reference']}\n{'':18}scores {', '.join(row['scores'])}"
+              f"{'; can ' + ', '.join(row['can']) if row['can'] else ''}")  # fmt: skip
 
 
 def _verify(folder: Path, arguments: argparse.Namespace) -> None:
@@ -458,7 +493,7 @@ def _verify(folder: Path, arguments: argparse.Namespace) -> None:
     if not stored:
         raise AMAError(f"{folder} stores no scores to compare with: python -m ama_core measure {folder} makes them.")
     with _SetBars(arguments.quiet) as bars:
-        rows = evaluation.verify(AMADetector.load(folder, device=arguments.device), stored, progress=bars.update)
+        rows = evaluation.verify(load_detector(folder, device=arguments.device), stored, progress=bars.update)
     if arguments.json:
         print(json.dumps(rows))
     else:
@@ -530,9 +565,10 @@ def _set_row(name: str) -> dict[str, Any]:
 
 def _print_results(found: dict[str, Any]) -> None:
     print(f"normal: {found['normal']}   draw seed: {found['seed']}   AUROC (AUPRC, FPR95), below it AUROC's 95 % interval")
-    print(f"{'against':16}{'n':>8}{'n OOD':>8}  " + "".join(f"{score:<24}" for score in SCORES))
+    names = list(found["results"][0]["scores"]) if found["results"] else []
+    print(f"{'against':16}{'n':>8}{'n OOD':>8}  " + "".join(f"{score:<24}" for score in names))
     for row in found["results"]:
-        cells = [row["scores"][score] for score in SCORES]
+        cells = [row["scores"][score] for score in names]
         figures = [f"{c['auroc']:.3f} ({c['auprc']:.3f}, {c['fpr95']:.3f})" for c in cells]
         print(f"{row['ood'][-15:]:16}{row['n_normal']:>8,}{row['n_ood']:>8,}  " + "".join(f"{f:<24}" for f in figures))
         intervals = [evaluation.auroc_interval(c["auroc"], row["n_normal"], row["n_ood"]) for c in cells]
@@ -594,7 +630,8 @@ class _TrainingBar:
             self.bar = tqdm(total=event.total_steps, unit="step", disable=_hidden(self.quiet))
         self.bar.update(event.step - self.bar.n)
         if event.kind == "progress":
-            shown = {key: f"{event.values[key]:.4g}" for key in ("loss_critic", "loss_autoencoder", "z_ratio", "images_per_s")}
+            own = [name for name in event.values if name not in ("epoch", "lr", "images_per_s", "seconds", "eta_s")][:3]
+            shown = {key: f"{event.values[key]:.4g}" for key in (*own, "images_per_s")}
             self.bar.set_postfix(shown)
         elif event.kind == "validation":
             tqdm.write(f"step {event.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in event.values.items()), file=sys.stderr)

@@ -11,9 +11,8 @@ from PIL import Image
 
 from ama_core._version import __version__
 from ama_core.check import Checked, drift_warning, reach_warning
-from ama_core.detector import AMADetector
+from ama_core.detectors.base import AnomalyDetector, NormalData
 from ama_core.files import open_regular, shown
-from ama_core.scores import SCORES, anomaly_scores
 
 GENERATOR = '<meta name="generator" content="AMA Explorer">'
 STYLE = """
@@ -29,14 +28,14 @@ img { image-rendering: pixelated; width: 72px; height: 72px; object-fit: contain
 """
 
 
-def html_report(detector: AMADetector, model: str, checked: Checked, alpha: float) -> str:
+def html_report(detector: AnomalyDetector, model: str, checked: Checked, alpha: float) -> str:
     """Verdict, p-value, scores and picture of every image, the most anomalous first, with what the model is.
 
     Args:
-        model: what to call it. alpha: the false-alarm rate, in (0, 1); `detector.score` decides.
+        model: what to call it. alpha: the false-alarm rate, in (0, 1); `detector.by` decides.
     """
-    by, normal = detector.score, detector.info_.get("normal", {})
-    n = len(detector.calibration_.scores[by])
+    by, normal = detector.by, detector.normal or NormalData("unknown")
+    n = len(detector.calibration_scores_)
     rows, summary = [], "No image could be scored."
     if len(checked):
         scores = checked.examined.scores
@@ -48,10 +47,10 @@ def html_report(detector: AMADetector, model: str, checked: Checked, alpha: floa
         )
         warnings = (reach_warning(detector, alpha), drift_warning(detector, scores))
         summary += "".join(f" <strong>{escape(warning)}</strong>" for warning in warnings if warning)
-        for i in np.argsort(-anomaly_scores(scores)[by], kind="stable"):
+        for i in np.argsort(-detector.anomaly_scores(scores)[by], kind="stable"):
             verdict = "flagged" if flagged[i] else "not flagged"
             remarks = "; ".join((*checked.notes[i], *checked.concerns[i]))
-            cells = [f'<td class="number">{scores[name][i]:.4g}</td>' for name in SCORES]
+            cells = [f'<td class="number">{scores[name][i]:.4g}</td>' for name in detector.score_names()]
             rows.append(
                 f'<tr class="{"flagged" if flagged[i] else "passed"}"><td>{_picture(checked.given[i], checked.names[i])}</td>'
                 f"<td>{_text(checked.names[i])}</td><td>{verdict}</td>"
@@ -74,7 +73,7 @@ def html_report(detector: AMADetector, model: str, checked: Checked, alpha: floa
 <p>{summary}</p>
 {"<p>Not all images were read: the limit was reached.</p>" if checked.more else ""}
 <div class="scroll"><table><thead><tr><th>Image</th><th>Name</th><th>Verdict</th><th>p-value by {by}</th>
-{"".join(f"<th>{name}</th>" for name in SCORES)}<th>Done to it</th></tr></thead><tbody>
+{"".join(f"<th>{name}</th>" for name in detector.score_names())}<th>Done to it</th></tr></thead><tbody>
 {"".join(rows)}
 </tbody></table></div>
 {f"<h2>Could not be scored</h2><ul>{refused}</ul>" if refused else ""}

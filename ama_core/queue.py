@@ -79,14 +79,14 @@ def submit(folder: Path | str, name: str, spec: runs.RunSpec) -> Path:
 def stop(run: Path | str, *, pause: bool = False) -> None:
     """Stop a run, its state saved; one that only waits leaves the queue. `pause`: it keeps its place for `resume`.
 
-    A running one ends at its next event. Raises ConfigError where there is nothing to stop.
+    One at work ends at its next event. Raises ConfigError where there is nothing to stop.
     """
     run = Path(run)
     with _states(run.parent):
         status = runs.read_status(run)
         if status["state"] == "queued":
             runs.write_status(run, status | {"state": "paused" if pause else "stopped"})
-        elif status["state"] == "running":
+        elif status["state"] in runs.ACTIVE:
             runs.request_stop(run, pause=pause)
         else:
             raise ConfigError(f"{run.name} is {status['state']}: only a run that is queued or running can be stopped.")

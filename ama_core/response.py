@@ -15,7 +15,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from ama_core import evaluation
 from ama_core.bundle import StoredScores
-from ama_core.detector import AMADetector
+from ama_core.detectors.ama.detector import AMADetector
 from ama_core.errors import BundleError, DataError
 from ama_core.files import write_atomically
 from ama_core.sanity import CODEC, lossless_length
@@ -88,7 +88,7 @@ def measure_response(
 
     None where those of the normal test images are not.
     """
-    normal = detector.info_["normal"]["name"]
+    normal = detector.normal.name
     tested = [s for s in stored if s.split == "test"]
     sets, images = {}, None
     for done, sample in enumerate(tested):

@@ -45,6 +45,7 @@ from ama_core.files import lock, parse_json, read_json, remove_partials, write_a
 from ama_core.latent_map import measure_latents, write_latents
 from ama_core.model_card import model_card
 from ama_core.neighbours import measure_neighbours, write_neighbours
+from ama_core.response import measure_response, write_response
 from ama_core.settings import Settings
 from ama_core.training import Event
 
@@ -54,8 +55,9 @@ LOG = "log.txt"
 LOCK = ".lock"
 METRICS = "metrics.jsonl"
 RUNS_VARIABLE = "AMA_RUNS_DIR"
-WORDS = ("state", "mark", "device", "fingerprint", "error")  # of status.json; all else in it are numbers
+WORDS = ("state", "mark", "device", "fingerprint", "error", "measuring")  # of status.json; all else in it are numbers
 ACTIVE = ("running", "measuring")  # states in which a process works on the run
+HEARTBEAT_SECONDS = 10.0  # between two signs of life while a large data set is measured
 CURVE_POINTS = 500  # of a curve that is shown while it grows
 
 
@@ -230,12 +232,22 @@ def execute(
             with _stop_requests(folder) as stop_requested:
                 detector = _train(folder, spec, status, stop_requested, resume, download, device, on_event)
                 if spec.measure:
-                    write_status(folder, status | {"state": "measuring"})
+                    status |= {"state": "measuring", "measured_sets": 0, "sets_to_measure": measuring_steps(detector)}
+                    write_status(folder, status)
                     _log(folder, "trained; measuring against the data sets at hand")
+                    at, written = ("", 0), time.monotonic()
 
                     def measured(done: int, total: int, name: str) -> None:
+                        nonlocal at, written
                         if on_progress:
                             on_progress(done, total, name)
+                        another, at = name != at[0] or done <= at[1], (name, done)
+                        if another:
+                            status["measured_sets"] = min(status["measured_sets"] + 1, status["sets_to_measure"])
+                            status["measuring"] = name
+                        if another or time.monotonic() - written > HEARTBEAT_SECONDS:
+                            write_status(folder, status)
+                            written = time.monotonic()
                         if stop_requested():
                             raise RunStopped("Stopped while measuring; the model is trained. Continue with --resume.")
 
@@ -329,14 +341,24 @@ def _end_badly(folder: Path, status: dict[str, Any], error: BaseException) -> No
 
 def measure_run(detector: AnomalyDetector, folder: Path, progress: evaluation.Progress | None = None, *, seed: int = 0) -> None:
     """Score and map every data set at hand, and store the nearest training images: all that the bundle `folder` shows, anew."""
-    write_scores(folder, evaluation.measure_at_hand(detector, seed=seed, progress=progress))
+    stored = evaluation.measure_at_hand(detector, seed=seed, progress=progress)
+    write_scores(folder, stored)
     if isinstance(detector, AMADetector):
         write_latents(folder, measure_latents(detector, seed=seed, progress=progress))
+        if response := measure_response(detector, stored, progress=progress):
+            write_response(folder, response)
     others = evaluation.others_at_hand(detector)
     write_results(folder, evaluation.evaluate(detector, others, model=folder.name, seed=seed, progress=progress))
     _write_card(detector, folder)
     if "features" in detector.can():
         write_neighbours(folder, measure_neighbours(detector, seed=seed))
+
+
+def measuring_steps(detector: AnomalyDetector) -> int:
+    """How often `measure_run` goes on to something else: sets scored for densities and for figures; codes, map, response."""
+    others = evaluation.others_at_hand(detector)
+    scored = (2 + len(others)) + (1 + len([name for name in others if name != evaluation.REST]))
+    return scored + (3 if isinstance(detector, AMADetector) else 0)
 
 
 def start(folder: Path | str, spec: RunSpec, *, resume: bool = False, claimed: bool = False) -> subprocess.Popen:

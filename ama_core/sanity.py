@@ -17,7 +17,7 @@ from ama_core.config import Config
 from ama_core.data import hold_out
 from ama_core.errors import DataError
 from ama_core.networks import Encoder, Generator
-from ama_core.training import learning_rate, total_steps
+from ama_core.training import learning_rate
 
 PIXEL_MEAN, LOSSLESS, L2 = "pixel mean", "lossless length", "L2 autoencoder"
 SANITY = (PIXEL_MEAN, LOSSLESS, L2)
@@ -79,7 +79,7 @@ def fit_l2(config: Config, images: np.ndarray, device: torch.device | None = Non
         networks = torch.nn.Sequential(Encoder(config), Generator(config))
     networks.to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(networks.parameters(), config.lr)
-    total = total_steps(config, len(images))
+    total = config.total_steps(len(images))
     for step in range(total):
         epoch, place = divmod(step, batches)
         if place == 0:

@@ -4,6 +4,7 @@ Two directions occur. The paper's scores keep the paper's: R is high, A is low f
 thresholds or tests uses the *anomaly score* of `anomaly_scores`, where larger always means more anomalous.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,6 +58,29 @@ def r_score(difference: np.ndarray) -> np.ndarray:
 def log_a_score(r: np.ndarray, mu: float, sigma: float) -> np.ndarray:
     """log A(x), A = N(R(x); mu, sigma^2) (Eq. 6). The density itself underflows, and ties, beyond about 38 sigma."""
     return -0.5 * ((r - mu) / sigma) ** 2 - np.log(sigma * np.sqrt(2 * np.pi))
+
+
+def a_distance(r: np.ndarray, mu: float, sigma: float) -> np.ndarray:
+    """|R - mu| / sigma (N,): orders images as A does, the lowest A farthest out, on a scale that can be looked at.
+
+    At least 0.01: what lies nearer says nothing, and would spread over decades of a logarithmic axis.
+    """
+    return np.maximum(np.abs(np.asarray(r, dtype=np.float64) - mu) / sigma, 0.01)
+
+
+def mu_sigma_behind(r: np.ndarray, log_a: np.ndarray) -> tuple[float, float]:
+    """mu and sigma with which `log_a_score` made log A (N,) from R (N,): log A is a parabola in R.
+
+    Where R varies too little to tell, the mean and standard deviation of R.
+    """
+    r, log_a = np.asarray(r, np.float64), np.asarray(log_a, np.float64)
+    slope = bend = 0.0
+    if len(np.unique(r)) > 2:
+        parabola = np.polynomial.Polynomial.fit(r, log_a, 2).convert()
+        _, slope, bend = np.pad(parabola.coef, (0, 3 - len(parabola.coef)))
+    if not bend < 0:
+        return float(r.mean()), float(max(r.std(), _TINY))
+    return float(-slope / (2 * bend)), float(np.sqrt(-0.5 / bend))
 
 
 @dataclass(frozen=True)
@@ -123,30 +147,31 @@ def smallest_alpha(n: int) -> float:
     return 1 / (n + 1)
 
 
-def drift_p_value(r: np.ndarray, calibration_r: np.ndarray) -> float:
+def drift_p_value(scores: np.ndarray, calibration: np.ndarray) -> float:
     """How probable it is that normal images differ from the calibration images so much *as a whole*, in (0, 1].
 
-    Two-sample Kolmogorov-Smirnov test on R. Below DRIFT_LEVEL, a batch of DRIFT_LEAST images or more is said to have drifted:
-    the false-alarm rate is promised for images like those of the calibration alone.
+    Two-sample Kolmogorov-Smirnov test on a score. Below DRIFT_LEVEL, a batch of DRIFT_LEAST images or more is said to have
+    drifted: the false-alarm rate is promised for images like those of the calibration alone.
 
     Args:
-        r: R of the batch, (N,). calibration_r: R of held-out normal images, (n,).
+        scores: of the batch, (N,). calibration: the same score of held-out normal images, (n,).
     """
-    return float(ks_2samp(r, calibration_r).pvalue)
+    return float(ks_2samp(scores, calibration).pvalue)
 
 
-def batch_drift(scores: dict[str, np.ndarray], calibration: dict[str, np.ndarray], by: str) -> tuple[float, str]:
-    """`drift_p_value` of a batch by R and by the score that decides, and which of them speaks the louder.
+def batch_drift(
+    scores: Mapping[str, np.ndarray], calibration: Mapping[str, np.ndarray], names: Iterable[str]
+) -> tuple[float, str]:
+    """`drift_p_value` of a batch by several scores, and which of them speaks the loudest.
 
-    Both, since a false-alarm rate is broken by drift of the deciding score, which R may not show. Twice the smaller p-value
-    (Bonferroni).
+    More than one, since a false-alarm rate is broken by drift of the deciding score, which another may not show. The smallest
+    p-value times their number (Bonferroni).
 
     Args:
-        scores: R, log_A, M and T of the batch, each (N,), or as many of them as `by` needs beside R.
-        calibration: anomaly scores of held-out normal images by name, each (n,).
+        scores: anomaly scores of the batch by name, each (N,). calibration: of held-out normal images, each (n,).
+        names: the scores that are looked at.
     """
-    looked_at = {"R": scores["R"], by: -scores["log_A"] if by == "A" else scores[by]}
-    found = {name: drift_p_value(values, calibration[name]) for name, values in looked_at.items()}
+    found = {name: drift_p_value(scores[name], calibration[name]) for name in names}
     least = min(found, key=found.get)
     return min(1.0, len(found) * found[least]), least
 

@@ -22,30 +22,32 @@ from typing import IO, Any
 import numpy as np
 
 from ama_core.bundle import FILES, find_bundle
-from ama_core.config import Config
 from ama_core.data import Source, iter_unread, prepare
 from ama_core.data.files import Unread, check_sources, files_of
-from ama_core.detector import AMADetector
+from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.files import check_output, csv_cell, is_same, parse_json, read_json, shown, write_atomically
 from ama_core.inference import BATCH
+from ama_core.settings import InputSpec
 
-COLUMNS = ("path", "index", "R", "A", "log_A", "M", "T", "p_value", "anomalous", "error")
 KINDS = (".csv", ".jsonl")
 CHUNK, CHUNK_BYTES = 32, 32 * 2**20  # images, or bytes of undecoded images, that a thread takes at a time
 SAVE_SECONDS = 1.0
 FIRST_ERRORS = 5
 SOFTWARE = "AMA Explorer"
 SAMPLED = 5_000  # rows that are kept for a test of the whole table
-SCORED = ("R", "log_A", "M", "T")  # what that test may need
 
 Row = dict[str, Any]
 
 
 @dataclass
 class Sample:
-    """Scores of at most SAMPLED rows of however many are added, each as likely as any other: memory that does not grow."""
+    """Scores of at most SAMPLED rows of however many are added, each as likely as any other: memory that does not grow.
 
+    `names`: the entries of a row that are kept.
+    """
+
+    names: tuple[str, ...] = ()
     met: int = 0
     kept: list[tuple[float, ...]] = field(default_factory=list)
     chance: random.Random = field(default_factory=lambda: random.Random(0))
@@ -54,11 +56,11 @@ class Sample:
         self.met += 1
         place = len(self.kept) if len(self.kept) < SAMPLED else self.chance.randrange(self.met)
         if place < SAMPLED:
-            self.kept[place : place + 1] = [tuple(float(row[name]) for name in SCORED)]
+            self.kept[place : place + 1] = [tuple(float(row[name]) for name in self.names)]
 
     def scores(self) -> dict[str, np.ndarray]:
-        """R, log_A, M and T, each (n,), n <= SAMPLED."""
-        return dict(zip(SCORED, np.array(self.kept, np.float64).reshape(-1, len(SCORED)).T))
+        """Each of the entries (n,), n <= SAMPLED."""
+        return dict(zip(self.names, np.array(self.kept, np.float64).reshape(-1, len(self.names)).T))
 
 
 @dataclass
@@ -88,8 +90,18 @@ class Summary:
             self.sample.add(row)
 
 
-def score_rows(detector: AMADetector, sources: Iterable[Source], alpha: float) -> Iterator[Row]:
-    """A row of COLUMNS for every image, in the order of `iter_images`; `error` says why one could not be scored.
+def columns(detector: AnomalyDetector) -> tuple[str, ...]:
+    """Columns of a table: where an image came from, the detector's scores, and the verdict of the one that decides."""
+    return ("path", "index", *detector.table_columns(), "p_value", "anomalous", "error")
+
+
+def summary_of(detector: AnomalyDetector) -> Summary:
+    """A summary of no rows yet."""
+    return Summary(sample=Sample(detector.table_columns()))
+
+
+def score_rows(detector: AnomalyDetector, sources: Iterable[Source], alpha: float) -> Iterator[Row]:
+    """A row of `columns` for every image, in the order of `iter_images`; `error` says why one could not be scored.
 
     Raises DataError for a path that does not exist and for an empty folder.
     """
@@ -97,7 +109,7 @@ def score_rows(detector: AMADetector, sources: Iterable[Source], alpha: float) -
 
 
 def score_to_file(
-    detector: AMADetector,
+    detector: AnomalyDetector,
     model: str | Path,
     sources: Sequence[str | Path],
     out: Path,
@@ -136,15 +148,15 @@ def score_to_file(
         raise ConfigError(f"{out} exists: continue it with --resume, replace it with --force, or choose another name.")
     asked = {
         "software": SOFTWARE, "model": str(model), "fingerprint": _fingerprint(folder), "alpha": alpha,
-        "score": detector.score, "inputs": [_described(source) for source in sources],
+        "score": detector.by, "inputs": [_described(source) for source in sources],
     }  # fmt: skip
-    summary, unread = Summary(), _without(iter_unread(sources), out, beside)
+    summary, unread = summary_of(detector), _without(iter_unread(sources), out, beside)
     certain = {"rows": 0, "bytes": 0}
     if resume and out.exists():
         certain = _read_meta(beside, asked, out)
         with open(out, "r+b") as file:
             file.truncate(certain["bytes"])
-        for row in _written(out):
+        for row in _written(out, detector):
             item = next(unread, None)
             if item is None or (_named(item.path, out), item.index) != (row["path"], int(row["index"])):
                 raise DataError(f"The images have changed since {out} was begun, at {row['path']}. Begin a new table.")
@@ -161,7 +173,7 @@ def score_to_file(
     if not certain["bytes"]:
         write_atomically(beside, json.dumps(asked | certain | {"complete": False}, indent=2))  # no table without an owner
     with open(out, "ab" if certain["bytes"] else "wb") as file:
-        write = _writer(file, out.suffix.lower(), header=file.tell() == 0)
+        write = _writer(file, out.suffix.lower(), columns(detector), header=file.tell() == 0)
         saved, whole = 0.0, False
         try:
             for number, row in enumerate(_score(detector, unread, alpha), 1):
@@ -181,14 +193,14 @@ def score_to_file(
     return summary
 
 
-def _score(detector: AMADetector, unread: Iterable[Unread], alpha: float) -> Iterator[Row]:
+def _score(detector: AnomalyDetector, unread: Iterable[Unread], alpha: float) -> Iterator[Row]:
     """Threads decode and shrink the next images while this one scores."""
     waiting: list[Row] = []
     images: list[np.ndarray] = []
     with ThreadPoolExecutor(threads := os.cpu_count() or 1, "decode") as pool:
         try:
-            for row, image in _decoded(pool, threads, unread, detector.config):
-                waiting.append(row)
+            for row, image in _decoded(pool, threads, unread, detector.settings.input):
+                waiting.append(dict.fromkeys(columns(detector)) | row)
                 if image is not None:
                     images.append(image)
                 if len(waiting) == BATCH:
@@ -200,12 +212,12 @@ def _score(detector: AMADetector, unread: Iterable[Unread], alpha: float) -> Ite
 
 
 def _decoded(
-    pool: ThreadPoolExecutor, threads: int, unread: Iterable[Unread], config: Config
+    pool: ThreadPoolExecutor, threads: int, unread: Iterable[Unread], spec: InputSpec
 ) -> Iterator[tuple[Row, np.ndarray | None]]:
     """Rows without scores and prepared images (S, S, C), in order; a few chunks are under way at any time, never more."""
     under_way: deque[Future] = deque()
     for chunk in _chunks(unread):
-        under_way.append(pool.submit(_read_chunk, chunk, config))
+        under_way.append(pool.submit(_read_chunk, chunk, spec))
         if len(under_way) > 2 * threads + BATCH // CHUNK:
             yield from under_way.popleft().result()
     while under_way:
@@ -224,33 +236,33 @@ def _chunks(unread: Iterable[Unread]) -> Iterator[list[Unread]]:
         yield chunk
 
 
-def _read_chunk(chunk: Sequence[Unread], config: Config) -> list[tuple[Row, np.ndarray | None]]:
+def _read_chunk(chunk: Sequence[Unread], spec: InputSpec) -> list[tuple[Row, np.ndarray | None]]:
     found = []
     for unread in chunk:
         item, small = unread.read(), None
         if item.image is not None:
-            small = prepare(item.image[None], size=config.image_size, channels=config.channels, fit=config.fit)[0][0]
-        found.append((dict.fromkeys(COLUMNS) | {"path": item.path, "index": item.index, "error": item.error}, small))
+            small = prepare(item.image[None], **vars(spec))[0][0]
+        found.append(({"path": item.path, "index": item.index, "error": item.error}, small))
     return found
 
 
-def _fill(detector: AMADetector, rows: list[Row], images: list[np.ndarray], alpha: float) -> Iterator[Row]:
+def _fill(detector: AnomalyDetector, rows: list[Row], images: list[np.ndarray], alpha: float) -> Iterator[Row]:
     scored = iter(())
     if images:
         scores = detector.scores(np.stack(images))
-        p = scores[f"p_{detector.score}"]
-        columns = {name: scores[name] for name in ("R", "A", "log_A", "M", "T")} | {"p_value": p, "anomalous": p <= alpha}
-        scored = iter(dict(zip(columns, values)) for values in zip(*(column.tolist() for column in columns.values())))
+        p = scores[f"p_{detector.by}"]
+        found = {name: scores[name] for name in detector.table_columns()} | {"p_value": p, "anomalous": p <= alpha}
+        scored = iter(dict(zip(found, values)) for values in zip(*(column.tolist() for column in found.values())))
     for row in rows:
         yield row if row["error"] else row | next(scored)
 
 
-def _writer(file: IO[bytes], kind: str, header: bool) -> Callable[[Row], None]:
+def _writer(file: IO[bytes], kind: str, names: Sequence[str], header: bool) -> Callable[[Row], None]:
     if kind == ".jsonl":
         return lambda row: file.write(json.dumps(row).encode() + b"\n")
     if header:
-        file.write(csv_line(COLUMNS).encode())
-    return lambda row: file.write(csv_line(row[name] for name in COLUMNS).encode())
+        file.write(csv_line(names).encode())
+    return lambda row: file.write(csv_line(row[name] for name in names).encode())
 
 
 def csv_line(values: Iterable[Any]) -> str:
@@ -265,16 +277,16 @@ def _named(path: str, out: Path) -> str:
     return path if out.suffix.lower() == ".jsonl" else shown(csv_cell(path))
 
 
-def _written(out: Path) -> Iterator[Row]:
+def _written(out: Path, detector: AnomalyDetector) -> Iterator[Row]:
     """The rows of a table so far. Raises DataError where they are not what was written."""
     with open(out, newline="", encoding="utf-8") as file:
         try:
             for row in map(parse_json, file) if out.suffix.lower() == ".jsonl" else csv.DictReader(file):
-                if not isinstance(row, dict) or set(row) != set(COLUMNS):
+                if not isinstance(row, dict) or set(row) != set(columns(detector)):
                     raise ValueError("it has other columns")
                 int(row["index"])
                 if not row["error"]:
-                    [float(row[name]) for name in SCORED]
+                    [float(row[name]) for name in detector.table_columns()]
                 yield row
         except (ValueError, TypeError, csv.Error) as error:
             raise DataError(f"{out} is damaged ({error}). Begin a new table.") from error

@@ -120,7 +120,7 @@ class Trainer(ABC):
     def bare_state(self) -> dict[str, Tensor]:
         """Weights as they score images (see `AnomalyDetector.use_weights`), copied."""
 
-    def prepare(self, images: np.ndarray) -> None:
+    def prepare(self, images: np.ndarray) -> None:  # noqa: B027 (most have nothing to do)
         """Called once before step 0, on all training images, uint8 (N, S, S, C)."""
 
     def sample(self, images: np.ndarray) -> np.ndarray | None:

@@ -5,7 +5,7 @@ Each cached function takes a `stamp` of the files it reads, so that a model trai
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +28,11 @@ from ama_core.latent_map import LatentMap, MapEntry, NormHistograms
 from ama_core.model_card import read_card
 from ama_core.neighbours import Neighbours
 from ama_core.networks import Stage, summary
-from ama_core.scores import log_a_score
+from ama_core.response import Response, read_response
+from ama_core.scores import a_distance, mu_sigma_behind
 
 MODELS_VARIABLE = "AMA_MODELS_DIR"
+A_DISTANCE = "a_distance"  # names |R − μ| / σ among the scores: A itself lies within a hundredth of any axis that holds it
 NORMAL = "normal test images"  # stands for the chosen model's own test split wherever sets are listed
 GALLERY = 256  # images of a set that are scored and reconstructed: one forward pass
 MOST_CHECKED = 500  # images of one's own that are checked at once
@@ -109,6 +111,14 @@ def results(folder: Path) -> dict[str, dict]:
 def score_densities(folder: Path, axis: str, sets: tuple[tuple[str, str, str], ...], log: bool) -> Densities:
     """Densities of the stored score `axis`; `sets` are (name on the chart, set, split). Raises DataError."""
     return _score_densities(str(folder), _stamp(folder, "scores.npz", "calibration.npz"), axis, sets, log)
+
+
+def on_axis(folder: Path, axis: str, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The values of one score, or of A_DISTANCE, of images whose scores are given. Raises BundleError."""
+    if axis != A_DISTANCE:
+        return scores[axis]
+    calibration = detector(folder).calibration_
+    return a_distance(scores["R"], calibration.mu, calibration.sigma)
 
 
 def intervals(folder: Path, ood: str) -> dict[str, dict[str, tuple[float, float]]]:
@@ -192,9 +202,14 @@ def info(folder: Path) -> dict:
     return _info(str(folder), _stamp(folder, "config.json"))
 
 
-def stored_aurocs(folder: Path) -> dict[str, dict[str, float]]:
-    """AUROC of R, A, M and T by OOD set, from the stored scores. Raises BundleError."""
-    return _stored_aurocs(str(folder), _stamp(folder, "scores.npz", "config.json"))
+def aurocs(folder: Path) -> dict[str, dict[str, float]]:
+    """AUROC of R, A, M and T of every OOD set with stored scores, the same on every page. Raises BundleError."""
+    return _aurocs(str(folder), _stamp(folder, "scores.npz", "results.json", "config.json"))
+
+
+def response(folder: Path) -> Response | None:
+    """How the model's R answers to plain properties of images; None where that was not measured. Raises BundleError."""
+    return _response(str(folder), _stamp(folder, "response.json"))
 
 
 def stored_pictures(folder: Path, name: str, split: str, rows: tuple[int, ...], redrawn: bool = False) -> np.ndarray:
@@ -304,13 +319,8 @@ def _results(folder: str, stamp: Stamp) -> dict[str, dict]:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _score_densities(folder: str, stamp: Stamp, axis: str, sets: tuple[tuple[str, str, str], ...], log: bool) -> Densities:
-    at_hand = {(s.name, s.split): s.scores[axis] for s in stored(Path(folder))}
-    samples = {title: at_hand[name, split] for title, name, split in sets}
-    if axis != "log_A":
-        return densities(samples, log=log, lower=0.0)
-    calibration = detector(Path(folder)).calibration_
-    highest = float(log_a_score(np.float64(calibration.mu), calibration.mu, calibration.sigma))
-    return densities(samples, upper=highest)
+    at_hand = {(s.name, s.split): on_axis(Path(folder), axis, s.scores) for s in stored(Path(folder))}
+    return densities({title: at_hand[name, split] for title, name, split in sets}, log=log, lower=0.0)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
@@ -389,8 +399,14 @@ def _info(folder: str, stamp: Stamp) -> dict:
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def _stored_aurocs(folder: str, stamp: Stamp) -> dict[str, dict[str, float]]:
-    return evaluation.stored_aurocs(stored(Path(folder)), (detector(Path(folder)).info_.get("normal") or {}).get("name"))
+def _aurocs(folder: str, stamp: Stamp) -> dict[str, dict[str, float]]:
+    normal = (info(Path(folder)).get("normal") or {}).get("name")
+    return evaluation.known_aurocs(results(Path(folder)), stored(Path(folder)), normal)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _response(folder: str, stamp: Stamp) -> Response | None:
+    return read_response(folder)
 
 
 @st.cache_resource(max_entries=8, show_spinner="Reading the images …")
@@ -416,11 +432,12 @@ def _table_lines(table: str, stamp: Stamp) -> list[Line]:
 
 @st.cache_data(max_entries=32, show_spinner=False)
 def _record_densities(folder: str, stamp: Stamp, normal: str, ood: str, axis: str) -> Densities:
-    at_hand = {s.name: s.scores[axis] for s in stored(Path(folder))}
+    at_hand = {s.name: s.scores for s in stored(Path(folder))}
     samples = {"test": at_hand[normal], ood: at_hand[ood]}
-    if axis != "log_A":
-        return densities(samples, log=True)
-    return densities(samples, upper=max(float(values.max()) for values in samples.values()))  # the summit of log A, as good as
+    if axis != A_DISTANCE:
+        return densities({title: scores[axis] for title, scores in samples.items()}, log=True)
+    mu, sigma = mu_sigma_behind(*(np.concatenate([scores[key] for scores in samples.values()]) for key in ("R", "log_A")))
+    return densities({title: a_distance(scores["R"], mu, sigma) for title, scores in samples.items()}, log=True)
 
 
 @st.cache_resource(max_entries=6, show_spinner="Reading the latent map …")

@@ -21,15 +21,18 @@ from ama_core.evaluation import REST, normal_name, sets_at_hand
 from ama_core.scores import SCORES
 from ama_core.spreadsheet import safe_cell
 
-DEFAULT_MODEL = "photos"
+DEFAULT_MODELS = ("cifar10", "photos")  # the first of these that is here: raw scores fail on both
 ALPHAS = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
+ONE, MANY = "against", "ood"  # the choice of one OOD set and of several; one key for both would mix up their values
+SETS_KEYS = {"lesson": ONE, "densities": MANY}  # page -> how it calls its choice
+LEADING = ("svhn", "house_numbers", "gtsrb")  # the paper's case, then what is like it: the sets to begin with
 PLAIN = "-plain"  # ends the name of a model trained with the plain-Wasserstein ablation
 
 # Score -> what it is in one sentence, and its equation.
 MEANING = {
     "R": (
         "**R**, the raw score: how differently the critic sees the pairs (image, image) and (image, reconstruction). "
-        "High = unlike the training data, or merely complex.",
+        "Meant to be high for what is unlike the training data; what else moves it, the lesson shows.",
         r"R(x) = \lVert f(x, x) - f(x, G(E(x))) \rVert_1",
     ),
     "A": (
@@ -65,11 +68,10 @@ class View:
     alpha: float
 
 
-def page(title: str, lead: str, *, prefer: Sequence[str] = (DEFAULT_MODEL,), scoring: bool = True) -> View:
+def page(title: str, lead: str, *, scoring: bool = True) -> View:
     """Heading and shared controls of a page; stops with a helpful panel where there is no model.
 
     Args:
-        prefer: the model to start with, the first of these that is at hand.
         scoring: offer the score that decides and the false-alarm rate; otherwise they are T and 5 %, unmentioned.
 
     Raises:
@@ -82,7 +84,7 @@ def page(title: str, lead: str, *, prefer: Sequence[str] = (DEFAULT_MODEL,), sco
     asked = st.query_params.get("model")
     names = list(models)
     with st.sidebar:
-        first = next((n for n in prefer if n in names), names[0])
+        first = next((n for n in DEFAULT_MODELS if n in names), names[0])
         name = choose(st.selectbox, "model", "Model", names, first, carried=True)
         score, alpha = "T", 0.05
         if scoring:
@@ -148,11 +150,26 @@ def choose(widget, key: str, label: str, options: Sequence, default: Any, *, car
     return value
 
 
+def keep_sets(shown: Sequence[str], default: Sequence[str], *, one: bool = False) -> None:
+    """The OOD sets that a page shows go along to the others; with `one`, of those that went along the shown one comes first."""
+    kept = st.session_state.get("kept-sets", [])
+    if one and shown[0] in kept:
+        st.session_state["kept-sets"] = [*shown, *(name for name in kept if name != shown[0])]
+    else:
+        st.session_state["kept-sets"] = [] if list(shown) == list(default) else list(shown)
+
+
 def on_arrival(page: str) -> dict[str, Any]:
-    """What the address of a page should say besides, where the reader came from another page: the choices that go along."""
+    """What the address of a page should say besides, where the reader came from another page: what was shown goes along."""
     arrived = st.session_state.get("shown-page") not in (None, page)
     st.session_state["shown-page"] = page
-    kept = st.session_state.get("kept", {}) if arrived else {}
+    kept = dict(st.session_state.get("kept", {})) if arrived else {}
+    sets = st.session_state.get("kept-sets") if arrived else None
+    if sets and page in SETS_KEYS:
+        key = SETS_KEYS[page]
+        kept[key] = sets if key == MANY else sets[0]
+    if page == "lesson" and MANY in st.query_params:  # a link from before the lesson's choice had a name of its own
+        kept[ONE] = st.query_params[MANY]
     return {key: value for key, value in kept.items() if key not in st.query_params}
 
 
@@ -188,6 +205,37 @@ def link(page: str, label: str, icon: str, **state: Any) -> None:
     # In one parameter: Streamlit drops from a link what widgets of the page that it leaves are bound to. See main.py.
     packed = {"view": urlencode(state, doseq=True)} if state else {}
     st.page_link(f"views/{page}.py", label=label, icon=f":material/{icon}:", query_params=packed)
+
+
+def upload(label: str, kinds: Sequence[str], key: str, **more: Any) -> Any:
+    """A file uploader, `st.file_uploader`, that says outside its list when a file was refused.
+
+    Too large a file never reaches the server, and Streamlit says so only beside its name, in a list that scrolls.
+    """
+    limit = st.get_option("server.maxUploadSize")
+    with st.container(gap=None):
+        st.html(
+            f"""<style>
+            [data-testid="stFileUploader"]:has([data-testid="stFileChip"] [role="alert"])::after {{
+                content: "A file was refused: the first one of the list. A file may have at most {limit} MB.";
+                display: block; margin-top: .5rem; padding: .75rem 1rem; border-radius: .5rem; font-size: .95rem;
+                background: rgba(213, 94, 0, .14); border-left: 4px solid {charts.VERMILLION};
+            }}
+            [data-testid="stFileChips"] > div:has([role="alert"]) {{ order: -1; }}
+            </style>"""
+        )
+        return st.file_uploader(label, kinds, key=key, **more)
+
+
+def scroll_to(anchor: str | None) -> None:
+    """Brings the heading with this anchor to the top of the window, and the focus with it; None: stays where it is."""
+    # There in either case, so that what follows keeps its place on the page and is not drawn twice.
+    go = (
+        f"const heading = document.getElementById('{anchor}');"
+        "heading.tabIndex = -1; heading.focus({preventScroll: true}); heading.scrollIntoView({block: 'start'});"
+    )
+    with st.container(height=1, border=False, gap=None):
+        st.html(f"<script>{go if anchor else ''}</script>", unsafe_allow_javascript=True)
 
 
 def generation() -> int:

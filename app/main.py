@@ -41,5 +41,5 @@ page = st.navigation(
 if "view" in st.query_params:  # a link from another page, see controls.link
     st.switch_page(page, query_params=parse_qs(st.query_params["view"]))
 if carried := controls.on_arrival(page.url_path):
-    st.switch_page(page, query_params=st.query_params.to_dict() | carried)
+    st.switch_page(page, query_params={key: st.query_params.get_all(key) for key in st.query_params} | carried)
 page.run()

@@ -1,5 +1,6 @@
 """Score densities and benchmark, without a browser: what they show is what is stored, beside what the paper prints."""
 
+import base64
 import dataclasses
 import io
 import json
@@ -103,6 +104,13 @@ def traces(at: AppTest) -> dict[str, dict]:
     return {trace["name"]: trace for trace in json.loads(at.get("plotly_chart")[0].proto.spec)["data"] if "name" in trace}
 
 
+def values(column) -> np.ndarray:
+    """A column of a trace, as numbers."""
+    if isinstance(column, dict):
+        return np.frombuffer(base64.b64decode(column["bdata"]), column["dtype"]).astype(float)
+    return np.array([np.nan if v is None else v for v in column], float)
+
+
 def png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image.squeeze()).save(file, "PNG")
@@ -124,7 +132,7 @@ def test_the_address_restores_a_view_and_reset_ends_it(open_page):
     at = next(b for b in at.button if "Reset" in b.label).click().run()
     assert not at.exception and at.number_input(key="at").value is None
     assert at.select_slider(key="alpha").value == 0.05 and at.toggle(key="log").value
-    assert not at.toggle(key="histogram").value and "gradients" in at.multiselect(key="ood").value
+    assert not at.toggle(key="histogram").value and "gradients" in at.multiselect(key="ood").value  # the default, see below
 
 
 def test_stored_scores_reach_the_chart(open_page, models):
@@ -195,9 +203,12 @@ def test_a_raw_score_below_chance_is_explained(open_page, models, tmp_path):
     assert "R gives 0.37" in said and "*more normal*" in said
 
 
-@pytest.mark.parametrize("axis, key", [("R", "R"), ("A", "log_A"), ("‖z‖", "z_norm")])
+@pytest.mark.parametrize("axis, key", [("R", "R"), ("A", "R"), ("‖z‖", "z_norm")])
 def test_the_images_around_a_score_are_the_nearest_of_every_set(open_page, models, axis, key):
     stored = {(s.name, s.split): s.scores[key] for s in read_scores(models / "digits")}
+    if axis == "A":
+        c = AMADetector.load(models / "digits").calibration_
+        stored = {where: np.abs(r.astype(float) - c.mu) / c.sigma for where, r in stored.items()}
     at = f"{np.median(stored['textures', 'test']):.4g}"
     page = open_page("densities", ood=["textures"], axis=axis, at=at)
     groups = shown_images(page)
@@ -209,6 +220,26 @@ def test_the_images_around_a_score_are_the_nearest_of_every_set(open_page, model
         nearest = np.sort(values[np.argsort(abs(values - float(at)), kind="stable")[:8]])
         title = title if isinstance(title, str) else "textures"
         assert body.count("<img") == 8 and all(f"{title}, score {value:.4g}" in body for value in nearest)
+
+
+@pytest.mark.parametrize("log", ["true", "false"])
+def test_the_axis_of_a_shows_the_mass_of_every_set(open_page, models, log):
+    at = open_page("densities", ood=["textures", "gradients"], axis="A", log=log)
+    found = traces(at)
+    x = np.log10(values(found["train"]["x"])) if log == "true" else values(found["train"]["x"])
+    mass = np.add.reduce([values(found[name]["y"]) for name in ("train", "test", "textures", "gradients")])
+    hundredths = np.histogram(x, 100, weights=mass)[0] / mass.sum()
+    assert hundredths.max() < 0.3, "not all of it in one place"
+    calibration = AMADetector.load(models / "digits").calibration_
+    (edge,) = {v for name, t in found.items() if name.startswith("A flags right") for v in values(t["x"]) if np.isfinite(v)}
+    stored = next(s for s in read_scores(models / "digits") if s.name == "textures")
+    beyond = np.abs(stored.scores["R"] - calibration.mu) / calibration.sigma > edge
+    assert np.array_equal(beyond, -stored.scores["log_A"] > calibration.threshold("A", 0.05)), "the same images are flagged"
+
+
+def test_the_sets_of_the_lesson_come_first(open_page, models):
+    first = open_page("lesson", model="digits").selectbox(key="against").value
+    assert open_page("densities").multiselect(key="ood").value[0] == first
 
 
 def test_a_place_means_nothing_on_another_axis(open_page):
@@ -236,7 +267,7 @@ def test_uploads_stand_on_the_axis_and_bad_ones_are_named(open_page, models, rng
     trace = traces(at)["your images"]
     assert trace["text"] == [f"mine &lt;b&gt;.png<br>{scores['M']:.4g}"], "no markup from a file's name"
     table = at.dataframe[0].value.iloc[0]
-    for name, key in (("R", "R"), ("log A", "log_A"), ("M", "M"), ("T", "T"), ("‖z‖", "z_norm"), ("p-value by T", "p_T")):
+    for name, key in (("R", "R"), ("M", "M"), ("T", "T"), ("‖z‖", "z_norm"), ("p-value by T", "p_T")):
         assert table[name] == pytest.approx(scores[key])
     assert f"mine <b>.png {scores['M']:.3g}" in at.get("plotly_chart")[0].proto.alt
 
@@ -366,11 +397,12 @@ def test_what_the_command_stored_fills_cells_that_open_the_densities_behind_them
     folder = results / "scores" / long.name
     folder.mkdir(parents=True)
     write_scores(folder, [replace(scores["gradients"], name="mnist"), replace(scores["textures"], name="rest")])
-    for axis, field in (("R", "R"), ("A", "log_A")):
+    c, r = AMADetector.load(models / "digits").calibration_, scores["textures"].scores["R"].astype(float)
+    for axis, there in (("R", r), ("A", np.abs(r - c.mu) / c.sigma)):
         at = open_page("benchmark", tmp_path / "none", table="Table 2", cell=cell)
         at.segmented_control(key=f"stored-axis-{long.name}").set_value(axis).run()
         assert not at.exception and set(traces(at)) == {"test", "rest"}
-        assert f"{np.median(scores['textures'].scores[field]):.3g}" in words(at)
+        assert f"rest {np.median(there):.3g}" in words(at)
     assert "--one-class 3" in at.code[0].value and not any("evaluate" in code.value for code in at.code)
 
 

@@ -10,8 +10,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from ama_core import AMADetector
-from ama_core.bundle import read_scores, write_scores
-from ama_core.evaluation import stored_aurocs
+from ama_core.bundle import read_results, read_scores, write_results, write_scores
+from ama_core.evaluation import known_aurocs, shows_both, telling_set
+from ama_core.response import SetFacts, read_response, write_response
 from ama_core.scores import SCORES, anomaly_scores, conformal_p_value
 
 APP = Path(__file__).resolve().parent.parent / "app"
@@ -55,6 +56,23 @@ def measured(lesson_models):
     return AMADetector.load(lesson_models / "digits", device="cpu").calibration_, stored
 
 
+@pytest.fixture(scope="session")
+def aurocs(lesson_models) -> dict[str, dict[str, float]]:
+    """What every page says of `digits`: the figures of the protocol."""
+    results = {row["ood"]: row for row in read_results(lesson_models / "digits")["results"]}
+    return known_aurocs(results, read_scores(lesson_models / "digits"), "digits")
+
+
+def with_aurocs(folder: Path, changes: dict[str, dict[str, float]]) -> Path:
+    """The bundle, with other figures of some sets."""
+    results = read_results(folder)
+    for row in results["results"]:
+        for by, value in changes.get(row["ood"], {}).items():
+            row["scores"][by]["auroc"] = value
+    write_results(folder, results)
+    return folder
+
+
 def words(at: AppTest) -> str:
     kinds = (at.title, at.subheader, at.markdown, at.caption, at.info, at.warning, at.error, at.success)
     return "\n".join(element.value for kind in kinds for element in kind)
@@ -95,18 +113,18 @@ def test_next_and_back_lead_through_all_steps(open_page):
 
 
 def test_an_address_opens_its_step_and_set(open_page):
-    at = open_page("lesson", step="Band", ood="textures", alpha="0.1")
-    assert at.subheader[0].value.startswith("4 of 6") and at.selectbox(key="ood").value == "textures"
+    at = open_page("lesson", step="Band", against="textures", alpha="0.1")
+    assert at.subheader[0].value.startswith("4 of 6") and at.selectbox(key="against").value == "textures"
     assert at.select_slider(key="alpha").value == 0.1
 
 
 @pytest.mark.parametrize("ood", SETS)
-def test_the_densities_wait_for_a_guess_and_the_verdict_is_measured(open_page, measured, ood):
-    at = open_page("lesson", step="Surprise", ood=ood)
+def test_the_densities_wait_for_a_guess_and_the_verdict_is_measured(open_page, aurocs, ood):
+    at = open_page("lesson", step="Surprise", against=ood)
     assert not charts(at), "nothing is given away"
     at = at.button_group(key=f"guess-digits-{ood}").set_value("normal").run()
     assert not at.exception and len(charts(at)) == 1
-    auroc = stored_aurocs(list(measured[1].values()), "digits")[ood]["R"]
+    auroc = aurocs[ood]["R"]
     said = words(at)
     assert f"**{auroc:.3f}**" in said and f"in {100 * auroc:.0f} of 100 pairs" in said
     truth = "cannot tell" if abs(auroc - 0.5) <= 0.03 else "hope holds" if auroc > 0.5 else "R fails here"
@@ -114,21 +132,21 @@ def test_the_densities_wait_for_a_guess_and_the_verdict_is_measured(open_page, m
     assert ("Right" in said) == (truth == "R fails here")
 
 
-def test_where_r_does_not_fail_the_set_on_which_it_does_worst_is_offered(open_page, measured):
-    aurocs = {name: values["R"] for name, values in stored_aurocs(list(measured[1].values()), "digits").items()}
+def test_where_r_does_not_fail_the_set_on_which_it_does_worst_is_offered(open_page, aurocs):
+    aurocs = {name: values["R"] for name, values in aurocs.items()}
     best, worst = max(aurocs, key=aurocs.get), min(aurocs, key=aurocs.get)
-    at = open_page("lesson", step="Surprise", ood=best)
+    at = open_page("lesson", step="Surprise", against=best)
     at = at.button_group(key=f"guess-digits-{best}").set_value("ood").run()
     offers = [b for b in at.button if b.label.startswith("Look at")]
     assert bool(offers) == (aurocs[best] >= 0.5)
     if offers:
         assert f"{aurocs[worst]:.3f}" in offers[0].label
-        assert offers[0].click().run().selectbox(key="ood").value == worst
+        assert offers[0].click().run().selectbox(key="against").value == worst
 
 
 def test_the_threshold_moves_the_matrix(open_page, measured):
     own, other = (measured[1][name].scores["R"] for name in ("digits", "textures"))
-    at = open_page("lesson", step="Threshold", ood="textures")
+    at = open_page("lesson", step="Threshold", against="textures")
     slider = at.slider(key="cut")
     places = [slider.min, slider.value, (slider.min + slider.max) / 2]
     for cut in places:
@@ -139,17 +157,17 @@ def test_the_threshold_moves_the_matrix(open_page, measured):
 
 def test_a_threshold_in_the_address_is_the_lesson_link(open_page, measured):
     own, other = (measured[1][name].scores["R"] for name in ("digits", "textures"))
-    slider = open_page("lesson", step="Threshold", ood="textures").slider(key="cut")
+    slider = open_page("lesson", step="Threshold", against="textures").slider(key="cut")
     cut = slider.min + 20 * slider.step
-    at = open_page("lesson", step="Threshold", ood="textures", cut=str(cut))
+    at = open_page("lesson", step="Threshold", against="textures", cut=str(cut))
     assert at.slider(key="cut").value == pytest.approx(cut)
     assert matrices(at) == [counts(own > cut, other > cut)]
-    far = open_page("lesson", step="Threshold", ood="textures", cut="1e9")
+    far = open_page("lesson", step="Threshold", against="textures", cut="1e9")
     assert not far.error and far.slider(key="cut").value == pytest.approx(slider.value)
 
 
 def test_the_images_at_the_line_lie_at_the_line(open_page, measured):
-    at = open_page("lesson", step="Threshold", ood="textures")
+    at = open_page("lesson", step="Threshold", against="textures")
     cut = at.slider(key="cut").value
     shown = "".join(e.proto.body for e in at.get("html"))
     r = measured[1]["textures"].scores["R"]
@@ -163,13 +181,13 @@ def test_the_band_is_that_of_a(open_page, measured):
     low, high = calibration.band(0.05)
     cut = calibration.threshold("R", 0.05)
     outside = [(r < low) | (r > high) for r in (own, other)]
-    at = open_page("lesson", step="Band", ood="gradients")
+    at = open_page("lesson", step="Band", against="gradients")
     assert matrices(at) == [counts(own > cut, other > cut), counts(*outside)]
 
 
 def test_false_alarms_and_detections_are_those_of_the_p_values(open_page, measured):
     calibration, stored = measured
-    at = open_page("lesson", step="Overlap", ood="gradients", alpha="0.1")
+    at = open_page("lesson", step="Overlap", against="gradients", alpha="0.1")
     table = at.table[0].value
     for i, by in enumerate(SCORES):
         rates = []
@@ -181,7 +199,7 @@ def test_false_alarms_and_detections_are_those_of_the_p_values(open_page, measur
 
 @pytest.mark.parametrize("ood", SETS)
 def test_the_quiz_tells_right_from_wrong_at_once(open_page, ood):
-    at = open_page("lesson", step="Quiz", ood=ood)
+    at = open_page("lesson", step="Quiz", against=ood)
     assert len(at.radio) == 5 and not at.success and not at.error
     for i in range(5):
         right = []
@@ -202,9 +220,80 @@ def test_without_stored_scores_the_lesson_says_how_to_get_them(open_page):
 @pytest.mark.parametrize("step", ["Hope", "Surprise", "Threshold"])
 def test_images_that_are_not_here_are_said_to_be_missing(open_page, step):
     at = open_page("lesson", model="elsewhere", step=step)
-    assert at.selectbox(key="ood").value == "gtsrb"
+    assert at.selectbox(key="against").value == "gtsrb"
     assert "not on this computer, only their scores: R " in words(at) and not at.error
     assert matrices(at) if step == "Threshold" else not matrices(at)
+
+
+@pytest.mark.parametrize("ood", SETS)
+def test_lesson_and_densities_print_one_auroc_for_one_pair_of_sets(open_page, lesson_models, tmp_path, monkeypatch, ood):
+    other = {by: 0.111 + 0.1 * i for i, by in enumerate(SCORES)}  # figures that no sample of stored scores has
+    shutil.copytree(lesson_models / "digits", tmp_path / "digits")
+    with_aurocs(tmp_path / "digits", {ood: other})
+    monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path))
+    lesson = open_page("lesson", step="Overlap", against=ood)
+    table = open_page("densities", ood=ood, metric="AUROC").table[0].value
+    for by, printed in zip(SCORES, lesson.table[0].value["AUROC"]):
+        assert printed == f"{other[by]:.3f}" == table[by][0].split(" ")[0]
+
+
+def test_the_lesson_starts_with_a_set_that_shows_its_points(lesson_models, tmp_path, open_page, monkeypatch):
+    shutil.copytree(lesson_models / "digits", tmp_path / "digits")
+    fails = {"R": 0.3, "A": 0.6, "M": 0.9, "T": 0.7}
+    monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path))
+    for best in SETS:
+        refuted = {"R": 0.2, "A": 0.95, "M": 0.9, "T": 0.7}  # R does worse there, but M and T find no more than A
+        with_aurocs(tmp_path / "digits", {name: fails if name == best else refuted for name in SETS})
+        at = open_page("lesson", step="Overlap")
+        assert at.selectbox(key="against").value == best
+        assert at.success and "M (0.900) or T (0.700) sees what R (0.300) and A (0.600) do not" in at.success[0].value
+        assert "chosen to show its points" in words(open_page("lesson")) and "1 of the 2 sets" in words(open_page("lesson"))
+        other = next(name for name in SETS if name != best)
+        at = open_page("lesson", step="Overlap", against=other)
+        assert not at.success and "find no more" in words(at)
+        at = next(b for b in at.button if b.label.startswith(f"Look at {best}")).click().run()
+        assert at.selectbox(key="against").value == best and at.success
+
+
+@pytest.mark.parametrize(
+    "aurocs, first, chosen",
+    [
+        ({"a": (0.3, 0.4, 0.9, 0.9), "b": (0.2, 0.9, 0.9, 0.9), "c": (0.1, 0.4, 0.6, 0.5)}, (), "c"),
+        ({"a": (0.3, 0.4, 0.9, 0.9), "b": (0.2, 0.9, 0.9, 0.9), "c": (0.1, 0.4, 0.6, 0.5)}, ("z", "b", "a"), "a"),
+        ({"a": (0.8, 0.4, 0.9, 0.9), "b": (0.6, 0.9, 0.9, 0.9)}, ("a",), "b"),
+    ],
+)
+def test_the_telling_set(aurocs, first, chosen):
+    aurocs = {name: dict(zip(SCORES, values)) for name, values in aurocs.items()}
+    assert telling_set(aurocs, first) == chosen
+    assert shows_both(aurocs[chosen]) == (chosen != "b")
+
+
+def test_what_moves_r_is_said_as_measured(open_page, lesson_models, tmp_path, monkeypatch):
+    shutil.copytree(lesson_models / "digits", tmp_path / "digits")
+    with_aurocs(tmp_path / "digits", {"textures": {"R": 0.3}})
+    monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path))
+
+    def said() -> str:
+        at = open_page("lesson", step="Surprise", against="textures")
+        return words(at.button_group(key="guess-digits-textures").set_value("normal").run())
+
+    found = read_response(tmp_path / "digits")
+    text = said()
+    assert f"median R of {found.r:.3g}" in text and "Simple images" not in text
+    assert all(f"{change}: {r:.3g}" in text for change, r in found.changed.items())
+    own = SetFacts(100, 100.0, 50.0, 1000.0, 0.6, 0.1)
+    for other, sentence in (
+        (SetFacts(100, 50.0, 20.0, 900.0, 0.9, 0.9), "a *low* R is to be expected"),
+        (SetFacts(100, 50.0, 80.0, 900.0, 0.9, 0.9), "it does not explain why theirs is low"),
+        (SetFacts(100, 50.0, 51.0, 900.0, 0.9, 0.9), "much alike"),
+    ):
+        write_response(tmp_path / "digits", replace(found, sets={"digits": own, "textures": other}))
+        text = said()
+        assert sentence in text and "too weak to expect anything" in text, "of the length, by a correlation of 0.1"
+    (tmp_path / "digits" / "response.json").unlink()
+    text = said()
+    assert "R fails here" in text and "strangeness" not in text, "nothing is said where nothing was measured"
 
 
 # --- about

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from ama_core import pace, queue, runs
+from ama_core import evaluation, pace, queue, runs
 
 MAIN = Path(__file__).parent.parent / "app" / "main.py"
 PATIENCE = 900  # seconds; only a very busy machine needs more than a few
@@ -185,6 +186,57 @@ def test_states_buttons_and_deleting(folder, no_worker, tiny_config):
     button(app, "Yes, delete gone").click().run()
     assert not app.exception and list(table(app).index) == ["waits"]
     assert not (folder / "gone").exists()
+
+
+def test_a_run_that_measures_says_how_far_it_is_and_can_be_stopped(folder, no_worker, tiny_config, monkeypatch):
+    monkeypatch.setattr(runs, "is_running", lambda run: True)
+    status = {"state": "measuring", "step": 9, "total_steps": 9, "measured_sets": 3, "sets_to_measure": 12, "measuring": "_a_"}
+    stored(folder, "seen", {**status, **runs.this_process()}, runs.RunSpec("digits", tiny_config))
+    app = page(run="seen")
+    assert not app.exception
+    assert [bar.proto.text for bar in app.get("progress")] == ["step 9 of 9", r"measuring, 3 of 12: \_a\_"]
+    assert app.get("progress")[1].proto.value == 25
+    assert not button(app, "Pause").disabled and not button(app, "Stop").disabled and button(app, "Resume").disabled
+    button(app, "Stop").click().run()
+    assert not app.exception and not app.error and runs.stop_asked(folder / "seen") == "stop"
+    assert table(app).loc["seen", "State"] == "stopping"
+
+
+def test_measuring_counts_its_sets_and_ends_when_asked_and_goes_on(tmp_path, tiny_config, monkeypatch):
+    monkeypatch.setattr(evaluation, "sets_at_hand", lambda: ["digits", "gradients", "textures"])
+    monkeypatch.setitem(sys.modules, "umap", None)  # compiling it would take half a minute
+    spec, seen = runs.RunSpec("digits", tiny_config.replace(max_steps=3)), []
+
+    def progress(done: int, total: int, name: str) -> None:
+        seen.append(json.loads((tmp_path / "run" / "status.json").read_text()))
+        if len(seen) == 12:
+            queue.stop(tmp_path / "run")
+
+    monkeypatch.setattr(runs, "is_running", lambda run: True)  # the run is this process, which does not count as one
+    with pytest.raises(runs.RunStopped, match="measuring"):
+        runs.execute(tmp_path / "run", spec, claimed=True, device="cpu", on_progress=progress)
+    assert runs.read_status(tmp_path / "run")["state"] == "stopped"
+    monkeypatch.undo()
+    monkeypatch.setattr(evaluation, "sets_at_hand", lambda: ["digits", "gradients", "textures"])
+    monkeypatch.setitem(sys.modules, "umap", None)
+
+    seen.clear()
+    statuses = lambda *_: seen.append(json.loads((tmp_path / "run" / "status.json").read_text()))  # noqa: E731
+    runs.execute(tmp_path / "run", spec, device="cpu", resume=True, on_progress=statuses)
+    counts = [status["measured_sets"] for status in seen]
+    assert counts == sorted(counts) and set(counts) == set(range(1 + seen[0]["sets_to_measure"])), "up to the last, one by one"
+    assert {"digits", "gradients", "textures"} <= {status.get("measuring") for status in seen}
+    assert runs.read_status(tmp_path / "run")["state"] == "finished" and (tmp_path / "run" / "response.json").exists()
+
+
+def test_the_first_event_of_a_run_is_drawn(folder, no_worker, tiny_config):
+    run = stored(folder, "young", {"state": "stopped", "step": 1, "total_steps": 9}, runs.RunSpec("digits", tiny_config))
+    first = {"kind": "progress", "step": 1, "total_steps": 9, "loss_critic": 1.5, "wasserstein": 2.0, "z_ratio": 0.5}
+    (run / "metrics.jsonl").write_text(json.dumps(first))
+    app = page(run="young")
+    assert not app.exception
+    alts = [chart.proto.alt for chart in app.get("plotly_chart")]
+    assert any(alt.startswith("Losses over the steps") for alt in alts) and any("‖z‖ / √d 0.5" in alt for alt in alts)
 
 
 def test_damaged_and_failed_runs_do_not_break_the_page(folder, no_worker, tiny_config):

@@ -7,6 +7,7 @@ from hypothesis import strategies as some
 
 from ama_core.density import BINS, POINTS, densities, share_below
 from ama_core.errors import DataError
+from ama_core.scores import a_distance, log_a_score, mu_sigma_behind
 
 
 def silverman(values: np.ndarray) -> float:
@@ -87,3 +88,16 @@ def test_a_logarithm_needs_positive_scores():
 
 def test_share_below():
     assert share_below(2.0, np.array([1.0, 2.0, 3.0, 4.0])) == 0.25
+
+
+def test_the_distance_of_a_orders_as_a_does_and_is_read_off_stored_scores(rng):
+    r = rng.gamma(3, 40, 500)
+    mu, sigma = 100.0, 30.0
+    log_a = log_a_score(r, mu, sigma)
+    distance = a_distance(r, mu, sigma)
+    assert np.array_equal(np.argsort(-log_a, kind="stable"), np.argsort(np.abs(r - mu), kind="stable"))
+    np.testing.assert_allclose(log_a[distance > 0.01], (log_a_score(mu, mu, sigma) - distance**2 / 2)[distance > 0.01])
+    assert a_distance(np.array([mu]), mu, sigma) == 0.01, "it has a logarithm"
+    found = mu_sigma_behind(r.astype(np.float32), log_a.astype(np.float32))
+    assert found == pytest.approx((mu, sigma), rel=1e-4)
+    assert mu_sigma_behind(np.full(9, 5.0), np.full(9, -3.0))[0] == pytest.approx(5)

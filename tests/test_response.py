@@ -70,7 +70,15 @@ def test_where_the_normal_images_are_not_here_nothing_is_measured(tiny_bundle):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{", '{"sets": 3}', '{"sets": {"a": {}}}', "[" * 100_000, '{"normal": "a", "n": 1, "r": 1, "changed": {}, "sets": {}}'],
+    [
+        "",
+        "[]",
+        "{",
+        '{"sets": 3}',
+        '{"sets": {"a": {}}}',
+        "[" * 100_000,
+        '{"normal": "a", "n": 1, "r": 1, "changed": {}, "sets": {}}',
+    ],
 )
 def test_a_damaged_file_is_refused_in_a_sentence(tmp_path, content):
     assert read_response(tmp_path) is None

@@ -28,7 +28,7 @@ from ama_core.bundle import Bundle, find_bundle, read_bundle, write_bundle
 from ama_core.data import ImageSet, check_images, draw, hold_out, load_any, prepare
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError, NotFittedError
 from ama_core.provenance import training_facts
-from ama_core.scores import conformal_p_value, conformal_threshold, smallest_alpha
+from ama_core.scores import batch_drift, conformal_p_value, conformal_threshold, smallest_alpha
 from ama_core.settings import Settings
 from ama_core.training import Event, Trainer, Validation, train
 
@@ -387,9 +387,21 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     def examine(self, X) -> Examination:
         """Scores of N images, and whatever else the detector can say of them."""
         images = self.prepared(X)
-        more = {field: getattr(self, method)(images) if callable(getattr(self, method, None)) else None
-                for field, method in (("reconstructions", "reconstruct"), ("maps", "maps"), ("features", "features"))}  # fmt: skip
+        methods = {"reconstructions": "reconstruct", "maps": "maps", "features": "features"}
+        more = {field: getattr(self, method)(images) for field, method in methods.items() if hasattr(self, method)}
         return Examination(images, self.scores(images), **more)
+
+    def drift(self, scores: Mapping[str, np.ndarray]) -> tuple[float, str]:
+        """How probable it is that normal images differ so much *as a whole* from those of the calibration, and the score that
+        says so: by the first of the scores and by the one that decides (see `batch_drift`).
+        """
+        turned = self.anomaly_scores(scores)
+        return batch_drift(turned, self.held_out_scores_, (self.SCORES[0].name, self.by))
+
+    @classmethod
+    def table_columns(cls) -> tuple[str, ...]:
+        """Entries of `scores` that a table of images shows: every score, followed by what ranks in its place."""
+        return tuple(name for score in cls.SCORES for name in (score.name, score.ranks_by) if name)
 
     # Images
 
@@ -403,10 +415,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         if isinstance(X, (str, Path)):
             X = self._image_set(X, "ood").images
         spec = self.settings.input
-        if isinstance(X, (list, tuple)):
-            X = [_as_array(image) for image in X]
-        else:
-            X = check_images(X)
+        X = [_as_array(image) for image in X] if isinstance(X, (list, tuple)) else check_images(X)
         return prepare(X, size=spec.size, channels=spec.channels, fit=spec.fit)[0]
 
     def _image_set(self, X, split: str) -> ImageSet:

@@ -23,7 +23,7 @@ from ama_core.scores import SCORES
 
 NOT_MEASURED = "not measured"
 TABLES = ("Table 1", "Ablations", "Table 2")
-AXES = {"R": "R-score", "A": "log A", "M": "M-score", "T": "T-score"}
+AXES = {"R": "R-score", "A": "|R − μ| / σ (far out: low A)", "M": "M-score", "T": "T-score"}
 CHANGES = {  # a row of the paper -> what a run is called after it, and what it changes in a training
     paper.AMA: ([], {}),
     paper.WITHOUT_MIRRORED: (["plain"], {"reconstruction": "plain"}),
@@ -366,7 +366,7 @@ def behind_stored(record: Record, ood: str) -> None:
     with st.container(border=True):
         key = f"stored-axis-{record.name}"
         axis = st.segmented_control("Densities of", list(AXES), default="R", required=True, key=key)
-        field = "log_A" if axis == "A" else axis
+        field = cache.A_DISTANCE if axis == "A" else axis
         found = cache.record_densities(record, ood, field)
         medians = "; ".join(f"{name} {value:.3g}" for name, value in found.medians.items())
         controls.chart(

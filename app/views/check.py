@@ -41,7 +41,7 @@ def verdict(p: float, n: int, alpha: float) -> str:
 def uploads(view: controls.View) -> cache.Batch | None:
     """What the reader gave, checked; None where nothing was given."""
     key = controls.generation()
-    files = st.file_uploader("Images to check, or a zip of images", TYPES, accept_multiple_files=True, key=f"upload-{key}")
+    files = controls.upload("Images to check, or a zip of images", TYPES, f"upload-{key}", accept_multiple_files=True)
     given = [(file.file_id, file.name, file.getvalue()) for file in files]
     # Not in the address: a link must not ask for the camera.
     if st.toggle("Use the camera", key=f"camera-on-{key}", help="Asks your browser for the camera; the photo stays here.") and (

@@ -12,13 +12,13 @@ import streamlit as st
 from ama_core import AMAError, paper
 from ama_core.bundle import StoredScores
 from ama_core.density import Densities, share_below
-from ama_core.evaluation import REPLICATES, nearest_to, threshold_scale
-from ama_core.scores import SCORES
+from ama_core.evaluation import REPLICATES, nearest_to, telling_set, threshold_scale
+from ama_core.scores import SCORES, a_distance
 
 # What may be on the axis -> (name of the stored score, label, meaning).
 AXES = {
     "R": ("R", "R-score", "High R: the critic tells the image from its reconstruction."),
-    "A": ("log_A", "log A", "Low log A: R is unusual, on either side."),
+    "A": (cache.A_DISTANCE, "|R − μ| / σ", "Far out: low A, since R lies far from the training images' mean, on either side."),
     "M": ("M", "M-score", "High M: the difference vector is unusual."),
     "T": ("T", "T-score", "High T: all statistics together are unusual."),
     "‖z‖": ("z_norm", "length ‖z‖ of the latent code", "‖z‖ = ‖E(x)‖, how far out the code of the image lies."),
@@ -30,7 +30,7 @@ METRICS = {
     "FPR95": ("fpr95", "Normal images flagged when 95 % of the anomalies are: less is better."),
 }
 ALL = "All three"
-SHOWN_FIRST = ("gradients", "house_numbers")
+ALSO_FIRST = ("gradients", "house_numbers")  # beside the set with which the lesson begins
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"]
 MOST = 50  # uploads on the axis at once
 AROUND = 8  # images of each set that are shown around a score
@@ -64,7 +64,8 @@ def limits(view: controls.View, axis: str) -> dict:
             },
         }
     if axis == "A":
-        return {"cuts": {f"A flags left of this (α = {asked})": [-calibration.threshold("A", view.alpha)]}}
+        edge = a_distance(calibration.band(view.alpha)[1], calibration.mu, calibration.sigma)
+        return {"cuts": {f"A flags right of this (α = {asked})": [float(edge)]}}
     if axis in SCORES:
         return {"cuts": {f"{axis} flags right of this (α = {asked})": [calibration.threshold(axis, view.alpha)]}}
     return {}
@@ -73,14 +74,16 @@ def limits(view: controls.View, axis: str) -> dict:
 def uploads(view: controls.View) -> list[tuple[str, dict[str, float]]]:
     """The reader's own images, (file name, scores); they live in this session alone."""
     with st.expander("Your own images on this axis", icon=":material/upload:"):
-        files = st.file_uploader(
-            "Images to place on the axis", TYPES, accept_multiple_files=True, key=f"rug-{controls.generation()}",
+        files = controls.upload(
+            "Images to place on the axis", TYPES, f"rug-{controls.generation()}", accept_multiple_files=True,
             help="They are scored on this computer, kept for this visit only, and shown to nobody else.",
         )  # fmt: skip
         found = []
         for file in files[:MOST]:
             try:
-                found.append((file.name, cache.upload_scores(view.folder, file.getvalue())))
+                scores = cache.upload_scores(view.folder, file.getvalue())
+                scores |= {cache.A_DISTANCE: float(cache.on_axis(view.folder, cache.A_DISTANCE, scores))}
+                found.append((file.name, scores))
             except AMAError as error:
                 name = controls.literal(file.name)
                 st.error(f"**{name}** could not be scored. {controls.literal(str(error))}", icon=":material/broken_image:")
@@ -88,7 +91,7 @@ def uploads(view: controls.View) -> list[tuple[str, dict[str, float]]]:
             st.info(f"{len(files)} images were given; the first {MOST} are placed.")
         if found:
             columns = {axis: [scores[key] for _, scores in found] for axis, (key, *_) in AXES.items()}
-            columns = {"log A" if axis == "A" else axis: values for axis, values in columns.items()}
+            columns = {AXES["A"][1] if axis == "A" else axis: values for axis, values in columns.items()}
             p = {f"p-value by {view.score}": [scores[f"p_{view.score}"] for _, scores in found]}
             frame = pd.DataFrame({"file": [name for name, _ in found], **columns, **p})
             config = {c: st.column_config.NumberColumn(format="%.4g") for c in frame.columns[1:]}
@@ -145,7 +148,7 @@ def images_around(view: controls.View, key: str, at: float | None, sets: Sequenc
         st.caption("Click on a curve above, or give a score, and see the images there.")
         return
     for title, stored in sets:
-        values = stored.scores[key]
+        values = cache.on_axis(view.folder, key, stored.scores)
         rows = nearest_to(values, at, AROUND)
         below = controls.percent(share_below(at, values))
         st.markdown(f"**{controls.literal(title)}**: {below} of its {stored.n:,} images score lower")
@@ -233,10 +236,13 @@ with controls.error_panel():
     sets = [name for name, split in stored if name != normal and split == "test"]
     choices = [*sets, *(name for name in results if name not in sets)]
 
-    first = [name for name in SHOWN_FIRST if name in choices] or choices[:2]
+    aurocs = cache.aurocs(view.folder)
+    telling = [telling_set(aurocs, controls.LEADING)] if aurocs else []
+    first = list(dict.fromkeys([*telling, *(name for name in ALSO_FIRST if name in choices)])) or choices[:2]
     chosen = controls.choose(
-        st.multiselect, "ood", "Sets to compare with the normal images", choices, first, placeholder="Choose sets",
+        st.multiselect, controls.MANY, "Sets to compare with the normal images", choices, first, placeholder="Choose sets",
     )  # fmt: skip
+    controls.keep_sets(chosen, first)
     st.caption("; ".join(f"{name}: {controls.literal(controls.title_of(name))}" for name in chosen))
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
@@ -244,7 +250,7 @@ with controls.error_panel():
             st.segmented_control, "axis", "On the axis", list(AXES), "R", required=True, on_change=look_nowhere,
         )  # fmt: skip
     with right, st.container(horizontal=True):
-        log = controls.switch("log", "Logarithmic axis", True, disabled=axis == "A") and axis != "A"
+        log = controls.switch("log", "Logarithmic axis", True)
         histogram = controls.switch("histogram", "Histogram", False, help="Bins on the same axis, under the smooth curves.")
 
     on_chart = [(split, normal, split) for split in ("train", "test") if (normal, split) in stored]

@@ -12,18 +12,20 @@ import streamlit as st
 from ama_core import AMAError
 from ama_core.bundle import StoredScores
 from ama_core.evaluation import (
+    CLEAR,
     Confusion,
     confusion_at,
     confusion_outside,
+    gain,
     nearest_the_cut,
     roc_points,
+    shows_both,
+    telling_set,
     threshold_scale,
 )
 from ama_core.scores import SCORES, anomaly_scores
 
-PREFERRED_MODELS = ("cifar10", "photos")
-# SVHN is the paper's case; without it, the set of these with the lowest AUROC of R leads.
-PAPERS_CASE, LEADING = "svhn", ("gtsrb", "gradients", "house_numbers")
+PAPERS_CASE = "svhn"
 R_LABEL = "R-score (high: image and redrawing differ)"
 EXAMPLES = 4  # images of each kind that are shown
 TIE = 0.002  # AUROCs nearer than this are called equal
@@ -39,7 +41,7 @@ class Case:
     own: StoredScores
     other: StoredScores
     auroc: dict[str, float]
-    worst: str  # the OOD set with the lowest AUROC of R
+    aurocs: dict[str, dict[str, float]]  # of every set
 
     @property
     def ood(self) -> str:
@@ -174,10 +176,10 @@ def surprise(case: Case) -> None:
     if truth == "normal":
         st.warning(
             f"**{outcome}: R fails here.** The AUROC of R is **{auroc:.3f}**, below the 0.5 of a coin: {pairs(auroc)}. Images "
-            "that the model has never seen look *more normal* to it than its own test images. Simple images leave little to "
-            "get wrong: R measures how difficult an image is as well as how strange.",
+            "that the model has never seen look *more normal* to it than its own test images.",
             icon=":material/trending_down:",
         )
+        what_else_moves_r(case)
     elif truth == "same":
         st.warning(
             f"**{outcome}: R cannot tell them apart.** Its AUROC is **{auroc:.3f}**, a coin's 0.5: {pairs(auroc)}.",
@@ -193,18 +195,58 @@ def surprise(case: Case) -> None:
     densities(case, "R", R_LABEL, "surprise")
 
 
+def what_else_moves_r(case: Case) -> None:
+    """What was measured of R beside strangeness, for this model and these images; nothing where nothing was measured."""
+    found = cache.response(case.view.folder)
+    if found is None:
+        return
+    changed = ", ".join(f"{controls.literal(change)}: {r:.3g}" for change, r in found.changed.items())
+    st.markdown(
+        f"**R answers to more than strangeness.** {found.n:,} of the model's own test images have a median R of {found.r:.3g}; "
+        f"the same images, changed: {changed}."
+    )
+    own, other = found.sets.get(case.own.name), found.sets.get(case.other.name)
+    if own is None or other is None:
+        return
+    properties = (
+        ("deviation", "the standard deviation of an image's pixel values", "{:.3g}"),
+        ("length", "an image's losslessly compressed length", "{:,.0f} bytes"),
+    )
+    for name, words, form in properties:
+        expected = found.expected(case.other.name, name)
+        if expected is None:
+            continue
+        here, there = (form.format(getattr(facts, name)) for facts in (other, own))
+        r = own.correlation(name)
+        so = {
+            "low": "By that, a *low* R is to be expected of them.",
+            "high": "By that, a *high* R is to be expected of them: it does not explain why theirs is low.",
+            "weak": "That is too weak to expect anything of them.",
+            "alike": "In that the two are much alike, so it says little of why R is low.",
+        }[expected]
+        st.markdown(
+            f"- Over its own test images, log R goes with {words} by a correlation of {r:.2f}. The median is {here} "
+            f"for {controls.literal(case.other.name)}, {there} for the own test images. {so}"
+        )
+
+
 def offer_worse(case: Case) -> None:
     """Where another set shows the failure and this one does not, leads to it."""
     if case.auroc["R"] < 0.5:
         return
-    worst = cache.stored_aurocs(case.view.folder)[case.worst]["R"]
-    if case.worst == case.other.name:
-        st.caption(f"It is already the set with the lowest AUROC of R for this model, {worst:.3f}: none falls below 0.5.")
+    worst = min(case.aurocs, key=lambda name: case.aurocs[name]["R"])
+    r = case.aurocs[worst]["R"]
+    if worst == case.other.name:
+        st.caption(f"It is already the set with the lowest AUROC of R for this model, {r:.3f}: none falls below 0.5.")
         return
-    fails = "there R fails" if worst < 0.5 else "even there R stays above a coin; another model may fail"
+    fails = "there R fails" if r < 0.5 else "even there R stays above a coin; another model may fail"
+    offer(worst, f"AUROC of R {r:.3f} ({fails})")
+
+
+def offer(name: str, why: str) -> None:
+    """A button that leads to another set."""
     st.button(
-        f"Look at {case.worst} instead: AUROC of R {worst:.3f} ({fails})", icon=":material/swap_horiz:", on_click=change,
-        args=("ood", case.worst),
+        f"Look at {name} instead: {why}", icon=":material/swap_horiz:", on_click=change, args=(controls.ONE, name),
     )  # fmt: skip
 
 
@@ -308,7 +350,7 @@ def band(case: Case) -> None:
 def overlap(case: Case) -> None:
     calibration = case.view.detector.calibration_
     st.markdown(
-        "Where the two densities lie *on top of each other*, no rule on R can part them, one-sided or two-sided. But R is a "
+        "Where two densities of R lie *on top of each other*, no rule on R can part them, one-sided or two-sided. But R is a "
         "sum of magnitudes: it forgets in which direction the critic's features moved. **M** keeps the direction, **T** adds "
         "the other things that the same forward pass says. And since none of these scales means anything by itself, each is "
         "turned into a **p-value**: the part of held-out normal images that look at least as unusual."
@@ -334,7 +376,7 @@ def overlap(case: Case) -> None:
     r, m, t = (case.auroc[by] for by in "RMT")
     if max(m, t) < 0.5 + COIN:
         st.info("Nothing in this model tells these images apart: M and T are no better than a coin either.")
-    elif max(m, t) > max(r, case.auroc["A"]) + COIN:
+    elif gain(case.auroc) > CLEAR:
         st.success(
             f"By AUROC, M ({m:.3f}) or T ({t:.3f}) sees what R ({r:.3f}) and A ({case.auroc['A']:.3f}) do not.",
             icon=":material/visibility:",
@@ -342,6 +384,10 @@ def overlap(case: Case) -> None:
     else:
         a = case.auroc["A"]
         st.info(f"On this set M ({m:.3f}) and T ({t:.3f}) find no more than the better of R ({r:.3f}) and A ({a:.3f}).")
+    if gain(case.auroc) <= CLEAR:
+        most = max(case.aurocs, key=lambda name: gain(case.aurocs[name]))
+        if gain(case.aurocs[most]) > CLEAR:
+            offer(most, "AUROC " + ", ".join(f"{by} {case.aurocs[most][by]:.3f}" for by in SCORES))
     by = controls.choose(st.segmented_control, "by", "Look at", ("M", "T"), "T", required=True)
     densities(
         case, by, f"{by}-score: high = unusual", f"overlap-{by}",
@@ -438,22 +484,33 @@ def change(key: str, value: str) -> None:
     st.session_state[key] = value
 
 
-def first_set(aurocs: dict[str, dict[str, float]]) -> str:
-    """The OOD set to begin with."""
-    if PAPERS_CASE in aurocs:
-        return PAPERS_CASE
-    return min([name for name in LEADING if name in aurocs] or aurocs, key=lambda name: aurocs[name]["R"])
+def turn(step: str) -> None:
+    """Go to a step by a button at the end of another: it is read from its beginning."""
+    change("step", step)
+    st.session_state["turned"] = True
+
+
+def why_this_set(aurocs: dict[str, dict[str, float]], first: str) -> str:
+    """By what rule the set was chosen with which the lesson starts."""
+    absent = "" if PAPERS_CASE in aurocs else "The paper's example is SVHN, which was not measured with this model. "
+    if shows_both(aurocs[first]):
+        return (
+            f"{absent}The lesson starts with {controls.title_of(first)}, which is chosen to show its points: R fails on it, "
+            f"and M or T does better than R and A. So it is for {sum(map(shows_both, aurocs.values()))} of the {len(aurocs)} "
+            "sets measured with this model."
+        )
+    even_so = "" if aurocs[first]["R"] < 0.5 else " Even so, R stays above a coin here."
+    return f"{absent}The lesson starts with the set on which R does worst, {controls.title_of(first)}.{even_so}"
 
 
 with controls.error_panel():
     view = controls.page(
         "Why raw scores fail",
         "Six short steps on one trained model: why its reconstruction error misses obvious anomalies, and what mends that.",
-        prefer=PREFERRED_MODELS,
         scoring=False,
     )
     stored = {(s.name, s.split): s for s in cache.stored(view.folder)}
-    aurocs = cache.stored_aurocs(view.folder)
+    aurocs = cache.aurocs(view.folder)
     if not aurocs:
         st.info("This model has no stored scores to learn from. Measure it, then reload this page:")
         st.code(f"python -m ama_core measure {access.shown(view.folder)}", language="bash")
@@ -461,33 +518,38 @@ with controls.error_panel():
     step = controls.choose(
         st.segmented_control, "step", "Step", list(STEPS), "Hope", required=True, label_visibility="collapsed",
     )  # fmt: skip
-    ood = controls.choose(st.selectbox, "ood", "Images that the model has never seen", list(aurocs), first_set(aurocs))
+    first = telling_set(aurocs, controls.LEADING)
+    ood = controls.choose(st.selectbox, controls.ONE, "Images that the model has never seen", list(aurocs), first)
+    controls.keep_sets([ood], [first], one=True)
     normal = view.detector.info_["normal"]["name"]
-    case = Case(view, stored[normal, "test"], stored[ood, "test"], aurocs[ood], min(aurocs, key=lambda name: aurocs[name]["R"]))
-    if step == "Hope" and ood == first_set(aurocs) != PAPERS_CASE:
-        st.caption(
-            "The paper's example is SVHN, which was not measured with this model. The lesson starts with the set, among "
-            f"{', '.join(controls.title_of(name) for name in LEADING if name in aurocs)}, on which R does worst: "
-            + ("it is chosen to show the failure." if case.auroc["R"] < 0.5 else "even so, R stays above a coin here.")
-        )
+    case = Case(view, stored[normal, "test"], stored[ood, "test"], aurocs[ood], aurocs)
+    if step == "Hope" and ood == first != PAPERS_CASE:
+        st.caption(why_this_set(aurocs, first))
     at = list(STEPS).index(step)
     title, show = STEPS[step]
-    st.subheader(f"{at + 1} of {len(STEPS)}: {title}")
+    st.subheader(f"{at + 1} of {len(STEPS)}: {title}", anchor="step")
+    controls.scroll_to("step" if st.session_state.pop("turned", False) else None)
     show(case)
     st.divider()
     back, forward, _ = st.columns([2, 2, 3])
     if at > 0:
         previous = list(STEPS)[at - 1]
         back.button(
-            f"Back: {previous}", icon=":material/arrow_back:", on_click=change, args=("step", previous), width="stretch",
+            f"Back: {previous}", icon=":material/arrow_back:", on_click=turn, args=(previous,), width="stretch",
         )  # fmt: skip
     if at + 1 < len(STEPS):
         following = list(STEPS)[at + 1]
         forward.button(
-            f"Next: {following}", icon=":material/arrow_forward:", type="primary", on_click=change, args=("step", following),
+            f"Next: {following}", icon=":material/arrow_forward:", type="primary", on_click=turn, args=(following,),
             width="stretch",
         )  # fmt: skip
+    behind = "of the same"
+    if measured := cache.results(view.folder).get(ood):
+        n, m = measured["n_normal"], measured["n_ood"]
+        behind = f"those of the page Score densities, of {n:,} normal test images and {m:,} others"
     st.caption(
-        f"All numbers of this lesson come from the scores stored with the model: {case.own.n:,} of {case.own.n_total:,} "
-        f"normal test images and {case.other.n:,} of {case.other.n_total:,} of {ood}. {' '.join(case.other.notes)}"
+        f"Curves, counts and shares of this lesson come from the scores stored with the model: {case.own.n:,} of "
+        f"{case.own.n_total:,} normal test images and {case.other.n:,} of {case.other.n_total:,} of {ood}. AUROCs are {behind}."
     )
+    for note in case.other.notes:
+        st.caption(controls.literal(note))

@@ -30,7 +30,7 @@ PRESET_WORDS = {
 }
 STATES = {
     "queued": "It waits for its turn.",
-    "measuring": "It is trained; the data sets at hand are being scored for the other pages.",
+    "measuring": "It is trained; the data sets that are here are being scored for the other pages.",
     "stopping": "It saves its state at its next report, within about a minute.",
     "paused": "It keeps its place in the queue until it is resumed.",
     "stopped": "Its state is saved.",
@@ -83,7 +83,7 @@ def choose_data() -> tuple[str, str | None]:
         help="A folder may have subfolders train and test; otherwise it is divided 80 : 20 by a fixed seed. An .npz file holds "
         "`images`, uint8 (N, H, W, C).",
     )  # fmt: skip
-    file = st.file_uploader("or upload a .zip or .npz", list(queue.UPLOAD_TYPES), key=f"train-upload-{controls.generation()}")
+    file = controls.upload("or upload a .zip or .npz", list(queue.UPLOAD_TYPES), f"train-upload-{controls.generation()}")
     if file:
         try:
             saved = queue.save_upload(runs.runs_dir(), file.name, file.getvalue())
@@ -366,7 +366,7 @@ def progress_of(status: dict) -> float:
 
 def shown_state(folder: Path, status: dict) -> str:
     """The state, or `stopping` where a stop was asked for and not yet done."""
-    return "stopping" if status["state"] == "running" and runs.stop_asked(folder) else status["state"]
+    return "stopping" if status["state"] in runs.ACTIVE and runs.stop_asked(folder) else status["state"]
 
 
 def act(action, folder: Path, **more) -> None:
@@ -386,9 +386,10 @@ def buttons(name: str, folder: Path, state: str) -> None:
         return st.button(label, icon=f":material/{icon}:", key=key, disabled=not usable, help=meaning)
 
     with st.container(horizontal=True):
-        if button("Pause", "pause", state in ("queued", "running"), "Saves the state and keeps the run's place in the queue."):
+        stoppable = state in ("queued", *runs.ACTIVE)
+        if button("Pause", "pause", stoppable, "Saves the state and keeps the run's place in the queue."):
             act(queue.stop, folder, pause=True)
-        if button("Stop", "stop", state in ("queued", "running"), "Saves the state and leaves the queue."):
+        if button("Stop", "stop", stoppable, "Saves the state and leaves the queue."):
             act(queue.stop, folder)
         if button("Resume", "play_arrow", state in queue.RESUMABLE, "Queues the run to go on where it was last saved."):
             act(queue.resume, folder)
@@ -441,6 +442,10 @@ def detail(name: str, folder: Path, status: dict) -> None:
     if status.get("total_steps"):
         left = f", about {controls.duration(status['eta_s'])} left" if state == "running" and "eta_s" in status else ""
         st.progress(min(1.0, progress_of(status)), f"step {status['step']:,} of {status['total_steps']:,}{left}")
+    if state == "measuring" and status.get("sets_to_measure", 0) > 0:
+        k, n = max(0, int(status.get("measured_sets", 0))), max(1, int(status["sets_to_measure"]))
+        what = f": {controls.literal(str(status['measuring']))}" if status.get("measuring") else ""
+        st.progress(min(1.0, k / n), f"measuring, {k} of {n}{what}")
     facts = [status.get("device"), f"{status['images_per_s']:,.0f} images per second" if "images_per_s" in status else None,
              f"{controls.duration(status['seconds'])} of training" if status.get("seconds") else None]  # fmt: skip
     if state in runs.ACTIVE and time.time() - status.get("heartbeat", 0) > 120:
