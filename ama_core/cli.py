@@ -324,7 +324,7 @@ def _parser() -> argparse.ArgumentParser:
     sub_score.add_argument("model", metavar="MODEL", help=model_help)
     sub_score.add_argument("paths", nargs="+", type=_source, metavar="PATH", help="image files, folders, .npz or .zip files")
     sub_score.add_argument("--alpha", type=float, default=0.05, help="false-alarm rate: flag where p <= alpha (default 0.05)")
-    sub_score.add_argument("--by", metavar="SCORE", help="the score behind p_value and anomalous (default: the detector's; T of AMA)")
+    sub_score.add_argument("--by", metavar="SCORE", help="the score behind p_value and anomalous (default: T of AMA)")
     sub_score.add_argument("--out", type=_path, metavar="FILE", help="write a .csv or .jsonl file instead of standard output")
     sub_score.add_argument("--resume", action="store_true", help="go on with FILE where an interrupted call stopped")
     sub_score.add_argument("--force", action="store_true", help="replace FILE where it exists")

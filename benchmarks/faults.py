@@ -31,7 +31,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ama_core import Config, detector, evaluation, runs, training
+from ama_core import Config, evaluation, runs, training
+from ama_core.detectors import base as detector
+from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.files import PARTIAL
 
 CONFIG = Config(
@@ -81,7 +83,7 @@ def inspect(folder: Path, step: int) -> tuple[str, int]:
     for picture in runs.list_samples(folder).values():
         runs.read_sample(picture)
     if (folder / runs.CHECKPOINT).exists():
-        found = training.AMATrainer.load(folder / runs.CHECKPOINT, torch.device("cpu")).step
+        found = AMATrainer.load(folder / runs.CHECKPOINT, torch.device("cpu")).step
     if found < step:
         raise Damaged(f"The checkpoint went back from step {step} to {found}.")
     return state, found

@@ -205,7 +205,7 @@ def subjects(place: Path) -> dict[str, tuple[bytes, Loader]]:
 
     def remembered(data: bytes) -> None:
         (place / "scores" / pace.FILE).write_bytes(data)
-        pace.known(read_bundle(SAMPLES / "bundle-v1").config, place / "scores")
+        pace.known(AMADetector.load(SAMPLES / "bundle-v1").settings, place / "scores")
 
     def record(data: bytes) -> None:
         (place / "record.json").write_bytes(data)
@@ -226,9 +226,9 @@ def subjects(place: Path) -> dict[str, tuple[bytes, Loader]]:
         "npz": (npz_file(), walk("a.npz")),
         "npz-whole": (npz_file(), lambda data: read_npz(io.BytesIO(data), "a.npz")),
         "npz header": (npz_member(), in_archive),
-        "weights": in_folder("bundle-v1", "model.safetensors", place, read_bundle),
-        "calibration": in_folder("bundle-v1", "calibration.npz", place, read_bundle),
-        "config": in_folder("bundle-v1", "config.json", place, lambda folder: (about(folder), read_bundle(folder))),
+        "weights": in_folder("bundle-v1", "model.safetensors", place, AMADetector.load),
+        "calibration": in_folder("bundle-v1", "calibration.npz", place, AMADetector.load),
+        "config": in_folder("bundle-v1", "config.json", place, lambda folder: (about(folder), AMADetector.load(folder))),
         "scores": (scores, stored),
         "results": (measured.read_bytes(), results),
         "pace": (b'{"a": {}}', remembered),

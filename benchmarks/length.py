@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from ama_core.detector import training_facts
+from ama_core.provenance import training_facts
 
 from ama_core import AMADetector, evaluation
 from ama_core.data import hold_out, load_any
@@ -73,7 +73,7 @@ def train_one(run: Run, out: Path, images: np.ndarray) -> dict:
     )
     checkpoint = out / f"{run.name}.safetensors"
     detector = AMADetector(config)
-    state = AMATrainer.load(checkpoint, detector.device) if checkpoint.exists() else AMATrainer(config, detector.device)
+    state = AMATrainer.load(checkpoint, detector.torch_device) if checkpoint.exists() else AMATrainer(config, detector.torch_device)
     parts = hold_out(len(images), config.calibration_fraction, config.seed)
     for event in train(state, images[parts.train], sample_every=10**9, checkpoint=checkpoint):
         if stop_requested and event.closes_step:
@@ -82,12 +82,12 @@ def train_one(run: Run, out: Path, images: np.ndarray) -> dict:
     found = {}
     for kind, average in (("last", 0.0), ("average", AVERAGE)):
         state.config = config.replace(average=average)
-        model = AMADetector(state.config, device=detector.device).fit(images, state=state)
+        model = AMADetector(state.config, device=detector.torch_device).fit(images, trainer=state)
         model.info_["normal"] = {"name": DATASET, "source": DATASET, "label": None, "n": len(images)}
         rows = evaluation.evaluate(model, OOD, full=False, seed=0)["results"]
         found[kind] = {row["ood"]: {by: round(s["auroc"], 4) for by, s in row["scores"].items()} for row in rows}
     checkpoint.unlink(missing_ok=True)
-    return {"run": asdict(run), "auroc": found, "training": training_facts(state, len(parts.train), "last")}
+    return {"run": asdict(run), "auroc": found, "training": training_facts(state.facts(), state.device, len(parts.train), "last")}
 
 
 def report(results: Path) -> None:

@@ -158,7 +158,7 @@ def test_the_table_holds_what_was_measured_with_its_interval(open_page, models, 
     assert list(table["Set"]) == list(rows)
     for _, line in table.iterrows():
         row = rows[line["Set"]]
-        intervals = metric_intervals(row, stored["digits"], stored[row["ood"]])
+        intervals = metric_intervals(AMADetector, row, stored["digits"], stored[row["ood"]])
         for score in SCORES:
             low, high = intervals[score][metric.lower()]
             assert line[score] == f"{row['scores'][score][metric.lower()]:.3f} :gray[({low:.3f}–{high:.3f})]"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from ama_core import AMADetector, runs
 from ama_core.bundle import (
-    STORED_FIELDS,
+    FIRST_STORED,
     StoredScores,
     find_bundle,
     half_precision,
@@ -338,7 +338,7 @@ def test_a_zip_of_something_else(bundle):
 
 
 def stored(rng, name="textures", n=5) -> StoredScores:
-    scores = {key: rng.normal(size=n) for key in STORED_FIELDS}
+    scores = {key: rng.normal(size=n) for key in FIRST_STORED}
     return StoredScores(name, "test", {**scores, "A": np.exp(scores["log_A"])}, seed=3, n_total=99)
 
 

@@ -166,7 +166,7 @@ def test_unknown_score():
 
 def test_calibration_images_were_never_trained_on(digits, tiny_config, monkeypatch):
     """mu and sigma come from training images, M's statistics and the p-values from two further disjoint parts."""
-    from ama_core import detector as module
+    from ama_core.detectors import base as module
 
     seen = {}
     original = module.Calibration.fit.__func__

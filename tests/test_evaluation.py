@@ -237,7 +237,7 @@ def test_a_one_class_model_keeps_the_scores_of_its_other_classes(tiny_detector, 
     assert (behind.labels != 3).all()
     np.testing.assert_allclose(detector.scores(behind.images)["R"], stored[2].scores["R"], rtol=1e-4)
     row = evaluate(detector, ["rest"], full=True)["results"][0]
-    assert evaluation.stored_aurocs(stored, "digits")["rest"]["M"] == pytest.approx(row["scores"]["M"]["auroc"], abs=1e-6)
+    assert evaluation.stored_aurocs(detector, stored)["rest"]["M"] == pytest.approx(row["scores"]["M"]["auroc"], abs=1e-6)
 
 
 def test_only_sets_that_need_no_download_are_at_hand():

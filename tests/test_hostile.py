@@ -179,7 +179,7 @@ def test_weights_with_a_lying_header(tmp_path):
         shutil.copytree(source, folder)
         (folder / "model.safetensors").write_bytes(struct.pack("<Q", length) + data[8:])
         with pytest.raises(AMAError, match="model.safetensors"):
-            read_bundle(folder)
+            AMADetector.load(folder)
 
 
 def test_names_are_shown_as_text(open_page):  # noqa: F811

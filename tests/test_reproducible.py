@@ -40,7 +40,7 @@ def test_same_command_same_weights_in_two_processes(tmp_path):
 
 def test_commit_is_of_the_engine(tmp_path, monkeypatch):
     """Files beside the engine do not make its commit a dirty one; a change in it does."""
-    import ama_core.detector as module
+    import ama_core.provenance as module
 
     def git(*words):
         options = ["-c", "user.name=a", "-c", "user.email=a@b.c"]

@@ -206,7 +206,7 @@ def test_a_failed_run_says_why(spec, tmp_path):
 def test_a_diverged_run_keeps_its_checkpoint(spec, tmp_path, monkeypatch):
     from ama_core import training
 
-    monkeypatch.setattr(training, "CRITIC_LIMIT", 0.0)
+    monkeypatch.setattr(training, "LOSS_LIMIT", 0.0)
     with pytest.raises(TrainingDiverged):
         execute(tmp_path / "r", spec, device=CPU)
     status = read_status(tmp_path / "r")

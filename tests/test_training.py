@@ -426,7 +426,7 @@ def test_nan_is_seen_before_it_is_validated(config, few):
 
 
 def test_an_exploding_critic_stops_the_run(config, few, monkeypatch):
-    monkeypatch.setattr(training, "CRITIC_LIMIT", 1e-6)
+    monkeypatch.setattr(training, "LOSS_LIMIT", 1e-6)
     with pytest.raises(TrainingDiverged, match="step 1: loss_critic"):
         run(AMATrainer(config, CPU), few, log_every=2)
 
@@ -564,7 +564,7 @@ def test_validated_selection_keeps_the_best_weights(config, digits):
     aurocs = iter([0.9] + [0.1] * 20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_validate", lambda *_: {"auroc_R": 0.5, "auroc_A": next(aurocs)})
-        d = AMADetector(config, device=CPU).fit(digits.images, validation_anomalies=flat, state=state, select="validated")
+        d = AMADetector(config, device=CPU).fit(digits.images, validation_anomalies=flat, trainer=state, select="validated")
     assert d.info_["training"]["validated_auroc_A"] == 0.9
     stored = state.best["E.to_code.weight"].half().float()
     torch.testing.assert_close(d.networks_.E.to_code.weight, stored, rtol=0, atol=0)
@@ -695,7 +695,7 @@ def test_the_average_follows_its_formula_and_survives_a_checkpoint(config, few, 
 def test_the_average_is_what_scores(config, digits):
     config = config.replace(average=0.9)
     state = AMATrainer(config, CPU)
-    detector = AMADetector(config, device=CPU).fit(digits.images, state=state)
+    detector = AMADetector(config, device=CPU).fit(digits.images, trainer=state)
     scored = detector.networks_.state_dict()
     assert torch.equal(scored["E.to_code.weight"], state.average["E.to_code.weight"].half().float())
     assert not torch.equal(scored["E.to_code.weight"], state.networks.E.to_code.weight.half().float())
