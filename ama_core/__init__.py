@@ -9,6 +9,7 @@ from ama_core._version import __version__
 from ama_core.config import PRESETS, Config, preset
 from ama_core.detectors.ama.detector import AMADetector
 from ama_core.detectors.base import AnomalyDetector
+from ama_core.detectors.registry import load_detector
 from ama_core.errors import AMAError
 
-__all__ = ["PRESETS", "AMADetector", "AMAError", "AnomalyDetector", "Config", "__version__", "preset"]
+__all__ = ["PRESETS", "AMADetector", "AMAError", "AnomalyDetector", "Config", "__version__", "load_detector", "preset"]

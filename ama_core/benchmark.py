@@ -402,7 +402,7 @@ def _few_anomalies(job: Job, out: Path) -> Path:
 def _sanity(job: Job, device: str | None) -> Record:
     """The scores of `sanity` on the test images of `evaluation.evaluate`."""
     began = time.perf_counter()
-    state = AMATrainer(job.config, AMADetector(job.config, device=device).torch_device)  # says where and with what it was trained
+    state = AMADetector(job.config, device=device).trainer()  # says where and with what it was trained
     images = _as_seen(job, _normals(job))
     scores = sanity.fit(job.config, images, state.device)
     n_train = len(images) - round(len(images) * job.config.calibration_fraction)

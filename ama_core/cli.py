@@ -146,7 +146,9 @@ def report(arguments: argparse.Namespace) -> None:
 def share(arguments: argparse.Namespace) -> None:
     """Pack a model as a .zip file to give to others, who unpack it and name its folder as MODEL."""
     _check_output(arguments, is_shared, ())
-    write_atomically(arguments.out, zip_bundle(find_bundle(arguments.model)))
+    folder = find_bundle(arguments.model)
+    load_detector(folder)  # what does not fit together is not handed on
+    write_atomically(arguments.out, zip_bundle(folder))
     print(f"{arguments.out} is written", file=sys.stderr)
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import charts
 import numpy as np
 import streamlit as st
-from ama_core.detector import Examination
 
-from ama_core import AMADetector, benchmark, benchmark_report, check, evaluation, latent_map, neighbours, pace, runs
+from ama_core import benchmark, benchmark_report, check, evaluation, latent_map, neighbours, pace, runs
 from ama_core.benchmark import Record, scores_folder
 from ama_core.benchmark import read_results as read_records
 from ama_core.benchmark_report import Line
@@ -22,6 +21,8 @@ from ama_core.bundle import PRETRAINED, StoredScores, list_bundles, read_info, r
 from ama_core.check import Checked
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, inspect, load, one_class, prepare
 from ama_core.density import Densities, densities
+from ama_core.detectors.base import AnomalyDetector, Examination
+from ama_core.detectors.registry import load_detector
 from ama_core.evaluation import normal_split
 from ama_core.html_report import html_report
 from ama_core.latent_map import LatentMap, MapEntry, NormHistograms
@@ -93,7 +94,7 @@ def models() -> dict[str, Path]:
     return found
 
 
-def detector(folder: Path) -> AMADetector:
+def detector(folder: Path) -> AnomalyDetector:
     """A trained model, shared by every session: read only. Raises BundleError."""
     return _detector(str(folder), _stamp(folder, "model.safetensors", "calibration.npz", "config.json"))
 
@@ -169,6 +170,7 @@ def report(folder: Path, name: str, by: str, alpha: float, batch: Batch) -> str:
 
 def shared(folder: Path) -> bytes:
     """A model as a .zip file. Raises BundleError."""
+    detector(folder)  # what does not fit together is not handed on
     return zip_bundle(folder)
 
 
@@ -303,8 +305,8 @@ def _stamp(folder: Path, *names: str) -> Stamp:
 
 
 @st.cache_resource(max_entries=6, show_spinner="Loading the model …")
-def _detector(folder: str, stamp: Stamp) -> AMADetector:
-    return AMADetector.load(folder)
+def _detector(folder: str, stamp: Stamp) -> AnomalyDetector:
+    return load_detector(folder)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -327,13 +329,13 @@ def _score_densities(folder: str, stamp: Stamp, axis: str, sets: tuple[tuple[str
 def _intervals(folder: str, stamp: Stamp, ood: str) -> dict[str, dict[str, tuple[float, float]]]:
     normal = (info(Path(folder)).get("normal") or {}).get("name")
     scores = {s.name: s for s in stored(Path(folder)) if s.split == "test"}
-    return evaluation.metric_intervals(results(Path(folder))[ood], scores.get(normal), scores.get(ood))
+    return evaluation.metric_intervals(detector(Path(folder)), results(Path(folder))[ood], scores.get(normal), scores.get(ood))
 
 
 @st.cache_data(max_entries=256, show_spinner="Scoring …")  # a few numbers each
 def _upload_scores(folder: str, stamp: Stamp, data: bytes) -> dict[str, float]:
     model = detector(Path(folder))
-    c = model.config
+    c = model.settings
     image, _ = prepare([decode_image(data)[0]], size=c.image_size, channels=c.channels, fit=c.fit)
     return {name: float(value[0]) for name, value in model.scores(image).items()}
 
@@ -364,7 +366,7 @@ def _gallery(folder: str, stamp: Stamp, set_name: str, siblings: tuple[tuple[str
     if n_total > GALLERY:
         index = np.sort(np.random.default_rng(0).choice(n_total, GALLERY, replace=False))
         chosen = chosen.take(index)
-    c = detector(Path(folder)).config
+    c = detector(Path(folder)).settings
     notes = prepare(chosen.images[:1], size=c.image_size, channels=c.channels, fit=c.fit)[1]
     seen = {title: detector(Path(path)).examine(chosen.images) for title, path, _ in siblings}
     mean_r = {title: detector(Path(path)).calibration_.mu for title, path, _ in siblings}
@@ -400,8 +402,7 @@ def _info(folder: str, stamp: Stamp) -> dict:
 
 @st.cache_data(max_entries=16, show_spinner=False)
 def _aurocs(folder: str, stamp: Stamp) -> dict[str, dict[str, float]]:
-    normal = (info(Path(folder)).get("normal") or {}).get("name")
-    return evaluation.known_aurocs(results(Path(folder)), stored(Path(folder)), normal)
+    return evaluation.known_aurocs(detector(Path(folder)), results(Path(folder)), stored(Path(folder)))
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

@@ -15,8 +15,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from ama_core import AMADetector, AMAError
+from ama_core import AMAError
 from ama_core.data import catalog
+from ama_core.detectors.base import AnomalyDetector
 from ama_core.evaluation import REST, normal_name, sets_at_hand
 from ama_core.scores import SCORES
 from ama_core.spreadsheet import safe_cell
@@ -62,7 +63,7 @@ class View:
 
     name: str
     folder: Path
-    detector: AMADetector
+    detector: AnomalyDetector
     normal: str
     score: str
     alpha: float
@@ -98,7 +99,7 @@ def page(title: str, lead: str, *, scoring: bool = True) -> View:
         st.warning(f"There is no model called {literal(asked)} here, so this shows **{literal(name)}**.")
     detector = cache.detector(models[name])
     normal = normal_name(detector) if detector.info_.get("normal") else "unknown data"
-    n = len(detector.calibration_.scores[score])
+    n = len(detector.held_out_scores_[score])
     st.caption(f"Model **{literal(name)}**, normal = {literal(title_of(normal))}; calibrated on {n:,} held-out images.")
     if scoring and 1 / (n + 1) > alpha:
         st.warning(

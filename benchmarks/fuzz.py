@@ -31,7 +31,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ama_core import AMADetector, AMAError, benchmark, cli, pace, runs, streaming
-from ama_core.bundle import read_bundle, read_results, read_scores
+from ama_core.bundle import read_results, read_scores
 from ama_core.check import check_files
 from ama_core.data import decode_image, iter_images, read_npz
 from ama_core.detectors.ama.trainer import AMATrainer

@@ -19,12 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from ama_core.provenance import training_facts
 
 from ama_core import AMADetector, evaluation
 from ama_core.data import hold_out, load_any
-from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.files import write_atomically
+from ama_core.provenance import training_facts
 from ama_core.runs import config_for
 from ama_core.training import train
 
@@ -73,7 +72,8 @@ def train_one(run: Run, out: Path, images: np.ndarray) -> dict:
     )
     checkpoint = out / f"{run.name}.safetensors"
     detector = AMADetector(config)
-    state = AMATrainer.load(checkpoint, detector.torch_device) if checkpoint.exists() else AMATrainer(config, detector.torch_device)
+    state = detector.trainer()
+    state = state.load(checkpoint, detector.torch_device) if checkpoint.exists() else state
     parts = hold_out(len(images), config.calibration_fraction, config.seed)
     for event in train(state, images[parts.train], sample_every=10**9, checkpoint=checkpoint):
         if stop_requested and event.closes_step:
@@ -87,7 +87,8 @@ def train_one(run: Run, out: Path, images: np.ndarray) -> dict:
         rows = evaluation.evaluate(model, OOD, full=False, seed=0)["results"]
         found[kind] = {row["ood"]: {by: round(s["auroc"], 4) for by, s in row["scores"].items()} for row in rows}
     checkpoint.unlink(missing_ok=True)
-    return {"run": asdict(run), "auroc": found, "training": training_facts(state.facts(), state.device, len(parts.train), "last")}
+    facts = training_facts(state.facts(), state.device, len(parts.train), "last")
+    return {"run": asdict(run), "auroc": found, "training": facts}
 
 
 def report(results: Path) -> None:

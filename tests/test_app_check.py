@@ -124,7 +124,7 @@ def test_nothing_readable_and_too_many(detector, digits):
     ],
 )  # fmt: skip
 def test_what_may_cause_a_score_is_named(shape, fit, channels, said):
-    found = concerns(shape, Config(channels=channels, fit=fit))
+    found = concerns(shape, Config(channels=channels, fit=fit).input)
     assert len(found) == len(said) and all(word in sentence for word, sentence in zip(said, found))
 
 

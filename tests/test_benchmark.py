@@ -145,7 +145,7 @@ def test_the_command_trains_stores_reports_and_skips(digits_only, tmp_path, caps
         assert stored.results[0].scores[by] == pytest.approx(row["scores"][by], abs=1e-6)
     behind = read_scores(benchmark.scores_folder(stored, tmp_path / "results"))
     assert [(s.name, s.n) for s in behind] == [("digits", row["n_normal"]), ("rest", row["n_ood"])]
-    for by, auroc in evaluation.stored_aurocs(behind, "digits")["rest"].items():
+    for by, auroc in evaluation.stored_aurocs(detector, behind)["rest"].items():
         assert auroc == pytest.approx(row["scores"][by]["auroc"], abs=1e-4), "the scores behind the figures"
     assert (tmp_path / "RESULTS.md").read_text() == report([stored])
 

@@ -10,7 +10,7 @@ from test_app_check import check_models, detector, open_page, words  # noqa: F40
 from ama_core import AMADetector
 from ama_core.bundle import list_bundles, read_scores
 from ama_core.evaluation import false_alarm_band, false_alarm_curve, normal_name
-from ama_core.scores import DRIFT_LEAST, DRIFT_LEVEL, SCORES, batch_drift, drift_p_value
+from ama_core.scores import DRIFT_LEAST, DRIFT_LEVEL, SCORES, anomaly_scores, batch_drift, drift_p_value
 
 BUNDLES = list_bundles()
 ALPHAS = np.array([0.01, 0.05, 0.1])
@@ -71,23 +71,24 @@ def test_drift_is_found_and_rarely_invented(rng):
 def test_drift_of_the_deciding_score_is_found_where_r_hides_it(rng):
     """A false-alarm rate is broken by drift of the score that decides, whatever R does."""
     calibration = {name: rng.gamma(4.0, size=400) for name in SCORES}
-    same = {"R": rng.gamma(4.0, size=60), "log_A": -rng.gamma(4.0, size=60), "M": rng.gamma(4.0, size=60)}
+    same = {name: rng.gamma(4.0, size=60) for name in ("R", "A", "M")}
     moved = same | {"T": 1.8 * rng.gamma(4.0, size=60)}
     assert drift_p_value(moved["R"], calibration["R"]) > 0.05
-    p, score = batch_drift(moved, calibration, "T")
+    p, score = batch_drift(moved, calibration, ("R", "T"))
     assert p < DRIFT_LEVEL and score == "T"
-    assert batch_drift(same, calibration, "A")[0] > DRIFT_LEVEL < batch_drift(same, calibration, "M")[0]
-    assert batch_drift(same | {"log_A": 1.8 * same["log_A"]}, calibration, "A")[1] == "A"
-    assert batch_drift(same, calibration, "R") == (drift_p_value(same["R"], calibration["R"]), "R")
+    assert batch_drift(same, calibration, "RA")[0] > DRIFT_LEVEL < batch_drift(same, calibration, "RM")[0]
+    assert batch_drift(same | {"A": 1.8 * same["A"]}, calibration, "RA")[1] == "A"
+    assert batch_drift(same, calibration, "RR") == (drift_p_value(same["R"], calibration["R"]), "R")
 
     def invented(_):
         batch = {name: rng.gamma(4.0, size=60) for name in SCORES}
-        return batch_drift(batch, calibration, "T")[0] < 0.05
+        return batch_drift(batch, calibration, ("R", "T"))[0] < 0.05
 
     assert np.mean([invented(_) for _ in range(400)]) < 0.09  # two tests together keep the level of one
     calibrated, scores = on_test_images("photos")  # from other regions of the photographs: flagged too often by T and M
     some = {name: scores[name][:200] for name in scores}
-    assert drift_p_value(some["R"], calibrated.scores["R"]) > DRIFT_LEVEL > batch_drift(some, calibrated.scores, "T")[0]
+    p, _ = batch_drift(anomaly_scores(some), calibrated.scores, ("R", "T"))
+    assert drift_p_value(some["R"], calibrated.scores["R"]) > DRIFT_LEVEL > p
 
 
 def upload(at, images):

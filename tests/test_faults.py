@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from test_cli import call  # noqa: F401 (a fixture)
 
 from ama_core import AMADetector, evaluation, files, runs
-from ama_core.detectors import base as detector
 from ama_core.bundle import read_bundle
 from ama_core.data import load
+from ama_core.detectors import base as detector
 from ama_core.errors import BundleError, ConfigError, DataError
 
 SAMPLES = Path(__file__).parent / "samples"  # a bundle and an interrupted run, as version 0.1.0 wrote them

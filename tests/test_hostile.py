@@ -21,8 +21,7 @@ import pytest
 from PIL import Image
 from test_app_check import check_models, open_page, words  # noqa: F401 (fixtures)
 
-from ama_core import AMAError
-from ama_core.bundle import read_bundle
+from ama_core import AMADetector, AMAError
 from ama_core.data import decode_image, iter_images
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,7 +111,7 @@ def bomb(kind: str, place: Path) -> Path:
 
 LIMITED = """
 import resource, sys
-from ama_core import AMAError
+from ama_core import AMADetector, AMAError
 from ama_core.data import iter_images, load_any
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 unread = [item.error for item in iter_images([sys.argv[1]]) if item.error]

@@ -56,9 +56,9 @@ def test_commit_is_of_the_engine(tmp_path, monkeypatch):
     git("commit", "-q", "-m", "x")
     monkeypatch.setattr(module, "__file__", str(engine / "detector.py"))
     (tmp_path / "notes.txt").write_text("a result")
-    assert module._commit() == git("rev-parse", "--short", "HEAD")
+    assert module.commit() == git("rev-parse", "--short", "HEAD")
     (engine / "detector.py").write_text("changed")
-    assert module._commit().endswith("-dirty")
+    assert module.commit().endswith("-dirty")
 
 
 @pytest.mark.parametrize("name", sorted(BUNDLES))

@@ -269,8 +269,8 @@ def test_list_runs_is_newest_first(tmp_path):
 
 def test_launch_in_a_process_of_its_own(spec, tmp_path):
     """As the app does: launched, watched through its files, finished; then the same folder will not be launched anew."""
-    pid = runs.launch(tmp_path / "r", spec)
-    assert pid != os.getpid()
+    process = runs.start(tmp_path / "r", spec)
+    assert process.pid != os.getpid()
     deadline, status = time.monotonic() + 240, {}
     while time.monotonic() < deadline and status.get("state") not in ("finished", "failed", "interrupted"):
         time.sleep(0.3)

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ama_core import AMADetector, Config, inference, latent, training
+from ama_core import AMADetector, Config, inference, latent, losses, training
 from ama_core.data import load, prepare
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.errors import BundleError, ConfigError, DataError, TrainingDiverged
@@ -178,13 +178,13 @@ def test_the_critic_learns_to_tell_and_the_autoencoder_to_hide(config, few):
 
 def test_negatives_start_after_the_warmup_and_fill_their_part(config, few, monkeypatch):
     seen = []
-    original = training.losses.signs
+    original = losses.signs
 
     def spy(n_normal, n_negative, lambda_neg, device):
         seen.append((n_normal, n_negative, lambda_neg))
         return original(n_normal, n_negative, lambda_neg, device)
 
-    monkeypatch.setattr(training.losses, "signs", spy)
+    monkeypatch.setattr(losses, "signs", spy)
     run(AMATrainer(config.replace(warmup=0.3, negative_fraction=0.25), CPU), few)
     assert seen == [(16, 0, 5.0)] * 3 + [(12, 4, 5.0)] * 7
 
@@ -258,15 +258,15 @@ def test_simplex_gradient_reaches_the_autoencoder_in_the_paper_s_mode_alone(conf
     """The released code detaches the decode."""
     for mode, expected in (("paper", True), ("released", False)):
         called = []
-        original = training.losses.autoencoder_simplex
+        original = losses.autoencoder_simplex
         monkeypatch.setattr(
-            training.losses,
+            losses,
             "autoencoder_simplex",
             lambda d: (called.append(d.requires_grad), original(d))[1],  # noqa: B023
         )
         run(AMATrainer(config.replace(mode=mode, max_steps=1), CPU), few)
         assert any(called) == expected
-        monkeypatch.setattr(training.losses, "autoencoder_simplex", original)
+        monkeypatch.setattr(losses, "autoencoder_simplex", original)
 
 
 # Resuming
@@ -545,10 +545,10 @@ def test_an_epoch_sees_every_image_once(config, few, monkeypatch):
 
 
 def test_best_weights_are_those_of_the_best_validation(config, few, digits):
-    aurocs = iter([0.6, 0.9, 0.7, 0.9, 0.2])
+    aurocs = iter([0.5, 0.6, 0.5, 0.9, 0.5, 0.7, 0.5, 0.9, 0.5, 0.2])  # of R and of A, in turns
     state = AMATrainer(config, CPU)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_validate", lambda *_: {"auroc_R": 0.5, "auroc_A": next(aurocs)})
+        patch.setattr(training, "roc_auc_score", lambda *_: next(aurocs))
         options = dict(validation=Validation(digits.images[:2], digits.images[:2]), validate_every=2)
         for event in train(state, few, **options):
             if event.kind == "validation" and event.step == 4:
@@ -561,9 +561,9 @@ def test_best_weights_are_those_of_the_best_validation(config, few, digits):
 def test_validated_selection_keeps_the_best_weights(config, digits):
     flat = np.full((10, 32, 32, 1), 99, np.uint8)
     state = AMATrainer(config, CPU)
-    aurocs = iter([0.9] + [0.1] * 20)
+    aurocs = iter([0.5, 0.9] + [0.1] * 40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_validate", lambda *_: {"auroc_R": 0.5, "auroc_A": next(aurocs)})
+        patch.setattr(training, "roc_auc_score", lambda *_: next(aurocs))
         d = AMADetector(config, device=CPU).fit(digits.images, validation_anomalies=flat, trainer=state, select="validated")
     assert d.info_["training"]["validated_auroc_A"] == 0.9
     stored = state.best["E.to_code.weight"].half().float()
@@ -645,15 +645,19 @@ def test_validation_draws_from_all_training_images(config, digits, monkeypatch):
     images = digits.images[np.argsort(digits.labels, kind="stable")]
     seen = []
     monkeypatch.setattr(training, "VALIDATION_TRAIN", 100)
-    monkeypatch.setattr(
-        training, "_validate", lambda networks, drawn, validation: (seen.append((drawn, validation)), {"auroc_A": 0.5})[1]
-    )
+    measured = AMATrainer.anomaly_scores
+
+    def keep(self, weights, drawn, looked_at):
+        seen.append((drawn, looked_at[:-2]))
+        return measured(self, weights, drawn, looked_at)
+
+    monkeypatch.setattr(AMATrainer, "anomaly_scores", keep)
     detector = AMADetector(config.replace(max_steps=2, calibration_fraction=0.5), device=CPU)
-    monkeypatch.setattr("ama_core.detector.VALIDATION_NORMALS", 60)
+    monkeypatch.setattr("ama_core.detectors.base.VALIDATION_NORMALS", 60)
     detector.fit(images, validation_anomalies=images[:2])
-    drawn, validation = seen[0]
+    drawn, normals = seen[0]
     place = {image.tobytes(): i for i, image in enumerate(images)}
-    for some, n in ((drawn, 100), (validation.normals, 60)):
+    for some, n in ((drawn, 100), (normals, 60)):
         places = np.array([place[image.tobytes()] for image in some])
         assert len(some) == n and np.histogram(places, 4, (0, len(images)))[0].min() > n / 10
 
@@ -661,8 +665,8 @@ def test_validation_draws_from_all_training_images(config, digits, monkeypatch):
 @pytest.mark.parametrize("settings", [{"negative_fraction": 0.0}, {"lambda_neg": 0.0}])
 def test_no_negative_row_where_they_have_no_part(config, few, monkeypatch, settings):
     counts = []
-    signs = training.losses.signs
-    monkeypatch.setattr(training.losses, "signs", lambda n, n_neg, *rest: (counts.append(n_neg), signs(n, n_neg, *rest))[1])
+    signs = losses.signs
+    monkeypatch.setattr(losses, "signs", lambda n, n_neg, *rest: (counts.append(n_neg), signs(n, n_neg, *rest))[1])
     run(AMATrainer(config.replace(warmup=0.0, **settings), CPU), few, anomalies=few[:5])
     assert counts == [0] * 10
 

@@ -198,14 +198,14 @@ def test_the_scores_of_stored_images_are_the_stored_ones(tiny_bundle):
 
 
 def test_stored_aurocs_compare_with_the_normal_test_scores(tiny_bundle):
-    stored = read_scores(tiny_bundle)
-    found = stored_aurocs(stored, "digits")
+    stored, detector = read_scores(tiny_bundle), AMADetector.load(tiny_bundle)
+    found = stored_aurocs(detector, stored)
     assert set(found) == {"gradients", "textures"}
     own = next(s for s in stored if (s.name, s.split) == ("digits", "test")).scores["R"]
     other = next(s for s in stored if s.name == "textures").scores["R"]
     wins = (other[:, None] > own[None]).mean() + 0.5 * (other[:, None] == own[None]).mean()
     assert found["textures"]["R"] == pytest.approx(wins)
-    assert stored_aurocs(stored, None) == {} and stored_aurocs([], "digits") == {}
+    assert stored_aurocs(detector, [s for s in stored if s.name != "digits"]) == {} and stored_aurocs(detector, []) == {}
 
 
 @pytest.mark.parametrize("changes", [{}, {"reconstruction": "plain", "channels": 1}, {"image_size": 64}])

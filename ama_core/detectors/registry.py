@@ -1,5 +1,6 @@
 """Every detector by name. A new one is a file beside this one and a line in `DETECTORS`."""
 
+import os
 from importlib import import_module
 from pathlib import Path
 
@@ -10,28 +11,48 @@ from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import BundleError, ConfigError
 from ama_core.settings import Settings
 
+VARIABLE = "AMA_DETECTORS"  # of the environment: further detectors from outside, as name=module:Class, separated by commas
+
 # Name -> where its class is; imported when it is asked for.
 DETECTORS: dict[str, str] = {
     "ama": "ama_core.detectors.ama.detector:AMADetector",
+    "pixel_mean": "ama_core.detectors.pixel_mean:PixelMeanDetector",
+    "lossless_length": "ama_core.detectors.lossless_length:LosslessLengthDetector",
+    "autoencoder": "ama_core.detectors.autoencoder:AutoencoderDetector",
+    "pca": "ama_core.detectors.pca:PCADetector",
+    "nearest": "ama_core.detectors.nearest:NearestDetector",
 }
+
+
+def known() -> dict[str, str]:
+    """Name of every detector -> where its class is, AMA first, those of the environment last."""
+    found = dict(DETECTORS)
+    for entry in filter(None, os.environ.get(VARIABLE, "").split(",")):
+        name, _, place = entry.strip().partition("=")
+        found[name] = place
+    return found
 
 
 def names() -> tuple[str, ...]:
     """Names of all detectors, AMA first."""
-    return tuple(DETECTORS)
+    return tuple(known())
 
 
 def detector_class(name: str) -> type[AnomalyDetector]:
     """The class of a detector by its name. Raises ConfigError where there is none of that name."""
-    if name not in DETECTORS:
-        raise ConfigError(f"There is no detector {name!r}. Known: {', '.join(DETECTORS)}.")
-    module, _, attribute = DETECTORS[name].partition(":")
-    return getattr(import_module(module), attribute)
+    place = known().get(name)
+    if place is None:
+        raise ConfigError(f"There is no detector {name!r}. Known: {', '.join(known())}.")
+    module, _, attribute = place.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"The detector {name!r} cannot be imported from {place!r}: {error}.") from error
 
 
 def detector_for(settings: Settings) -> type[AnomalyDetector]:
     """The class of the detector whose settings these are. Raises ConfigError where there is none."""
-    for name in DETECTORS:
+    for name in known():
         if detector_class(name).Settings is type(settings):
             return detector_class(name)
     raise ConfigError(f"{type(settings).__name__} are the settings of no detector known here.")
@@ -46,7 +67,7 @@ def load_detector(path: Path | str, *, score: str | None = None, device: torch.d
     """
     folder = find_bundle(path)
     bundle = read_bundle(folder)
-    if bundle.detector not in DETECTORS:
+    if bundle.detector not in known():
         raise BundleError(
             f"{folder} holds the detector {bundle.detector!r}, which this software does not know: update AMA Explorer."
         )

@@ -1,0 +1,85 @@
+"""Lossless length: how many bytes a codec needs. Where it does as well, a detector has only seen how complex images are."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, features
+from torch import Tensor
+
+from ama_core.data import draw
+from ama_core.detectors.base import AnomalyDetector, Progress, Score
+from ama_core.detectors.pixel_mean import mean_and_spread, two_sided
+from ama_core.errors import ConfigError
+from ama_core.settings import Settings, setting
+
+CODECS = ("WebP", "PNG")
+CODEC = "WebP" if features.check("webp") else "PNG"  # WebP's lossless mode packs small images tighter
+SAMPLE = 5_000  # training images, drawn by the seed, behind mean and deviation
+
+
+def lossless_length(images: np.ndarray, codec: str = CODEC) -> np.ndarray:
+    """Bytes (N,) of each image, uint8 (N, S, S, C), under a lossless codec of Pillow; grey images as grey."""
+    options = {"lossless": True, "method": 2} if codec == "WebP" else {"optimize": True}
+    lengths = np.empty(len(images))
+    for i, image in enumerate(images):
+        buffer = io.BytesIO()
+        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(buffer, codec, **options)
+        lengths[i] = buffer.tell()
+    return lengths
+
+
+@dataclass(frozen=True)
+class LosslessLengthSettings(Settings):
+    """Settings of the lossless length."""
+
+    codec: str = setting(
+        CODEC,
+        "Lossless codec of Pillow whose bytes are counted: WebP packs small images tighter than PNG.",
+        "What is trained",
+        choices=CODECS,
+    )
+
+
+class LosslessLengthDetector(AnomalyDetector):
+    """How far an image's length under a lossless codec is from that of the training images, in standard deviations.
+
+    Notes:
+        A trivial baseline of the evaluation protocol: how complex an image is, and nothing else.
+    """
+
+    name = "lossless_length"
+    title = "Lossless length"
+    reference = "trivial baseline"
+    Settings = LosslessLengthSettings
+    decides = "length"
+    SCORES = (
+        Score(
+            "length",
+            "how far the compressed length of the image is from that of the training images, on either side.",
+            r"s(x) = |L(x) - \mu| / \sigma,\quad L \text{ in bytes},\ \mu, \sigma \text{ of the training images' } L",
+        ),
+    )
+
+    def fit_statistics(self, train: np.ndarray, held_out: np.ndarray) -> None:
+        some = train[draw(len(train), SAMPLE, self.settings.seed)]
+        self.mean_, self.sd_ = mean_and_spread(self._lengths(some))
+
+    def raw_scores(self, images: np.ndarray, progress: Progress | None = None) -> dict[str, np.ndarray]:
+        return {"length": two_sided(self._lengths(images), self.mean_, self.sd_)}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+        return {}, {"mean": np.float64(self.mean_), "sd": np.float64(self.sd_)}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        self.mean_, self.sd_ = float(arrays["mean"]), float(arrays["sd"])
+        if not self.sd_ > 0:
+            raise ValueError("sd must be positive")
+
+    def card_remark(self) -> str:
+        return f", {self.settings.codec} lossless"
+
+    def _lengths(self, images: np.ndarray) -> np.ndarray:
+        if self.settings.codec == "WebP" and not features.check("webp"):
+            raise ConfigError("Pillow here has no WebP: set codec=PNG.")
+        return lossless_length(images, self.settings.codec)
