@@ -225,7 +225,9 @@ def test_images_that_are_not_here_are_said_to_be_missing(open_page, step):
     assert matrices(at) if step == "Threshold" else not matrices(at)
 
 
-@pytest.mark.parametrize("names, first", [(("a", "cifar10", "photos"), "cifar10"), (("a", "photos"), "photos"), (("a", "b"), "a")])
+@pytest.mark.parametrize(
+    "names, first", [(("a", "cifar10", "photos"), "cifar10"), (("a", "photos"), "photos"), (("a", "b"), "a")]
+)
 def test_every_page_starts_with_the_same_model(tiny_bundle, tmp_path, monkeypatch, names, first):
     for name in names:
         shutil.copytree(tiny_bundle, tmp_path / name, ignore=shutil.ignore_patterns("samples", "checkpoint*"))
