@@ -228,15 +228,17 @@ def upload(label: str, kinds: Sequence[str], key: str, **more: Any) -> Any:
         return st.file_uploader(label, kinds, key=key, **more)
 
 
-def scroll_to(anchor: str | None) -> None:
-    """Brings the heading with this anchor to the top of the window, and the focus with it; None: stays where it is."""
-    # There in either case, so that what follows keeps its place on the page and is not drawn twice.
+def scroll_to(anchor: str, now: bool) -> None:
+    """Where `now`, brings the heading with this anchor to the top of the window, and the focus with it."""
+    # The browser runs a script whose text is new to it, hence the count. The element is there in any case, so that what follows
+    # keeps its place.
+    times = st.session_state["scrolled"] = st.session_state.get("scrolled", 0) + now
     go = (
-        f"const heading = document.getElementById('{anchor}');"
-        "heading.tabIndex = -1; heading.focus({preventScroll: true}); heading.scrollIntoView({block: 'start'});"
+        f"/* {times} */ {{ const heading = document.getElementById('{anchor}');"
+        "heading.tabIndex = -1; heading.focus({preventScroll: true}); heading.scrollIntoView({block: 'start'}); }"
     )
     with st.container(height=1, border=False, gap=None):
-        st.html(f"<script>{go if anchor else ''}</script>", unsafe_allow_javascript=True)
+        st.html(f"<div hidden></div><script>{go if now else ''}</script>", unsafe_allow_javascript=True)
 
 
 def generation() -> int:

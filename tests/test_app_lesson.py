@@ -225,6 +225,18 @@ def test_images_that_are_not_here_are_said_to_be_missing(open_page, step):
     assert matrices(at) if step == "Threshold" else not matrices(at)
 
 
+@pytest.mark.parametrize(
+    "names, first", [(("a", "cifar10", "photos"), "cifar10"), (("a", "photos"), "photos"), (("a", "b"), "a")]
+)
+def test_every_page_starts_with_the_same_model(tiny_bundle, tmp_path, monkeypatch, names, first):
+    for name in names:
+        shutil.copytree(tiny_bundle, tmp_path / name, ignore=shutil.ignore_patterns("samples", "checkpoint*"))
+    monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path))
+    for page in ("lesson", "densities", "reconstructions", "shell", "simplex", "check", "about"):
+        at = AppTest.from_file(APP / "main.py", default_timeout=120).switch_page(f"views/{page}.py").run()
+        assert not at.exception and f"Model **{first}**" in words(at), page
+
+
 @pytest.mark.parametrize("ood", SETS)
 def test_lesson_and_densities_print_one_auroc_for_one_pair_of_sets(open_page, lesson_models, tmp_path, monkeypatch, ood):
     other = {by: 0.111 + 0.1 * i for i, by in enumerate(SCORES)}  # figures that no sample of stored scores has

@@ -225,6 +225,79 @@ def test_the_lesson_by_keyboard_alone(server, new_tab):
     page.get_by_role("heading", name="4 of 6").wait_for()
 
 
+@pytest.mark.parametrize("width", [1280, 400])
+def test_next_lands_at_the_top_of_the_following_step(server, new_tab, width):
+    page = new_tab(width=width)
+    page.goto(f"{server}/lesson?step=Threshold&model=photos")
+    settled(page)
+    for at in (4, 5, 6):
+        page.get_by_role("button", name="Next").click()
+        heading = page.get_by_role("heading", name=f"{at} of 6")
+        heading.wait_for()
+        settled(page)
+        assert 0 <= heading.bounding_box()["y"] < 300
+        assert heading.evaluate("heading => heading === document.activeElement"), "who reads by ear goes on there as well"
+    page.get_by_role("button", name="Back").click()
+    page.get_by_role("heading", name="5 of 6").wait_for()
+    settled(page)
+    assert 0 <= page.get_by_role("heading", name="5 of 6").bounding_box()["y"] < 300
+    main = page.get_by_test_id("stMain")
+    switch = page.get_by_text("Logarithmic axis")
+    switch.scroll_into_view_if_needed()
+    before = main.evaluate("main => main.scrollTop")
+    switch.click()  # nothing else moves the page
+    settled(page)
+    assert abs(main.evaluate("main => main.scrollTop") - before) < 60
+
+
+def test_what_the_lesson_shows_goes_along_to_the_densities_and_back(server, new_tab):
+    page = new_tab()
+    page.goto(f"{server}/lesson?step=Surprise&model=photos&ood=gtsrb")  # a link from before `against`
+    settled(page)
+    page.get_by_text("about the same").click()
+    settled(page)
+    page.get_by_role("button", name="Next").click()
+    page.get_by_role("heading", name="3 of 6").wait_for()
+    settled(page)
+    page.get_by_role("link", name="Score densities").click()
+    page.get_by_role("heading", name="Score densities").wait_for()
+    settled(page)
+    expect(page.get_by_text("Choose at least one set")).to_have_count(0)
+    page.get_by_text("Model photos, normal").wait_for()
+    page.get_by_role("figure", name=re.compile("Densities of R for 3 sets.*gtsrb")).wait_for()
+
+    page.goto(f"{server}/densities?model=photos&ood=gtsrb&ood=textures")
+    settled(page)
+    page.get_by_role("button", name="Remove gtsrb").click()
+    page.get_by_role("figure", name=re.compile("Densities of R for 3 sets.*textures")).wait_for()
+    settled(page)
+    page.get_by_role("link", name="Why raw scores fail").click()
+    page.get_by_role("heading", name="1 of 6").wait_for()
+    settled(page)
+    expect(page.get_by_role("combobox", name="Images that the model has never seen")).to_have_value("textures")
+    page.get_by_text("Model photos, normal").wait_for()
+
+
+def test_a_file_that_is_too_large_is_refused_in_sight(server, new_tab, tmp_path, digits):
+    for width, dark in ((1280, False), (400, True)):
+        page = new_tab(width=width, dark=dark)
+        page.goto(f"{server}/check?model=digits")
+        settled(page)
+        with open(tmp_path / "large.png", "wb") as file:
+            file.truncate(51 * 2**20)
+        small = [tmp_path / f"{i}.png" for i in range(12)]
+        for file, image in zip(small, digits.images):
+            file.write_bytes(png(image))
+        page.locator('input[type="file"]').first.set_input_files([*small, tmp_path / "large.png"])
+        page.get_by_text("of 12 images").wait_for()
+        settled(page)
+        said = page.get_by_test_id("stFileUploader").evaluate("uploader => getComputedStyle(uploader, '::after').content")
+        assert "A file was refused" in said and "50 MB" in said
+        refused, rest = page.get_by_text("large.png").bounding_box(), page.get_by_text("0.png").first.bounding_box()
+        assert (refused["y"], refused["x"]) < (rest["y"], rest["x"]), "it comes first"
+        assert_sound(page)
+
+
 # The latent shell
 
 

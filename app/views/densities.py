@@ -18,7 +18,11 @@ from ama_core.scores import SCORES, a_distance
 # What may be on the axis -> (name of the stored score, label, meaning).
 AXES = {
     "R": ("R", "R-score", "High R: the critic tells the image from its reconstruction."),
-    "A": (cache.A_DISTANCE, "|R − μ| / σ", "Far out: low A, since R lies far from the training images' mean, on either side."),
+    "A": (
+        cache.A_DISTANCE,
+        "|R − μ| / σ",
+        "Far out: low A, since R lies far from the training images' mean, on either side. Nearer than 0.01 counts as 0.01.",
+    ),
     "M": ("M", "M-score", "High M: the difference vector is unusual."),
     "T": ("T", "T-score", "High T: all statistics together are unusual."),
     "‖z‖": ("z_norm", "length ‖z‖ of the latent code", "‖z‖ = ‖E(x)‖, how far out the code of the image lies."),

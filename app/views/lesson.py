@@ -528,7 +528,7 @@ with controls.error_panel():
     at = list(STEPS).index(step)
     title, show = STEPS[step]
     st.subheader(f"{at + 1} of {len(STEPS)}: {title}", anchor="step")
-    controls.scroll_to("step" if st.session_state.pop("turned", False) else None)
+    controls.scroll_to("step", st.session_state.pop("turned", False))
     show(case)
     st.divider()
     back, forward, _ = st.columns([2, 2, 3])
