@@ -58,8 +58,8 @@ def html_report(detector: AnomalyDetector, model: str, checked: Checked, alpha: 
             )
     refused = "".join(f"<li>{_text(name)}: {_text(why)}</li>" for name, why in checked.refused)
     facts = {
-        "Model": model, "Normal images": f"{normal.get('name', 'unknown')} ({normal.get('n', 0):,})",
-        "Data fingerprint": normal.get("fingerprint", "unknown"), "Calibration": f"{n:,} held-out normal images",
+        "Model": model, "Normal images": f"{normal.name} ({normal.n:,})",
+        "Data fingerprint": normal.fingerprint or "unknown", "Calibration": f"{n:,} held-out normal images",
         "Smallest possible p-value": f"{1 / (n + 1):.2g}", "Score that decides": by, "False-alarm rate": f"{alpha:g}",
         "Made": f"{time.strftime('%Y-%m-%d %H:%M')} with AMA Explorer {__version__}",
     }  # fmt: skip

@@ -163,9 +163,14 @@ def check_uploads(folder: Path, files: Sequence[tuple[str, str, bytes]], progres
 
 def report(folder: Path, name: str, by: str, alpha: float, batch: Batch) -> str:
     """Checked images as one HTML file (see `html_report`)."""
-    model = copy.copy(detector(folder))  # the score that decides is this reader's choice
+    return html_report(deciding(folder, by), name, batch.found, alpha)
+
+
+def deciding(folder: Path, by: str) -> AnomalyDetector:
+    """A trained model with the score that this reader lets decide. Raises BundleError."""
+    model = copy.copy(detector(folder))
     model.score = by
-    return html_report(model, name, batch.found, alpha)
+    return model
 
 
 def shared(folder: Path) -> bytes:

@@ -20,7 +20,7 @@ from ama_core.data import catalog
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.evaluation import REST, normal_name, sets_at_hand
 from ama_core.scores import SCORES
-from ama_core.spreadsheet import safe_cell
+from ama_core.files import csv_cell
 
 DEFAULT_MODELS = ("cifar10", "photos")  # the first of these that is here: raw scores fail on both
 ALPHAS = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
@@ -298,7 +298,7 @@ def download_table(label: str, columns: Mapping[str, Sequence] | pd.DataFrame, n
 
 
 def safe_csv(columns: Mapping[str, Sequence] | pd.DataFrame) -> str:
-    """Columns as CSV in which nothing is a formula, see `safe_cell`."""
+    """Columns as CSV in which nothing is a formula, see `csv_cell`."""
     return _safe(columns).to_csv(index=False)
 
 
@@ -311,7 +311,7 @@ def _safe(columns: Mapping[str, Sequence] | pd.DataFrame) -> pd.DataFrame:
     # Column by column: `DataFrame.map` would take a column of strings and None for numbers that are missing.
     frame = pd.DataFrame(columns)
     words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
-    return frame.assign(**{name: frame[name].map(safe_cell) for name in words}).rename(columns=safe_cell)
+    return frame.assign(**{name: frame[name].map(csv_cell) for name in words}).rename(columns=csv_cell)
 
 
 def _chosen(state: Mapping) -> list:

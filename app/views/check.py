@@ -7,8 +7,9 @@ import controls
 import numpy as np
 import streamlit as st
 
+from ama_core.check import drift_warning
 from ama_core.density import share_below
-from ama_core.scores import DRIFT_LEAST, DRIFT_LEVEL, SCORES, anomaly_scores, drift_p_value
+from ama_core.scores import SCORES, anomaly_scores
 
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "zip"]
 SAMPLES = 8  # images of a set that are shown at first
@@ -75,15 +76,10 @@ def samples(view: controls.View) -> cache.Batch:
 
 def drift(view: controls.View, batch: cache.Batch) -> None:
     """Says so where the images as a whole are not like those of the calibration."""
-    r = batch.found.examined.scores["R"]
-    if len(r) < DRIFT_LEAST:
-        return
-    p = drift_p_value(r, view.detector.calibration_.scores["R"])
-    if p < DRIFT_LEVEL:
+    model = cache.deciding(view.folder, view.score)
+    if warning := drift_warning(model, batch.found.examined.scores):
         st.warning(
-            f"**As a whole, these {len(r):,} images do not look like those of the calibration** (two-sample "
-            f"Kolmogorov–Smirnov test on R, p = {p:.1g}). Where they are meant to be normal, α no longer says how many of them "
-            "will be flagged: another camera, light or cut may be behind it. Then train or calibrate on images like these.",
+            f"**{warning}** Another camera, light or cut may be behind it: then train or calibrate on images like these.",
             icon=":material/trending_up:",
         )
 
