@@ -6,7 +6,7 @@
 """
 
 from ama_core._version import __version__
-from ama_core.config import PRESETS, Config, preset
+from ama_core.detectors.ama.config import PRESETS, Config, preset
 from ama_core.detectors.ama.detector import AMADetector
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.detectors.registry import load_detector

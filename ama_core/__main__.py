@@ -2,6 +2,6 @@
 
 import sys
 
-from ama_core.cli import main
+from ama_core.cli.main import main
 
 sys.exit(main())

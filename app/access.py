@@ -6,9 +6,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from ama_core import runs
 from ama_core.data import data_dir
 from ama_core.errors import DataError
+from ama_core.runs import execute as runs
 
 PUBLIC_VARIABLE = "AMA_PUBLIC"
 ROOTS_VARIABLE = "AMA_DATA_ROOTS"

@@ -13,24 +13,31 @@ import charts
 import numpy as np
 import streamlit as st
 
-from ama_core import benchmark, benchmark_report, check, evaluation, latent_map, neighbours, pace, runs
-from ama_core.benchmark import Record, scores_folder
-from ama_core.benchmark import read_results as read_records
-from ama_core.benchmark_report import Line
-from ama_core.bundle import PRETRAINED, StoredScores, list_bundles, read_info, read_results, read_scores, zip_bundle
-from ama_core.check import Checked
+from ama_core.analysis import latent_map, neighbours
+from ama_core.analysis.density import Densities, densities
+from ama_core.analysis.latent_map import LatentMap, MapEntry, NormHistograms
+from ama_core.analysis.model_card import read_card
+from ama_core.analysis.neighbours import Neighbours
+from ama_core.analysis.response import Response, read_response
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, inspect, load, one_class, prepare
-from ama_core.density import Densities, densities
+from ama_core.detectors.ama.networks import Stage, summary
+from ama_core.detectors.ama.scores import a_distance, mu_sigma_behind
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.detectors.registry import load_detector
-from ama_core.evaluation import normal_split
-from ama_core.html_report import html_report
-from ama_core.latent_map import LatentMap, MapEntry, NormHistograms
-from ama_core.model_card import read_card
-from ama_core.neighbours import Neighbours
-from ama_core.networks import Stage, summary
-from ama_core.response import Response, read_response
-from ama_core.scores import a_distance, mu_sigma_behind
+from ama_core.evaluation import protocol as evaluation
+from ama_core.evaluation.metrics import metric_intervals
+from ama_core.evaluation.protocol import normal_split
+from ama_core.paper import jobs as benchmark
+from ama_core.paper import tables as benchmark_report
+from ama_core.paper.jobs import Record, scores_folder
+from ama_core.paper.jobs import read_results as read_records
+from ama_core.paper.tables import Line
+from ama_core.runs import execute as runs
+from ama_core.runs import timing as pace
+from ama_core.scoring import check
+from ama_core.scoring.check import Checked
+from ama_core.scoring.report import html_report
+from ama_core.storage.bundle import PRETRAINED, StoredScores, list_bundles, read_info, read_results, read_scores, zip_bundle
 
 MODELS_VARIABLE = "AMA_MODELS_DIR"
 A_DISTANCE = "a_distance"  # names |R − μ| / σ among the scores: A itself lies within a hundredth of any axis that holds it
@@ -123,7 +130,7 @@ def on_axis(folder: Path, axis: str, scores: Mapping[str, np.ndarray]) -> np.nda
 
 
 def intervals(folder: Path, ood: str) -> dict[str, dict[str, tuple[float, float]]]:
-    """95 % confidence intervals of what was measured of one OOD set (see `evaluation.metric_intervals`)."""
+    """95 % confidence intervals of what was measured of one OOD set (see `metric_intervals`)."""
     return _intervals(str(folder), _stamp(folder, "scores.npz", "results.json", "config.json"), ood)
 
 
@@ -334,7 +341,7 @@ def _score_densities(folder: str, stamp: Stamp, axis: str, sets: tuple[tuple[str
 def _intervals(folder: str, stamp: Stamp, ood: str) -> dict[str, dict[str, tuple[float, float]]]:
     normal = (info(Path(folder)).get("normal") or {}).get("name")
     scores = {s.name: s for s in stored(Path(folder)) if s.split == "test"}
-    return evaluation.metric_intervals(detector(Path(folder)), results(Path(folder))[ood], scores.get(normal), scores.get(ood))
+    return metric_intervals(detector(Path(folder)), results(Path(folder))[ood], scores.get(normal), scores.get(ood))
 
 
 @st.cache_data(max_entries=256, show_spinner="Scoring …")  # a few numbers each

@@ -56,7 +56,7 @@ def density_chart(
     """Densities on one axis; a click on a curve chooses its place, a score.
 
     Args:
-        grid, curves, histograms: as of `ama_core.density.Densities`; "train" and "test" have styles of their own.
+        grid, curves, histograms: as of `ama_core.analysis.density.Densities`; "train" and "test" have styles of their own.
         bands: (name, low, high), shaded, the widest first.
         cuts: name -> where scores begin to be flagged, dotted lines.
         marks: name -> a score to point at.
@@ -464,7 +464,7 @@ def norm_chart(
     """Histograms of |z|, their bins to be chosen by a click, with the chi_d curve and sqrt(d).
 
     Args:
-        edges, densities: as of `ama_core.latent_map.NormHistograms`; chi: its grid and curve.
+        edges, densities: as of `ama_core.analysis.latent_map.NormHistograms`; chi: its grid and curve.
         shell: sqrt(d) and the ends of the 95 % band.
     """
     figure = go.Figure()

@@ -17,10 +17,10 @@ import streamlit as st
 
 from ama_core import AMAError
 from ama_core.data import catalog
+from ama_core.detectors.ama.scores import SCORES
 from ama_core.detectors.base import AnomalyDetector
-from ama_core.evaluation import REST, normal_name, sets_at_hand
-from ama_core.scores import SCORES
-from ama_core.files import csv_cell
+from ama_core.evaluation.protocol import REST, normal_name, sets_at_hand
+from ama_core.storage.files import csv_cell
 
 DEFAULT_MODELS = ("cifar10", "photos")  # the first of these that is here: raw scores fail on both
 ALPHAS = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]

@@ -9,13 +9,14 @@ import argparse
 import json
 
 import numpy as np
+from ama_core.evaluation.metrics import false_alarm_band, false_alarm_curve
 
 from ama_core import AMADetector
-from ama_core.bundle import list_bundles, read_scores
 from ama_core.data import one_class
+from ama_core.detectors.ama.scores import SCORES
 from ama_core.errors import DataError
-from ama_core.evaluation import false_alarm_band, false_alarm_curve, measure, normal_name, normal_split
-from ama_core.scores import SCORES
+from ama_core.evaluation.protocol import measure, normal_name, normal_split
+from ama_core.storage.bundle import list_bundles, read_scores
 
 ALPHAS = np.array([0.01, 0.05, 0.1])
 

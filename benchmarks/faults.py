@@ -31,10 +31,13 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ama_core import Config, evaluation, runs, training
+from ama_core import Config
 from ama_core.detectors import base as detector
 from ama_core.detectors.ama.trainer import AMATrainer
-from ama_core.files import PARTIAL
+from ama_core.evaluation import protocol as evaluation
+from ama_core.runs import execute as runs
+from ama_core.storage.files import PARTIAL
+from ama_core.training import loop as training
 
 CONFIG = Config(
     channels=1, fit="pad", nz=8, width_encoder=8, width_generator=8, width_critic=8, batch_size=16, n_critic=1, reg="hinge",

@@ -30,12 +30,17 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ama_core import AMADetector, AMAError, benchmark, cli, pace, runs, streaming
-from ama_core.bundle import read_results, read_scores
-from ama_core.check import check_files
+from ama_core import AMADetector, AMAError
+from ama_core.cli import main as cli
 from ama_core.data import decode_image, iter_images, read_npz
 from ama_core.detectors.ama.trainer import AMATrainer
-from ama_core.html_report import html_report
+from ama_core.paper import jobs as benchmark
+from ama_core.runs import execute as runs
+from ama_core.runs import timing as pace
+from ama_core.scoring import table as streaming
+from ama_core.scoring.check import check_files
+from ama_core.scoring.report import html_report
+from ama_core.storage.bundle import read_results, read_scores
 
 SAMPLES = Path(__file__).resolve().parent.parent / "tests" / "samples"
 SECONDS = 5.0  # for one file, on a machine that does other things too

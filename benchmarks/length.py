@@ -20,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ama_core import AMADetector, evaluation
+from ama_core import AMADetector
 from ama_core.data import hold_out, load_any
-from ama_core.files import write_atomically
+from ama_core.evaluation import protocol as evaluation
 from ama_core.provenance import training_facts
-from ama_core.runs import config_for
-from ama_core.training import train
+from ama_core.runs.execute import config_for
+from ama_core.storage.files import write_atomically
+from ama_core.training.loop import train
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "length"
 DATASET = "fashionmnist"

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from ama_core import AMADetector, Config, evaluation
+from ama_core import AMADetector, Config
 from ama_core.data import ImageSet, load
-from ama_core.runs import RunSpec, execute
+from ama_core.evaluation import protocol as evaluation
+from ama_core.runs.execute import RunSpec, execute
 
 CPU = torch.device("cpu")
 REAL_DATA = Path(os.environ.get("AMA_DATA_DIR") or Path(__file__).parent.parent / "build" / "data").absolute()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from ama_core.runs import RunSpec, execute
+from ama_core.runs.execute import RunSpec, execute
 
 APP = Path(__file__).resolve().parent.parent / "app"
 PAGES = ("densities", "reconstructions", "check")

@@ -13,11 +13,11 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ama_core import AMADetector, Config
-from ama_core.check import CHUNK, check_files, concerns, thumbnail
+from ama_core.analysis.neighbours import read_neighbours, write_neighbours
 from ama_core.data import decode_image, load, prepare
-from ama_core.neighbours import read_neighbours, write_neighbours
-from ama_core.runs import RunSpec, execute
-from ama_core.scores import SCORES, anomaly_scores
+from ama_core.detectors.ama.scores import SCORES, anomaly_scores
+from ama_core.runs.execute import RunSpec, execute
+from ama_core.scoring.check import CHUNK, check_files, concerns, thumbnail
 
 APP = Path(__file__).resolve().parent.parent / "app"
 

@@ -16,12 +16,14 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 from test_benchmark import record
 
-from ama_core import AMADetector, paper, runs
-from ama_core.benchmark import SANITY
-from ama_core.bundle import read_results, read_scores, write_results, write_scores
+from ama_core import AMADetector
 from ama_core.data import decode_image, prepare
-from ama_core.evaluation import auroc_interval, metric_intervals
-from ama_core.scores import SCORES
+from ama_core.detectors.ama.scores import SCORES
+from ama_core.evaluation.metrics import auroc_interval, metric_intervals
+from ama_core.paper import published as paper
+from ama_core.paper.jobs import SANITY
+from ama_core.runs import execute as runs
+from ama_core.storage.bundle import read_results, read_scores, write_results, write_scores
 
 APP = Path(__file__).resolve().parent.parent / "app"
 METRICS = ("auroc", "auprc", "fpr95")
@@ -55,7 +57,7 @@ def results(tmp_path, monkeypatch) -> Path:
     """A folder for stored results, empty at first."""
     folder = tmp_path / "results"
     folder.mkdir()
-    monkeypatch.setattr("ama_core.benchmark.RESULTS", folder)
+    monkeypatch.setattr("ama_core.paper.jobs.RESULTS", folder)
     return folder
 
 
@@ -455,7 +457,7 @@ def test_a_training_whose_data_are_missing_is_refused_in_words(open_page):
 
 
 def test_a_cell_can_be_trained_again_with_another_seed_and_watched(open_page, tmp_path, monkeypatch):
-    monkeypatch.setattr("ama_core.queue.ensure_worker", lambda folder: None)
+    monkeypatch.setattr("ama_core.runs.queue.ensure_worker", lambda folder: None)
     cell = "digits → textures, digits"
     at = open_page("benchmark", beyond="true", cell=cell).button(key="queue").click().run()
     assert not at.exception and "is queued" in at.success[0].value

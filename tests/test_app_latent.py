@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from ama_core import AMADetector, latent_map
+from ama_core import AMADetector
+from ama_core.analysis import latent_map
 from ama_core.data import load
-from ama_core.runs import RunSpec, execute
+from ama_core.runs.execute import RunSpec, execute
 
 APP = Path(__file__).resolve().parent.parent / "app"
 

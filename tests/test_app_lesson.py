@@ -10,10 +10,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from ama_core import AMADetector
-from ama_core.bundle import read_results, read_scores, write_results, write_scores
-from ama_core.evaluation import known_aurocs, shows_both, telling_set
-from ama_core.response import SetFacts, read_response, write_response
-from ama_core.scores import SCORES, anomaly_scores, conformal_p_value
+from ama_core.analysis.response import SetFacts, read_response, write_response
+from ama_core.detectors.ama.scores import SCORES, anomaly_scores
+from ama_core.detectors.conformal import conformal_p_value
+from ama_core.evaluation.protocol import known_aurocs, shows_both, telling_set
+from ama_core.storage.bundle import read_results, read_scores, write_results, write_scores
 
 APP = Path(__file__).resolve().parent.parent / "app"
 STEPS = ("Hope", "Surprise", "Threshold", "Band", "Overlap", "Quiz")

@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from ama_core import evaluation, pace, queue, runs
+from ama_core.evaluation import protocol as evaluation
+from ama_core.runs import execute as runs
+from ama_core.runs import queue
+from ama_core.runs import timing as pace
 
 MAIN = Path(__file__).parent.parent / "app" / "main.py"
 PATIENCE = 900  # seconds; only a very busy machine needs more than a few

@@ -11,14 +11,19 @@ from conftest import CPU, TINY
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from ama_core import AMADetector, benchmark, evaluation, paper, runs, sanity
-from ama_core.benchmark import Job, Measured, Record, plan, read_results
-from ama_core.benchmark_report import lines, report
-from ama_core.bundle import read_scores
-from ama_core.cli import main
+from ama_core import AMADetector
+from ama_core.cli.main import main
 from ama_core.data import hold_out, load, one_class
+from ama_core.detectors.ama.scores import SCORES
 from ama_core.errors import BundleError, ConfigError
-from ama_core.scores import SCORES
+from ama_core.evaluation import protocol as evaluation
+from ama_core.paper import jobs as benchmark
+from ama_core.paper import published as paper
+from ama_core.paper import sanity
+from ama_core.paper.jobs import Job, Measured, Record, plan, read_results
+from ama_core.paper.tables import lines, report
+from ama_core.runs import execute as runs
+from ama_core.storage.bundle import read_scores
 
 SETTINGS = {key: str(value) for key, value in (TINY | {"max_steps": 3}).items() if key not in ("channels", "fit")}
 

@@ -11,8 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ama_core import AMADetector, runs
-from ama_core.bundle import (
+from ama_core import AMADetector
+from ama_core.detectors.registry import load_detector
+from ama_core.errors import BundleError
+from ama_core.runs import execute as runs
+from ama_core.storage.bundle import (
     FIRST_STORED,
     StoredScores,
     find_bundle,
@@ -25,8 +28,6 @@ from ama_core.bundle import (
     write_results,
     write_scores,
 )
-from ama_core.detectors.registry import load_detector
-from ama_core.errors import BundleError
 
 
 @pytest.fixture
@@ -406,7 +407,7 @@ def test_find_and_list(tiny_bundle, monkeypatch):
     assert find_bundle(tiny_bundle) == tiny_bundle
     assert find_bundle(str(tiny_bundle)) == tiny_bundle
     assert list_bundles(tiny_bundle.parent) == {tiny_bundle.name: tiny_bundle}
-    monkeypatch.setattr("ama_core.bundle.PRETRAINED", tiny_bundle.parent)
+    monkeypatch.setattr("ama_core.storage.bundle.PRETRAINED", tiny_bundle.parent)
     assert find_bundle(tiny_bundle.name) == tiny_bundle
     with pytest.raises(BundleError, match=f"nothing.*{tiny_bundle.name}"):
         find_bundle("nothing")

@@ -8,9 +8,11 @@ from PIL import Image
 from test_app_check import check_models, detector, open_page, words  # noqa: F401 (fixtures)
 
 from ama_core import AMADetector
-from ama_core.bundle import list_bundles, read_scores
-from ama_core.evaluation import false_alarm_band, false_alarm_curve, normal_name
-from ama_core.scores import DRIFT_LEAST, DRIFT_LEVEL, SCORES, anomaly_scores, batch_drift, drift_p_value
+from ama_core.detectors.ama.scores import SCORES, anomaly_scores
+from ama_core.detectors.conformal import DRIFT_LEAST, DRIFT_LEVEL, batch_drift, drift_p_value
+from ama_core.evaluation.metrics import false_alarm_band, false_alarm_curve
+from ama_core.evaluation.protocol import normal_name
+from ama_core.storage.bundle import list_bundles, read_scores
 
 BUNDLES = list_bundles()
 ALPHAS = np.array([0.01, 0.05, 0.1])

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from ama_core import AMADetector, __version__
-from ama_core.cli import main
+from ama_core.cli.main import main
 from ama_core.data import catalog, load, overlapping
-from ama_core.scores import SCORES
+from ama_core.detectors.ama.scores import SCORES
 
 SETTINGS = [
     word for setting in (
@@ -170,8 +170,8 @@ def test_evaluate_as_a_table(call, tiny_bundle):
 
 
 def test_measure(call, tiny_bundle, tmp_path, monkeypatch):
-    from ama_core import evaluation
-    from ama_core.bundle import read_results, read_scores
+    from ama_core.evaluation import protocol as evaluation
+    from ama_core.storage.bundle import read_results, read_scores
 
     monkeypatch.setattr(evaluation, "sets_at_hand", lambda: ["digits", "flat"])
     monkeypatch.setitem(sys.modules, "umap", None)  # compiling it would take half a minute

@@ -12,13 +12,13 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from ama_core import load_detector
-from ama_core.cli import main
+from ama_core.cli.main import main
 from ama_core.data import load
 from ama_core.detectors import registry
 from ama_core.detectors.base import CAPABILITIES
 from ama_core.errors import AMAError, ConfigError, DataError
-from ama_core.evaluation import false_alarm_band
-from ama_core.training import train
+from ama_core.evaluation.metrics import false_alarm_band
+from ama_core.training.loop import train
 
 NETWORKS = dict(nz=8, width_encoder=8, width_generator=8, batch_size=16, epochs=1000, max_steps=12, lr=1e-3, precision="fp32")
 # Detector -> settings that make it fit the digits in seconds.
@@ -241,7 +241,7 @@ def test_real_anomalies_and_validation_where_nothing_is_trained(name, digits, im
 
 def test_from_training_to_a_report_by_command(name, tmp_path, capsys, monkeypatch):
     """train, info, evaluate, score, report, share: each takes any detector."""
-    monkeypatch.setattr("ama_core.evaluation.sets_at_hand", lambda: ["digits", "flat"])
+    monkeypatch.setattr("ama_core.evaluation.protocol.sets_at_hand", lambda: ["digits", "flat"])
     monkeypatch.setitem(__import__("sys").modules, "umap", None)  # compiling it would take half a minute
     settings = {"channels": 1, "fit": "pad", **SMALL[name]}
     changes = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from ama_core.density import BINS, POINTS, densities, share_below
+from ama_core.analysis.density import BINS, POINTS, densities, share_below
+from ama_core.detectors.ama.scores import a_distance, log_a_score, mu_sigma_behind
 from ama_core.errors import DataError
-from ama_core.scores import a_distance, log_a_score, mu_sigma_behind
 
 
 def silverman(values: np.ndarray) -> float:

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from ama_core import AMADetector, AnomalyDetector, Config
+from ama_core.detectors.ama.scores import SCORES, anomaly_scores
+from ama_core.detectors.conformal import conformal_p_value
 from ama_core.errors import ConfigError, DataError, NotFittedError
-from ama_core.scores import SCORES, anomaly_scores, conformal_p_value
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_encode_decode_reconstruct(tiny_detector, images):
     copies = tiny_detector.reconstruct(images)
     assert copies.shape == images.shape and copies.dtype == np.uint8
     assert np.abs(tiny_detector.decode(z).astype(int) - copies.astype(int)).max() <= 1
-    assert tiny_detector.critic_difference(images).shape == (40, 8, 8)
+    assert tiny_detector.maps(images).shape == (40, 8, 8)
 
 
 @pytest.mark.parametrize("z", [np.zeros(8), np.zeros((1, 7)), np.zeros((0, 8)), np.full((1, 8), np.nan)])
@@ -147,7 +148,7 @@ def test_not_fitted(tmp_path, images):
     d = AMADetector(Config(channels=1))
     calls = [
         d.anomaly_score, d.score_samples, d.p_value, d.predict, d.decision_function, d.scores, d.r_score, d.a_score,
-        d.encode, d.reconstruct, d.critic_difference, d.statistics,
+        d.encode, d.reconstruct, d.maps, d.statistics,
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(NotFittedError, match="fit"):

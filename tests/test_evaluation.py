@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ama_core import AMADetector, evaluation
+from ama_core import AMADetector
 from ama_core.data import load
+from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.errors import DataError
-from ama_core.evaluation import detection_metrics, evaluate
-from ama_core.scores import SCORES, anomaly_scores
+from ama_core.evaluation import protocol as evaluation
+from ama_core.evaluation.metrics import detection_metrics
+from ama_core.evaluation.protocol import evaluate
 
 
 def auroc_by_pairs(normal, anomalous) -> float:

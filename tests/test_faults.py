@@ -18,11 +18,14 @@ import pytest
 from safetensors.torch import load_file
 from test_cli import call  # noqa: F401 (a fixture)
 
-from ama_core import AMADetector, evaluation, files, runs
-from ama_core.bundle import read_bundle
+from ama_core import AMADetector
 from ama_core.data import load
 from ama_core.detectors import base as detector
 from ama_core.errors import BundleError, ConfigError, DataError
+from ama_core.evaluation import protocol as evaluation
+from ama_core.runs import execute as runs
+from ama_core.storage import files
+from ama_core.storage.bundle import read_bundle
 
 SAMPLES = Path(__file__).parent / "samples"  # a bundle and an interrupted run, as version 0.1.0 wrote them
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ama_core import inference
-from ama_core.scores import r_score
+from ama_core.detectors.ama import inference
+from ama_core.detectors.ama.scores import r_score
+from ama_core.tensors import BATCH, to_images, to_tensor
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_chunks(networks, images, monkeypatch, chunk):
 
 
 def test_across_the_real_batch_boundary(networks, digits):
-    n = inference.BATCH + 3
+    n = BATCH + 3
     whole = inference.statistics(networks, digits.images[:n])
     assert len(whole) == n
     assert_same(inference.statistics(networks, digits.images[n - 5 : n]), whole[n - 5 :])
@@ -101,12 +102,12 @@ def test_decode_of_encode_is_the_reconstruction(networks, images):
 
 def test_pixel_values_survive_the_way_there_and_back():
     every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
-    x = inference.to_tensor(every, torch.device("cpu"))
+    x = to_tensor(every, torch.device("cpu"))
     assert x.shape == (1, 1, 16, 16) and x.min() == -1 and x.max() == 1
-    np.testing.assert_array_equal(inference.to_images(x), every)
+    np.testing.assert_array_equal(to_images(x), every)
     rgb = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(inference.to_images(inference.to_tensor(rgb, torch.device("cpu"))), rgb)
-    assert inference.to_images(torch.tensor([[[[-9.0, 9.0]]]])).ravel().tolist() == [0, 255]
+    np.testing.assert_array_equal(to_images(to_tensor(rgb, torch.device("cpu"))), rgb)
+    assert to_images(torch.tensor([[[[-9.0, 9.0]]]])).ravel().tolist() == [0, 255]
 
 
 def test_critic_maps_sum_to_r(networks, images):
@@ -119,7 +120,7 @@ def test_critic_maps_sum_to_r(networks, images):
 def test_critic_maps_by_hand(networks, images):
     """From the two feature maps: each channel's difference at a place counts with the sign of that channel's sum."""
     with torch.no_grad():
-        x = inference.to_tensor(images, torch.device("cpu"))
+        x = to_tensor(images, torch.device("cpu"))
         real, recon = (networks.D.feature_map(torch.cat([x, y], 1)).numpy() for y in (x, networks.reconstruct(x)))
     delta = (real - recon).astype(np.float64)
     by_hand = np.zeros((24, 8, 8))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from ama_core import latent
+from ama_core.detectors.ama import latent
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from ama_core import latent_map
+from ama_core.analysis import latent_map
+from ama_core.analysis.latent_map import CODES, DIRECTIONS, FILE, LatentMap, MapEntry, Pca
 from ama_core.errors import BundleError, ConfigError, DataError
-from ama_core.latent_map import CODES, DIRECTIONS, FILE, LatentMap, MapEntry, Pca
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ama_core import losses
+from ama_core.detectors.ama import losses
 
 CPU = torch.device("cpu")
 LAMBDA_NEG = 5.0

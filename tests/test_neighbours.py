@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ama_core import AMADetector, neighbours
+from ama_core import AMADetector
+from ama_core.analysis import neighbours
+from ama_core.analysis.neighbours import FILE, Neighbours
 from ama_core.data import load
 from ama_core.errors import BundleError, DataError
-from ama_core.neighbours import FILE, Neighbours
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ama_core import Config
-from ama_core.networks import Critic, Encoder, Generator, Networks, build_networks, count_parameters
+from ama_core.detectors.ama.networks import Critic, Encoder, Generator, Networks, build_networks, count_parameters
 
 SMALL = dict(nz=8, width_encoder=8, width_generator=8, width_critic=8)
 

@@ -12,12 +12,14 @@ from test_app_check import check_models, open_page, words  # noqa: F401 (fixture
 from test_app_train import folder, page  # noqa: F401 (a fixture)
 from test_cli import call  # noqa: F401 (a fixture)
 
-from ama_core import AMADetector, queue, runs
-from ama_core.bundle import FILES, zip_bundle
-from ama_core.check import check_files
+from ama_core import AMADetector
 from ama_core.data import inspect
 from ama_core.errors import BundleError
-from ama_core.html_report import html_report
+from ama_core.runs import execute as runs
+from ama_core.runs import queue
+from ama_core.scoring.check import check_files
+from ama_core.scoring.report import html_report
+from ama_core.storage.bundle import FILES, zip_bundle
 
 SETTINGS = dict(
     max_steps=6,

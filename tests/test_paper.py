@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from ama_core import Config, paper, preset
+from ama_core import Config, preset
 from ama_core.data import catalog
+from ama_core.paper import published as paper
 
 
 def test_cells_of_table_1_and_its_ablations():

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ama_core.detectors.ama.trainer import AMATrainer
-from ama_core.reference import Reference, Shortcuts
-from ama_core.training import train
+from ama_core.profiling.reference import Reference, Shortcuts
+from ama_core.training.loop import train
 
 CPU = torch.device("cpu")
 ALL = Shortcuts(cached=True, joined=True, channels_last=True, fused=True)

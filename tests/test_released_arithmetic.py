@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from ama_core import Config
+from ama_core.detectors.ama.networks import Networks
 from ama_core.detectors.ama.trainer import AMATrainer
-from ama_core.networks import Networks
-from ama_core.training import train
+from ama_core.training.loop import train
 
 CPU = torch.device("cpu")
 
@@ -215,7 +215,7 @@ def test_one_training_step(mode, negatives):
 
 
 def test_real_anomalies_take_part_from_the_first_released_step_and_after_the_warmup_in_the_paper(monkeypatch):
-    from ama_core import losses
+    from ama_core.detectors.ama import losses
 
     counts = []
     signs = losses.signs

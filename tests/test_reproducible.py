@@ -11,8 +11,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 from test_cli import SETTINGS, call  # noqa: F401 (a fixture)
 
-from ama_core import AMADetector, __version__, evaluation
-from ama_core.bundle import list_bundles, read_info, read_scores
+from ama_core import AMADetector, __version__
+from ama_core.evaluation import protocol as evaluation
+from ama_core.storage.bundle import list_bundles, read_info, read_scores
 
 BUNDLES = list_bundles()
 

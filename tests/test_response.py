@@ -8,11 +8,20 @@ import pytest
 from PIL import Image
 
 from ama_core import AMADetector
-from ama_core.bundle import FILES, PRETRAINED, list_bundles, read_scores, zip_bundle
+from ama_core.analysis.response import (
+    CHANGES,
+    Response,
+    SetFacts,
+    changed,
+    correlation,
+    measure_response,
+    read_response,
+    set_facts,
+)
 from ama_core.data import load
 from ama_core.errors import BundleError
-from ama_core.response import CHANGES, Response, SetFacts, changed, correlation, measure_response, read_response, set_facts
-from ama_core.sanity import lossless_length
+from ama_core.paper.sanity import lossless_length
+from ama_core.storage.bundle import FILES, PRETRAINED, list_bundles, read_scores, zip_bundle
 
 
 def test_a_run_measures_it_and_a_shared_model_keeps_it(tiny_bundle, tmp_path):

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ama_core import pace, queue, runs
 from ama_core.errors import BundleError, ConfigError, DataError
+from ama_core.runs import execute as runs
+from ama_core.runs import queue
+from ama_core.runs import timing as pace
 
 PATIENCE = 900  # seconds; only a very busy machine needs more than a few
 

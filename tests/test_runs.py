@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from ama_core import AMADetector, runs
-from ama_core.bundle import read_results, read_scores
+from ama_core import AMADetector
 from ama_core.data import load
 from ama_core.errors import BundleError, ConfigError, DataError, TrainingDiverged
-from ama_core.runs import RunSpec, RunStopped, config_for, execute, list_runs, read_metrics, read_status, request_stop
+from ama_core.runs import execute as runs
+from ama_core.runs.execute import RunSpec, RunStopped, config_for, execute, list_runs, read_metrics, read_status, request_stop
+from ama_core.storage.bundle import read_results, read_scores
 
 CPU = torch.device("cpu")
 
@@ -204,7 +205,7 @@ def test_a_failed_run_says_why(spec, tmp_path):
 
 
 def test_a_diverged_run_keeps_its_checkpoint(spec, tmp_path, monkeypatch):
-    from ama_core import training
+    from ama_core.training import loop as training
 
     monkeypatch.setattr(training, "LOSS_LIMIT", 0.0)
     with pytest.raises(TrainingDiverged):

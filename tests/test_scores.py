@@ -6,20 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from ama_core.scores import (
+from ama_core.detectors.ama.scores import (
     SCORES,
     T_STATISTICS,
     Calibration,
     Gaussian,
     Statistics,
     anomaly_scores,
-    conformal_p_value,
-    conformal_threshold,
     log_a_score,
     r_score,
-    smallest_alpha,
     t_vector,
 )
+from ama_core.detectors.conformal import conformal_p_value, conformal_threshold, smallest_alpha
 
 WIDTH = 5
 

@@ -14,7 +14,7 @@ from app_server import CHROMIUM
 from PIL import Image
 
 from ama_core import AMADetector
-from ama_core.check import check_files
+from ama_core.scoring.check import check_files
 
 ROOT = Path(__file__).resolve().parent.parent
 

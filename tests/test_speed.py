@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ama_core import cli, speed
-from ama_core.networks import Networks
+from ama_core.cli import main as cli
+from ama_core.detectors.ama.networks import Networks
+from ama_core.profiling import speed
 
 CPU = torch.device("cpu")
 

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 from test_cli import call  # noqa: F401 (a fixture)
 
-from ama_core import AMADetector, streaming
+from ama_core import AMADetector
 from ama_core.data import load
 from ama_core.errors import ConfigError, DataError
+from ama_core.scoring import table as streaming
 
 
 @pytest.fixture

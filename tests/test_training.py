@@ -10,13 +10,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ama_core import AMADetector, Config, inference, latent, losses, training
+from ama_core import AMADetector, Config
 from ama_core.data import load, prepare
+from ama_core.detectors.ama import latent, losses
+from ama_core.detectors.ama.scores import anomaly_scores
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.errors import BundleError, ConfigError, DataError, TrainingDiverged
-from ama_core.evaluation import detection_metrics
-from ama_core.scores import anomaly_scores
-from ama_core.training import Validation, learning_rate, train
+from ama_core.evaluation.metrics import detection_metrics
+from ama_core.tensors import scale, to_tensor
+from ama_core.training import loop as training
+from ama_core.training.loop import Validation, train
+from ama_core.training.schedule import learning_rate
 
 CPU = torch.device("cpu")
 
@@ -194,7 +198,7 @@ def test_synthetic_negatives_are_decodes_of_atypical_codes(config, few, monkeypa
     z_neg = torch.full((2, 8), 0.7)
     monkeypatch.setattr(latent, "atypical_codes", lambda *_: z_neg)
     buffers = {name: b.clone() for name, b in state.networks.named_buffers() if name[0] in "EG"}
-    x = inference.to_tensor(few[:16], CPU)
+    x = to_tensor(few[:16], CPU)
     x_neg = training._synthetic_negatives(state.networks, x, 2, state.rng)
     assert not x_neg.requires_grad and state.networks.E.training and state.networks.G.training
     assert all(torch.equal(buffers[n], b) for n, b in state.networks.named_buffers() if n in buffers)  # eval mode
@@ -526,7 +530,7 @@ def test_total_steps():
 def test_an_epoch_sees_every_image_once(config, few, monkeypatch):
     """Batches of one epoch are disjoint; the remainder is dropped; the next epoch is another order."""
     seen = []
-    original = inference.scale
+    original = scale
 
     def spy(images):
         seen.append(images.clone())

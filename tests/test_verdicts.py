@@ -6,11 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from scipy.stats import binom
 
-from ama_core import AMADetector, Config, evaluation
-from ama_core.bundle import read_results, read_scores
+from ama_core import AMADetector, Config
 from ama_core.data import ImageSet
+from ama_core.detectors.ama.networks import Networks, count_parameters, summary
+from ama_core.detectors.conformal import conformal_p_value
 from ama_core.errors import DataError
-from ama_core.evaluation import (
+from ama_core.evaluation import protocol as evaluation
+from ama_core.evaluation.metrics import (
     auroc_interval,
     bootstrap_errors,
     confusion_at,
@@ -23,12 +25,10 @@ from ama_core.evaluation import (
     nearest_the_cut,
     nearest_to,
     roc_points,
-    stored_aurocs,
-    stored_images,
     threshold_scale,
 )
-from ama_core.networks import Networks, count_parameters, summary
-from ama_core.scores import conformal_p_value
+from ama_core.evaluation.protocol import stored_aurocs, stored_images
+from ama_core.storage.bundle import read_results, read_scores
 
 SCORES = some.lists(some.integers(-5, 5), min_size=1, max_size=30)
 

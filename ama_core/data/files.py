@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from ama_core.errors import DataError
-from ama_core.files import DAMAGED_ARRAYS, open_regular, read_regular
+from ama_core.storage.files import DAMAGED_ARRAYS, open_regular, read_regular
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset(

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ama_core import inference
-from ama_core.bundle import half_precision
-from ama_core.config import PRESETS, Config
+from ama_core.detectors.ama.config import PRESETS, Config
+from ama_core.detectors.ama.networks import Encoder, Generator
 from ama_core.detectors.base import AnomalyDetector, Progress, Score
 from ama_core.errors import DataError
-from ama_core.networks import Encoder, Generator
 from ama_core.settings import TrainingSettings, setting
-from ama_core.training import Curve, Trainer, descend, fused
+from ama_core.storage.bundle import half_precision
+from ama_core.tensors import BATCH, to_images, to_tensor
+from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 _SHARED = ("nz", "width_encoder", "width_generator", "batch_size", "epochs", "max_steps", "lr", "lr_schedule")
 
@@ -114,8 +114,8 @@ class AutoencoderDetector(AnomalyDetector):
     def encode(self, X) -> np.ndarray:
         """Codes E(x), float32 (N, nz)."""
         images, encoder = self.prepared(X), self._fitted().networks_[0]
-        parts = (images[start : start + inference.BATCH] for start in range(0, len(images), inference.BATCH))
-        return np.concatenate([encoder(inference.to_tensor(part, self.torch_device)).cpu().numpy() for part in parts])
+        parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+        return np.concatenate([encoder(to_tensor(part, self.torch_device)).cpu().numpy() for part in parts])
 
     @torch.no_grad()
     def decode(self, z: np.ndarray) -> np.ndarray:
@@ -123,7 +123,7 @@ class AutoencoderDetector(AnomalyDetector):
         z = np.asarray(z, dtype=np.float32)
         if z.ndim != 2 or z.shape[1] != self.settings.nz or not len(z) or not np.isfinite(z).all():
             raise DataError(f"Codes must be finite and of shape (N, {self.settings.nz}), got {z.shape}.")
-        return inference.to_images(self._fitted().networks_[1](torch.from_numpy(z).to(self.torch_device)))
+        return to_images(self._fitted().networks_[1](torch.from_numpy(z).to(self.torch_device)))
 
 
 def _build(config: AutoencoderSettings, weights: Mapping[str, Tensor], device: torch.device) -> nn.Module:
@@ -143,11 +143,11 @@ def _reconstruct(networks: nn.Module, images: np.ndarray, progress: Progress | N
     networks.eval()
     device = next(networks.parameters()).device
     pictures, errors = [], []
-    for start in range(0, len(images), inference.BATCH):
-        x = inference.to_tensor(images[start : start + inference.BATCH], device)
+    for start in range(0, len(images), BATCH):
+        x = to_tensor(images[start : start + BATCH], device)
         x_hat = networks(x)
-        pictures.append(inference.to_images(x_hat))
+        pictures.append(to_images(x_hat))
         errors.append((x_hat - x).square().mean(dim=(1, 2, 3)).double().cpu().numpy())
         if progress:
-            progress(min(start + inference.BATCH, len(images)), len(images))
+            progress(min(start + BATCH, len(images)), len(images))
     return np.concatenate(pictures), np.concatenate(errors)

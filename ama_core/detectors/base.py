@@ -23,14 +23,15 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ama_core import inference
-from ama_core.bundle import Bundle, find_bundle, read_bundle, write_bundle
 from ama_core.data import ImageSet, check_images, draw, hold_out, load_any, prepare
+from ama_core.detectors.conformal import batch_drift, conformal_p_value, conformal_threshold, smallest_alpha
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError, NotFittedError
 from ama_core.provenance import training_facts
-from ama_core.scores import batch_drift, conformal_p_value, conformal_threshold, smallest_alpha
 from ama_core.settings import Settings
-from ama_core.training import Event, Trainer, Validation, train
+from ama_core.storage.bundle import Bundle, find_bundle, read_bundle, write_bundle
+from ama_core.tensors import default_device, find_device
+from ama_core.training.loop import Event, Validation, train
+from ama_core.training.trainer import Trainer
 
 TRAIN_SAMPLE = 10_000  # training images, drawn by the seed, that statistics of the training set are taken from
 VALIDATION_NORMALS = 500  # held-out normals, drawn by the seed, of the periodic AUROC
@@ -224,7 +225,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     @property
     def torch_device(self) -> torch.device:
         """Where networks live. Raises ConfigError where `device` is not here."""
-        return inference.find_device(self.device) if self.device else inference.default_device()
+        return find_device(self.device) if self.device else default_device()
 
     @property
     def by(self) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from ama_core.bundle import find_bundle, read_bundle
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import BundleError, ConfigError
 from ama_core.settings import Settings
+from ama_core.storage.bundle import find_bundle, read_bundle
 
 VARIABLE = "AMA_DETECTORS"  # of the environment: further detectors from outside, as name=module:Class, separated by commas
 

@@ -11,9 +11,11 @@ import controls
 import numpy as np
 import streamlit as st
 
-from ama_core import Config, evaluation, latent, losses, scores
-from ama_core.networks import Critic, Encoder, Generator
-from ama_core.scores import SCORES
+from ama_core import Config
+from ama_core.detectors.ama import latent, losses, scores
+from ama_core.detectors.ama.networks import Critic, Encoder, Generator
+from ama_core.detectors.ama.scores import SCORES
+from ama_core.evaluation.metrics import CURVE_ALPHAS, false_alarm_band, false_alarm_curve
 
 SOURCE = Path(inspect.getsourcefile(Config)).parent.parent
 NAMES = {"E": "E, the encoder", "G": "G, the generator", "D": "D, the critic"}
@@ -142,10 +144,10 @@ def calibration(view: controls.View) -> None:
         return
     held_out = view.detector.calibration_
     n = len(held_out.scores["T"])
-    alphas = evaluation.CURVE_ALPHAS
+    alphas = CURVE_ALPHAS
     chosen = controls.choose(st.pills, "scores", "Scores", list(SCORES), ["R", "T"], selection_mode="multi") or ["T"]
-    measured = {by: evaluation.false_alarm_curve(held_out.p_value(own.scores, by), alphas) for by in SCORES if by in chosen}
-    low, high = evaluation.false_alarm_band(alphas, own.n, n)
+    measured = {by: false_alarm_curve(held_out.p_value(own.scores, by), alphas) for by in SCORES if by in chosen}
+    low, high = false_alarm_band(alphas, own.n, n)
     at = int(np.searchsorted(alphas, 0.05))
     at_5 = ", ".join(f"{by} {100 * values[at]:.1f} %" for by, values in measured.items())
     controls.chart(

@@ -12,14 +12,18 @@ import controls
 import numpy as np
 import pandas as pd
 import streamlit as st
+from ama_core.evaluation.metrics import auroc_interval, mean_and_sd
 
-from ama_core import AMAError, Config, paper, queue, runs
-from ama_core.benchmark import Record
-from ama_core.benchmark_report import condition_text, task
-from ama_core.config import PRESETS
-from ama_core.evaluation import REST, auroc_interval, mean_and_sd
-from ama_core.runs import RunSpec, config_for, runs_dir
-from ama_core.scores import SCORES
+from ama_core import AMAError, Config
+from ama_core.detectors.ama.config import PRESETS
+from ama_core.detectors.ama.scores import SCORES
+from ama_core.evaluation.protocol import REST
+from ama_core.paper import published as paper
+from ama_core.paper.jobs import Record
+from ama_core.paper.tables import condition_text, task
+from ama_core.runs import execute as runs
+from ama_core.runs import queue
+from ama_core.runs.execute import RunSpec, config_for, runs_dir
 
 NOT_MEASURED = "not measured"
 TABLES = ("Table 1", "Ablations", "Table 2")

@@ -7,9 +7,9 @@ import controls
 import numpy as np
 import streamlit as st
 
-from ama_core.check import drift_warning
-from ama_core.density import share_below
-from ama_core.scores import SCORES, anomaly_scores
+from ama_core.analysis.density import share_below
+from ama_core.detectors.ama.scores import SCORES, anomaly_scores
+from ama_core.scoring.check import drift_warning
 
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "zip"]
 SAMPLES = 8  # images of a set that are shown at first

@@ -8,12 +8,14 @@ import controls
 import numpy as np
 import pandas as pd
 import streamlit as st
+from ama_core.evaluation.metrics import REPLICATES, nearest_to, threshold_scale
 
-from ama_core import AMAError, paper
-from ama_core.bundle import StoredScores
-from ama_core.density import Densities, share_below
-from ama_core.evaluation import REPLICATES, nearest_to, telling_set, threshold_scale
-from ama_core.scores import SCORES, a_distance
+from ama_core import AMAError
+from ama_core.analysis.density import Densities, share_below
+from ama_core.detectors.ama.scores import SCORES, a_distance
+from ama_core.evaluation.protocol import telling_set
+from ama_core.paper import published as paper
+from ama_core.storage.bundle import StoredScores
 
 # What may be on the axis -> (name of the stored score, label, meaning).
 AXES = {

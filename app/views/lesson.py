@@ -8,22 +8,12 @@ import charts
 import controls
 import numpy as np
 import streamlit as st
+from ama_core.evaluation.metrics import Confusion, confusion_at, confusion_outside, nearest_the_cut, roc_points, threshold_scale
 
 from ama_core import AMAError
-from ama_core.bundle import StoredScores
-from ama_core.evaluation import (
-    CLEAR,
-    Confusion,
-    confusion_at,
-    confusion_outside,
-    gain,
-    nearest_the_cut,
-    roc_points,
-    shows_both,
-    telling_set,
-    threshold_scale,
-)
-from ama_core.scores import SCORES, anomaly_scores
+from ama_core.detectors.ama.scores import SCORES, anomaly_scores
+from ama_core.evaluation.protocol import CLEAR, gain, shows_both, telling_set
+from ama_core.storage.bundle import StoredScores
 
 PAPERS_CASE = "svhn"
 R_LABEL = "R-score (high: image and redrawing differ)"

@@ -8,7 +8,7 @@ import controls
 import numpy as np
 import streamlit as st
 
-from ama_core.scores import SCORES, anomaly_scores
+from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 
 ROWS = 12
 DECIDING = "the deciding score"  # keeps its meaning, and the link, when another score decides

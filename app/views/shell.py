@@ -10,7 +10,7 @@ import controls
 import numpy as np
 import streamlit as st
 
-from ama_core.latent_map import CODES, DIRECTIONS, LatentMap, MapEntry, ShellFacts, polar, shell_band, shell_facts
+from ama_core.analysis.latent_map import CODES, DIRECTIONS, LatentMap, MapEntry, ShellFacts, polar, shell_band, shell_facts
 
 MAPS = {"PCA": ("first principal component", "second principal component"), "UMAP": ("UMAP 1", "UMAP 2")}
 COLOURS = ("set", "‖z‖ − √d")

@@ -6,8 +6,8 @@ import controls
 import numpy as np
 import streamlit as st
 
-from ama_core.evaluation import sets_at_hand
-from ama_core.latent_map import SIMPLEX_RANGE, path_weights, rebalance, triangle_weights, triangle_xy
+from ama_core.analysis.latent_map import SIMPLEX_RANGE, path_weights, rebalance, triangle_weights, triangle_xy
+from ama_core.evaluation.protocol import sets_at_hand
 
 LETTERS = "ABC"
 KEYS = ("wa", "wb", "wc")  # of the weights in the URL

@@ -11,10 +11,13 @@ import controls
 import pandas as pd
 import streamlit as st
 
-from ama_core import AMAError, Config, pace, queue, runs
-from ama_core.config import PRESETS
+from ama_core import AMAError, Config
 from ama_core.data import available, catalog
-from ama_core.evaluation import sets_at_hand
+from ama_core.detectors.ama.config import PRESETS
+from ama_core.evaluation.protocol import sets_at_hand
+from ama_core.runs import execute as runs
+from ama_core.runs import queue
+from ama_core.runs import timing as pace
 
 OWN = "my own images"
 TICK = 2.0  # seconds between looks at a run that goes on

@@ -7,14 +7,14 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from ama_core import inference
-from ama_core.bundle import half_precision
-from ama_core.config import Config
+from ama_core.detectors.ama import inference
+from ama_core.detectors.ama.config import Config
+from ama_core.detectors.ama.networks import Stage, build_networks, summary
+from ama_core.detectors.ama.scores import Calibration, Gaussian, Statistics
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.detectors.base import AnomalyDetector, Examination, Progress, Score
 from ama_core.errors import DataError
-from ama_core.networks import Stage, build_networks, summary
-from ama_core.scores import Calibration, Gaussian, Statistics
+from ama_core.storage.bundle import half_precision
 
 
 class AMADetector(AnomalyDetector):

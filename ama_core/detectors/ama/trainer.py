@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ama_core import inference, latent, losses
-from ama_core.config import Config
-from ama_core.networks import Networks, build_networks
-from ama_core.scores import log_a_score, r_score
-from ama_core.training import Curve, Trainer, descend, fused
+from ama_core.detectors.ama import inference, latent, losses
+from ama_core.detectors.ama.config import Config
+from ama_core.detectors.ama.networks import Networks, build_networks
+from ama_core.detectors.ama.scores import log_a_score, r_score
+from ama_core.tensors import scale
+from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 
 class AMATrainer(Trainer):
@@ -79,7 +80,7 @@ class AMATrainer(Trainer):
             return x, n
         if self.anomalies is not None:
             picks = torch.randint(len(self.anomalies), (n_neg,), generator=self.rng, device=self.device)
-            return torch.cat([x[:n], inference.scale(self.anomalies[picks])]), n
+            return torch.cat([x[:n], scale(self.anomalies[picks])]), n
         return torch.cat([x[:n], self._synthetic_negatives(x[:n], n_neg)]), n
 
     def _synthetic_negatives(self, x_normal: Tensor, n: int) -> Tensor:

@@ -1,0 +1,72 @@
+"""The model card of a bundle: what it is, how it was made, how well it does, what it must not be used for."""
+
+from pathlib import Path
+
+from ama_core.detectors.base import AnomalyDetector
+from ama_core.errors import BundleError
+from ama_core.storage.bundle import read_results, read_scores
+
+
+def model_card(folder: Path, detector: AnomalyDetector) -> str:
+    """Markdown for the bundle in `folder`, from its own files."""
+    normal, training, settings = detector.normal, detector.info_["training"], detector.settings
+    what = normal.name if normal.label is None else f"class {normal.label} of {normal.name}"
+    tensors, _ = detector.state()
+    by_network: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        part = name.partition(".")[0]
+        by_network[part] = by_network.get(part, 0) + (0 if "running_" in name or "num_batches" in name else tensor.numel())
+    sizes = ", ".join(f"{name} {n:,}" for name, n in by_network.items()) or "none"
+    names = detector.score_names()
+    lines = [
+        f"# {folder.name}",
+        "",
+        f"{detector.title} ({detector.reference}){detector.card_remark()}, trained on **{what}** as normal data "
+        f"({normal.n:,} images, {training['n_train']:,} after the calibration hold-out) at "
+        f"{settings.image_size}x{settings.image_size}x{settings.channels}.",
+        "",
+        f"- Parameters: {sizes}.",
+        f"- Training: {training['steps']:,} steps in {training['seconds'] / 60:.1f} minutes on {training['device']}, "
+        f"{training['precision']}; weights of the {training['select']} step; torch {training['versions']['torch']}.",
+        f"- Command: `{training['command']}`" if training["command"] else "- Command: not recorded.",
+        f"- Training data fingerprint: `{normal.fingerprint}`; source commit: `{training['commit']}`.",
+        f"- Settings: {', '.join(f'{name} {value}' for name, value in settings.to_dict().items())}.",
+        "",
+        "## Measured",
+        "",
+    ]
+    results = read_results(folder, names)
+    if results is None or not results["results"]:
+        lines.append("Not measured yet: `python -m ama_core measure` fills this.")
+    else:
+        lines += [
+            "AUROC of telling the normal test images from each set (anomalies: 20 % of the normals' number, drawn with seed "
+            f"{results['seed']}); last training step unless said otherwise; one training seed.",
+            "",
+            f"| against | n normal | n OOD | {' | '.join(names)} |",
+            "|---|---|---|" + "---|" * len(names),
+        ]
+        for row in results["results"]:
+            cells = " | ".join(f"{row['scores'][score]['auroc']:.3f}" for score in names)
+            lines.append(f"| {row['ood']} | {row['n_normal']:,} | {row['n_ood']:,} | {cells} |")
+        lines += [f"\n{note}" for stored in read_scores(folder) for note in stored.notes]
+    lines += [
+        "",
+        "## Limits",
+        "",
+        "The p-values hold for images that come from the same source as the normal training data. A model of this size, "
+        "trained for this long, shows how the method behaves; check its false-alarm rate on your own normal images before "
+        "anything depends on it.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def read_card(folder: Path | str) -> str | None:
+    """The card of a bundle, None where it has none. Raises BundleError where it cannot be read."""
+    try:
+        return (Path(folder) / "README.md").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{Path(folder) / 'README.md'} cannot be read: {error}.") from error

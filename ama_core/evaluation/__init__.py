@@ -1,0 +1,1 @@
+"""How well a detector does: `metrics` with their intervals, and the `protocol` that says who is tested against whom."""

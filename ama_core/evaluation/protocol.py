@@ -1,0 +1,303 @@
+"""The evaluation protocol: who is tested against whom, AUROC and friends, and the scores kept for the app.
+
+Anomalies are the positive class throughout, and an AUROC below 0.5 is reported as it is: never max(AUROC, 1 - AUROC).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ama_core.data import ImageSet, anomaly_mask, available, catalog, draw, draw_anomalies, load, load_any, validation_anomalies
+from ama_core.detectors.base import AnomalyDetector, NormalData
+from ama_core.errors import DataError
+from ama_core.evaluation.metrics import count, detection_metrics
+from ama_core.storage.bundle import StoredScores
+
+REST = "rest"  # the other classes of a one-class model's own data set (Table 2)
+STORED_SAMPLE = 2_000  # scores kept of each data set: enough for densities, small enough for a repository
+N_VALIDATION = 50  # anomalies for choosing a checkpoint; never tested
+VERIFIED = 64  # images of each stored sample that `verify` scores anew
+VERIFY_TOLERANCE = 1e-3  # relative: processors and libraries round differently, other weights or data differ by far more
+_NONE = np.empty(0, np.int64)
+CLEAR = 0.03  # a difference of two AUROCs from here on is called clear
+
+
+Progress = Callable[[int, int, str], None]
+
+
+def normal_name(detector: AnomalyDetector) -> str:
+    """How the model's normal data are called in results: the set's name, with the class of a one-class model."""
+    return _normal(detector).title
+
+
+def normal_split(detector: AnomalyDetector, split: str, **load_options) -> ImageSet:
+    """A split of the model's own normal data, of all classes. Raises DataError where it is not available locally."""
+    return load_any(_normal(detector).source, split, **vars(detector.settings.input), **load_options)
+
+
+def _normal(detector: AnomalyDetector) -> NormalData:
+    normal = detector.normal
+    if normal is None or not normal.source:
+        raise DataError("This model does not say what it was trained on, so it has no normal test images.")
+    return normal
+
+
+def evaluate(
+    detector: AnomalyDetector,
+    ood: Sequence[str | ImageSet],
+    *,
+    normal: ImageSet | None = None,
+    model: str = "",
+    seed: int = 0,
+    full: bool = False,
+    keep: list[StoredScores] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Tell the normal test images from each OOD set, under the protocol of the specification, Section 6.
+
+    Every official test image of the normal set stands against anomalies of 20 % of that number, drawn by `seed` from the OOD
+    test split (`full`: all of it). Validation anomalies carved out of a test split are never tested.
+
+    Args:
+        ood: names of the catalog, folders or .npz files, or images; `rest`: a one-class model's other classes.
+        normal: normal test images, for a model trained on arrays; default: the test split of what it was trained on.
+        keep: is given a sample of the scores behind the figures: of the normal images, then of each OOD set.
+
+    Returns:
+        The stable contract of `evaluate --json`: {"model", "normal", "seed", "results": [{"ood", "n_normal", "n_ood",
+        "scores": {NAME of a score: {"auroc", "auprc", "fpr95"}}}]}, and "notes", sentences on what was left
+        out, where anything was.
+    """
+    test = normal_split(detector, "test") if normal is None else normal
+    trained_on = _normal(detector) if normal is None else NormalData(test.name)
+    label = trained_on.label
+    is_anomaly = np.zeros(len(test), bool) if label is None else anomaly_mask(test, label)
+    own = measure(detector, test, progress)
+    normal_scores = {name: values[~is_anomaly] for name, values in own.items()}
+    inliers = detector.anomaly_scores(normal_scores)
+    n_normal = int((~is_anomaly).sum())
+    if keep is not None:
+        keep.append(_kept(detector, trained_on.name, "test", normal_scores, seed, test.notes))
+    results, left_out = [], []
+    for given in ood:
+        name = given.name if isinstance(given, ImageSet) else given
+        if name == REST:
+            if label is None:
+                raise DataError(f"{REST!r} needs a one-class model; this one was trained on all of {trained_on.title}.")
+            scores, notes = {key: values[is_anomaly] for key, values in own.items()}, test.notes
+        else:
+            ood_set, untested = (given, _NONE) if isinstance(given, ImageSet) else ood_test(detector, name)
+            chosen = np.setdiff1d(np.arange(len(ood_set)), untested)
+            if len(untested):
+                left_out.append(
+                    f"{len(untested)} of the {len(ood_set)} images of {name} served as validation anomalies while training and "
+                    f"are not tested; {len(chosen)} are left."
+                )
+            if trained_on.anomalies == name:
+                left_out.append(
+                    f"{name} gave anomalies to train with, so its training split is not tested; {len(chosen)} images are left."
+                )
+            if not full:
+                chosen = chosen[draw_anomalies(n_normal, len(chosen), seed)]
+            scores, notes = measure(detector, ood_set.take(chosen), progress), ood_set.notes
+        anomalous = detector.anomaly_scores(scores)
+        if keep is not None:
+            keep.append(_kept(detector, name, "test", scores, seed, notes))
+        results.append(
+            {
+                "ood": name,
+                "n_normal": n_normal,
+                "n_ood": count(anomalous),
+                "scores": {key: detection_metrics(inliers[key], anomalous[key]) for key in inliers},
+            }
+        )
+    found = {"model": model, "normal": trained_on.title, "seed": seed, "results": results}
+    return found | ({"notes": left_out} if left_out else {})
+
+
+def ood_test(detector: AnomalyDetector, name: str) -> tuple[ImageSet, np.ndarray]:
+    """The test images of an OOD set, and the indices among them that served as validation anomalies of this model.
+
+    Where the model was trained with anomalies of the same source, only that source's test split is left.
+    """
+    normal, spec = _normal(detector), detector.settings.input
+    test = load_any(name, "test" if normal.anomalies == name else "ood", **vars(spec))
+    if normal.validation_ood != name:
+        return test, _NONE
+    return test, choose_validation_anomalies(name, detector.settings.seed, **vars(spec))[1]
+
+
+def choose_validation_anomalies(name: str, seed: int, **as_input) -> tuple[ImageSet, np.ndarray]:
+    """50 anomalies from the OOD set's train split, or carved out of its test split where it has none at hand."""
+    train = load_any(name, "train", **as_input) if "train" in (available(name) if name in catalog() else ()) else None
+    return validation_anomalies(load_any(name, "ood", **as_input), train, seed=seed, n=N_VALIDATION)
+
+
+def measure(detector: AnomalyDetector, images: ImageSet, progress: Progress | None = None) -> dict[str, np.ndarray]:
+    """Every score of every image of a set; `progress(done, total, name)` after every batch."""
+    step = (lambda done, total: progress(done, total, images.name)) if progress else None
+    return detector.scores(images.images, progress=step)
+
+
+def measure_at_hand(detector: AnomalyDetector, *, seed: int = 0, progress: Progress | None = None) -> list[StoredScores]:
+    """Scores for the bundle: a sample of the normal train and test splits, and of the test split of every set at hand.
+
+    Sets that would need a download are left out. A one-class model's other classes come first, as REST.
+
+    Raises:
+        DataError: the model does not say what it was trained on, or that is not at hand.
+    """
+    normal = _normal(detector)
+    others = others_at_hand(detector)
+    parts = [(normal.name, "train"), (normal.name, "test"), *((name, "test") for name in others)]
+    return [_sampled(detector, split, _images_behind(detector, name, split), seed, progress) for name, split in parts]
+
+
+def sets_at_hand() -> list[str]:
+    """Names of the catalog whose test split needs no download."""
+    return [name for name in catalog() if "test" in available(name)]
+
+
+def others_at_hand(detector: AnomalyDetector) -> list[str]:
+    """What a model is measured against where nothing is named: REST of a one-class model, and the sets at hand but its own."""
+    normal = _normal(detector)
+    others = [name for name in sets_at_hand() if name != normal.name]
+    return others if normal.label is None else [REST, *others]
+
+
+def _sampled(detector: AnomalyDetector, split: str, images: ImageSet, seed: int, progress: Progress | None) -> StoredScores:
+    scores = measure(detector, images.take(_sample(len(images), seed)), progress)
+    return _stored(detector, images.name, split, scores, seed, len(images), images.notes)
+
+
+def _kept(
+    detector: AnomalyDetector, name: str, split: str, scores: dict[str, np.ndarray], seed: int, notes: tuple[str, ...]
+) -> StoredScores:
+    """A sample of the scores of images that were all measured."""
+    n = count(scores)
+    chosen = _sample(n, seed)
+    return _stored(detector, name, split, {key: values[chosen] for key, values in scores.items()}, seed, n, notes)
+
+
+def _stored(
+    detector: AnomalyDetector, name: str, split: str, scores: dict[str, np.ndarray], seed: int, n_total: int,
+    notes: tuple[str, ...],
+) -> StoredScores:  # fmt: skip
+    entries = dict.fromkeys((*detector.STORED, *detector.score_names()))
+    return StoredScores(name, split, {key: scores[key] for key in entries}, seed, n_total, notes)
+
+
+def _images_behind(detector: AnomalyDetector, name: str, split: str) -> ImageSet:
+    """The images that stored scores are of; of a one-class model's own set its class alone, and REST are the others."""
+    normal = _normal(detector)
+    if name not in (normal.name, REST):
+        return load(name, split)
+    images = normal_split(detector, split)
+    if normal.label is None:
+        return images
+    other = anomaly_mask(images, normal.label)
+    return replace(images.take(other), name=REST) if name == REST else images.take(~other)
+
+
+def stored_aurocs(detector: AnomalyDetector, stored: Sequence[StoredScores]) -> dict[str, dict[str, float]]:
+    """AUROC of every score of every stored set against the stored normal test scores; empty where those are missing."""
+    normal = detector.normal.name if detector.normal else None
+    own = next((s for s in stored if (s.name, s.split) == (normal, "test")), None)
+    if own is None:
+        return {}
+    inliers = detector.anomaly_scores(own.scores)
+    found = {}
+    for s in stored:
+        if s.name != normal and s.split == "test":
+            outliers = detector.anomaly_scores(s.scores)
+            found[s.name] = {key: detection_metrics(inliers[key], outliers[key])["auroc"] for key in inliers}
+    return found
+
+
+def known_aurocs(
+    detector: AnomalyDetector, results: Mapping[str, Mapping[str, Any]], stored: Sequence[StoredScores]
+) -> dict[str, dict[str, float]]:
+    """As `stored_aurocs`, but what `evaluate` measured of a set (its rows, by name) goes first.
+
+    The stored scores are a sample of the images that `evaluate` sees, so the two differ a little: one pair of sets, one figure.
+    """
+    found = stored_aurocs(detector, stored)
+    return {
+        name: {by: results[name]["scores"][by]["auroc"] for by in aurocs} if name in results else aurocs
+        for name, aurocs in found.items()
+    }
+
+
+def gain(aurocs: Mapping[str, float]) -> float:
+    """By how much the better of M and T exceeds the better of R and A, from the AUROC of each."""
+    return max(aurocs["M"], aurocs["T"]) - max(aurocs["R"], aurocs["A"])
+
+
+def shows_both(aurocs: Mapping[str, float]) -> bool:
+    """Whether R fails on a set, lying below chance, where M or T clearly does better than R and A."""
+    return aurocs["R"] < 0.5 and gain(aurocs) > CLEAR
+
+
+def telling_set(aurocs: Mapping[str, Mapping[str, float]], first: Sequence[str] = ()) -> str:
+    """The OOD set, by its AUROCs, that shows best why raw scores fail and what helps (`shows_both`).
+
+    The first of `first` that does; else, of the others that do, the one with the lowest AUROC of R; where none does, the one
+    with the lowest of all.
+    """
+    for name in first:
+        if name in aurocs and shows_both(aurocs[name]):
+            return name
+    telling = [name for name in aurocs if shows_both(aurocs[name])]
+    return min(telling or aurocs, key=lambda name: aurocs[name]["R"])
+
+
+def stored_images(detector: AnomalyDetector, stored: StoredScores) -> ImageSet:
+    """The images behind stored scores, in their order. Raises DataError where they are not at hand or not the same."""
+    name = stored.name
+    images = _images_behind(detector, name, stored.split)
+    if len(images) != stored.n_total:
+        raise DataError(
+            f"{name} ({stored.split}) has {len(images):,} images here and had {stored.n_total:,} when it was scored, so the "
+            "images cannot be told apart by their scores."
+        )
+    return images.take(_sample(len(images), stored.seed))
+
+
+def verify(
+    detector: AnomalyDetector, stored: Sequence[StoredScores], n: int = VERIFIED, progress: Progress | None = None
+) -> list[dict[str, Any]]:
+    """Score the first n images of every stored sample anew, and compare.
+
+    Returns:
+        For each sample a row: `name`, `split`, `n` compared (0 where its images are not at hand, and `why`), `score`, the one
+        that differs most, `difference`, by how much relative to it, and `agrees`: within VERIFY_TOLERANCE. None where n = 0.
+    """
+    rows = []
+    for sample in stored:
+        row = {"name": sample.name, "split": sample.split}
+        try:
+            images = stored_images(detector, sample).images[:n]
+        except DataError as error:
+            rows.append(row | {"n": 0, "why": str(error), "score": None, "difference": None, "agrees": None})
+            continue
+        found = detector.scores(images)
+        apart = {}
+        for key in sample.scores:
+            if key == "A":  # of log A, which does not underflow
+                continue
+            then = sample.scores[key][:n].astype(np.float64)
+            # The 1 keeps the ratio meaningful where a score passes through zero, as log A may.
+            apart[key] = float(np.max(np.abs(found[key] - then) / np.maximum(np.abs(then), 1.0 if key == "log_A" else 1e-6)))
+        worst = max(apart, key=apart.get)
+        agrees = apart[worst] <= VERIFY_TOLERANCE
+        rows.append(row | {"n": len(images), "score": worst, "difference": apart[worst], "agrees": agrees})
+        if progress:
+            progress(len(rows), len(stored), "verifying")
+    return rows
+
+
+def _sample(n: int, seed: int) -> np.ndarray:
+    """Which of n images are kept in a bundle: sorted indices, all of them where they are few."""
+    return draw(n, STORED_SAMPLE, seed)

@@ -1,0 +1,1 @@
+"""How fast training and scoring run here (`speed`), beside a plain `reference`."""

@@ -1,0 +1,251 @@
+"""The queue: one machine trains one run at a time, whoever submitted it and whichever page is open.
+
+Every queued run is a run folder (see `runs`) whose state is `queued`; the run that was submitted first comes first. One worker
+process a folder of runs (`python -m ama_core work`) carries them out, each in a process of its own, and ends when none is left.
+All of it lies in files, so that a closed tab, a restarted server or a killed worker loses nothing: the next `ensure_worker`
+goes on.
+
+    .queue.lock    held for the moment in which a state changes hands
+    .worker.lock   held by the worker while it lives: the system frees it however the worker ends; names its process id
+    .worker.log    what the worker printed
+    uploads/       archives that were handed over through the app
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ama_core.runs import execute as runs
+from ama_core.errors import BundleError, ConfigError, DataError
+from ama_core.storage.files import lock, unlock, write_atomically
+
+UPLOADS = "uploads"
+UPLOAD_TYPES = ("zip", "npz")
+RESUMABLE = ("paused", "stopped", "interrupted", "failed")
+POLL_SECONDS = 0.5
+
+_spawned: dict[Path, subprocess.Popen] = {}  # the workers that this process started: a starting one does not hold its lock yet
+
+
+def check_name(folder: Path | str, name: str) -> None:
+    """Raises ConfigError where `name` cannot be the name of a new run in `folder`."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise ConfigError(
+            f"The run cannot be called {name!r}: use up to 64 letters, digits, - and _, beginning with a letter or digit."
+        )
+    if name.lower() in {UPLOADS, *(path.name.lower() for path in Path(folder).glob("*"))}:
+        raise ConfigError(f"Among the runs there is one called {name!r} already: choose another name, or delete it first.")
+
+
+def free_name(folder: Path | str, wish: str) -> str:
+    """`wish` made a valid name of a new run, with a number where it is taken."""
+    wish = re.sub(r"[^A-Za-z0-9_-]+", "-", wish).strip("-_")[:56] or "run"
+    taken = {UPLOADS, *(path.name.lower() for path in Path(folder).glob("*"))}
+    number = 2
+    name = wish
+    while name.lower() in taken:
+        name, number = f"{wish}-{number}", number + 1
+    return name
+
+
+def submit(folder: Path | str, name: str, spec: runs.RunSpec) -> Path:
+    """Queue a new run and see to it that a worker lives; returns its run folder.
+
+    Raises:
+        ConfigError, DataError: the name or the spec will not do (see `check_name`, `runs.check`), or the disk.
+    """
+    folder = Path(folder)
+    runs.check(spec)
+    with _in_words(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _states(folder):
+        check_name(folder, name)
+        run = folder / name
+        run.mkdir()
+        write_atomically(run / "run.json", spec.to_json())
+        runs.write_status(run, {"state": "queued", "submitted": time.time()})
+    ensure_worker(folder)
+    return run
+
+
+def stop(run: Path | str, *, pause: bool = False) -> None:
+    """Stop a run, its state saved; one that only waits leaves the queue. `pause`: it keeps its place for `resume`.
+
+    One at work ends at its next event. Raises ConfigError where there is nothing to stop.
+    """
+    run = Path(run)
+    with _states(run.parent):
+        status = runs.read_status(run)
+        if status["state"] == "queued":
+            runs.write_status(run, status | {"state": "paused" if pause else "stopped"})
+        elif status["state"] in runs.ACTIVE:
+            runs.request_stop(run, pause=pause)
+        else:
+            raise ConfigError(f"{run.name} is {status['state']}: only a run that is queued or running can be stopped.")
+
+
+def resume(run: Path | str) -> None:
+    """Queue a run again, to go on where it stopped: a paused one at its old place, any other at the end.
+
+    Raises ConfigError where it is not paused, stopped, interrupted or failed; BundleError where its folder is damaged.
+    """
+    run = Path(run)
+    runs.RunSpec.read(run)
+    with _states(run.parent):
+        status = runs.read_status(run)
+        if status["state"] not in RESUMABLE:
+            raise ConfigError(f"{run.name} is {status['state']}: there is nothing to resume.")
+        if status["state"] != "paused":
+            status["submitted"] = time.time()
+        status.pop("error", None)
+        runs.write_status(run, status | {"state": "queued", "submitted": status.get("submitted") or time.time()})
+    ensure_worker(run.parent)
+
+
+def delete(run: Path | str) -> None:
+    """Delete a run folder for good. Raises ConfigError while it is running, BundleError where it is no run folder."""
+    run = Path(run)
+    if run.is_symlink() or run.parent.resolve() != run.resolve().parent or not (run / "run.json").is_file():
+        raise BundleError(f"{run} is not a run folder, so it was not deleted.")
+    with _states(run.parent):
+        if runs.is_running(run):
+            raise ConfigError(f"{run.name} is running: stop it before you delete it.")
+        (run / "run.json").unlink()  # from here on no list shows it
+        shutil.rmtree(run)
+
+
+def waiting(folder: Path | str) -> list[Path]:
+    """The queued runs of `folder`, the next one first."""
+    found = []
+    for run in runs.list_runs(folder).values():
+        status = _status(run)
+        if status.get("state") == "queued":
+            found.append((status.get("submitted") or 0.0, run.name, run))
+    return [run for _, _, run in sorted(found)]
+
+
+def ensure_worker(folder: Path | str) -> None:
+    """Start the worker of `folder` where runs are queued and none lives; it outlives this process. Cheap to call often."""
+    folder = Path(folder).resolve()
+    if not waiting(folder):
+        return
+    with _states(folder):
+        with open(folder / ".worker.lock", "a+") as file:
+            if not lock(file):
+                return  # one lives
+            unlock(file)
+        own = _spawned.get(folder)
+        if own is not None and own.poll() is None and _worker_pid(folder) != own.pid:
+            return  # still on its way to its lock
+        command = [sys.executable, "-m", "ama_core", "work", "--runs", str(folder)]
+        with open(folder / ".worker.log", "a") as log:
+            _spawned[folder] = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+
+
+def work(folder: Path | str) -> None:
+    """Be the worker: carry out queued runs, one after the other, until none is left. Returns at once where one lives.
+
+    A run that goes on without a worker, because that was killed or because it was started by hand, is waited for.
+    """
+    folder = Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".worker.lock", "a+") as file:
+        with _states(folder):
+            if not lock(file):
+                return
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        while True:
+            with _states(folder):
+                queued = waiting(folder)
+                if not queued:  # the lock goes before anyone can queue another
+                    unlock(file)
+                    return
+                busy = any(runs.is_running(run) for run in runs.list_runs(folder).values())
+                run = None if busy else queued[0]
+                if run:
+                    status = runs.read_status(run) | {"state": "running", "started": time.time()}
+                    runs.write_status(run, status | runs.this_process())
+                    (run / "stop").unlink(missing_ok=True)
+            if run:
+                _carry_out(run)
+            else:
+                time.sleep(POLL_SECONDS)
+
+
+def save_upload(folder: Path | str, name: str, data: bytes) -> Path:
+    """Keep an uploaded archive in `uploads/`, under a name made of its contents, so that handing it over twice is no harm.
+
+    Raises DataError for another kind of file, ConfigError where the disk does not take it.
+    """
+    stem, _, kind = Path(name).name.rpartition(".")
+    if kind.lower() not in UPLOAD_TYPES:
+        raise DataError(f"'{name}' is neither a .zip nor an .npz file.")
+    target = Path(folder) / UPLOADS
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:40] or "images"
+    file = target / f"{stem}-{hashlib.sha256(data).hexdigest()[:8]}.{kind.lower()}"
+    with _in_words(folder):
+        target.mkdir(parents=True, exist_ok=True)
+        if not file.exists():
+            write_atomically(file, data)
+    return file
+
+
+def _carry_out(run: Path) -> None:
+    """Train in a process of its own and wait for it; where that ended before it could say why, say so for it."""
+    try:
+        code = runs.start(run, runs.RunSpec.read(run), resume=True, claimed=True).wait()
+        ended, why = ("failed", f"with code {code}") if code >= 0 else ("interrupted", f"by signal {-code}")
+        error = f"The process was ended {why} before it began. The log may say more."
+    except (BundleError, OSError) as problem:
+        ended, error = "failed", str(problem)
+    with _states(run.parent):
+        status = _status(run)
+        if status.get("pid") == os.getpid():  # ours still: the run never wrote its own
+            asked = {"pause": "paused", "stop": "stopped"}.get(runs.stop_asked(run))
+            runs.write_status(run, status | ({"state": asked} if asked else {"state": ended, "error": error}))
+
+
+def _status(run: Path) -> dict[str, Any]:
+    try:
+        return runs.read_status(run)
+    except BundleError:
+        return {}
+
+
+def _worker_pid(folder: Path) -> int | None:
+    try:
+        return int((folder / ".worker.lock").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def _in_words(folder: Path | str) -> Iterator[None]:
+    """A disk that is full or must not be written to is the user's to mend: ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"The folder of runs, {folder}, cannot be used: {error.strerror or error}.") from error
+
+
+@contextmanager
+def _states(folder: Path) -> Iterator[None]:
+    """Nobody else changes the state of a run of `folder` meanwhile. Raises ConfigError where the disk does not allow it."""
+    with _in_words(folder), open(Path(folder) / ".queue.lock", "a+") as file:
+        lock(file, wait=True)
+        try:
+            yield
+        finally:
+            unlock(file)

@@ -1,0 +1,156 @@
+"""How long a training takes on this machine: timed here, never guessed."""
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from ama_core.tensors import default_device
+from ama_core.runs import execute as runs
+from ama_core.storage.bundle import read_info
+from ama_core.data import catalog, hold_out, load_any
+from ama_core.data.files import SUFFIXES
+from ama_core.detectors.registry import detector_for
+from ama_core.errors import AMAError, DataError
+from ama_core.storage.files import read_json, write_atomically
+from ama_core.settings import Settings
+from ama_core.training.loop import train
+
+FILE = ".pace.json"  # in the folder of runs: what was timed on this machine
+TIMED_STEPS = 3
+PATIENCE = 8.0  # seconds that timing may take before a part of a batch has to do
+PROBE = 8  # images of that part
+# Fields that do not change what a step costs.
+FREE = {"fit", "lambda_reg", "reg", "delta", "lambda_neg", "warmup", "epochs", "max_steps", "lr", "lr_schedule", "seed",
+        "calibration_fraction", "false_alarm_rate"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What one E/G step, with its critic steps, costs.
+
+    Attributes:
+        seconds: per step.
+        device: where that was.
+        how: in words, such as `3 steps timed`.
+    """
+
+    seconds: float
+    device: str
+    how: str
+
+    def whole_run(self, config: Settings, n_images: int) -> float:
+        """Seconds of training on a set of n_images, of which a part is held out; calibrating and measuring come on top."""
+        return self.seconds * run_steps(config, n_images)
+
+
+def measure(config: Settings, folder: Path | str | None = None, *, device: torch.device | None = None) -> Pace:
+    """Time a few steps on random images after one to warm up, and remember it in `folder` for `known`.
+
+    Where whole batches would take longer than PATIENCE, steps on PROBE images are timed and scaled to the batch. An untrained
+    network runs at the speed of a trained one.
+    """
+    device = device or default_device()
+    if not detector_for(config).trains():
+        return Pace(0.0, runs.device_name(device), "fitted without gradient steps, in seconds")
+    part = min(PROBE, config.batch_size)
+    seconds = _seconds_per_step(config.replace(batch_size=part), device, 1) * config.batch_size / part
+    how = f"steps on {part} images timed, scaled to {config.batch_size}"
+    if seconds * (1 + TIMED_STEPS) < PATIENCE:
+        seconds, how = _seconds_per_step(config, device, TIMED_STEPS), f"{TIMED_STEPS} steps timed"
+    if psutil.getloadavg()[0] > 0.75 * (psutil.cpu_count() or 1):
+        how += ", while the machine was busy with other things"
+    pace = Pace(seconds, runs.device_name(device), how)
+    if folder is not None:
+        timed = _timed(folder) | {_key(config, pace.device): vars(pace)}
+        with suppress(OSError):  # where it cannot be kept it is still true
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            write_atomically(Path(folder) / FILE, json.dumps(timed, indent=1))
+    return pace
+
+
+def known(config: Settings, folder: Path | str, *, device: torch.device | None = None) -> Pace | None:
+    """The pace of such steps here: from a finished run of `folder`, else as `measure` remembered it; None where unknown."""
+    name = runs.device_name(device or default_device())
+    if not detector_for(config).trains():
+        return measure(config, device=device)
+    key = _key(config, name)
+    for run_name, run in runs.list_runs(folder).items():
+        try:
+            status, spec = runs.read_status(run), runs.RunSpec.read(run)
+            if status["state"] != "finished" or _key(spec.config, status.get("device", "")) != key:
+                continue
+            training = read_info(run)["training"]
+            return Pace(training["seconds"] / training["steps"], name, f"as the run {run_name} took")
+        except (AMAError, KeyError, TypeError, ZeroDivisionError):
+            continue
+    found = _timed(folder).get(key)
+    return Pace(**found) if found else None
+
+
+def run_steps(config: Settings, n_images: int) -> int:
+    """Steps of a training on a set of n_images, of which a fraction is held out; 0 of a detector without gradient steps.
+
+    Raises DataError where too few are left to hold any out, or to fill one batch.
+    """
+    left = len(hold_out(n_images, config.calibration_fraction).train)
+    if not detector_for(config).trains():
+        return 0
+    if left < config.batch_size:
+        raise DataError(f"{left} training images do not fill one batch of {config.batch_size}: lower batch_size.")
+    return config.total_steps(left)
+
+
+def n_images(spec: runs.RunSpec) -> int:
+    """How many normal images a run has before any is held out; of a folder or zip, files are counted and not read.
+
+    Raises DataError where the data are not at hand.
+    """
+    path = Path(spec.dataset).expanduser()
+    if spec.dataset not in catalog() and path.is_dir():
+        own = path / "train"
+        count = sum(file.suffix.lower() in SUFFIXES for file in (own if own.is_dir() else path).rglob("*"))
+        return count if own.is_dir() else count - round(0.2 * count)
+    images = load_any(spec.dataset, "train", fit=spec.config.fit)
+    return len(images) if spec.one_class is None else int((images.labels == spec.one_class).sum())
+
+
+def _seconds_per_step(config: Settings, device: torch.device, steps: int) -> float:
+    """Mean over `steps` steps after one that warms up caches, which must do itself where it takes longer than PATIENCE.
+
+    Negatives, where they are used, are drawn in every step.
+    """
+    at_once = {"warmup": 0.0, "k": min(getattr(config, "k", 2), config.batch_size)}
+    at_once = {name: value for name, value in at_once.items() if hasattr(config, name)}
+    config = config.replace(epochs=1 + steps, max_steps=0, **at_once)
+    shape = (config.batch_size, config.image_size, config.image_size, config.channels)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    trainer = detector_for(config)(config, device=device).trainer()
+    moments = [time.perf_counter()]
+    for event in train(trainer, images, log_every=1, sample_every=2**31):
+        if event.kind == "progress":
+            moments.append(time.perf_counter())
+            if moments[1] - moments[0] > PATIENCE:
+                return moments[1] - moments[0]
+    return (moments[-1] - moments[1]) / steps
+
+
+def _key(config: Settings, device: str) -> str:
+    values = {name: value for name, value in config.to_dict().items() if name not in FREE}
+    values |= {name: values[name] > 0 for name in ("lambda_gp", "lambda_inter", "negative_fraction") if name in values}
+    if "atypical" in values:
+        values["atypical"] = config.uses_negatives
+    return json.dumps([device, detector_for(config).name, values], sort_keys=True)
+
+
+def _timed(folder: Path | str) -> dict[str, dict]:
+    try:
+        found = read_json(Path(folder) / FILE)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

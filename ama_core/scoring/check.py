@@ -1,0 +1,146 @@
+"""From files that nobody vouches for to what a model says of each image: read within limits, prepared, examined in batches."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from ama_core.data import FileImage, Source, count_images, iter_images, prepare
+from ama_core.detectors.base import AnomalyDetector, Examination
+from ama_core.detectors.conformal import DRIFT_LEAST, DRIFT_LEVEL
+from ama_core.settings import InputSpec
+
+CHUNK = 32  # images read before they are examined together: what a page waits for between two reports
+REDUCED, ENLARGED, LOPSIDED = 8, 4 / 3, 1.5  # from here on a change of size or shape may cause the score; a judgement
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a model says of N images, N = 0 where none could be read.
+
+    Attributes:
+        names: what each is called: a file, or "archive.zip/member.png".
+        given: each as it was given, uint8 (H, W, C), reduced where it is large.
+        notes: what was done to each. concerns: which of that may itself cause its score, in sentences.
+        examined: None where N = 0.
+        refused: (name, why) of what could not be read.
+        more: whether images beyond the limit were left unread.
+    """
+
+    names: tuple[str, ...]
+    given: tuple[np.ndarray, ...]
+    notes: tuple[tuple[str, ...], ...]
+    concerns: tuple[tuple[str, ...], ...]
+    examined: Examination | None
+    refused: tuple[tuple[str, str], ...] = ()
+    more: bool = False
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def check(
+    detector: AnomalyDetector, items: Iterable[FileImage], most: int, progress: Callable[[int], None] | None = None
+) -> Checked:
+    """Examine at most `most` readable images; `progress(done)` is called with how many were read or refused so far."""
+    names, given, notes, concerned, refused = [], [], [], [], []
+    parts: list[Examination] = []
+    waiting: list[np.ndarray] = []
+    more = False
+    spec = detector.settings.input
+    for item in items:
+        if item.image is None:
+            refused.append((_name(item), item.error))
+            continue
+        if len(names) == most:
+            more = True
+            break
+        seen, done = prepare([item.image], **vars(spec))
+        waiting.append(seen)
+        names.append(_name(item))
+        given.append(thumbnail(item.image))
+        notes.append((*item.notes, *done))
+        concerned.append(concerns(item.image.shape, spec))
+        if len(waiting) == CHUNK:
+            parts.append(detector.examine(np.concatenate(waiting)))
+            waiting = []
+            if progress:
+                progress(len(names) + len(refused))
+    if waiting:
+        parts.append(detector.examine(np.concatenate(waiting)))
+    examined = Examination.concatenate(parts) if parts else None
+    return Checked(*map(tuple, (names, given, notes, concerned)), examined, tuple(refused), more)
+
+
+def drift_warning(detector: AnomalyDetector, scores: dict[str, np.ndarray]) -> str | None:
+    """A sentence where images as a whole are not like those of the calibration; None where they are, or are too few to tell.
+
+    scores: of the images, each (N,).
+    """
+    n = len(next(iter(scores.values())))
+    if n < DRIFT_LEAST:
+        return None
+    p, score = detector.drift(scores)
+    if p >= DRIFT_LEVEL:
+        return None
+    return (
+        f"As a whole these images do not look like those of the calibration (two-sample Kolmogorov-Smirnov test on {score}, "
+        f"p = {p:.1g}): where they are meant to be normal, the rate does not hold for them."
+    )
+
+
+def reach_warning(detector: AnomalyDetector, alpha: float) -> str | None:
+    """Sentences where the calibration is too small for any image to be flagged at `alpha`, and what to do; else None."""
+    n = len(detector.calibration_scores_)
+    least = 1 / (n + 1)
+    if alpha >= least:
+        return None
+    return (
+        f"Nothing can be flagged at a false-alarm rate of {alpha:g}: with {n:,} calibration images no p-value is below "
+        f"1/{n + 1:,} = {least:.2g}. Choose a rate of at least {math.ceil(1000 * least) / 1000:g}, or train with at least "
+        f"{math.ceil(round(1 / alpha - 1, 6)):,} calibration images (more images, or a larger calibration_fraction)."
+    )
+
+
+def check_files(
+    detector: AnomalyDetector, sources: Sequence[Source], most: int, progress: Callable[[int, int], None] | None = None
+) -> Checked:
+    """As `check`, of files and archives; `progress(done, total)`, where the total is what the files say of themselves."""
+    total = min(max(1, count_images(sources)), most)
+    return check(detector, iter_images(sources), most, (lambda done: progress(min(done, total), total)) if progress else None)
+
+
+def concerns(shape: tuple[int, int, int], spec: InputSpec) -> tuple[str, ...]:
+    """Which changes to an image (H, W, C) that a model needs may themselves cause its score, in sentences."""
+    height, width, channels = shape
+    size, fit = spec.size, spec.fit
+    side = min(height, width) if fit == "crop" else max(height, width)
+    found = []
+    if side >= REDUCED * size:
+        found.append(f"It was reduced {side / size:.0f}-fold, so the model sees its rough shapes and none of its detail.")
+    elif side * ENLARGED < size:
+        found.append(f"It was enlarged {size / side:.2g}-fold and is smoother than an image taken at this size.")
+    if max(height, width) >= LOPSIDED * min(height, width):
+        found.append(
+            {
+                "pad": "It is much longer than it is wide, or wider, and black bars fill the rest.",
+                "crop": "A third or more of it was cut away to make it square.",
+                "stretch": "Its sides were stretched to a square, which bends its shapes.",
+            }[fit]
+        )
+    if channels < spec.channels:
+        found.append("It is grey, and the model learned from colour images.")
+    return tuple(found)
+
+
+def thumbnail(image: np.ndarray, largest: int = 192) -> np.ndarray:
+    """uint8 (H, W, C), reduced to at most `largest` pixels a side for showing; C as it was."""
+    shown = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    shown.thumbnail((largest, largest))
+    return np.asarray(shown).reshape(shown.height, shown.width, image.shape[2])
+
+
+def _name(item: FileImage) -> str:
+    return f"{item.path}#{item.index}" if item.path.lower().endswith(".npz") else item.path

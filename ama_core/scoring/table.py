@@ -1,0 +1,351 @@
+"""Scores of any number of images in constant memory: decoded in parallel, written as they come, and resumable.
+
+Beside a table NAME lies `NAME.meta.json`: which model, score, false-alarm rate and images it belongs to, how many rows and
+bytes of it are certain, and whether it is complete. A killed process loses what it wrote after that, a second's work, and
+nothing else.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ama_core.data import Source, iter_unread, prepare
+from ama_core.data.files import Unread, check_sources, files_of
+from ama_core.detectors.base import AnomalyDetector
+from ama_core.errors import BundleError, ConfigError, DataError
+from ama_core.settings import InputSpec
+from ama_core.storage.bundle import FILES, find_bundle
+from ama_core.storage.files import check_output, csv_cell, is_same, parse_json, read_json, shown, write_atomically
+from ama_core.tensors import BATCH
+
+KINDS = (".csv", ".jsonl")
+CHUNK, CHUNK_BYTES = 32, 32 * 2**20  # images, or bytes of undecoded images, that a thread takes at a time
+SAVE_SECONDS = 1.0
+FIRST_ERRORS = 5
+SOFTWARE = "AMA Explorer"
+SAMPLED = 5_000  # rows that are kept for a test of the whole table
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Sample:
+    """Scores of at most SAMPLED rows of however many are added, each as likely as any other: memory that does not grow.
+
+    `names`: the entries of a row that are kept.
+    """
+
+    names: tuple[str, ...] = ()
+    met: int = 0
+    kept: list[tuple[float, ...]] = field(default_factory=list)
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def add(self, row: Row) -> None:
+        self.met += 1
+        place = len(self.kept) if len(self.kept) < SAMPLED else self.chance.randrange(self.met)
+        if place < SAMPLED:
+            self.kept[place : place + 1] = [tuple(float(row[name]) for name in self.names)]
+
+    def scores(self) -> dict[str, np.ndarray]:
+        """Each of the entries (n,), n <= SAMPLED."""
+        return dict(zip(self.names, np.array(self.kept, np.float64).reshape(-1, len(self.names)).T))
+
+
+@dataclass
+class Summary:
+    """What was found so far.
+
+    Attributes:
+        rows: images and files met, of which `flagged` are anomalous and `unreadable` could not be scored.
+        errors: (path, why) of the first of these.
+        sample: scores of the others, a sample where they are many.
+    """
+
+    rows: int = 0
+    flagged: int = 0
+    unreadable: int = 0
+    errors: list[tuple[str, str]] = field(default_factory=list)
+    sample: Sample = field(default_factory=Sample, compare=False)
+
+    def add(self, row: Row) -> None:
+        self.rows += 1
+        self.flagged += row["anomalous"] in (True, "True")
+        if row["error"]:
+            self.unreadable += 1
+            if len(self.errors) < FIRST_ERRORS:
+                self.errors.append((row["path"], row["error"]))
+        else:
+            self.sample.add(row)
+
+
+def columns(detector: AnomalyDetector) -> tuple[str, ...]:
+    """Columns of a table: where an image came from, the detector's scores, and the verdict of the one that decides."""
+    return ("path", "index", *detector.table_columns(), "p_value", "anomalous", "error")
+
+
+def summary_of(detector: AnomalyDetector) -> Summary:
+    """A summary of no rows yet."""
+    return Summary(sample=Sample(detector.table_columns()))
+
+
+def score_rows(detector: AnomalyDetector, sources: Iterable[Source], alpha: float) -> Iterator[Row]:
+    """A row of `columns` for every image, in the order of `iter_images`; `error` says why one could not be scored.
+
+    Raises DataError for a path that does not exist and for an empty folder.
+    """
+    return _score(detector, iter_unread(sources), alpha)
+
+
+def score_to_file(
+    detector: AnomalyDetector,
+    model: str | Path,
+    sources: Sequence[str | Path],
+    out: Path,
+    alpha: float,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Callable[[Summary], None] | None = None,
+) -> Summary:
+    """Write the rows of all sources to `out`, a .csv or .jsonl file, as they come.
+
+    Args:
+        model: where the detector was loaded from: a table is resumed with the same model only.
+        resume: go on where an interrupted call stopped: nothing is scored twice or left out. From the start where `out` does
+            not exist yet; nothing is done where it is complete.
+        force: replace an `out` that exists.
+        progress: called after every batch.
+
+    Raises:
+        ConfigError: `out` exists (without `resume` or `force`), is of another kind, is one of the images, was not written
+            here, or belongs to another model, rate, score or to other images.
+        DataError: as `score_rows`; or a source has changed since `out` was begun.
+    """
+    out = Path(out)
+    if out.suffix.lower() not in KINDS:
+        raise ConfigError(f"The table must be called something.csv or something.jsonl, not {out.name!r}.")
+    if resume and force:
+        raise ConfigError("--resume continues a table and --force replaces it: choose one of them.")
+    beside = out.with_name(f"{out.name}.meta.json")
+    check_sources(sources)
+    folder = find_bundle(model)
+    inputs = [*(folder / name for name in FILES), *files_of(sources)] if out.exists() or beside.exists() else []
+    check_output(out, inputs, lambda _: _ours(beside) is not None, force=True)  # whether it exists is said below
+    check_output(beside, inputs, lambda _: _ours(beside) is not None, force or (resume and out.exists()))  # or said below
+    if out.exists() and not (resume or force):
+        raise ConfigError(f"{out} exists: continue it with --resume, replace it with --force, or choose another name.")
+    asked = {
+        "software": SOFTWARE, "model": str(model), "fingerprint": _fingerprint(folder), "alpha": alpha,
+        "score": detector.by, "inputs": [_described(source) for source in sources],
+    }  # fmt: skip
+    summary, unread = summary_of(detector), _without(iter_unread(sources), out, beside)
+    certain = {"rows": 0, "bytes": 0}
+    if resume and out.exists():
+        certain = _read_meta(beside, asked, out)
+        with open(out, "r+b") as file:
+            file.truncate(certain["bytes"])
+        for row in _written(out, detector):
+            item = next(unread, None)
+            if item is None or (_named(item.path, out), item.index) != (row["path"], int(row["index"])):
+                raise DataError(f"The images have changed since {out} was begun, at {row['path']}. Begin a new table.")
+            summary.add(row)
+        if summary.rows != certain["rows"]:
+            raise DataError(f"{out} was changed by something else. Begin a new table.")
+
+    def save(complete: bool = False) -> None:
+        file.flush()
+        os.fsync(file.fileno())
+        counts = {"rows": summary.rows, "bytes": file.tell(), "complete": complete}
+        write_atomically(beside, json.dumps(asked | counts, indent=2))
+
+    if not certain["bytes"]:
+        write_atomically(beside, json.dumps(asked | certain | {"complete": False}, indent=2))  # no table without an owner
+    with open(out, "ab" if certain["bytes"] else "wb") as file:
+        write = _writer(file, out.suffix.lower(), columns(detector), header=file.tell() == 0)
+        saved, whole = 0.0, False
+        try:
+            for number, row in enumerate(_score(detector, unread, alpha), 1):
+                write(row)
+                summary.add(row)
+                if number % BATCH == 0:
+                    if time.monotonic() - saved > SAVE_SECONDS:
+                        save()
+                        saved = time.monotonic()
+                    if progress:
+                        progress(summary)
+            whole = True
+        finally:  # also where the user, or a missing source, ends it
+            save(whole)
+    if progress:
+        progress(summary)
+    return summary
+
+
+def _score(detector: AnomalyDetector, unread: Iterable[Unread], alpha: float) -> Iterator[Row]:
+    """Threads decode and shrink the next images while this one scores."""
+    waiting: list[Row] = []
+    images: list[np.ndarray] = []
+    with ThreadPoolExecutor(threads := os.cpu_count() or 1, "decode") as pool:
+        try:
+            for row, image in _decoded(pool, threads, unread, detector.settings.input):
+                waiting.append(dict.fromkeys(columns(detector)) | row)
+                if image is not None:
+                    images.append(image)
+                if len(waiting) == BATCH:
+                    yield from _fill(detector, waiting, images, alpha)
+                    waiting, images = [], []
+            yield from _fill(detector, waiting, images, alpha)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _decoded(
+    pool: ThreadPoolExecutor, threads: int, unread: Iterable[Unread], spec: InputSpec
+) -> Iterator[tuple[Row, np.ndarray | None]]:
+    """Rows without scores and prepared images (S, S, C), in order; a few chunks are under way at any time, never more."""
+    under_way: deque[Future] = deque()
+    for chunk in _chunks(unread):
+        under_way.append(pool.submit(_read_chunk, chunk, spec))
+        if len(under_way) > 2 * threads + BATCH // CHUNK:
+            yield from under_way.popleft().result()
+    while under_way:
+        yield from under_way.popleft().result()
+
+
+def _chunks(unread: Iterable[Unread]) -> Iterator[list[Unread]]:
+    chunk, size = [], 0
+    for item in unread:
+        chunk.append(item)
+        size += item.size
+        if len(chunk) == CHUNK or size > CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _read_chunk(chunk: Sequence[Unread], spec: InputSpec) -> list[tuple[Row, np.ndarray | None]]:
+    found = []
+    for unread in chunk:
+        item, small = unread.read(), None
+        if item.image is not None:
+            small = prepare(item.image[None], **vars(spec))[0][0]
+        found.append(({"path": item.path, "index": item.index, "error": item.error}, small))
+    return found
+
+
+def _fill(detector: AnomalyDetector, rows: list[Row], images: list[np.ndarray], alpha: float) -> Iterator[Row]:
+    scored = iter(())
+    if images:
+        scores = detector.scores(np.stack(images))
+        p = scores[f"p_{detector.by}"]
+        found = {name: scores[name] for name in detector.table_columns()} | {"p_value": p, "anomalous": p <= alpha}
+        scored = iter(dict(zip(found, values)) for values in zip(*(column.tolist() for column in found.values())))
+    for row in rows:
+        yield row if row["error"] else row | next(scored)
+
+
+def _writer(file: IO[bytes], kind: str, names: Sequence[str], header: bool) -> Callable[[Row], None]:
+    if kind == ".jsonl":
+        return lambda row: file.write(json.dumps(row).encode() + b"\n")
+    if header:
+        file.write(csv_line(names).encode())
+    return lambda row: file.write(csv_line(row[name] for name in names).encode())
+
+
+def csv_line(values: Iterable[Any]) -> str:
+    """A line of a CSV table, in which nothing begins a formula, and a file's name that is no text is spelled out."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(map(csv_cell, values))
+    return shown(line.getvalue())
+
+
+def _named(path: str, out: Path) -> str:
+    """How a path stands in a table."""
+    return path if out.suffix.lower() == ".jsonl" else shown(csv_cell(path))
+
+
+def _written(out: Path, detector: AnomalyDetector) -> Iterator[Row]:
+    """The rows of a table so far. Raises DataError where they are not what was written."""
+    with open(out, newline="", encoding="utf-8") as file:
+        try:
+            for row in map(parse_json, file) if out.suffix.lower() == ".jsonl" else csv.DictReader(file):
+                if not isinstance(row, dict) or set(row) != set(columns(detector)):
+                    raise ValueError("it has other columns")
+                int(row["index"])
+                if not row["error"]:
+                    [float(row[name]) for name in detector.table_columns()]
+                yield row
+        except (ValueError, TypeError, csv.Error) as error:
+            raise DataError(f"{out} is damaged ({error}). Begin a new table.") from error
+
+
+def _ours(beside: Path) -> dict[str, Any] | None:
+    """What a table belongs to; None where that was not written here."""
+    try:
+        found = read_json(beside)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("software") == SOFTWARE else None
+
+
+def _read_meta(beside: Path, asked: dict[str, Any], out: Path) -> dict[str, Any]:
+    """How much of a table is certain. Raises ConfigError where it belongs to something else than what is asked."""
+    found = _ours(beside)
+    if found is None:
+        raise ConfigError(
+            f"{out} cannot be continued: no readable {beside.name} beside it says what it belongs to, as every table written "
+            "here has. Choose another name."
+        )
+    names = {"fingerprint": "model", "alpha": "alpha", "score": "score", "inputs": "inputs"}
+    if other := [name for key, name in names.items() if found.get(key) != asked[key]]:
+        had = [f"{name} {found.get(name)}" for name in ("model", "alpha", "score")]
+        raise ConfigError(
+            f"{out} belongs to other {' and other '.join(other)} (it was begun with {', '.join(had)}): choose another name, or "
+            "replace it with --force."
+        )
+    rows, size = found.get("rows"), found.get("bytes")
+    if not isinstance(rows, int) or not isinstance(size, int) or not 0 <= size <= out.stat().st_size:
+        raise ConfigError(f"{beside} is damaged, so {out} cannot be continued. Begin a new table.")
+    if found.get("complete") and size < out.stat().st_size:
+        raise ConfigError(f"{out} was complete and something else has added to it. Begin a new table.")
+    return found
+
+
+def _without(unread: Iterator[Unread], *own: Path) -> Iterator[Unread]:
+    """All but the table and what lies beside it, which may lie among the images."""
+    names = {file.name for file in own}
+    for item in unread:
+        if os.path.basename(item.path) not in names or not any(is_same(item.path, file) for file in own):
+            yield item
+
+
+def _described(source: str | Path) -> dict[str, Any]:
+    """Which input this is: where it lies, and of a file its size and time, which tell another one put in its place."""
+    path = Path(source).resolve()
+    if not path.is_file():
+        return {"path": str(path)}
+    found = path.stat()
+    return {"path": str(path), "bytes": found.st_size, "modified": found.st_mtime_ns}
+
+
+def _fingerprint(folder: Path) -> str:
+    """Of what decides the scores. Raises BundleError."""
+    try:
+        files = [folder / name for name in ("config.json", "model.safetensors", "calibration.npz")]
+        files = [file for file in files if file.exists()]  # not every detector has weights
+        return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()[:16]
+    except OSError as error:
+        raise BundleError(f"{folder} cannot be read: {error}.") from error

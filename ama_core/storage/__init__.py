@@ -1,0 +1,1 @@
+"""What lies on disk: atomic writes, locks and safe readers (`files`), and trained models as folders (`bundle`)."""

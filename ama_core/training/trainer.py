@@ -1,0 +1,179 @@
+"""What a detector writes to be trained by gradient steps: its step, and everything that training changes."""
+
+import json
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from ama_core.errors import AMAError, BundleError, ConfigError
+from ama_core.settings import TrainingSettings
+from ama_core.storage.files import write_atomically
+from ama_core.tensors import default_device
+from ama_core.training.schedule import precision
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A value that a trainer reports: its name in events, how charts call it, what it means, and which share a chart."""
+
+    name: str
+    label: str
+    meaning: str
+    chart: str = "loss"
+
+
+class Trainer(ABC):
+    """Everything that a training changes, and its step: networks, optimisers, random state, counters, best weights.
+
+    A detector writes `Settings`, `curves`, `build`, `build_optimisers`, `update` and `bare_state`; `sample` where it
+    reconstructs, `anomaly_scores` where its AUROC can be followed while it trains.
+    """
+
+    Settings: ClassVar[type[TrainingSettings]]
+    curves: ClassVar[tuple[Curve, ...]] = ()
+    uses_anomalies: ClassVar[bool] = False  # whether real anomalies can take part
+    validated_by: ClassVar[str] = ""  # the score of `anomaly_scores` that chooses the best weights
+
+    def __init__(self, config: TrainingSettings, device: torch.device | None = None):
+        self.config = config
+        self.device = device or default_device()
+        with torch.random.fork_rng(devices=[]):  # initialisation must not disturb, nor depend on, the caller's randomness
+            torch.manual_seed(config.seed)
+            self.networks = self.build()
+        self.networks.to(self.device, memory_format=torch.channels_last)
+        self.optimisers = self.build_optimisers()
+        self.rng = torch.Generator(self.device).manual_seed(config.seed)
+        self.step = 0
+        self.total = 0  # steps of the whole run, known once it trains
+        self.seconds = 0.0  # of work in the loop so far, over all interruptions, without those of whoever consumes its events
+        self.best_auroc = -math.inf
+        self.best: dict[str, Tensor] = {}
+        self.average: dict[str, Tensor] = {}  # moving average of `bare_state`, where the settings ask for one
+        self.anomalies: Tensor | None = None  # real ones, uint8 (N, C, H, W) on the device
+
+    # What a detector writes
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The networks, initialised from PyTorch's random state."""
+
+    @abstractmethod
+    def build_optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """By name; the loop sets their learning rates."""
+
+    @abstractmethod
+    def update(self, x: Tensor) -> dict[str, Tensor]:
+        """One step on a batch x, float (batch_size, C, S, S) in [-1, 1], under autocast; returns its losses and curves.
+
+        Random numbers come from `rng` alone.
+        """
+
+    @abstractmethod
+    def bare_state(self) -> dict[str, Tensor]:
+        """Weights as they score images (see `AnomalyDetector.use_weights`), copied."""
+
+    def prepare(self, images: np.ndarray) -> None:  # noqa: B027 (most have nothing to do)
+        """Called once before step 0, on all training images, uint8 (N, S, S, C)."""
+
+    def sample(self, images: np.ndarray) -> np.ndarray | None:
+        """Reconstructions of uint8 images (N, S, S, C), in the same form; None where there are none."""
+        return None
+
+    def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Anomaly scores (N,) of images by `weights`, by name of the score, with statistics from some training images.
+
+        Raises ConfigError where they cannot be had while the detector trains.
+        """
+        raise ConfigError("This detector's AUROC cannot be followed while it trains: leave the validation anomalies out.")
+
+    # What all have
+
+    def weights(self) -> dict[str, Tensor]:
+        """What scores images now: the average, or the last step's weights."""
+        return self.average if self.config.average > 0 and self.average else self.bare_state()
+
+    def facts(self) -> dict[str, Any]:
+        """What a bundle says of the training."""
+        return {
+            "steps": self.step,
+            "seconds": self.seconds,
+            "batch_size": self.config.batch_size,
+            "validated": self.best_auroc if self.best else None,
+            "precision": precision(self.config, self.device),
+        }
+
+    def update_average(self) -> None:
+        """Move the average towards the weights after a step; a young average forgets faster, lest it remember the start."""
+        if self.config.average == 0:
+            return
+        state = self.bare_state()
+        decay = min(self.config.average, self.step / (self.step + 9))
+        for name, tensor in self.average.items():
+            state[name] = tensor.lerp(state[name], 1 - decay) if tensor.is_floating_point() else state[name]
+        self.average = state
+
+    def save(self, path: Path) -> None:
+        """Write everything to `path` atomically, as safetensors."""
+        tensors = {f"networks.{name}": t for name, t in self.networks.state_dict().items()}
+        tensors |= {f"best.{name}": t for name, t in self.best.items()}
+        tensors |= {f"average.{name}": t for name, t in self.average.items()}
+        tensors["rng"] = self.rng.get_state()
+        for key, optimiser in self.optimisers.items():
+            for index, slots in optimiser.state_dict()["state"].items():
+                tensors |= {f"optimiser.{key}.{index}.{slot}": t for slot, t in slots.items()}
+        header = {"step": self.step, "seconds": self.seconds, "best_auroc": self.best_auroc, "config": self.config.to_dict()}
+        contents = safetensors_bytes(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"ama_checkpoint": json.dumps(header)}
+        )
+        write_atomically(path, contents)
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | None = None) -> Self:
+        """Read what `save` wrote. Raises BundleError on a missing, damaged or foreign file."""
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads(file.metadata()["ama_checkpoint"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            state = cls(cls.Settings.from_dict(header["config"]), device)
+            state.networks.load_state_dict(_under(tensors, "networks."))
+            state.best = _under(tensors, "best.")
+            state.average = {name: t.to(state.device) for name, t in _under(tensors, "average.").items()}
+            state.rng.set_state(tensors["rng"])
+            for key, optimiser in state.optimisers.items():
+                slots: dict[int, dict[str, Tensor]] = {}
+                for name, tensor in _under(tensors, f"optimiser.{key}.").items():
+                    index, slot = name.split(".")
+                    # In the weights' layout: fused Adam on the CPU pairs elements as they lie in memory, whatever the strides.
+                    dense = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+                    slots.setdefault(int(index), {})[slot] = dense
+                optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+            state.step, state.seconds, state.best_auroc = header["step"], header["seconds"], header["best_auroc"]
+        except (OSError, SafetensorError, AMAError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"The checkpoint {path} cannot be read ({error}). Train again without --resume.") from error
+        return state
+
+
+def fused(device: torch.device) -> bool:
+    """Whether Adam may update all weights in one kernel there."""
+    return device.type in ("cuda", "cpu")
+
+
+def descend(loss: Tensor, *optimisers: torch.optim.Optimizer) -> None:
+    """One step of the optimisers down the gradient of the loss."""
+    for optimiser in optimisers:
+        optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    for optimiser in optimisers:
+        optimiser.step()
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
