@@ -97,6 +97,7 @@ def test_verdicts_agree(fitted, images, noise):
     both = np.concatenate([images, noise])
     anomaly, p = fitted.anomaly_score(both), fitted.p_value(both)
     np.testing.assert_array_equal(fitted.score_samples(both), -anomaly)
+    np.testing.assert_allclose(fitted.decision_function(both), fitted.score_samples(both) - fitted.offset_)
     for alpha in (0.05, 0.3):
         flagged = fitted.predict(both, alpha) == -1
         np.testing.assert_array_equal(flagged, p <= alpha)

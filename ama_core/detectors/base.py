@@ -346,6 +346,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         """The anomaly score of `by` above which an image is flagged at false-alarm rate `alpha`; infinite where none can be."""
         return conformal_threshold(self._fitted().held_out_scores_[by], alpha)
 
+    @property
+    def offset_(self) -> float:
+        """`decision_function` is `score_samples` minus this, at the default false-alarm rate where it can be reached."""
+        return -self.threshold(self.by, self.false_alarm_rate)
+
     def anomaly_score(self, X) -> np.ndarray:
         """Anomaly scores (N,), float64, larger = more anomalous. Raises NotFittedError, DataError."""
         self._fitted()

@@ -122,7 +122,7 @@ def ood_test(detector: AnomalyDetector, name: str) -> tuple[ImageSet, np.ndarray
 
     Where the model was trained with anomalies of the same source, only that source's test split is left.
     """
-    normal, spec = _normal(detector), detector.settings.input
+    normal, spec = detector.normal or NormalData("unknown"), detector.settings.input
     test = load_any(name, "test" if normal.anomalies == name else "ood", **vars(spec))
     if normal.validation_ood != name:
         return test, _NONE
