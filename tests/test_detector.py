@@ -117,7 +117,7 @@ def test_other_sizes_and_colours_are_prepared(tiny_detector, images):
         torch.full((1, 1, 32, 32), 1.5),
         torch.full((1, 1, 32, 32), -0.5),
         torch.zeros(1, 5, 32, 32),
-        "digits",
+        "no such data set",
         None,
     ],
     ids=lambda bad: f"{type(bad).__name__}-{getattr(bad, 'dtype', '')}-{tuple(getattr(bad, 'shape', ()))}",
@@ -161,8 +161,11 @@ def test_not_fitted(tmp_path, images):
 
 
 def test_unknown_score():
+    """As scikit-learn has it, said when it is first used, and not when it is set."""
     with pytest.raises(ConfigError, match="score"):
-        AMADetector(score="Q")
+        AMADetector(score="Q").fit(np.zeros((20, 32, 32, 3), np.uint8))
+    with pytest.raises(ConfigError, match="score"):
+        AMADetector.load("digits", score="Q")
 
 
 def test_calibration_images_were_never_trained_on(digits, tiny_config, monkeypatch):

@@ -199,7 +199,7 @@ def test_synthetic_negatives_are_decodes_of_atypical_codes(config, few, monkeypa
     monkeypatch.setattr(latent, "atypical_codes", lambda *_: z_neg)
     buffers = {name: b.clone() for name, b in state.networks.named_buffers() if name[0] in "EG"}
     x = to_tensor(few[:16], CPU)
-    x_neg = training._synthetic_negatives(state.networks, x, 2, state.rng)
+    x_neg = state._synthetic_negatives(x, 2)
     assert not x_neg.requires_grad and state.networks.E.training and state.networks.G.training
     assert all(torch.equal(buffers[n], b) for n, b in state.networks.named_buffers() if n in buffers)  # eval mode
     with torch.no_grad():
@@ -210,7 +210,7 @@ def test_real_anomalies_take_the_place_of_synthetic_ones(config, few, monkeypatc
     def never(*_):
         raise AssertionError("synthetic negatives in the semi-supervised case")
 
-    monkeypatch.setattr(training, "_synthetic_negatives", never)
+    monkeypatch.setattr(AMATrainer, "_synthetic_negatives", never)
     flat = np.full((5, 32, 32, 1), 200, np.uint8)
     with_anomalies, without = (AMATrainer(config.replace(atypical=a), CPU) for a in ("inward", "none"))
     run(with_anomalies, few, anomalies=flat)
@@ -536,7 +536,7 @@ def test_an_epoch_sees_every_image_once(config, few, monkeypatch):
         seen.append(images.clone())
         return original(images)
 
-    monkeypatch.setattr(training.inference, "scale", spy)
+    monkeypatch.setattr(training, "scale", spy)
     run(AMATrainer(config.replace(max_steps=8, atypical="none"), CPU), few, sample_every=1000)
     batches = [t.permute(0, 2, 3, 1).numpy() for t in seen if t.shape[0] == 16][:8]
     rows = {row.tobytes(): i for i, row in enumerate(few)}

@@ -11,8 +11,8 @@ from ama_core.data import ImageSet
 from ama_core.detectors.ama.networks import Networks, count_parameters, summary
 from ama_core.detectors.conformal import conformal_p_value
 from ama_core.errors import DataError
-from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import (
+    _drawn_metrics,
     auroc_interval,
     bootstrap_errors,
     confusion_at,
@@ -93,7 +93,7 @@ def test_the_interval_stays_within_0_and_1_and_narrows(auroc):
 def test_the_metrics_of_drawings_are_those_of_the_images_drawn(normal, anomalous):
     normal, anomalous, rng = np.array(normal, float), np.array(anomalous, float), np.random.default_rng(3)
     times = [rng.multinomial(7, np.full(len(v), 1 / len(v)), 4).astype(np.float32) for v in (normal, anomalous)]
-    found = evaluation._drawn_metrics(normal, anomalous, *times)
+    found = _drawn_metrics(normal, anomalous, *times)
     for b in range(4):
         drawn = [np.repeat(v, t[b].astype(int)) for v, t in zip((normal, anomalous), times)]
         expected = detection_metrics(*drawn)

@@ -183,7 +183,9 @@ def read_bundle(path: Path | str) -> Bundle:
         with open_regular(file) as opened, np.load(opened, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
         for name, array in arrays.items():
-            if np.issubdtype(array.dtype, np.number) and not np.isfinite(array).all():
+            if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.number):
+                raise ValueError(f"{name} holds no numbers")
+            if not np.isfinite(array).all():
                 raise ValueError(f"{name} holds values that are not finite")
     except DAMAGED_ARRAYS as error:
         raise BundleError(f"{file} is missing or damaged: {error}. Copy it again.") from error
