@@ -19,7 +19,7 @@ from ama_core import AMAError
 from ama_core.data import catalog
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.detectors.base import AnomalyDetector
-from ama_core.evaluation.protocol import REST, normal_name, sets_at_hand
+from ama_core.evaluation.protocol import REST, normal_name, available_sets
 from ama_core.storage.files import csv_cell
 
 DEFAULT_MODELS = ("cifar10", "photos")  # the first of these that is here: raw scores fail on both
@@ -329,7 +329,7 @@ def explain(*scores: str) -> None:
 
 def image_sets(view: View) -> list[str]:
     """The sets whose images need no download, the model's own test images first; says where those are missing."""
-    normal, at_hand = (view.detector.info_.get("normal") or {}).get("name"), sets_at_hand()
+    normal, at_hand = (view.detector.info_.get("normal") or {}).get("name"), available_sets()
     others = [name for name in at_hand if name != normal]
     if normal in at_hand or (normal and normal not in catalog()):
         return [cache.NORMAL, *others]

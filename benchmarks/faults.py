@@ -54,7 +54,7 @@ class Damaged(AssertionError):
 def be_quick() -> None:
     """From here on this process saves a run many times a second, and measures it on few sets."""
     detector.train = functools.partial(training.train, checkpoint_seconds=0.02, log_every=2, sample_every=10)
-    evaluation.sets_at_hand = lambda: ["digits", "flat"]
+    evaluation.available_sets = lambda: ["digits", "flat"]
     sys.modules["umap"] = None  # its compilation would be most of the run
 
 

@@ -83,7 +83,7 @@ def tiny_run(tmp_path_factory, tiny_config) -> Path:
     """A finished run folder with the stored scores and results of a few sets; read only, copy it to change it."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "sets_at_hand", lambda: ["digits", "gradients", "textures"])
+        patch.setattr(evaluation, "available_sets", lambda: ["digits", "gradients", "textures"])
         patch.setitem(sys.modules, "umap", None)  # compiling it would take half a minute
         execute(folder, RunSpec("digits", tiny_config), device=CPU)
     return folder

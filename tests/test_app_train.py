@@ -206,7 +206,7 @@ def test_a_run_that_measures_says_how_far_it_is_and_can_be_stopped(folder, no_wo
 
 
 def test_measuring_counts_its_sets_and_ends_when_asked_and_goes_on(tmp_path, tiny_config, monkeypatch):
-    monkeypatch.setattr(evaluation, "sets_at_hand", lambda: ["digits", "gradients", "textures"])
+    monkeypatch.setattr(evaluation, "available_sets", lambda: ["digits", "gradients", "textures"])
     monkeypatch.setitem(sys.modules, "umap", None)  # compiling it would take half a minute
     spec, seen = runs.RunSpec("digits", tiny_config.replace(max_steps=3)), []
 
@@ -220,7 +220,7 @@ def test_measuring_counts_its_sets_and_ends_when_asked_and_goes_on(tmp_path, tin
         runs.execute(tmp_path / "run", spec, claimed=True, device="cpu", on_progress=progress)
     assert runs.read_status(tmp_path / "run")["state"] == "stopped"
     monkeypatch.undo()
-    monkeypatch.setattr(evaluation, "sets_at_hand", lambda: ["digits", "gradients", "textures"])
+    monkeypatch.setattr(evaluation, "available_sets", lambda: ["digits", "gradients", "textures"])
     monkeypatch.setitem(sys.modules, "umap", None)
 
     seen.clear()

@@ -173,7 +173,7 @@ def test_measure(call, tiny_bundle, tmp_path, monkeypatch):
     from ama_core.evaluation import protocol as evaluation
     from ama_core.storage.bundle import read_results, read_scores
 
-    monkeypatch.setattr(evaluation, "sets_at_hand", lambda: ["digits", "flat"])
+    monkeypatch.setattr(evaluation, "available_sets", lambda: ["digits", "flat"])
     monkeypatch.setitem(sys.modules, "umap", None)  # compiling it would take half a minute
     shutil.copytree(tiny_bundle, tmp_path / "b")
     for name in ("scores.npz", "results.json"):

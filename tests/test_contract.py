@@ -242,7 +242,7 @@ def test_real_anomalies_and_validation_where_nothing_is_trained(name, digits, im
 
 def test_from_training_to_a_report_by_command(name, tmp_path, capsys, monkeypatch):
     """train, info, evaluate, score, report, share: each takes any detector."""
-    monkeypatch.setattr("ama_core.evaluation.protocol.sets_at_hand", lambda: ["digits", "flat"])
+    monkeypatch.setattr("ama_core.evaluation.protocol.available_sets", lambda: ["digits", "flat"])
     monkeypatch.setitem(__import__("sys").modules, "umap", None)  # compiling it would take half a minute
     settings = {"channels": 1, "fit": "pad", **SMALL[name]}
     changes = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]

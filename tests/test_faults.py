@@ -38,7 +38,7 @@ def faults(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(detector, "train", detector.train)
-    monkeypatch.setattr(evaluation, "sets_at_hand", evaluation.sets_at_hand)
+    monkeypatch.setattr(evaluation, "available_sets", evaluation.available_sets)
     monkeypatch.setitem(sys.modules, "umap", None)
     return module
 

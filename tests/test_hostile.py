@@ -38,7 +38,7 @@ def fuzz():
 
 @pytest.mark.filterwarnings("ignore")
 def test_changed_files_are_data_or_an_error_in_words(fuzz):
-    found = fuzz.fuzz(1000, seed=int(time.time()) // 86_400)  # other files every day; a defect names its kind and reason
+    found = fuzz.fuzz(1000, seed=11)  # the same files every time: benchmarks/fuzz.py looks for further ones
     assert found["read"] > 100 and found["refused in words"] > 300 and found["memory_grew_mb"] < 600
 
 

@@ -57,7 +57,6 @@ def test_written_and_read_back(stored, tmp_path):
     assert np.array_equal(back.codes, stored.codes) and np.array_equal(back.umap, umap) and back.info == {"seed": 3}
     assert back.entries == stored.entries and np.array_equal(back.pca.components, stored.pca.components)
     assert [file.name for file in tmp_path.iterdir()] == [FILE]
-    assert back.entry_of(500) == stored.entries[1]
 
 
 def test_no_map_is_none(tmp_path):

@@ -27,7 +27,7 @@ from ama_core.evaluation.metrics import (
     roc_points,
     threshold_scale,
 )
-from ama_core.evaluation.protocol import stored_aurocs, stored_images
+from ama_core.evaluation.protocol import STORED_SAMPLE, stored_aurocs, stored_images
 from ama_core.storage.bundle import read_results, read_scores
 
 SCORES = some.lists(some.integers(-5, 5), min_size=1, max_size=30)
@@ -61,7 +61,12 @@ def test_every_threshold_lies_on_the_roc(rng):
     x, y = roc_points(normal, anomalous)
     for cut in rng.normal(size=20):
         c = confusion_at(normal, anomalous, cut)
-        assert np.interp(c.detection_rate, y, x, left=0) <= c.false_alarm_rate + 1e-9 or c.detection_rate in y
+        point, starts, ends = (
+            np.stack(p, axis=-1) for p in ((c.false_alarm_rate, c.detection_rate), (x[:-1], y[:-1]), (x[1:], y[1:]))
+        )
+        along = ends - starts  # the curve goes straight between its points, of which those on a line are left out
+        t = np.clip(((point - starts) * along).sum(axis=1) / np.maximum((along**2).sum(axis=1), 1e-12), 0, 1)
+        assert np.linalg.norm(starts + t[:, None] * along - point, axis=1).min() < 1e-9
 
 
 def test_the_interval_of_hanley_and_mcneil_as_printed():
@@ -183,7 +188,7 @@ def test_stored_scores_lead_back_to_their_images(tiny_bundle, tiny_detector):
     for stored in read_scores(tiny_bundle):
         images = stored_images(tiny_detector, stored)
         assert isinstance(images, ImageSet) and len(images) == stored.n
-    assert stored.n_total > stored.n or stored.n == len(images)
+        assert stored.n == min(stored.n_total, STORED_SAMPLE)
     wrong = stored.__class__(**{**vars(stored), "n_total": stored.n_total + 1})
     with pytest.raises(DataError, match="cannot be told apart"):
         stored_images(tiny_detector, wrong)

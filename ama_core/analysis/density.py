@@ -1,4 +1,4 @@
-"""Densities of scores for the eye: one grid, one bandwidth rule, and no mass where no data can be."""
+"""Densities of scores, for charts: one grid, one bandwidth rule, and no mass where no data can be."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def densities(
 
 
 def share_below(value: float, sample: np.ndarray) -> float:
-    """The part of `sample` (n,) that is smaller than `value`, in [0, 1]."""
+    """The fraction of `sample` (n,) that is smaller than `value`, in [0, 1]."""
     return float(np.mean(np.asarray(sample) < value))
 
 

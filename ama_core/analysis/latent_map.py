@@ -1,4 +1,4 @@
-"""The latent space for the eye: stored codes of images at hand, two maps of them, the shell, atypical codes, mixtures.
+"""The latent space in pictures: stored codes of images, two maps of them, the shell, atypical codes, mixtures.
 
 Codes are float32 arrays (N, d); d is the config's nz. Maps are only views: PCA keeps distances in one plane, UMAP keeps
 neighbours, and neither keeps the radius |z|, which `shell_facts`, `norm_histograms` and `polar` show instead.
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import chi
+from sklearn.decomposition import PCA
 
 from ama_core.data import ImageSet, load
 from ama_core.detectors.ama import latent
@@ -37,7 +38,8 @@ BAND_LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Pca:
-    """The plane of largest variance. `mean` (d,), `components` (2, d) orthonormal, `explained` (2,) parts of the variance."""
+    """The plane of largest variance: `mean` (d,), `components` (2, d) orthonormal, `explained` (2,) fractions of the variance.
+    """
 
     mean: np.ndarray
     components: np.ndarray
@@ -45,14 +47,12 @@ class Pca:
 
     @classmethod
     def fit(cls, codes: np.ndarray) -> "Pca":
-        """From at least three codes (N, d), d >= 2; signs are fixed so that the same codes give the same picture."""
+        """From at least three codes (N, d), d >= 2, by scikit-learn: the same codes give the same picture, signs included."""
         if codes.ndim != 2 or min(codes.shape[0] - 1, codes.shape[1]) < 2:
             raise DataError(f"A map needs at least three codes of at least two dimensions, got {codes.shape}.")
-        mean = codes.mean(axis=0, dtype=np.float64)
-        _, spread, axes = np.linalg.svd(codes - mean, full_matrices=False)
-        axes = axes[:2] * np.sign(axes[np.arange(2), np.abs(axes[:2]).argmax(axis=1)])[:, None]
-        explained = spread[:2] ** 2 / max(float((spread**2).sum()), 1e-30)
-        return cls(*(a.astype(np.float32) for a in (mean, axes, explained)))
+        fitted = PCA(2, svd_solver="full").fit(np.asarray(codes, np.float64))
+        explained = np.nan_to_num(fitted.explained_variance_ratio_)  # codes that are all alike have no variance to explain
+        return cls(*(a.astype(np.float32) for a in (fitted.mean_, fitted.components_, explained)))
 
     def project(self, codes: np.ndarray) -> np.ndarray:
         """Codes (N, d) on the plane, (N, 2)."""
@@ -92,15 +92,9 @@ class LatentMap:
     umap: np.ndarray | None = None
     info: dict[str, Any] = field(default_factory=dict)
 
-    def entry_of(self, row: int) -> MapEntry:
-        """The set that a row of the codes belongs to."""
-        return next(entry for entry in self.entries if entry.start <= row < entry.stop)
 
-
-def measure_latents(
-    detector: AMADetector, *, seed: int = 0, progress: evaluation.Progress | None = None
-) -> LatentMap:
-    """Encode a seeded sample of the normal train and test split and of every OOD set at hand, and map them.
+def measure_latents(detector: AMADetector, *, seed: int = 0, progress: evaluation.Progress | None = None) -> LatentMap:
+    """Encode a seeded sample of the normal train and test split and of every available OOD set, and map them.
 
     100 atypical codes of each direction, with the model's own delta, stand on the maps as well.
     """
@@ -117,7 +111,7 @@ def measure_latents(
     for split in ("train", "test"):
         images = evaluation.normal_split(detector, split)
         add(normal.name, images, N_NORMAL, None if label is None else images.labels == label)
-    others = [name for name in evaluation.sets_at_hand() if name != normal.name]
+    others = [name for name in evaluation.available_sets() if name != normal.name]
     for i, name in enumerate(others):
         add(name, load(name, "test"), N_OOD)
         if progress:
@@ -175,7 +169,7 @@ def entry_images(detector: AMADetector, stored: LatentMap, entry: MapEntry) -> n
     """The images behind an entry's codes, uint8 (n, S, S, c) as the model sees them; atypical codes are decoded.
 
     Raises:
-        DataError: the set is not at hand, or is not the one that was measured.
+        DataError: the set is not available locally, or is not the one that was measured.
     """
     if entry.split == CODES:
         return detector.decode(stored.codes[entry.rows])
@@ -285,7 +279,7 @@ def mixtures(codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def triangle_weights(side: int = 6, low: float = 0.0, high: float = 1.0) -> np.ndarray:
     """Barycentric lattice (m, 3) with rows that sum to 1: `side` steps from `low` to `high` of each weight.
 
-    side 6 in [0, 1]: the 21 points of a triangle with six along each edge. Where `low` < 0 the part outside of the simplex
+    side 6 in [0, 1]: the 21 points of a triangle with six along each edge. Where `low` < 0 what lies outside of the simplex
     is covered as well.
     """
     values = np.linspace(low, high, side)

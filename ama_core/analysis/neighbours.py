@@ -1,7 +1,7 @@
 """The training images that a detector sees most like an image: nearest in its standardised features (AMA: f(x, x)).
 
 neighbours.npz   features of a seeded sample of the training images as float16, standardised, with the index and the class
-                 of each image, so that images are fetched from the data at hand and none is stored
+                 of each image, so that images are fetched from the local data and none is stored
 """
 
 import json
@@ -65,7 +65,7 @@ def measure_neighbours(detector: AnomalyDetector, *, seed: int = 0) -> Neighbour
     """From a seeded sample of the images that the model was trained on, without those held out for calibration.
 
     Raises:
-        DataError: the training images are not at hand, or are not those that the model was trained on.
+        DataError: the training images are not available locally, or are not those that the model was trained on.
     """
     images = evaluation.normal_split(detector, "train")
     normal = detector.normal
@@ -120,7 +120,7 @@ def neighbour_images(detector: AnomalyDetector, stored: Neighbours) -> np.ndarra
     """The images of the sample, uint8 (n, S, S, c) as the model sees them.
 
     Raises:
-        DataError: the training images are not at hand, or are not those that were measured.
+        DataError: the training images are not available locally, or are not those that were measured.
     """
     images = evaluation.normal_split(detector, "train")
     if len(images) != stored.n_total or not np.array_equal(images.labels[stored.index], stored.labels):

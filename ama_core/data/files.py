@@ -1,4 +1,4 @@
-"""Images from files that nobody vouches for: decoded within limits, or refused in plain words.
+"""Images from untrusted files: decoded within limits, or refused in plain words.
 
 Nothing is written, unpickled or extracted here. Sizes are checked before memory is spent.
 """

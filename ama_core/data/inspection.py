@@ -14,7 +14,7 @@ from PIL import Image
 from ama_core.data.files import iter_images
 from ama_core.data.imageset import SPLITS
 
-NEAR = 3  # of 64 bits: up to here two difference hashes count as one picture, saved or scaled anew
+NEAR = 3  # of 64 bits: up to here two difference hashes count as one picture, saved or scaled again
 PLAIN = 6  # brightness steps of the 72 that a picture without any structure has by chance
 MOST_COMPARED = 20_000  # pairs grow with the square
 PREVIEW = 12
@@ -141,7 +141,7 @@ def inspect(source: str | Path, against: str | Path | None = None, progress: Cal
 def difference_hash(image: np.ndarray) -> int | None:
     """64 bits, each whether a place of the picture, 8×8 of them, is darker than the next; None where it has no structure.
 
-    image: uint8 (H, W, C), C 1 or 3. Alike for a picture saved, scaled or brightened anew.
+    image: uint8 (H, W, C), C 1 or 3. Alike for a picture saved, scaled or brightened again.
     """
     picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("L")
     small = np.asarray(picture.resize((9, 8), Image.Resampling.BOX), np.int16)

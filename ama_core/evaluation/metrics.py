@@ -188,7 +188,7 @@ def nearest_to(values: np.ndarray, place: float, n: int) -> np.ndarray:
 
 
 def false_alarm_curve(p_values: np.ndarray, alphas: np.ndarray) -> np.ndarray:
-    """The part of normal images, by their p-values (n,), that is flagged at every alpha (k,): (k,)."""
+    """The fraction of normal images, by their p-values (n,), that is flagged at every alpha (k,): (k,)."""
     return np.searchsorted(np.sort(p_values), alphas, side="right") / len(p_values)
 
 

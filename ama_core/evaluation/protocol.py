@@ -18,7 +18,7 @@ from ama_core.storage.bundle import StoredScores
 REST = "rest"  # the other classes of a one-class model's own data set (Table 2)
 STORED_SAMPLE = 2_000  # scores kept of each data set: enough for densities, small enough for a repository
 N_VALIDATION = 50  # anomalies for choosing a checkpoint; never tested
-VERIFIED = 64  # images of each stored sample that `verify` scores anew
+VERIFIED = 64  # images of each stored sample that `verify` scores again
 VERIFY_TOLERANCE = 1e-3  # relative: processors and libraries round differently, other weights or data differ by far more
 _NONE = np.empty(0, np.int64)
 CLEAR = 0.03  # a difference of two AUROCs from here on is called clear
@@ -130,7 +130,7 @@ def ood_test(detector: AnomalyDetector, name: str) -> tuple[ImageSet, np.ndarray
 
 
 def choose_validation_anomalies(name: str, seed: int, **as_input) -> tuple[ImageSet, np.ndarray]:
-    """50 anomalies from the OOD set's train split, or carved out of its test split where it has none at hand."""
+    """50 anomalies from the OOD set's train split, or carved out of its test split where it has none here."""
     train = load_any(name, "train", **as_input) if "train" in (available(name) if name in catalog() else ()) else None
     return validation_anomalies(load_any(name, "ood", **as_input), train, seed=seed, n=N_VALIDATION)
 
@@ -141,29 +141,29 @@ def measure(detector: AnomalyDetector, images: ImageSet, progress: Progress | No
     return detector.scores(images.images, progress=step)
 
 
-def measure_at_hand(detector: AnomalyDetector, *, seed: int = 0, progress: Progress | None = None) -> list[StoredScores]:
-    """Scores for the bundle: a sample of the normal train and test splits, and of the test split of every set at hand.
+def measure_available(detector: AnomalyDetector, *, seed: int = 0, progress: Progress | None = None) -> list[StoredScores]:
+    """Scores for the bundle: a sample of the normal train and test splits, and of the test split of every available set.
 
     Sets that would need a download are left out. A one-class model's other classes come first, as REST.
 
     Raises:
-        DataError: the model does not say what it was trained on, or that is not at hand.
+        DataError: the model does not say what it was trained on, or that is not available locally.
     """
     normal = _normal(detector)
-    others = others_at_hand(detector)
+    others = available_others(detector)
     parts = [(normal.name, "train"), (normal.name, "test"), *((name, "test") for name in others)]
     return [_sampled(detector, split, _images_behind(detector, name, split), seed, progress) for name, split in parts]
 
 
-def sets_at_hand() -> list[str]:
+def available_sets() -> list[str]:
     """Names of the catalog whose test split needs no download."""
     return [name for name in catalog() if "test" in available(name)]
 
 
-def others_at_hand(detector: AnomalyDetector) -> list[str]:
-    """What a model is measured against where nothing is named: REST of a one-class model, and the sets at hand but its own."""
+def available_others(detector: AnomalyDetector) -> list[str]:
+    """What a model is measured against by default: REST of a one-class model, and the available sets but its own."""
     normal = _normal(detector)
-    others = [name for name in sets_at_hand() if name != normal.name]
+    others = [name for name in available_sets() if name != normal.name]
     return others if normal.label is None else [REST, *others]
 
 
@@ -254,7 +254,7 @@ def telling_set(aurocs: Mapping[str, Mapping[str, float]], first: Sequence[str] 
 
 
 def stored_images(detector: AnomalyDetector, stored: StoredScores) -> ImageSet:
-    """The images behind stored scores, in their order. Raises DataError where they are not at hand or not the same."""
+    """The images behind stored scores, in order. Raises DataError where they are not available locally or not the same."""
     name = stored.name
     images = _images_behind(detector, name, stored.split)
     if len(images) != stored.n_total:
@@ -268,10 +268,10 @@ def stored_images(detector: AnomalyDetector, stored: StoredScores) -> ImageSet:
 def verify(
     detector: AnomalyDetector, stored: Sequence[StoredScores], n: int = VERIFIED, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
-    """Score the first n images of every stored sample anew, and compare.
+    """Score the first n images of every stored sample again, and compare.
 
     Returns:
-        For each sample a row: `name`, `split`, `n` compared (0 where its images are not at hand, and `why`), `score`, the one
+        For each sample a row: `name`, `split`, `n` compared (0 where its images are not available, and `why`), `score`, the one
         that differs most, `difference`, by how much relative to it, and `agrees`: within VERIFY_TOLERANCE. None where n = 0.
     """
     rows = []

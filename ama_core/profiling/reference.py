@@ -1,7 +1,7 @@
 """The released algorithm's arithmetic as it was written down: what `training.train` computes, without any of its short cuts.
 
 It exists to be compared with: `speed` times it beside the product, a test holds both to the same weights. Every network is
-called anew at every use, one call for each kind of pair, in fp32, with batches from a loader on the host. `Shortcuts` switches
+called again at every use, one call for each kind of pair, in fp32, with batches from a loader on the host. `Shortcuts` switches
 on, one by one, what `training.train` does instead.
 """
 

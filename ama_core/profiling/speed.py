@@ -337,7 +337,7 @@ def _reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts again
 
 
 def _peak_memory(device: torch.device) -> float:

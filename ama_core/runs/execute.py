@@ -341,13 +341,13 @@ def _end_badly(folder: Path, status: dict[str, Any], error: BaseException) -> No
 
 def measure_run(detector: AnomalyDetector, folder: Path, progress: evaluation.Progress | None = None, *, seed: int = 0) -> None:
     """Score and map every data set at hand, and store the nearest training images: all that the bundle `folder` shows, anew."""
-    stored = evaluation.measure_at_hand(detector, seed=seed, progress=progress)
+    stored = evaluation.measure_available(detector, seed=seed, progress=progress)
     write_scores(folder, stored)
     if isinstance(detector, AMADetector):
         write_latents(folder, measure_latents(detector, seed=seed, progress=progress))
         if response := measure_response(detector, stored, progress=progress):
             write_response(folder, response)
-    others = evaluation.others_at_hand(detector)
+    others = evaluation.available_others(detector)
     write_results(folder, evaluation.evaluate(detector, others, model=folder.name, seed=seed, progress=progress))
     _write_card(detector, folder)
     if "features" in detector.can():
@@ -356,7 +356,7 @@ def measure_run(detector: AnomalyDetector, folder: Path, progress: evaluation.Pr
 
 def measuring_steps(detector: AnomalyDetector) -> int:
     """How often `measure_run` goes on to something else: sets scored for densities and for figures; codes, map, response."""
-    others = evaluation.others_at_hand(detector)
+    others = evaluation.available_others(detector)
     scored = (2 + len(others)) + (1 + len([name for name in others if name != evaluation.REST]))
     return scored + (3 if isinstance(detector, AMADetector) else 0)
 

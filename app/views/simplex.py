@@ -7,7 +7,7 @@ import numpy as np
 import streamlit as st
 
 from ama_core.analysis.latent_map import SIMPLEX_RANGE, path_weights, rebalance, triangle_weights, triangle_xy
-from ama_core.evaluation.protocol import sets_at_hand
+from ama_core.evaluation.protocol import available_sets
 
 LETTERS = "ABC"
 KEYS = ("wa", "wb", "wc")  # of the weights in the URL
@@ -152,7 +152,7 @@ with controls.error_panel():
         "accepts. Mix three images and look.",
     )
     normal = (view.detector.info_.get("normal") or {}).get("name")
-    sets = [cache.NORMAL, *(name for name in sets_at_hand() if name != normal)]
+    sets = [cache.NORMAL, *(name for name in available_sets() if name != normal)]
     try:
         cache.sample_images(view.folder, cache.NORMAL)
     except controls.AMAError as error:

@@ -14,7 +14,7 @@ import streamlit as st
 from ama_core import AMAError, Config
 from ama_core.data import available, catalog
 from ama_core.detectors.ama.config import PRESETS
-from ama_core.evaluation.protocol import sets_at_hand
+from ama_core.evaluation.protocol import available_sets
 from ama_core.runs import execute as runs
 from ama_core.runs import queue
 from ama_core.runs import timing as pace
@@ -178,7 +178,7 @@ def input_for(field: dataclasses.Field):
 def choose_extras(data: str, source: str | None) -> dict:
     """What a run has beside its hyper-parameters: the fields of RunSpec."""
     classes = catalog()[data].classes if data in catalog() else ()
-    others = [name for name in sets_at_hand() if name != source]
+    others = [name for name in available_sets() if name != source]
     with_train = [name for name in others if "train" in available(name)]
     extras = {}
     with st.expander("**One class, anomalies while training, and afterwards** · optional"):

@@ -59,7 +59,7 @@ class AMADetector(AnomalyDetector):
             "the paper's score: how usual that R is among the training images. Low = unusually high *or* low.",
             r"A(x) = \mathcal{N}\!\left(R(x);\ \mu, \sigma^2\right),\quad \mu, \sigma \text{ of the training images' } R",
             low=True,
-            ranks_by="log_A",  # the density underflows to 0, hence ties, beyond about 38 sigma
+            ranks_by="log_A",  # the density underflows to 0 and so ties beyond about 38 sigma
             log_axis=False,
             source="Eq. 6",
         ),

@@ -16,7 +16,7 @@ from ama_core.tensors import BATCH, to_images, to_tensor
 
 
 @dataclass(frozen=True)
-class Seen:
+class ForwardPass:
     """Everything that one forward pass says of N images.
 
     Attributes:
@@ -46,8 +46,8 @@ def statistics(networks: Networks, images: np.ndarray, *, progress: Callable[[in
 
 
 @torch.no_grad()
-def examine(networks: Networks, images: np.ndarray) -> Seen:
-    """All of `Seen` of uint8 images (N, H, W, C), in one pass."""
+def examine(networks: Networks, images: np.ndarray) -> ForwardPass:
+    """All of `ForwardPass` of uint8 images (N, H, W, C), in one pass."""
     parts = []
     for x, _ in _batches(networks, images):
         found, x_hat, real, delta = _forward(networks, x)
@@ -55,7 +55,7 @@ def examine(networks: Networks, images: np.ndarray) -> Seen:
         maps, features = (t.cpu().numpy() for t in ((signs * delta).sum(dim=1), real.sum(dim=(2, 3))))
         parts.append((found, to_images(x_hat), maps, features))
     found, *arrays = zip(*parts)
-    return Seen(Statistics.concatenate(found), *map(np.concatenate, arrays))
+    return ForwardPass(Statistics.concatenate(found), *map(np.concatenate, arrays))
 
 
 @torch.no_grad()

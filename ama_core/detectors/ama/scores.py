@@ -13,9 +13,6 @@ from ama_core.detectors.conformal import conformal_p_value, conformal_threshold
 
 SCORES = ("R", "A", "M", "T")
 
-# Order of the columns of t, the vector behind the T-score.
-T_STATISTICS = ("log R", "log pixel L1", "log |z|", "D(x,x)", "D(x,x_hat)", "M")
-
 _TINY = 1e-12  # keeps logarithms of exact zeros finite
 _RELATIVE_SPREAD = 1e-6  # standard deviation below which fp32 statistics of one size do not differ
 
@@ -126,7 +123,7 @@ class Calibration:
     Attributes:
         mu, sigma: mean and standard deviation of the training data's R-scores (Eq. 6).
         gaussian_m: of d, on held-out normals. gaussian_t: of t, on the same.
-        scores: anomaly score name -> values on a second held-out part of the normals, for p-values.
+        scores: anomaly score name -> values on further held-out normals, for p-values.
         train_r: R of a sample of the training images, for densities and percentiles.
     """
 
