@@ -19,7 +19,7 @@ from ama_core import AMAError
 from ama_core.data import catalog
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.detectors.base import AnomalyDetector
-from ama_core.evaluation.protocol import REST, normal_name, available_sets
+from ama_core.evaluation.protocol import REST, available_sets, normal_name
 from ama_core.storage.files import csv_cell
 
 DEFAULT_MODELS = ("cifar10", "photos")  # the first of these that is here: raw scores fail on both

@@ -81,7 +81,7 @@ class Trainer(ABC):
         """Weights as they score images (see `AnomalyDetector.use_weights`), copied."""
 
     def prepare(self, images: np.ndarray) -> None:  # noqa: B027 (most have nothing to do)
-        """Called once before step 0, on all training images, uint8 (N, S, S, C)."""
+        """Called before the first step, of a resumed run as well, with all training images, uint8 (N, S, S, C)."""
 
     def sample(self, images: np.ndarray) -> np.ndarray | None:
         """Reconstructions of uint8 images (N, S, S, C), in the same form; None where there are none."""
