@@ -87,6 +87,7 @@ def test_it_says_what_it_is(name):
     kind = registry.detector_class(name)
     assert kind.name == name and kind.title and kind.reference and kind.__doc__
     assert kind.decides in kind.score_names() and len(set(kind.score_names())) == len(kind.SCORES)
+    assert not {"path", "index", "p_value", "anomalous", "error"} & set(kind.score_names()), "columns of every table"
     for score in kind.SCORES:
         assert len(score.meaning) > 20 and score.equation
     assert registry.detector_for(kind.Settings()) is kind
@@ -206,7 +207,8 @@ def test_images_in_every_form(fitted, images, tmp_path):
     expected = fitted.scores(images[:6])[fitted.by]
     pictures = [Image.fromarray(image[..., 0]) for image in images[:6]]
     np.testing.assert_allclose(fitted.scores(pictures)[fitted.by], expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(fitted.scores(torch.from_numpy(images[:6]).permute(0, 3, 1, 2))[fitted.by], expected, rtol=1e-4, atol=1e-5)
+    tensor = torch.from_numpy(images[:6]).permute(0, 3, 1, 2)
+    np.testing.assert_allclose(fitted.scores(tensor)[fitted.by], expected, rtol=1e-4, atol=1e-5)
     for i, picture in enumerate(pictures):
         picture.save(tmp_path / f"{i}.png")
     np.testing.assert_allclose(fitted.scores(tmp_path)[fitted.by], expected, rtol=1e-4, atol=1e-5)

@@ -92,7 +92,7 @@ class SkipGANomalyTrainer(Trainer):
         Curve("loss_generator", "generator loss", "adversarial, pixels and features, weighted"),
         Curve("loss_critic", "discriminator loss", "cross-entropy of real and redrawn images"),
     )
-    validated_by = "error"
+    validated_by = "residual"
 
     def build(self) -> nn.Module:
         return Networks(self.config)
@@ -125,7 +125,7 @@ class SkipGANomalyTrainer(Trainer):
 
     def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
         networks = rebuilt(lambda: Networks(self.config), weights, self.device)
-        return {"error": per_image(networks.errors, images, self.device)}
+        return {"residual": per_image(networks.errors, images, self.device)}
 
 
 @torch.no_grad()
@@ -151,10 +151,10 @@ class SkipGANomalyDetector(OneScoreDetector):
     title = "Skip-GANomaly"
     reference = "Akçay et al., IJCNN 2019"
     Settings = SkipGANomalySettings
-    decides = "error"
+    decides = "residual"
     SCORES = with_twin(
         Score(
-            "error",
+            "residual",
             "how badly the network redraws the image, in its pixels and to the discriminator.",
             r"s(x) = 0.9\, \lVert x - \hat x \rVert_2^2 + 0.1\, \lVert f(x) - f(\hat x) \rVert_2^2,\ \text{means}",
             source="Eq. 5",
