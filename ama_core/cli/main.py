@@ -6,6 +6,7 @@ was wrong and what to do), 130 stopped by the user (the state is saved).
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -418,11 +419,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _said_in_words(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A type of an argument whose refusal is said as it is: argparse replaces what a ValueError says by words of its own."""
+
+    @functools.wraps(kind)
+    def checked(word: str) -> Any:
+        try:
+            return kind(word)
+        except AMAError as error:
+            raise AMAError(str(error)) from error
+
+    return checked
+
+
+@_said_in_words
 def _path(word: str) -> Path:
     """The type of an argument that names a file or folder: "" would be the current folder."""
     return Path(check_path(word))
 
 
+@_said_in_words
 def _seed(word: str) -> int:
     """The type of an argument that is a seed. Raises ValueError (argparse says so) and ConfigError."""
     value = int(word)
@@ -431,6 +447,7 @@ def _seed(word: str) -> int:
     return value
 
 
+@_said_in_words
 def _source(word: str) -> str:
     """The type of an argument that names a data set or a path, left as it was written."""
     return str(check_path(word))
