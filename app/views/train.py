@@ -9,6 +9,7 @@ import cache
 import charts
 import controls
 import pandas as pd
+import pictures
 import streamlit as st
 
 from ama_core import AMAError, Config
@@ -113,7 +114,7 @@ def own_images(source: str) -> None:
             found = cache.inspect_own(source)
             st.markdown("\n".join(f"- {controls.literal(access.without_paths(line))}" for line in found.sentences()))
             if found.preview:
-                st.html(charts.figures([("", image, f"Image {i + 1}") for i, image in enumerate(found.preview)], 72))
+                st.html(pictures.figures([("", image, f"Image {i + 1}") for i, image in enumerate(found.preview)], 72))
 
 
 def remembered(key: str, default) -> None:
@@ -431,7 +432,7 @@ def show_samples(name: str, folder: Path) -> None:
     if len(steps) > 1:
         step = st.select_slider("Step", steps, key=key, help="The right end follows the training.")
     alt = f"Step {step}: eight training images above, their reconstructions below"
-    st.html(charts.strip(runs.read_sample(samples[step]), alt))
+    st.html(pictures.strip(runs.read_sample(samples[step]), alt))
     st.caption(f"Above: eight training images. Below: their reconstructions after step {step:,}.")
 
 
