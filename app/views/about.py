@@ -98,7 +98,8 @@ def kept(view: controls.View) -> None:
     tensors, arrays = detector.state()
     sizes = {name: tuple(value.shape) for name, value in (tensors | arrays).items()}
     total = sum(math.prod(shape) for shape in sizes.values())
-    st.markdown(f"**{controls.literal(detector.title)}** ({controls.literal(detector.reference)}). {summary_of(type(detector))}")
+    title, reference = controls.literal(detector.title), controls.literal(detector.reference)
+    st.markdown(f"**{title}** ({reference}). {summary_of(type(detector))}")
     trained = "trained by gradient steps" if detector.trains() else "fitted without gradient steps"
     st.markdown(f"It is {trained}, and keeps {total:,} numbers:")
     controls.grid(
@@ -184,8 +185,8 @@ def beside(value, usual) -> str:
 
 def calibration(view: controls.View) -> None:
     st.markdown(
-        "A p-value keeps a promise: flag what has p ≤ α, and at most a fraction α of *normal* images is flagged. Here is whether "
-        "that holds for normal test images, which took no part in training or calibration."
+        "A p-value keeps a promise: flag what has p ≤ α, and at most a fraction α of *normal* images is flagged. Here is "
+        "whether that holds for normal test images, which took no part in training or calibration."
     )
     own = next((s for s in cache.stored(view.folder) if (s.name, s.split) == (view.normal, "test")), None)
     if own is None:
