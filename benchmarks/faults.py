@@ -147,8 +147,8 @@ class FullDisk:
                 disk.count()
                 return super().write(text)
 
-        def opened(file, mode="r"):
-            return File(open(file, "ab"), write_through=True) if mode == "a" else open(file, mode)
+        def opened(file, mode="r", **how):
+            return File(open(file, "ab"), write_through=True, **how) if mode == "a" else open(file, mode, **how)
 
         def fsync(handle):
             self.count()

@@ -15,11 +15,13 @@ from ama_core import AMADetector
 from ama_core.cli.main import main
 from ama_core.data import hold_out, load, one_class
 from ama_core.detectors.ama.scores import SCORES
+from ama_core.detectors.autoencoder import AutoencoderDetector, AutoencoderSettings
+from ama_core.detectors.lossless_length import lossless_length
+from ama_core.detectors.pixel_mean import mean_and_spread, pixel_mean, two_sided
 from ama_core.errors import BundleError, ConfigError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.paper import jobs as benchmark
 from ama_core.paper import published as paper
-from ama_core.paper import sanity
 from ama_core.paper.jobs import Job, Measured, Record, plan, read_results
 from ama_core.paper.tables import lines, report
 from ama_core.runs import execute as runs
@@ -35,7 +37,7 @@ def job(row=paper.AMA, normal="digits", label=3, ood=("rest",), steps=3, seed=0,
 
 def record(row=paper.AMA, normal="mnist", label=None, seed=0, a=0.5, t=0.6, ood="rest", **changes) -> Record:
     """A stored result with chosen AUROCs; R 0.11, M 0.22."""
-    names = dict.fromkeys(sanity.SANITY, a) if row == benchmark.SANITY else {"R": 0.11, "A": a, "M": 0.22, "T": t}
+    names = dict.fromkeys(benchmark.SIMPLE, a) if row == benchmark.SANITY else {"R": 0.11, "A": a, "M": 0.22, "T": t}
     found = Measured(ood, 100, 20, {name: {"auroc": value, "auprc": 0.3, "fpr95": 0.9} for name, value in names.items()})
     config = dataclasses.asdict(runs.config_for(normal, "tiny"))
     values = dict(
@@ -203,27 +205,32 @@ def test_a_few_real_anomalies(tmp_path):
     assert len(files) == 50 and all((train == np.asarray(Image.open(file))).all(axis=(1, 2, 3)).any() for file in files[:5])
 
 
-def test_sanity_scores_against_numpy(digits):
+def test_simple_scores_against_numpy(digits):
     images = digits.images[:40]
-    values = sanity.pixel_mean(images)
+    values = pixel_mean(images)
     np.testing.assert_allclose(values, images.reshape(40, -1).astype(float).mean(axis=1))
-    np.testing.assert_allclose(sanity.two_sided(values, values[:9]), abs(values - np.mean(values[:9])) / np.std(values[:9]))
-    assert (sanity.two_sided(np.array([3.0, 5.0]), np.full(4, 3.0)) == [0, 2]).all()
+    reference = mean_and_spread(values[:9])
+    np.testing.assert_allclose(two_sided(values, *reference), abs(values - np.mean(values[:9])) / np.std(values[:9]))
+    assert (two_sided(np.array([3.0, 5.0]), *mean_and_spread(np.full(4, 3.0))) == [0, 2]).all()
     buffer = io.BytesIO()
     Image.fromarray(images[0, ..., 0]).save(buffer, "PNG", optimize=True)
-    assert sanity.lossless_length(images[:1], "PNG") == len(buffer.getvalue())
+    assert lossless_length(images[:1], "PNG") == len(buffer.getvalue())
     flat, noise = np.zeros((1, 32, 32, 3), np.uint8), load("noise", "test").images[:1]
-    assert sanity.lossless_length(flat) < sanity.lossless_length(noise)
+    assert lossless_length(flat) < lossless_length(noise)
+
+
+def l2_score(digits, config):
+    return AutoencoderDetector(AutoencoderSettings.like(config), device=CPU, verbose=False).fit(digits.images).anomaly_score
 
 
 def test_the_l2_autoencoder_learns_and_repeats(digits, tiny_config):
     config = tiny_config.replace(max_steps=150, lr=3e-3)
-    score = sanity.fit_l2(config, digits.images, CPU)
+    score = l2_score(digits, config)
     seen, noise = digits.images[:100], np.random.default_rng(0).integers(0, 256, (100, 32, 32, 1), dtype=np.uint8)
     x = seen.astype(np.float64) / 127.5 - 1
     assert score(seen).mean() < 0.7 * ((x - x.mean(axis=0)) ** 2).mean(), "better than the mean image"
     assert score(noise).min() > score(seen).max()
-    first, second = (sanity.fit_l2(config.replace(max_steps=3), digits.images, CPU)(seen) for _ in range(2))
+    first, second = (l2_score(digits, config.replace(max_steps=3))(seen) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
@@ -233,8 +240,9 @@ def test_a_sanity_row_under_the_protocol(tmp_path):
     reference = train.images[hold_out(len(train), 0.1, 0).train].mean(axis=(1, 2, 3))
     distance = abs(test.images.mean(axis=(1, 2, 3)) - reference.mean())
     (row,) = stored.results
-    assert row.scores[sanity.PIXEL_MEAN]["auroc"] == pytest.approx(roc_auc_score(test.labels != 3, distance))
-    assert set(row.scores) == set(sanity.SANITY) and stored.codec.endswith("lossless") and stored.n_images == len(reference)
+    assert row.scores["pixel mean"]["auroc"] == pytest.approx(roc_auc_score(test.labels != 3, distance))
+    assert set(row.scores) == {"pixel mean", "lossless length", "L2 autoencoder"}, "the names of earlier results"
+    assert stored.codec.endswith("lossless") and stored.n_images == len(reference)
     whole = benchmark.carry_out(job(benchmark.SANITY, label=None, ood=("gradients",)), tmp_path, tmp_path / "results", "cpu")
     assert whole.against("gradients").n_ood == round(0.2 * len(test))
 

@@ -25,7 +25,9 @@ from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import execute as runs
 from ama_core.storage import files
+from ama_core.storage.bundle import VERSION as BUNDLE_VERSION
 from ama_core.storage.bundle import read_bundle
+from ama_core.training.loop import EARLY_STEPS
 
 SAMPLES = Path(__file__).parent / "samples"  # a bundle and an interrupted run, as version 0.1.0 wrote them
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -96,14 +98,15 @@ def test_two_processes_on_one_run_folder(quick, tmp_path):
     assert sorted(codes) == [0, 2, 2], messages
     assert all("already training" in m or "not empty" in m for m, code in zip(messages, codes, strict=True) if code)
     steps = [event["step"] for event in runs.read_metrics(tmp_path / "run") if event["kind"] == "progress"]
-    assert steps == list(range(25, 301, 25))
+    assert steps == [*EARLY_STEPS, *range(25, 301, 25)]
     assert runs.read_status(tmp_path / "run")["state"] == "finished"
 
 
 def test_a_lock_ends_with_its_holder(quick, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    code = "import sys, time; from ama_core import files; f = open(sys.argv[1], 'a'); print(files.lock(f)); time.sleep(100)"
+    code = """import sys, time; from ama_core.storage import files
+f = open(sys.argv[1], 'a'); print(files.lock(f)); time.sleep(100)"""
     holder = subprocess.Popen(
         [sys.executable, "-uc", code, str(folder / runs.LOCK)], stdout=subprocess.PIPE, text=True, cwd=SAMPLES.parent.parent
     )
@@ -173,14 +176,14 @@ def test_runs_of_the_first_version_keep_resuming(tmp_path, with_version):
 
 
 def test_newer_versions_are_refused_in_words(tmp_path):
-    for name, file, read in (
-        ("bundle-v1", "config.json", read_bundle),
-        ("run-v1", "run.json", runs.RunSpec.read),
+    for name, file, read, newer in (
+        ("bundle-v1", "config.json", read_bundle, BUNDLE_VERSION + 1),
+        ("run-v1", "run.json", runs.RunSpec.read, 2),
     ):
         folder = tmp_path / name
         shutil.copytree(SAMPLES / name, folder)
-        (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | {"version": 2}))
-        with pytest.raises(BundleError, match="version 2.*update AMA Explorer"):
+        (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | {"version": newer}))
+        with pytest.raises(BundleError, match=f"version {newer}.*update AMA Explorer"):
             read(folder)
 
 

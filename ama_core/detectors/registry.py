@@ -16,6 +16,17 @@ VARIABLE = "AMA_DETECTORS"  # of the environment: further detectors from outside
 # Name -> where its class is; imported when it is asked for.
 DETECTORS: dict[str, str] = {
     "ama": "ama_core.detectors.ama.detector:AMADetector",
+    "waic": "ama_core.detectors.waic:WAICDetector",
+    "alad": "ama_core.detectors.alad:ALADDetector",
+    "anogan": "ama_core.detectors.anogan:AnoGANDetector",
+    "skipganomaly": "ama_core.detectors.skipganomaly:SkipGANomalyDetector",
+    "fencegan": "ama_core.detectors.fencegan:FenceGANDetector",
+    "deepsvdd": "ama_core.detectors.deepsvdd:DeepSVDDDetector",
+    "pixelcnn": "ama_core.detectors.pixelcnn:PixelCNNDetector",
+    "complexity": "ama_core.detectors.complexity:ComplexityDetector",
+    "likelihood_ratio": "ama_core.detectors.likelihood_ratio:LikelihoodRatioDetector",
+    "glow": "ama_core.detectors.glow:GlowDetector",
+    "typicality": "ama_core.detectors.glow:TypicalityDetector",
     "pixel_mean": "ama_core.detectors.pixel_mean:PixelMeanDetector",
     "lossless_length": "ama_core.detectors.lossless_length:LosslessLengthDetector",
     "autoencoder": "ama_core.detectors.autoencoder:AutoencoderDetector",

@@ -28,19 +28,22 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ama_core.data import ImageSet, anomaly_mask, available, draw_anomalies, load_any, one_class, prepare
+from ama_core.data import ImageSet, available, load_any, one_class
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.config import preset as preset_config
 from ama_core.detectors.ama.detector import AMADetector
 from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.detectors.autoencoder import AutoencoderSettings
+from ama_core.detectors.base import AnomalyDetector
+from ama_core.detectors.lossless_length import LosslessLengthSettings
+from ama_core.detectors.pixel_mean import PixelMeanSettings
+from ama_core.detectors.registry import load_detector
 from ama_core.errors import AMAError, BundleError, ConfigError
 from ama_core.evaluation import protocol as evaluation
-from ama_core.evaluation.metrics import detection_metrics
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
-from ama_core.paper import sanity
-from ama_core.provenance import training_facts
 from ama_core.runs import execute as runs
+from ama_core.settings import Settings
 from ama_core.storage.bundle import StoredScores, write_scores
 from ama_core.storage.files import ROOT, read_json, write_atomically
 
@@ -54,6 +57,9 @@ POLL_SECONDS = 0.5
 RELEASED, SANITY = "AMA, mode released", "sanity"
 INWARD, OUTWARD, SIPPLE = "AMA, inward", "AMA, outward", "AMA, Sipple"
 SEMI = f"AMA, {FEW} real anomalies"
+# The trivial baselines of the row SANITY: their names in stored results -> in the registry. They know nothing of AMA: where one
+# of them does as well, a figure of AMA's proves little.
+SIMPLE = {"pixel mean": "pixel_mean", "lossless length": "lossless_length", "L2 autoencoder": "autoencoder"}
 
 
 @dataclass(frozen=True)
@@ -141,11 +147,6 @@ class Job:
         return _name(self.table, self.title, self.preset, self.condition, self.seed)
 
     @property
-    def as_input(self) -> dict[str, Any]:
-        c = self.config
-        return {"size": c.image_size, "channels": c.channels, "fit": c.fit}
-
-    @property
     def command(self) -> str:
         """What to type for this job alone, where it is the first of its seeds."""
         words = ["python", "-m", "ama_core", "benchmark", self.table, "--preset", self.preset]
@@ -187,7 +188,7 @@ class Measured:
     """Figures against one OOD set.
 
     Attributes:
-        scores: score -> {"auroc", "auprc", "fpr95"}; R, A, M, T of the last step, or the names of `sanity.SANITY`.
+        scores: score -> {"auroc", "auprc", "fpr95"}; R, A, M, T of the last step, or the names of SIMPLE.
         notes: what a reader of these figures should know of the images, in sentences.
         validated: the same of the weights with the best A on 50 validation anomalies of this set; None where not measured.
     """
@@ -339,7 +340,7 @@ def is_stored(job: Job, results: Path) -> bool:
 
 def carry_out(job: Job, out: Path, results: Path, device: str | None = None) -> Record:
     """Train (or go on), measure, and store the result, in this process. Raises as `runs.execute`."""
-    record, scores = (_sanity(job, device), []) if job.row == SANITY else _ama(job, out, device)
+    record, scores = (_simple(job, out, device), []) if job.row == SANITY else _ama(job, out, device)
     results.mkdir(parents=True, exist_ok=True)
     if scores:
         folder = scores_folder(record, results)
@@ -365,10 +366,7 @@ def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredSc
         spec = dataclasses.replace(spec, anomalies=str(few))
     elif job.validate:
         spec = dataclasses.replace(spec, validate_ood=job.at_hand()[0])
-    if folder.is_dir() and (folder / "config.json").exists() and runs.read_status(folder)["state"] == "finished":
-        detector = AMADetector.load(folder, device=device)
-    else:
-        detector = runs.execute(folder, spec, resume=(folder / "run.json").exists(), device=device)
+    detector = _trained(folder, spec, device)
     ood = job.at_hand()
     scores: list[StoredScores] = []
     found = {row["ood"]: row for row in evaluation.evaluate(detector, ood, seed=DRAW_SEED, keep=scores)["results"]}
@@ -403,31 +401,37 @@ def _few_anomalies(job: Job, out: Path) -> Path:
     return folder
 
 
-def _sanity(job: Job, device: str | None) -> Record:
-    """The scores of `sanity` on the test images of `evaluation.evaluate`."""
-    began = time.perf_counter()
-    state = AMADetector(job.config, device=device).trainer()  # says where and with what it was trained
-    images = _as_seen(job, _normals(job))
-    scores = sanity.fit(job.config, images, state.device)
-    n_train = len(images) - round(len(images) * job.config.calibration_fraction)
-    state.step, state.seconds = job.config.total_steps(n_train), time.perf_counter() - began
-    test = load_any(job.normal, "test", **job.as_input)
-    is_anomaly = np.zeros(len(test), bool) if job.label is None else anomaly_mask(test, job.label)
-    seen = _as_seen(job, test)
-    own = {name: score(seen) for name, score in scores.items()}
+def _simple(job: Job, out: Path, device: str | None) -> Record:
+    """The trivial baselines on the images of the job's task, each a detector of the registry under the same protocol."""
+    figures: dict[str, list[dict[str, Any]]] = {}
+    settings = _simple_settings(job.config)
+    for title, name in SIMPLE.items():
+        spec = runs.RunSpec(job.normal, settings[name], one_class=job.label, measure=False, detector=name)
+        detector = _trained(out / job.name / name, spec, device)
+        figures[title] = evaluation.evaluate(detector, job.at_hand(), seed=DRAW_SEED)["results"]
+    training = detector.info_["training"]  # of the autoencoder, the only one that is trained by steps
     measured = []
-    for name in job.at_hand():
-        if name == REST:
-            anomalous = {key: values[is_anomaly] for key, values in own.items()}
-        else:
-            ood = load_any(name, "ood", **job.as_input)
-            drawn = _as_seen(job, ood.take(draw_anomalies(int((~is_anomaly).sum()), len(ood), DRAW_SEED)))
-            anomalous = {key: score(drawn) for key, score in scores.items()}
-        figures = {key: detection_metrics(own[key][~is_anomaly], anomalous[key]) for key in own}
-        n_ood = len(anomalous[sanity.L2])
-        measured.append(Measured(name, int((~is_anomaly).sum()), n_ood, figures, notes=_notes(name)))
-    facts = training_facts(state.facts(), state.device, n_train, "last") | {"precision": "fp32"}
-    return _record(job, facts, tuple(measured), codec=f"{sanity.CODEC} lossless")
+    for rows in zip(*figures.values()):
+        scores = {title: next(iter(row["scores"].values())) for title, row in zip(figures, rows)}
+        measured.append(Measured(**{**rows[0], "scores": scores}, notes=_notes(rows[0]["ood"])))
+    return _record(job, training, tuple(measured), codec=f"{settings['lossless_length'].codec} lossless")
+
+
+def _simple_settings(config: Config) -> dict[str, Settings]:
+    """Settings of the trivial baselines that see the images of an AMA training and hold the same ones out, by detector."""
+    common = {field.name: getattr(config, field.name) for field in dataclasses.fields(Settings)}
+    return {
+        "pixel_mean": PixelMeanSettings(**common),
+        "lossless_length": LosslessLengthSettings(**common),
+        "autoencoder": AutoencoderSettings.like(config),
+    }
+
+
+def _trained(folder: Path, spec: runs.RunSpec, device: str | None) -> AnomalyDetector:
+    """The model of a run folder, trained first (or further) where it is not finished."""
+    if (folder / "config.json").exists() and runs.read_status(folder)["state"] == "finished":
+        return load_detector(folder, device=device)
+    return runs.execute(folder, spec, resume=(folder / "run.json").exists(), device=device)
 
 
 def _record(job: Job, training: dict[str, Any], measured: tuple[Measured, ...], **more) -> Record:
@@ -445,12 +449,8 @@ def _record(job: Job, training: dict[str, Any], measured: tuple[Measured, ...], 
 
 
 def _normals(job: Job) -> ImageSet:
-    images = load_any(job.normal, "train", **job.as_input)
+    images = load_any(job.normal, "train", **vars(job.config.input))
     return images if job.label is None else one_class(images, job.label)
-
-
-def _as_seen(job: Job, images: ImageSet) -> np.ndarray:
-    return prepare(images.images, **job.as_input)[0]
 
 
 def _notes(ood: str) -> tuple[str, ...]:

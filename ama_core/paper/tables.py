@@ -15,8 +15,7 @@ from ama_core.detectors.ama.scores import SCORES
 from ama_core.evaluation.metrics import mean_and_sd
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
-from ama_core.paper.jobs import BESIDE, FEW, INWARD, OUTWARD, SANITY, SEMI, SIPPLE, SMOKE_STEPS, TABLES, Record, tasks
-from ama_core.paper.sanity import SANITY as SIMPLE
+from ama_core.paper.jobs import BESIDE, FEW, INWARD, OUTWARD, SANITY, SEMI, SIMPLE, SIPPLE, SMOKE_STEPS, TABLES, Record, tasks
 
 DIRECTIONS = {INWARD: "inward", OUTWARD: "outward", SIPPLE: "sipple"}
 STATUSES = ("smoke", "reduced", "full")

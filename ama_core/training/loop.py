@@ -92,8 +92,7 @@ def train(
         if not trainer.uses_anomalies:
             raise ConfigError("This detector trains on normal images alone: leave the anomalies out.")
         trainer.anomalies = _on_device(anomalies, device)
-    if trainer.step == 0:
-        trainer.prepare(images)
+    trainer.prepare(images)
     arithmetic = autocast(config, device)
     watched = _Watched(trainer, images, validation)
     reported_step, reported_seconds, last_save = trainer.step, trainer.seconds, time.perf_counter()

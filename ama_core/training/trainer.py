@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ama_core.errors import AMAError, BundleError, ConfigError
 from ama_core.settings import TrainingSettings
-from ama_core.storage.files import write_atomically
+from ama_core.storage.files import open_regular, write_atomically
 from ama_core.tensors import default_device
 from ama_core.training.schedule import precision
 
@@ -81,7 +81,7 @@ class Trainer(ABC):
         """Weights as they score images (see `AnomalyDetector.use_weights`), copied."""
 
     def prepare(self, images: np.ndarray) -> None:  # noqa: B027 (most have nothing to do)
-        """Called once before step 0, on all training images, uint8 (N, S, S, C)."""
+        """Called before the first step, of a resumed run as well, with all training images, uint8 (N, S, S, C)."""
 
     def sample(self, images: np.ndarray) -> np.ndarray | None:
         """Reconstructions of uint8 images (N, S, S, C), in the same form; None where there are none."""
@@ -139,6 +139,7 @@ class Trainer(ABC):
     def load(cls, path: Path, device: torch.device | None = None) -> Self:
         """Read what `save` wrote. Raises BundleError on a missing, damaged or foreign file."""
         try:
+            open_regular(path).close()  # a pipe of this name would be waited for
             with safe_open(path, "pt") as file:
                 header = json.loads(file.metadata()["ama_checkpoint"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

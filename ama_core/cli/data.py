@@ -1,0 +1,66 @@
+"""Commands about images before anything is trained: `datasets` and `inspect`."""
+
+import argparse
+import json
+import sys
+
+from tqdm import tqdm
+
+from ama_core.cli.arguments import Commands, add_command, add_quiet, source
+from ama_core.cli.progress import hidden
+from ama_core.data import available, catalog, data_dir, load
+from ama_core.data import inspect as inspect_images
+from ama_core.errors import ConfigError
+
+
+def add_datasets(commands: Commands) -> None:
+    parser = add_command(commands, datasets)
+    parser.add_argument("--download", nargs="+", default=[], metavar="NAME", help="fetch these sets through torchvision")
+    parser.add_argument("--json", action="store_true")
+
+
+def datasets(arguments: argparse.Namespace) -> None:
+    """List the catalog, or download sets."""
+    unknown = [name for name in arguments.download if name not in catalog()]
+    if unknown:
+        raise ConfigError(f"There is no data set {', '.join(unknown)}. Known: {', '.join(catalog())}.")
+    for name in arguments.download:
+        for split in catalog()[name].splits:
+            images = load(name, split, download=True, progress=_downloaded)
+            print(f"{name} {split}: {len(images):,} images", file=sys.stderr)
+    rows = [
+        {"name": name, "channels": info.channels, "available": list(available(name)), "title": info.title, "kind": info.kind}
+        for name, info in catalog().items()
+    ]
+    if arguments.json:
+        print(json.dumps(rows))
+        return
+    print(f"Data directory: {data_dir()} (set AMA_DATA_DIR to change it)\n")
+    for row in rows:
+        where = ", ".join(row["available"]) or f"download (about {catalog()[row['name']].download_mb} MB)"
+        print(f"{row['name']:14}{'grey' if row['channels'] == 1 else 'colour':8}{row['kind']:12}{where:26}{row['title']}")
+
+
+def _downloaded(done: int, total: int, what: str) -> None:
+    print(f"[{done}/{total}] {what}", file=sys.stderr)
+
+
+def add_inspect(commands: Commands) -> None:
+    parser = add_command(commands, inspect)
+    add = parser.add_argument
+    add("source", type=source, metavar="PATH", help="a folder (with or without train and test), .zip or .npz file")
+    add("--against", type=source, metavar="PATH", help="images that should not be among them, such as the test's")
+    add("--json", action="store_true")
+    add_quiet(parser)
+
+
+def inspect(arguments: argparse.Namespace) -> None:
+    """Look at one's own images before training: sizes, unreadable files, duplicates, images shared by train and test."""
+    with tqdm(unit="file", disable=hidden(arguments.quiet)) as bar:
+        found = inspect_images(arguments.source, arguments.against, lambda met: bar.update(met - bar.n))
+    if arguments.json:
+        sizes = [{"width": width, "height": height, "n": n} for (width, height), n in found.sizes.items()]
+        parts = {name: getattr(found, name) for name in ("n", "grey", "refused", "duplicates", "near", "shared", "notes")}
+        print(json.dumps(parts | {"sizes": sizes}))
+    else:
+        print("\n".join(found.sentences()))

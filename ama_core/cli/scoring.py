@@ -1,0 +1,140 @@
+"""Commands that say of images how anomalous they are: `score` and `report`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ama_core.cli.arguments import Commands, add_command, add_device, add_images, add_model, check_out, path
+from ama_core.cli.progress import hidden
+from ama_core.data import check_sources, count_images
+from ama_core.detectors.base import AnomalyDetector
+from ama_core.detectors.registry import load_detector
+from ama_core.errors import ConfigError, DataError
+from ama_core.scoring import table
+from ama_core.scoring.check import check_files, drift_warning, reach_warning
+from ama_core.scoring.report import html_report, is_report
+from ama_core.storage.files import write_atomically
+
+
+def add_score(commands: Commands) -> None:
+    parser = add_command(commands, score)
+    add_model(parser)
+    add_images(parser)
+    add = parser.add_argument
+    add("--alpha", type=float, default=0.05, help="false-alarm rate: flag where p <= alpha (default 0.05)")
+    add("--by", metavar="SCORE", help="the score behind p_value and anomalous (default: T of AMA)")
+    add("--out", type=path, metavar="FILE", help="write a .csv or .jsonl file instead of standard output")
+    add("--resume", action="store_true", help="go on with FILE where an interrupted call stopped")
+    add("--force", action="store_true", help="replace FILE where it exists")
+    add("--json", action="store_true", help="one JSON object a line instead of CSV")
+    add_device(parser)
+
+
+def score(arguments: argparse.Namespace) -> None:
+    """Score files and folders of any size, one row an image."""
+    if not 0 < arguments.alpha <= 1:
+        raise ConfigError(f"--alpha = {arguments.alpha} must lie in (0, 1].")
+    if arguments.resume and not arguments.out:
+        raise ConfigError("--resume continues a table: say which with --out FILE.")
+    check_sources(arguments.paths)
+    detector = load_detector(arguments.model, score=arguments.by, device=arguments.device)
+    disable = hidden(arguments.quiet)
+    with tqdm(total=None if disable else count_images(arguments.paths), unit="image", disable=disable) as bar:
+        found = (_write_rows if arguments.out else _print_rows)(detector, arguments, bar)
+    if arguments.out:
+        said = f"{found.rows:,} rows, {found.flagged:,} flagged at alpha = {arguments.alpha:g}"
+        print(f"{arguments.out}: {said}", file=sys.stderr)
+    if found.unreadable:
+        print(f"{found.unreadable:,} could not be scored; the column error says why:", file=sys.stderr)
+        for file, why in found.errors:
+            print(f"  {file}: {why}", file=sys.stderr)
+        if found.unreadable == found.rows:
+            raise DataError(_nothing_scored(found.rows, found.errors))
+    _warn(detector, arguments.alpha, found.sample.scores())
+
+
+def _write_rows(detector: AnomalyDetector, arguments: argparse.Namespace, bar: tqdm) -> table.Summary:
+    """The rows to `--out`."""
+    try:
+        return table.score_to_file(
+            detector,
+            arguments.model,
+            arguments.paths,
+            arguments.out,
+            arguments.alpha,
+            resume=arguments.resume,
+            force=arguments.force,
+            progress=lambda summary: bar.update(summary.rows - bar.n),
+        )
+    except KeyboardInterrupt:
+        print(f"Stopped; what is scored is in {arguments.out}. Continue with --resume.", file=sys.stderr)
+        raise
+
+
+def _print_rows(detector: AnomalyDetector, arguments: argparse.Namespace, bar: tqdm) -> table.Summary:
+    """The rows to standard output."""
+    found = table.summary_of(detector)
+    write = _csv_printer(table.columns(detector)) if not arguments.json else lambda row: print(json.dumps(row))
+    for row in table.score_rows(detector, arguments.paths, arguments.alpha):
+        write(row)
+        found.add(row)
+        bar.update()
+    return found
+
+
+def _csv_printer(names: Sequence[str]) -> Callable[[dict[str, Any]], None]:
+    """Prints the header, and then each row as a table in a file has it."""
+
+    def write(values: Iterable[Any]) -> None:
+        sys.stdout.write(table.csv_line(values))
+
+    write(names)
+    return lambda row: write(row[name] for name in names)
+
+
+def add_report(commands: Commands) -> None:
+    parser = add_command(commands, report)
+    add_model(parser)
+    add_images(parser)
+    add = parser.add_argument
+    add("--out", required=True, type=path, metavar="FILE", help="the .html file")
+    add("--force", action="store_true", help="replace FILE even where it is no report")
+    add("--alpha", type=float, default=0.05, help="false-alarm rate (default 0.05)")
+    add("--by", metavar="SCORE", help="the score that decides (default: the detector's; T of AMA)")
+    add("--most", type=int, default=500, metavar="N", help="read at most so many images (default 500)")
+    add_device(parser)
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Check images and write verdicts and pictures as one self-contained HTML file."""
+    if not 0 < arguments.alpha < 1:
+        raise ConfigError(f"--alpha = {arguments.alpha} must lie in (0, 1).")
+    if arguments.most < 1:
+        raise ConfigError(f"--most {arguments.most} must be at least 1.")
+    check_sources(arguments.paths)
+    check_out(arguments, is_report, arguments.paths)
+    detector = load_detector(arguments.model, score=arguments.by, device=arguments.device)
+    with tqdm(unit="image", disable=hidden(arguments.quiet)) as bar:
+        found = check_files(detector, arguments.paths, arguments.most, lambda done, total: bar.update(done - bar.n))
+    if not len(found):
+        raise DataError(_nothing_scored(len(found.refused), found.refused))
+    write_atomically(arguments.out, html_report(detector, arguments.model, found, arguments.alpha))
+    print(f"{arguments.out}: {len(found):,} images, {len(found.refused):,} could not be read", file=sys.stderr)
+    _warn(detector, arguments.alpha, found.examined.scores)
+
+
+def _nothing_scored(n: int, refused: Sequence[tuple[str, str]]) -> str:
+    first = f" The first: {refused[0][0]}: {refused[0][1]}" if refused else ""
+    return f"Not one image could be scored: {n:,} file{'s' if n != 1 else ''} met, none readable.{first}"
+
+
+def _warn(detector: AnomalyDetector, alpha: float, scores: dict[str, np.ndarray]) -> None:
+    """Say on standard error what a reader of verdicts must know of all of them."""
+    for warning in (reach_warning(detector, alpha), drift_warning(detector, scores)):
+        if warning:
+            print(f"Warning: {warning}", file=sys.stderr)

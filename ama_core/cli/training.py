@@ -1,0 +1,115 @@
+"""Commands that train: `detectors`, `train`, and `work`, the queue's worker."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, path, settings_of, source
+from ama_core.cli.progress import TrainingBar
+from ama_core.data import catalog
+from ama_core.detectors import registry
+from ama_core.detectors.ama.config import PRESETS
+from ama_core.detectors.registry import detector_class
+from ama_core.errors import ConfigError
+from ama_core.runs import execute as runs
+from ama_core.runs import queue
+
+
+def add_detectors(commands: Commands) -> None:
+    add_command(commands, detectors).add_argument("--json", action="store_true")
+
+
+def detectors(arguments: argparse.Namespace) -> None:
+    """List the detectors: what each is, where it was published, and what it can do beside scoring."""
+    found = [detector_class(name) for name in registry.names()]
+    rows = [
+        {"name": d.name, "title": d.title, "reference": d.reference, "can": list(d.can()), "scores": list(d.score_names()),
+         "decides": d.decides, "trains": d.trains()}
+        for d in found
+    ]  # fmt: skip
+    if arguments.json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        can = f"; can {', '.join(row['can'])}" if row["can"] else ""
+        print(f"{row['name']:18}{row['title']}\n{'':18}{row['reference']}\n{'':18}scores {', '.join(row['scores'])}{can}")
+
+
+def add_train(commands: Commands) -> None:
+    parser = add_command(commands, train, epilog=_settings_help(), formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("dataset", type=source, metavar="DATASET", help=f"a folder, an .npz file, or one of: {', '.join(catalog())}")
+    add("--out", required=True, type=path, metavar="DIR", help="run folder; becomes a bundle")
+    add("--detector", default=registry.names()[0], choices=registry.names(), help="default: %(default)s")
+    add("--preset", default="tiny", choices=PRESETS)
+    add("--set", action="append", default=[], metavar=SETTING, help="a hyper-parameter, see below; repeatable")
+    add("--resume", action="store_true", help="go on exactly where the run in DIR stopped")
+    add("--one-class", type=int, metavar="LABEL", help="train on this class alone (Table 2)")
+    add("--anomalies", type=source, metavar="NAME", help="real anomalies as negatives (semi-supervised)")
+    add("--validate-ood", type=source, metavar="NAME", help="measure AUROC on 50 of these while training")
+    add("--select", default="last", choices=("last", "validated"), help="which step's weights to keep")
+    add("--no-measure", action="store_true", help="do not score the data sets at hand afterwards")
+    add("--download", action="store_true", help="fetch DATASET if it is not here")
+    add("--spec", help=argparse.SUPPRESS)  # a whole RunSpec as JSON, from `runs.start`
+    add("--claimed", action="store_true", help=argparse.SUPPRESS)  # from the queue's worker
+    add_device(parser)
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train in a run folder, which becomes a bundle."""
+    with TrainingBar(arguments.quiet) as bar:
+        runs.execute(
+            arguments.out,
+            _asked(arguments),
+            resume=arguments.resume,
+            claimed=arguments.claimed,
+            download=arguments.download,
+            device=arguments.device,
+            on_event=bar.update,
+            on_progress=bar.measuring,
+        )
+    print(f"{arguments.out} is ready: python -m ama_core info {arguments.out}", file=sys.stderr)
+
+
+def _asked(arguments: argparse.Namespace) -> runs.RunSpec:
+    """The run that the arguments describe. Raises ConfigError."""
+    if arguments.spec:
+        return runs.RunSpec.from_json(arguments.spec)
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ConfigError(f"--out {arguments.out} is a file: name a folder for the run.")
+    return runs.RunSpec(
+        arguments.dataset,
+        runs.config_for(arguments.dataset, arguments.preset, arguments.detector, **settings_of(arguments.set)),
+        detector=arguments.detector,
+        one_class=arguments.one_class,
+        anomalies=arguments.anomalies,
+        validate_ood=arguments.validate_ood,
+        select=arguments.select,
+        measure=not arguments.no_measure,
+    )
+
+
+def _settings_help() -> str:
+    """Every detector's hyper-parameters with their meaning; what they share, once."""
+    told: set[str] = set()
+    lines = ["hyper-parameters for --set:"]
+    for name in registry.names():
+        detector = detector_class(name)
+        lines.append(f"\n{name}: {detector.title}")
+        for field in dataclasses.fields(detector.Settings):
+            meaning = f"\n      {field.metadata['doc']}" if field.metadata["doc"] not in told else ""
+            told.add(field.metadata["doc"])
+            lines.append(f"  {field.name}={field.default}{meaning}")
+    return "\n".join(lines)
+
+
+def add_work(commands: Commands) -> None:
+    parser = add_command(commands, work)
+    parser.add_argument("--runs", type=Path, default=runs.runs_dir(), metavar="DIR", help="default: %(default)s")
+
+
+def work(arguments: argparse.Namespace) -> None:
+    """Carry out the runs that the app has queued, one after the other, until none is left."""
+    queue.work(arguments.runs)

@@ -1,0 +1,292 @@
+"""The rivals' formulas, each against an independent computation, and what their networks promise."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ama_core.data import load
+from ama_core.detectors import (
+    alad,
+    anogan,
+    complexity,
+    deepsvdd,
+    fencegan,
+    glow,
+    likelihood_ratio,
+    pixelcnn,
+    skipganomaly,
+    waic,
+)
+from ama_core.detectors.modules import per_image
+from ama_core.errors import ConfigError
+from ama_core.tensors import to_tensor
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def images():
+    return load("digits", "test").images[:7]
+
+
+@pytest.fixture
+def x(images):
+    return to_tensor(images, CPU)
+
+
+# Density models
+
+
+@pytest.mark.parametrize("channels, mixtures", [(1, 1), (1, 4), (3, 3)])
+def test_no_pixel_sees_itself_or_a_later_one(channels, mixtures):
+    network = pixelcnn.PixelCNN(pixelcnn.PixelCNNSettings(channels=channels, filters=6, blocks=2, mixtures=mixtures))
+    x = torch.rand(1, channels, 6, 6, requires_grad=True)
+    out = network(x)
+    seen = 0
+    for row in range(6):
+        for column in range(6):
+            (gradient,) = torch.autograd.grad(out[0, :, :, row, column].sum(), x, retain_graph=True)
+            reached = gradient.abs().sum(dim=(0, 1)).flatten()
+            assert reached[6 * row + column :].sum() == 0
+            seen += int((reached > 0).sum())
+    assert seen > 200, "and it does see those before it"
+
+
+@pytest.mark.parametrize("mixtures", [1, 3])
+def test_the_probabilities_of_a_grey_pixel_sum_to_one_and_follow_the_formula(mixtures):
+    parameters = torch.randn(1, mixtures, 3, 1, 1)
+    levels = torch.arange(256.0).view(256, 1, 1, 1) / 127.5 - 1
+    found = pixelcnn.mixture_log_probability(parameters.expand(256, -1, -1, -1, -1), levels).exp().flatten().double().numpy()
+    assert found.sum() == pytest.approx(1, abs=1e-4)
+
+    weight, mean, log_scale = (parameters[0, :, i, 0, 0].double().numpy() for i in range(3))
+    weight = np.exp(weight) / np.exp(weight).sum()
+    cdf = lambda v: (weight / (1 + np.exp(-(v - mean) * np.exp(-log_scale)))).sum()  # noqa: E731
+    edges = [-np.inf, *((np.arange(255) + 0.5) / 127.5 - 1), np.inf]
+    expected = [cdf(high) - cdf(low) for low, high in zip(edges, edges[1:])]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_probabilities_of_a_small_image_sum_to_one():
+    """Of colour, green leans on red and blue on both: summed over all values of a channel, the others' mass is left."""
+    parameters = torch.randn(1, 2, 10, 1, 1)
+    coarse = torch.tensor([-1.0, -0.2, 0.6])
+    total = 0.0
+    for red in coarse:
+        for green in coarse:
+            pixel = torch.stack([red.repeat(256), green.repeat(256), torch.arange(256) / 127.5 - 1], dim=1)[:, :, None, None]
+            whole = pixelcnn.mixture_log_probability(parameters.expand(256, -1, -1, -1, -1), pixel).exp().sum().item()
+            total += whole
+            assert 0 < whole < 1
+    assert total < 1
+
+
+def test_nll_is_in_bits_per_dimension(x):
+    network = pixelcnn.PixelCNN(pixelcnn.PixelCNNSettings(channels=1, filters=4, blocks=1)).eval()
+    with torch.no_grad():
+        expected = -network.log_probability(x).double().numpy() / (math.log(2) * 32 * 32)
+        np.testing.assert_allclose(network.nll(x).numpy(), expected, rtol=1e-5)
+
+
+def flow(levels=1, channels=1):
+    network = glow.Glow(glow.GlowSettings(channels=channels, levels=levels, flows=2, hidden=6)).double().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return network
+
+
+@pytest.mark.parametrize("levels, channels", [(1, 1), (2, 1), (2, 3)])
+def test_a_flow_inverts(levels, channels):
+    network, x = flow(levels, channels), torch.randn(3, channels, 8, 8).double()
+    latents, _ = network(x)
+    assert sum(t[0].numel() for t in latents) == x[0].numel()
+    torch.testing.assert_close(network.inverse(latents), x, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_the_log_determinant_is_autograd_s(levels):
+    network, x = flow(levels), torch.randn(1, 1, 4, 4).double()
+    jacobian = torch.autograd.functional.jacobian(
+        lambda v: torch.cat([t.flatten() for t in network(v.view(1, 1, 4, 4))[0]]), x.flatten()
+    )
+    latents, log_p = network(x)
+    prior = -0.5 * (latents[-1] ** 2 + math.log(2 * math.pi)).sum()
+    if levels == 2:  # what leaves at the first level has a mean and deviation from what stays
+        stays = latents[-1]
+        for step in reversed(network.steps[1]):
+            for layer in reversed(step):
+                stays = layer.inverse(stays)
+        stays = torch.nn.functional.pixel_shuffle(stays, 2)
+        mean, log_deviation = network.priors[0](stays).chunk(2, dim=1)
+        prior = prior + torch.distributions.Normal(mean, log_deviation.exp()).log_prob(latents[0]).sum()
+    expected = prior + torch.linalg.slogdet(jacobian)[1]
+    torch.testing.assert_close(log_p.squeeze(), expected, rtol=1e-8, atol=1e-8)
+
+
+def test_actnorm_begins_with_mean_0_and_deviation_1():
+    layer, x = glow.ActNorm(3), 5 + 2 * torch.randn(16, 3, 4, 4)
+    y, _ = layer(x)
+    assert y.mean(dim=(0, 2, 3)).abs().max() < 1e-4 and (y.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-2
+    again = layer(x + 1)[0]
+    assert again.mean() > 0.1, "set once, by the first batch"
+
+
+def test_glow_s_density_integrates_to_one():
+    """Over a plane: an image of 2 x 2 pixels is too many dimensions for a grid, so two of its latents are looked at."""
+    network = flow(1)
+    with torch.no_grad():
+        samples = network.inverse([torch.randn(20_000, 4, 1, 1).double()])
+        _, log_p = network(samples)
+        # E_p[q / p] = 1 for any density q: here a normal one around the samples' mean.
+        mean, deviation = samples.mean(dim=0, keepdim=True), 0.7 * samples.std(dim=0, keepdim=True)
+        log_q = torch.distributions.Normal(mean, deviation).log_prob(samples).sum(dim=(1, 2, 3))
+        assert (log_q - log_p).exp().mean().item() == pytest.approx(1, abs=0.1)
+
+
+def test_typicality_of_one_and_of_pairs(images):
+    detector = glow.TypicalityDetector(
+        glow.TypicalitySettings(channels=1, fit="pad", levels=2, flows=1, hidden=4, batch_size=16, max_steps=2), verbose=False
+    ).fit(load("digits", "train").images[:200])
+    nll = detector.values(images)
+    np.testing.assert_allclose(detector.scores(images)["typicality"], np.abs(nll - detector.mu_))
+    np.testing.assert_allclose(detector.of_groups(images, 2), np.abs(nll[:6].reshape(3, 2).mean(axis=1) - detector.mu_))
+
+
+# Ratios
+
+
+def test_s_is_likelihood_minus_length(images):
+    settings = complexity.ComplexitySettings(channels=1, fit="pad", filters=4, blocks=1, batch_size=16, max_steps=2)
+    detector = complexity.ComplexityDetector(settings, verbose=False).fit(load("digits", "train").images[:200])
+    nll = per_image(detector.network_.nll, images, CPU)
+    lengths = []
+    for image in images:
+        buffer = io.BytesIO()
+        Image.fromarray(image[..., 0]).save(buffer, "PNG", optimize=True)
+        lengths.append(8 * buffer.tell() / 1024)
+    np.testing.assert_allclose(detector.scores(images)["S"], nll - lengths)
+
+
+def test_a_codec_that_is_not_here_is_said(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
+    with pytest.raises(ConfigError, match="imagecodecs"):
+        complexity.ComplexityDetector(complexity.ComplexitySettings(codec="JPEGXL")).trainer()
+
+
+def test_the_ratio_is_of_the_background_to_the_model(x):
+    pair = likelihood_ratio.Pair(likelihood_ratio.LikelihoodRatioSettings(channels=1, filters=4, blocks=1)).eval()
+    with torch.no_grad():
+        expected = (pair.normal.nll(x) - pair.background.nll(x)).numpy()
+        np.testing.assert_allclose(pair.ratio(x).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_mutation_replaces_its_fraction_and_stays_on_the_levels():
+    x = torch.full((4, 1, 64, 64), -1 + 2 * 100 / 255)
+    rng = torch.Generator().manual_seed(0)
+    changed = likelihood_ratio.mutated(x, 0.3, rng)
+    levels = (changed + 1) * 127.5
+    assert torch.allclose(levels, levels.round(), atol=1e-3) and levels.min() >= 0 and levels.max() <= 255
+    fraction = (levels.round() != 100).float().mean().item()
+    assert fraction == pytest.approx(0.3 * 255 / 256, abs=0.02)
+    assert torch.allclose(likelihood_ratio.mutated(x, 0.0, rng), x)
+
+
+# One-class
+
+
+def test_deep_svdd_has_no_bias_and_a_centre_off_zero(images):
+    settings = deepsvdd.DeepSVDDSettings(
+        channels=1, fit="pad", width=4, dim=6, batch_size=16, epochs=100, max_steps=20, pretraining=0.5, precision="fp32"
+    )
+    detector = deepsvdd.DeepSVDDDetector(settings, device="cpu", verbose=False).fit(load("digits", "train").images[:200])
+    assert not any(name.endswith("bias") for name, _ in detector.embedding_.named_parameters())
+    centre = detector.embedding_.centre.numpy()
+    assert (np.abs(centre) >= 0.1 - 1e-6).all()
+    expected = ((detector.features(images) - centre) ** 2).sum(axis=1)
+    np.testing.assert_allclose(detector.scores(images)["distance"], expected, rtol=1e-3)
+
+
+def test_the_two_sided_twin(images):
+    settings = deepsvdd.DeepSVDDSettings(channels=1, fit="pad", width=4, dim=6, batch_size=16, epochs=100, max_steps=4)
+    detector = deepsvdd.DeepSVDDDetector(settings, device="cpu", verbose=False).fit(load("digits", "train").images[:200])
+    scores = detector.scores(images)
+    np.testing.assert_allclose(scores["A_distance"], np.abs(scores["distance"] - detector.mu_) / detector.sigma_)
+
+
+# Adversarial
+
+
+def test_alad_s_score(x):
+    networks = alad.Networks(alad.ALADSettings(channels=1, nz=5, width=4)).eval()
+    with torch.no_grad():
+        f = networks.D_xx.features
+        expected = (f(torch.cat([x, x], 1)) - f(torch.cat([x, networks.G(networks.E(x))], 1))).abs().sum(1)
+        torch.testing.assert_close(networks.feature_distance(x), expected)
+
+
+def test_skip_ganomaly_s_score(x):
+    networks = skipganomaly.Networks(skipganomaly.SkipGANomalySettings(channels=1, width=4)).eval()
+    with torch.no_grad():
+        x_hat, f = networks.G(x), networks.D.features
+        pixels = ((x - x_hat) ** 2).numpy().mean(axis=(1, 2, 3))
+        features = ((f(x) - f(x_hat)) ** 2).numpy().mean(axis=1)
+        np.testing.assert_allclose(networks.errors(x).numpy(), 0.9 * pixels + 0.1 * features, rtol=1e-4)
+
+
+def test_anogan_finds_what_its_generator_draws(images):
+    settings = anogan.AnoGANSettings(channels=1, nz=4, width=4, inversion_steps=150, inversion_lr=0.05)
+    networks = anogan.Networks(settings).eval().requires_grad_(False)
+    with torch.no_grad():
+        drawn = anogan.to_images(networks.G(3 * torch.randn(3, 4)))
+    few = settings.replace(inversion_steps=1)
+    found, pictures = anogan.invert(networks, settings, drawn, CPU)
+    assert (found < 0.9 * anogan.invert(networks, few, drawn, CPU)[0]).all() and pictures.shape == drawn.shape
+    assert (found < anogan.invert(networks, settings, images, CPU)[0].min()).all()
+    alone = anogan.invert(networks, settings, drawn[1:2], CPU)[0]
+    np.testing.assert_allclose(alone, found[1:2], rtol=1e-2)
+
+
+def test_fence_gan_s_dispersion_and_score(x):
+    flat = x.flatten(1).numpy()
+    expected = 1 / np.linalg.norm(flat - flat.mean(axis=0), axis=1).mean()
+    assert fencegan.dispersion(x).item() == pytest.approx(expected, rel=1e-5)
+    detector = fencegan.FenceGANDetector(fencegan.FenceGANSettings(channels=1, nz=4, width=4), device="cpu")
+    detector.use_weights(fencegan.Critic(32, 1, 4, norm=False).state_dict())
+    with torch.no_grad():
+        probability = detector.critic_(x).sigmoid().double().numpy()
+    order = np.argsort(detector.values((x.permute(0, 2, 3, 1).numpy() * 127.5 + 127.5).round().astype(np.uint8)))
+    np.testing.assert_array_equal(order, np.argsort(1 - probability))
+
+
+def test_waic_is_mean_minus_variance(x):
+    members = waic.critics(waic.WAICSettings(channels=1, width=4, members=4)).eval()
+    with torch.no_grad():
+        logits = np.stack([critic(x).double().numpy() for critic in members])
+        expected = -(logits.mean(axis=0) - logits.var(axis=0))
+        np.testing.assert_allclose(waic.waic(members, x).numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_gan_stage_ends_and_cross_entropy_begins():
+    settings = waic.WAICSettings(
+        channels=1, fit="pad", members=2, nz=4, width=4, n_critic=1, batch_size=16, epochs=100, max_steps=6, cross_entropy=0.5
+    )
+    trainer = waic.WAICTrainer(settings, CPU)
+    from ama_core.training.loop import train
+
+    moved, before = [], None
+    for event in train(trainer, load("digits", "train").images[:64], log_every=1):
+        if event.kind == "progress":
+            now = torch.cat([p.detach().flatten() for p in trainer.networks.G.parameters()])
+            moved.append(before is None or not torch.equal(now, before))
+            before = now.clone()
+    assert moved == [True] * 3 + [False] * 3, "generators stand still while the critics learn real from generated"
