@@ -1,6 +1,6 @@
 """Everything that the app keeps between reruns, each with a limit. Pages get models, scores and images from here alone.
 
-Each cached function takes a `stamp` of the files it reads, so that a model trained or measured anew is read anew.
+What is cached says which files of a folder it reads (`cached`): a model that is trained or measured again is read again.
 """
 
 import copy
@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import charts
 import numpy as np
+import pictures
 import streamlit as st
 
 from ama_core.analysis import latent_map, neighbours
@@ -20,10 +20,9 @@ from ama_core.analysis.model_card import read_card
 from ama_core.analysis.neighbours import Neighbours
 from ama_core.analysis.response import Response, read_response
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, inspect, load, one_class, prepare
-from ama_core.detectors.ama.networks import Stage, summary
 from ama_core.detectors.ama.scores import a_distance, mu_sigma_behind
 from ama_core.detectors.base import AnomalyDetector, Examination
-from ama_core.detectors.registry import load_detector
+from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import metric_intervals
 from ama_core.evaluation.protocol import normal_split
@@ -38,28 +37,47 @@ from ama_core.scoring import check
 from ama_core.scoring.check import Checked
 from ama_core.scoring.report import html_report
 from ama_core.storage.bundle import PRETRAINED, StoredScores, list_bundles, read_info, read_results, read_scores, zip_bundle
+from ama_core.training.trainer import Trainer
 
 MODELS_VARIABLE = "AMA_MODELS_DIR"
 A_DISTANCE = "a_distance"  # names |R − μ| / σ among the scores: A itself lies within a hundredth of any axis that holds it
+HELD_OUT = "held out"  # what held-out normal images are called on charts
 NORMAL = "normal test images"  # stands for the chosen model's own test split wherever sets are listed
 GALLERY = 256  # images of a set that are scored and reconstructed: one forward pass
 MOST_CHECKED = 500  # images of one's own that are checked at once
+MODEL = ("model.safetensors", "calibration.npz", "config.json")  # the files that make a model
 
-Stamp = tuple[int, ...]
+
+def stamp(folder: Path, files: Sequence[str]) -> tuple:
+    """What changes when one of these files of a folder is written; a name may have a *, and "" is the folder itself."""
+    paths = [path for name in files for path in (sorted(folder.glob(name)) if "*" in name else [folder / name])]
+    return str(folder), *((path.name, path.stat().st_mtime_ns if path.exists() else 0) for path in paths)
+
+
+def cached(*files: str, kind: str = "data", most: int, spinner: str | bool = False) -> Callable:
+    """Makes a function of folders remember its last `most` results, each until one of `files` in such a folder changes.
+
+    Args:
+        kind: `data` is copied for every caller, `resource` is shared by all sessions: read only.
+        spinner: what is shown while the function runs.
+    """
+    cache = {"data": st.cache_data, "resource": st.cache_resource}[kind]
+    return cache(max_entries=most, show_spinner=spinner, hash_funcs={type(Path()): lambda folder: stamp(folder, files)})
 
 
 @dataclass(frozen=True)
 class Gallery:
     """Images of one set as a model and its siblings see them: uint8 (N, S, S, C), scores (N,), and the labels (N,).
 
-    `seen` maps each column's title to what its model says of the images, `mean_r` to its mean R of training images.
+    `seen` maps each column's title to what its model says of the images, `mean_score` to the mean score of normal images that
+    the colours of its maps are relative to.
     """
 
     images: np.ndarray
     labels: np.ndarray
     index: np.ndarray
     seen: dict[str, Examination]
-    mean_r: dict[str, float]
+    mean_score: dict[str, float]
     scores: dict[str, np.ndarray]
     n_total: int
     notes: tuple[str, ...]
@@ -83,8 +101,11 @@ class Decoded:
     scores: dict[str, np.ndarray]
 
 
+# Models
+
+
 def models() -> dict[str, Path]:
-    """Names and folders of the trained models at hand: those of AMA_MODELS_DIR, else the bundled ones; and one's own runs.
+    """Names and folders of the trained models here: those of AMA_MODELS_DIR, else the bundled ones; and one's own runs.
 
     Where AMA_MODELS_DIR is set, runs are looked for only in AMA_RUNS_DIR.
 
@@ -101,24 +122,86 @@ def models() -> dict[str, Path]:
     return found
 
 
+@cached(*MODEL, kind="resource", most=6, spinner="Loading the model …")
 def detector(folder: Path) -> AnomalyDetector:
     """A trained model, shared by every session: read only. Raises BundleError."""
-    return _detector(str(folder), _stamp(folder, "model.safetensors", "calibration.npz", "config.json"))
+    return load_detector(folder)
 
 
+def deciding(folder: Path, by: str) -> AnomalyDetector:
+    """A trained model with the score that this reader lets decide. Raises BundleError."""
+    model = copy.copy(detector(folder))
+    model.score = by
+    return model
+
+
+@cached("config.json", most=64)
+def info(folder: Path) -> dict:
+    """A model's config.json, without its weights: `detector`, `config`, `normal`, `training`. Raises BundleError."""
+    return read_info(folder)
+
+
+def kind_of(folder: Path) -> type[AnomalyDetector]:
+    """The detector of a model, without loading it. Raises BundleError, ConfigError."""
+    return detector_class(info(folder)["detector"])
+
+
+@cached("README.md", most=16)
+def card(folder: Path) -> str | None:
+    """A model's card, as Markdown; None where it has none. Raises BundleError."""
+    return read_card(folder)
+
+
+def shared(folder: Path) -> bytes:
+    """A model as a .zip file. Raises BundleError."""
+    detector(folder)  # what does not fit together is not handed on
+    return zip_bundle(folder)
+
+
+@cached(*MODEL, most=16)
+def stages(folder: Path) -> list:
+    """The stages of AMA's networks (see `networks.Stage`). Raises BundleError."""
+    return detector(folder).stages()
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def trainer(name: str) -> Trainer | None:
+    """A small untrained trainer of a detector, for what it declares; None where nothing is trained by gradient steps.
+
+    Raises ConfigError where there is no such detector.
+    """
+    kind = detector_class(name)
+    presets = iter(kind.Settings.PRESETS)
+    return kind(kind.Settings.preset(next(presets)), device="cpu").trainer() if kind.trains() else None
+
+
+# Scores that are stored with a model
+
+
+@cached("scores.npz", kind="resource", most=8)
 def stored(folder: Path) -> list[StoredScores]:
     """The scores stored with a model. Raises BundleError."""
-    return _stored(str(folder), _stamp(folder, "scores.npz"))
+    return read_scores(folder)
 
 
+@cached("results.json", most=16)
 def results(folder: Path) -> dict[str, dict]:
     """What was measured of each OOD set (see `evaluation.evaluate`), by its name. Raises BundleError."""
-    return _results(str(folder), _stamp(folder, "results.json"))
+    return {row["ood"]: row for row in (read_results(folder) or {"results": []})["results"]}
 
 
-def score_densities(folder: Path, axis: str, sets: tuple[tuple[str, str, str], ...], log: bool) -> Densities:
-    """Densities of the stored score `axis`; `sets` are (name on the chart, set, split). Raises DataError."""
-    return _score_densities(str(folder), _stamp(folder, "scores.npz", "calibration.npz"), axis, sets, log)
+@cached("scores.npz", "results.json", *MODEL, most=16)
+def aurocs(folder: Path) -> dict[str, dict[str, float]]:
+    """AUROC of every score of every OOD set with stored scores, the same on every page. Raises BundleError."""
+    return evaluation.known_aurocs(detector(folder), results(folder), stored(folder))
+
+
+@cached("scores.npz", "results.json", *MODEL, most=128)
+def intervals(folder: Path, ood: str) -> dict[str, dict[str, tuple[float, float]]]:
+    """95 % confidence intervals of what was measured of one OOD set (see `metric_intervals`)."""
+    model = detector(folder)
+    scores = {s.name: s for s in stored(folder) if s.split == "test"}
+    return metric_intervals(model, results(folder)[ood], scores.get(model.normal and model.normal.name), scores.get(ood))
 
 
 def on_axis(folder: Path, axis: str, scores: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -129,30 +212,72 @@ def on_axis(folder: Path, axis: str, scores: Mapping[str, np.ndarray]) -> np.nda
     return a_distance(scores["R"], calibration.mu, calibration.sigma)
 
 
-def intervals(folder: Path, ood: str) -> dict[str, dict[str, tuple[float, float]]]:
-    """95 % confidence intervals of what was measured of one OOD set (see `metric_intervals`)."""
-    return _intervals(str(folder), _stamp(folder, "scores.npz", "results.json", "config.json"), ood)
+@cached("scores.npz", "calibration.npz", most=64)
+def score_densities(folder: Path, axis: str, sets: tuple[tuple[str, str, str], ...], log: bool) -> Densities:
+    """Densities of the stored score `axis`; `sets` are (name on the chart, set, split). Raises DataError."""
+    found = {(s.name, s.split): on_axis(folder, axis, s.scores) for s in stored(folder)}
+    return _of_scores({title: found[name, split] for title, name, split in sets}, log)
 
 
+@cached("calibration.npz", most=32)
+def train_density(folder: Path, log: bool) -> Densities:
+    """The density of R over the training images behind mu and sigma, of a model that has them. Raises BundleError."""
+    return _of_scores({"train": detector(folder).calibration_.train_r}, log)
+
+
+@cached(*MODEL, most=32)
+def held_out_density(folder: Path, by: str, log: bool) -> Densities:
+    """The density of a score, or of what ranks in its place, over the held-out normal images. Raises BundleError."""
+    model = detector(folder)
+    low = next(score.low for score in model.SCORES if score.name == by)
+    return _of_scores({HELD_OUT: model.held_out_scores_[by] * (-1 if low else 1)}, log)
+
+
+def _of_scores(samples: dict[str, np.ndarray], log: bool) -> Densities:
+    """Densities of scores; where none is negative, no mass lies below 0."""
+    negative = any(np.min(values) < 0 for values in samples.values() if len(values))
+    return densities(samples, log=log, lower=-np.inf if negative else 0.0)
+
+
+@cached("response.json", most=16)
+def response(folder: Path) -> Response | None:
+    """How the model's R answers to plain properties of images; None where that was not measured. Raises BundleError."""
+    return read_response(folder)
+
+
+@cached("scores.npz", "config.json", kind="resource", most=8, spinner="Reading the images …")
+def stored_images(folder: Path, name: str, split: str) -> ImageSet:
+    """The images behind some stored scores, in order. Raises DataError where they are not on this computer."""
+    found = next(s for s in stored(folder) if (s.name, s.split) == (name, split))
+    return evaluation.stored_images(detector(folder), found)
+
+
+def stored_pictures(folder: Path, name: str, split: str, rows: tuple[int, ...], redrawn: bool = False) -> np.ndarray:
+    """Some of those as the model sees them, uint8 (n, S, S, c), or redraws them. Raises DataError."""
+    model = detector(folder)
+    images = stored_images(folder, name, split).images[list(rows)]
+    return model.reconstruct(images) if redrawn else model.prepared(images)
+
+
+# Images that are scored
+
+
+@cached("config.json", kind="resource", most=4, spinner="Reading the images …")
+def sample_images(folder: Path, set_name: str) -> ImageSet:
+    """The test images of a set, as pages show them. Raises DataError where they are not on this computer."""
+    if set_name != NORMAL:
+        return load(set_name, "test")
+    model = detector(folder)
+    images, label = normal_split(model, "test"), model.normal.label
+    return images if label is None else one_class(images, label)
+
+
+@cached(*MODEL, most=256, spinner="Scoring …")  # a few numbers each
 def upload_scores(folder: Path, data: bytes) -> dict[str, float]:
     """Every score of an image file. Raises DataError, BundleError."""
-    return _upload_scores(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), data)
-
-
-def train_density(folder: Path, log: bool) -> Densities:
-    """The density of R over the training images behind mu and sigma. Raises BundleError."""
-    return _train_density(str(folder), _stamp(folder, "calibration.npz"), log)
-
-
-def gallery(folder: Path, set_name: str, siblings: dict[str, Path]) -> Gallery:
-    """At most GALLERY images of a set with their scores and every sibling's reconstructions. Raises DataError, BundleError.
-
-    Args:
-        set_name: NORMAL or a set of the catalog.
-        siblings: column title -> model folder.
-    """
-    files = tuple((title, str(path), _stamp(path, "model.safetensors")) for title, path in siblings.items())
-    return _gallery(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), set_name, files)
+    model = detector(folder)
+    image, _ = prepare([decode_image(data)[0]], **vars(model.settings.input))
+    return {name: float(value[0]) for name, value in model.scores(image).items()}
 
 
 def check_uploads(folder: Path, files: Sequence[tuple[str, str, bytes]], progress: Callable[[int, int], None]) -> Batch:
@@ -161,11 +286,23 @@ def check_uploads(folder: Path, files: Sequence[tuple[str, str, bytes]], progres
     Args:
         progress: called with how many images are done and about how many there are, while they are read.
     """
-    key = str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), tuple(identity for identity, *_ in files)
+    key = stamp(folder, MODEL), tuple(identity for identity, *_ in files)
     if st.session_state.get("checked", (None,))[0] != key:
         sources = [(name, content) for _, name, content in files]
         st.session_state["checked"] = key, _batch(check.check_files(detector(folder), sources, MOST_CHECKED, progress))
     return st.session_state["checked"][1]
+
+
+@cached(*MODEL, most=32, spinner="Scoring …")
+def check_samples(folder: Path, set_name: str, start: int, stop: int) -> Batch:
+    """Check the test images `start` to `stop` of a set. Raises DataError, BundleError."""
+    images = sample_images(folder, set_name).images
+    items = [FileImage(f"{set_name} #{i}", 0, images[i], None) for i in range(start, min(stop, len(images)))]
+    return _batch(check.check(detector(folder), items, len(items)))
+
+
+def _batch(found: Checked) -> Batch:
+    return Batch(found, tuple(pictures.data_uri(image, 3) for image in found.examined.images) if len(found) else ())
 
 
 def report(folder: Path, name: str, by: str, alpha: float, batch: Batch) -> str:
@@ -173,87 +310,144 @@ def report(folder: Path, name: str, by: str, alpha: float, batch: Batch) -> str:
     return html_report(deciding(folder, by), name, batch.found, alpha)
 
 
-def deciding(folder: Path, by: str) -> AnomalyDetector:
-    """A trained model with the score that this reader lets decide. Raises BundleError."""
-    model = copy.copy(detector(folder))
-    model.score = by
-    return model
+@cached(*MODEL, kind="resource", most=8, spinner="Scoring and reconstructing, once …")
+def gallery(folder: Path, set_name: str, siblings: dict[str, Path]) -> Gallery:
+    """At most GALLERY images of a set with their scores and every sibling's reconstructions. Raises DataError, BundleError.
+
+    Args:
+        set_name: NORMAL or a set of the catalog.
+        siblings: column title -> model folder.
+    """
+    chosen = sample_images(folder, set_name)
+    n_total, index = len(chosen), np.arange(len(chosen))
+    if n_total > GALLERY:
+        index = np.sort(np.random.default_rng(0).choice(n_total, GALLERY, replace=False))
+        chosen = chosen.take(index)
+    notes = prepare(chosen.images[:1], **vars(detector(folder).settings.input))[1]
+    seen = {title: detector(path).examine(chosen.images) for title, path in siblings.items()}
+    means = {title: mean_score(detector(path)) for title, path in siblings.items()}
+    own = next(seen[title] for title, path in siblings.items() if path == folder)
+    return Gallery(own.images, chosen.labels, index, seen, means, own.scores, n_total, tuple(notes))
 
 
-def shared(folder: Path) -> bytes:
-    """A model as a .zip file. Raises BundleError."""
-    detector(folder)  # what does not fit together is not handed on
-    return zip_bundle(folder)
+def mean_score(model: AnomalyDetector) -> float:
+    """The mean score of normal images that maps of single places are compared with: R of the training images, where the model
+    has it, else the deciding score of the held-out ones.
+    """
+    calibration = statistics_of_r(model)
+    return calibration.mu if calibration else float(np.mean(np.abs(model.calibration_scores_))) or 1.0
 
 
-def inspect_own(source: str) -> Inspection:
-    """What one's own images are like. Raises DataError."""
-    return _inspect_own(source, _stamp(Path(source), ""))
+def statistics_of_r(model: AnomalyDetector):
+    """AMA's statistics of R: mu and sigma of the training images, the band of A, and R of training images; None where a model
+    has none.
+    """
+    return getattr(model, "calibration_", None)
 
 
-def check_samples(folder: Path, set_name: str, start: int, stop: int) -> Batch:
-    """Check the test images `start` to `stop` of a set. Raises DataError, BundleError."""
-    return _check_samples(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), set_name, start, stop)
-
-
+@cached("neighbours.npz", kind="resource", most=8)
 def nearest(folder: Path) -> Neighbours | None:
     """The sample of training images stored for `nearest`, None where there is none. Raises BundleError."""
-    return _nearest(str(folder), _stamp(folder, "neighbours.npz"))
+    return neighbours.read_neighbours(folder)
 
 
+@cached("neighbours.npz", *MODEL, kind="resource", most=4, spinner="Reading the training images …")
 def nearest_images(folder: Path) -> np.ndarray:
-    """The images of that sample, uint8 (n, S, S, C). Raises DataError where they are not at hand."""
-    return _nearest_images(str(folder), _stamp(folder, "neighbours.npz", "model.safetensors"))
+    """The images of that sample, uint8 (n, S, S, C). Raises DataError where they are not on this computer."""
+    return neighbours.neighbour_images(detector(folder), nearest(folder))
 
 
-def sample_images(folder: Path, set_name: str) -> ImageSet:
-    """The test images of a set, as pages show them. Raises DataError where they are not at hand."""
-    return _sample_images(str(folder), _stamp(folder, "config.json"), set_name)
+# Codes
 
 
-def info(folder: Path) -> dict:
-    """A model's config.json, without its weights: `config`, `normal`, `training`. Raises BundleError."""
-    return _info(str(folder), _stamp(folder, "config.json"))
+@cached("latents.npz", kind="resource", most=6, spinner="Reading the latent map …")
+def latents(folder: Path) -> LatentMap | None:
+    """The latent map stored with a model, None where there is none. Raises BundleError."""
+    return latent_map.read_latents(folder)
 
 
-def aurocs(folder: Path) -> dict[str, dict[str, float]]:
-    """AUROC of R, A, M and T of every OOD set with stored scores, the same on every page. Raises BundleError."""
-    return _aurocs(str(folder), _stamp(folder, "scores.npz", "results.json", "config.json"))
+@cached("latents.npz", *MODEL, kind="resource", most=48, spinner="Reading the images …")
+def latent_images(folder: Path, entry: MapEntry) -> np.ndarray:
+    """The images behind one set of the latent map, uint8 (n, S, S, C). Raises DataError where they are not on this computer."""
+    return latent_map.entry_images(detector(folder), latents(folder), entry)
 
 
-def response(folder: Path) -> Response | None:
-    """How the model's R answers to plain properties of images; None where that was not measured. Raises BundleError."""
-    return _response(str(folder), _stamp(folder, "response.json"))
+@cached("latents.npz", most=32)
+def norms(folder: Path, entries: tuple[tuple[str, MapEntry], ...]) -> NormHistograms:
+    """Histograms of the code norms of sets of the latent map, (name on the chart, set)."""
+    codes = latents(folder).codes
+    return latent_map.norm_histograms({title: codes[entry.rows] for title, entry in entries})
 
 
-def stored_pictures(folder: Path, name: str, split: str, rows: tuple[int, ...], redrawn: bool = False) -> np.ndarray:
-    """The images behind some stored scores as the model sees them, uint8 (n, S, S, c), or redraws them.
-
-    Raises DataError where the images are not at hand.
-    """
+@cached(*MODEL, most=64)
+def atypical(folder: Path, n: int, direction: str, delta: float, seed: int) -> Decoded:
+    """n atypical codes and what the model makes of them. Raises ConfigError."""
     model = detector(folder)
-    images = _stored_images(str(folder), _stamp(folder, "scores.npz", "config.json"), name, split).images[list(rows)]
-    return model.reconstruct(images) if redrawn else model.prepared(images)
+    codes = latent_map.atypical(n, model.settings.nz, direction, delta, seed)
+    images = model.decode(codes)
+    return Decoded(codes, images, model.critic(images, model.reconstruct(images)), model.scores(images))
 
 
-def card(folder: Path) -> str | None:
-    """A model's card, as Markdown; None where it has none. Raises BundleError."""
-    return _card(str(folder), _stamp(folder, "README.md"))
+@cached(*MODEL, most=16)
+def parents(folder: Path, picks: tuple[tuple[str, int], ...]) -> Decoded:
+    """The test images (set, number), as the model sees them, with their codes and scores. Raises DataError, BundleError."""
+    model = detector(folder)
+    images = np.concatenate([model.prepared(sample_images(folder, name).images[i : i + 1]) for name, i in picks])
+    return Decoded(model.encode(images), images, model.critic(images, images), model.scores(images))
 
 
-def stages(folder: Path) -> list[Stage]:
-    """The stages of a model's networks. Raises BundleError."""
-    return _stages(str(folder), _stamp(folder, "model.safetensors", "config.json"))
+@cached(*MODEL, most=64)
+def mixed(folder: Path, picks: tuple[tuple[str, int], ...], weights: tuple[tuple[float, ...], ...]) -> Decoded:
+    """Mixtures of the codes of three images, one for each triple of `weights`. Raises DataError, BundleError."""
+    model, of = detector(folder), parents(folder, picks)
+    codes = latent_map.mixtures(of.codes, np.array(weights))
+    images = model.decode(codes)
+    return Decoded(codes, images, latent_map.mixture_critic(model, images, of.images), model.scores(images))
 
 
-def table_lines(table: str) -> list[Line]:
-    """What `python -m ama_core benchmark` has stored for a table, measured lines alone. Raises BundleError."""
-    return _table_lines(table, _records_stamp())
+# Runs, one's own images, and the stored results of the benchmark
+
+
+@cached("metrics.jsonl", most=32)
+def curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """What a run has measured so far, thinned (see `runs.read_curves`)."""
+    return runs.read_curves(folder)
+
+
+@cached("", most=4, spinner="Looking at every image …")
+def inspect_own(source: Path) -> Inspection:
+    """What one's own images are like. Raises DataError."""
+    return inspect(str(source))
+
+
+def training_size(spec: runs.RunSpec) -> int:
+    """How many normal images a run would have. Raises DataError where they are not on this computer."""
+    return _training_size(Path(spec.dataset), spec.one_class, spec.config.fit, spec)
+
+
+@cached("", most=64, spinner="Counting the images …")
+def _training_size(source: Path, label: int | None, fit: str, _spec: runs.RunSpec) -> int:
+    return pace.n_images(_spec)
 
 
 def records() -> list[Record]:
     """Every training that `python -m ama_core benchmark` has stored. Raises BundleError."""
-    return _records(_records_stamp())
+    return _records(benchmark.RESULTS)
+
+
+@cached("*.json", kind="resource", most=2)
+def _records(folder: Path) -> list[Record]:
+    return read_records(folder)
+
+
+def table_lines(table: str) -> list[Line]:
+    """What `python -m ama_core benchmark` has stored for a table, measured lines alone. Raises BundleError."""
+    return _table_lines(benchmark.RESULTS, table)
+
+
+@cached("*.json", kind="resource", most=6)
+def _table_lines(folder: Path, table: str) -> list[Line]:
+    return [line for line in benchmark_report.lines(table, _records(folder)) if line.ours]
 
 
 def record_scores(record: Record) -> list[StoredScores]:
@@ -263,245 +457,14 @@ def record_scores(record: Record) -> list[StoredScores]:
 
 def record_densities(record: Record, ood: str, axis: str) -> Densities:
     """Densities of the normal images (`test`) and of one OOD set of such a training, whose scores are stored."""
-    folder = scores_folder(record, benchmark.RESULTS)
-    return _record_densities(str(folder), _stamp(folder, "scores.npz"), record.normal, ood, axis)
+    return _record_densities(scores_folder(record, benchmark.RESULTS), record.normal, ood, axis)
 
 
-def latents(folder: Path) -> LatentMap | None:
-    """The latent map stored with a model, None where there is none. Raises BundleError."""
-    return _latents(str(folder), _stamp(folder, "latents.npz"))
-
-
-def latent_images(folder: Path, entry: MapEntry) -> np.ndarray:
-    """The images behind one set of the latent map, uint8 (n, S, S, C). Raises DataError where they are not at hand."""
-    return _latent_images(str(folder), _stamp(folder, "latents.npz", "model.safetensors"), entry)
-
-
-def norms(folder: Path, entries: tuple[tuple[str, MapEntry], ...]) -> NormHistograms:
-    """Histograms of the code norms of sets of the latent map, (name on the chart, set)."""
-    return _norms(str(folder), _stamp(folder, "latents.npz"), entries)
-
-
-def atypical(folder: Path, n: int, direction: str, delta: float, seed: int) -> Decoded:
-    """n atypical codes and what the model makes of them. Raises ConfigError."""
-    return _atypical(str(folder), _stamp(folder, "model.safetensors", "calibration.npz"), n, direction, delta, seed)
-
-
-def parents(folder: Path, picks: tuple[tuple[str, int], ...]) -> Decoded:
-    """The test images (set, number), as the model sees them, with their codes and scores. Raises DataError, BundleError."""
-    return _parents(str(folder), _stamp(folder, "model.safetensors", "calibration.npz", "config.json"), picks)
-
-
-def mixed(folder: Path, picks: tuple[tuple[str, int], ...], weights: tuple[tuple[float, ...], ...]) -> Decoded:
-    """Mixtures of the codes of three images, one for each triple of `weights`. Raises DataError, BundleError."""
-    return _mixed(str(folder), _stamp(folder, "model.safetensors", "calibration.npz", "config.json"), picks, weights)
-
-
-def curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """What a run has measured so far, thinned (see `runs.read_curves`)."""
-    return _curves(str(folder), _stamp(folder, "metrics.jsonl"))
-
-
-def training_size(spec: runs.RunSpec) -> int:
-    """How many normal images a run would have. Raises DataError where they are not at hand."""
-    return _training_size(spec.dataset, spec.one_class, spec.config.fit, _stamp(Path(spec.dataset), ""), spec)
-
-
-def _records_stamp() -> Stamp:
-    folder = benchmark.RESULTS
-    return _stamp(folder, *(file.name for file in sorted(folder.glob("*.json"))))
-
-
-def _stamp(folder: Path, *names: str) -> Stamp:
-    return tuple((folder / name).stat().st_mtime_ns if (folder / name).exists() else 0 for name in names)
-
-
-@st.cache_resource(max_entries=6, show_spinner="Loading the model …")
-def _detector(folder: str, stamp: Stamp) -> AnomalyDetector:
-    return load_detector(folder)
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _stored(folder: str, stamp: Stamp) -> list[StoredScores]:
-    return read_scores(folder)
-
-
-@st.cache_data(max_entries=16, show_spinner=False)
-def _results(folder: str, stamp: Stamp) -> dict[str, dict]:
-    return {row["ood"]: row for row in (read_results(folder) or {"results": []})["results"]}
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _score_densities(folder: str, stamp: Stamp, axis: str, sets: tuple[tuple[str, str, str], ...], log: bool) -> Densities:
-    at_hand = {(s.name, s.split): on_axis(Path(folder), axis, s.scores) for s in stored(Path(folder))}
-    return densities({title: at_hand[name, split] for title, name, split in sets}, log=log, lower=0.0)
-
-
-@st.cache_data(max_entries=128, show_spinner=False)
-def _intervals(folder: str, stamp: Stamp, ood: str) -> dict[str, dict[str, tuple[float, float]]]:
-    normal = (info(Path(folder)).get("normal") or {}).get("name")
-    scores = {s.name: s for s in stored(Path(folder)) if s.split == "test"}
-    return metric_intervals(detector(Path(folder)), results(Path(folder))[ood], scores.get(normal), scores.get(ood))
-
-
-@st.cache_data(max_entries=256, show_spinner="Scoring …")  # a few numbers each
-def _upload_scores(folder: str, stamp: Stamp, data: bytes) -> dict[str, float]:
-    model = detector(Path(folder))
-    c = model.settings
-    image, _ = prepare([decode_image(data)[0]], size=c.image_size, channels=c.channels, fit=c.fit)
-    return {name: float(value[0]) for name, value in model.scores(image).items()}
-
-
-@st.cache_data(max_entries=32, show_spinner=False)
-def _train_density(folder: str, stamp: Stamp, log: bool) -> Densities:
-    return densities({"train": detector(Path(folder)).calibration_.train_r}, log=log, lower=0.0)
-
-
-@st.cache_data(max_entries=4, show_spinner="Looking at every image …")
-def _inspect_own(source: str, stamp: Stamp) -> Inspection:
-    return inspect(source)
-
-
-@st.cache_resource(max_entries=4, show_spinner="Reading the images …")
-def _sample_images(folder: str, stamp: Stamp, set_name: str) -> ImageSet:
-    if set_name != NORMAL:
-        return load(set_name, "test")
-    model = detector(Path(folder))
-    images, label = normal_split(model, "test"), model.info_["normal"].get("label")
-    return images if label is None else one_class(images, label)
-
-
-@st.cache_resource(max_entries=8, show_spinner="Scoring and reconstructing, once …")
-def _gallery(folder: str, stamp: Stamp, set_name: str, siblings: tuple[tuple[str, str, Stamp], ...]) -> Gallery:
-    chosen = sample_images(Path(folder), set_name)
-    n_total, index = len(chosen), np.arange(len(chosen))
-    if n_total > GALLERY:
-        index = np.sort(np.random.default_rng(0).choice(n_total, GALLERY, replace=False))
-        chosen = chosen.take(index)
-    c = detector(Path(folder)).settings
-    notes = prepare(chosen.images[:1], size=c.image_size, channels=c.channels, fit=c.fit)[1]
-    seen = {title: detector(Path(path)).examine(chosen.images) for title, path, _ in siblings}
-    mean_r = {title: detector(Path(path)).calibration_.mu for title, path, _ in siblings}
-    own = next(seen[title] for title, path, _ in siblings if path == folder)
-    return Gallery(own.images, chosen.labels, index, seen, mean_r, own.scores, n_total, tuple(notes))
-
-
-def _batch(found: Checked) -> Batch:
-    return Batch(found, tuple(charts.data_uri(image, 3) for image in found.examined.images) if len(found) else ())
-
-
-@st.cache_data(max_entries=32, show_spinner="Scoring …")
-def _check_samples(folder: str, stamp: Stamp, set_name: str, start: int, stop: int) -> Batch:
-    images = sample_images(Path(folder), set_name).images
-    items = [FileImage(f"{set_name} #{i}", 0, images[i], None) for i in range(start, min(stop, len(images)))]
-    return _batch(check.check(detector(Path(folder)), items, len(items)))
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _nearest(folder: str, stamp: Stamp) -> Neighbours | None:
-    return neighbours.read_neighbours(folder)
-
-
-@st.cache_resource(max_entries=4, show_spinner="Reading the training images …")
-def _nearest_images(folder: str, stamp: Stamp) -> np.ndarray:
-    return neighbours.neighbour_images(detector(Path(folder)), nearest(Path(folder)))
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _info(folder: str, stamp: Stamp) -> dict:
-    return read_info(folder)
-
-
-@st.cache_data(max_entries=16, show_spinner=False)
-def _aurocs(folder: str, stamp: Stamp) -> dict[str, dict[str, float]]:
-    return evaluation.known_aurocs(detector(Path(folder)), results(Path(folder)), stored(Path(folder)))
-
-
-@st.cache_data(max_entries=16, show_spinner=False)
-def _response(folder: str, stamp: Stamp) -> Response | None:
-    return read_response(folder)
-
-
-@st.cache_resource(max_entries=8, show_spinner="Reading the images …")
-def _stored_images(folder: str, stamp: Stamp, name: str, split: str) -> ImageSet:
-    found = next(s for s in stored(Path(folder)) if (s.name, s.split) == (name, split))
-    return evaluation.stored_images(detector(Path(folder)), found)
-
-
-@st.cache_data(max_entries=16, show_spinner=False)
-def _stages(folder: str, stamp: Stamp) -> list[Stage]:
-    return summary(detector(Path(folder)).networks_)
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _records(stamp: Stamp) -> list[Record]:
-    return read_records(benchmark.RESULTS)
-
-
-@st.cache_resource(max_entries=6, show_spinner=False)
-def _table_lines(table: str, stamp: Stamp) -> list[Line]:
-    return [line for line in benchmark_report.lines(table, _records(stamp)) if line.ours]
-
-
-@st.cache_data(max_entries=32, show_spinner=False)
-def _record_densities(folder: str, stamp: Stamp, normal: str, ood: str, axis: str) -> Densities:
-    at_hand = {s.name: s.scores for s in stored(Path(folder))}
-    samples = {"test": at_hand[normal], ood: at_hand[ood]}
+@cached("scores.npz", most=32)
+def _record_densities(folder: Path, normal: str, ood: str, axis: str) -> Densities:
+    found = {s.name: s.scores for s in stored(folder)}
+    samples = {"test": found[normal], ood: found[ood]}
     if axis != A_DISTANCE:
         return densities({title: scores[axis] for title, scores in samples.items()}, log=True)
     mu, sigma = mu_sigma_behind(*(np.concatenate([scores[key] for scores in samples.values()]) for key in ("R", "log_A")))
     return densities({title: a_distance(scores["R"], mu, sigma) for title, scores in samples.items()}, log=True)
-
-
-@st.cache_resource(max_entries=6, show_spinner="Reading the latent map …")
-def _latents(folder: str, stamp: Stamp) -> LatentMap | None:
-    return latent_map.read_latents(folder)
-
-
-@st.cache_resource(max_entries=48, show_spinner="Reading the images …")
-def _latent_images(folder: str, stamp: Stamp, entry: MapEntry) -> np.ndarray:
-    return latent_map.entry_images(detector(Path(folder)), latents(Path(folder)), entry)
-
-
-@st.cache_data(max_entries=32, show_spinner=False)
-def _norms(folder: str, stamp: Stamp, entries: tuple[tuple[str, MapEntry], ...]) -> NormHistograms:
-    codes = latents(Path(folder)).codes
-    return latent_map.norm_histograms({title: codes[entry.rows] for title, entry in entries})
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _atypical(folder: str, stamp: Stamp, n: int, direction: str, delta: float, seed: int) -> Decoded:
-    model = detector(Path(folder))
-    codes = latent_map.atypical(n, model.config.nz, direction, delta, seed)
-    images = model.decode(codes)
-    return Decoded(codes, images, model.critic(images, model.reconstruct(images)), model.scores(images))
-
-
-@st.cache_data(max_entries=16, show_spinner=False)
-def _parents(folder: str, stamp: Stamp, picks: tuple[tuple[str, int], ...]) -> Decoded:
-    model = detector(Path(folder))
-    images = np.concatenate([model.prepared(sample_images(Path(folder), name).images[i : i + 1]) for name, i in picks])
-    return Decoded(model.encode(images), images, model.critic(images, images), model.scores(images))
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _mixed(folder: str, stamp: Stamp, picks: tuple[tuple[str, int], ...], weights: tuple[tuple[float, ...], ...]) -> Decoded:
-    model, of = detector(Path(folder)), parents(Path(folder), picks)
-    codes = latent_map.mixtures(of.codes, np.array(weights))
-    images = model.decode(codes)
-    return Decoded(codes, images, latent_map.mixture_critic(model, images, of.images), model.scores(images))
-
-
-@st.cache_data(max_entries=16, show_spinner=False)
-def _card(folder: str, stamp: Stamp) -> str | None:
-    return read_card(folder)
-
-
-@st.cache_data(max_entries=32, show_spinner=False)
-def _curves(folder: str, stamp: Stamp) -> dict[str, tuple[list[int], list[float]]]:
-    return runs.read_curves(folder)
-
-
-@st.cache_data(max_entries=64, show_spinner="Counting the images …")
-def _training_size(dataset: str, label: int | None, fit: str, stamp: Stamp, _spec: runs.RunSpec) -> int:
-    return pace.n_images(_spec)

@@ -1,11 +1,6 @@
-"""Arrays in, figure or picture out. Colours, dashes and symbols live here and nowhere else.
+"""Arrays in, figure out. Backgrounds are transparent and text colours are left to Streamlit's theme, for light and dark."""
 
-Backgrounds are transparent and text colours are left to Streamlit's theme, so that one figure serves light and dark.
-"""
-
-import base64
 import html
-import io
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,32 +8,46 @@ import altair
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from PIL import Image
+import plotly.io as pio
+from palette import (
+    ATYPICAL_STYLES,
+    BAND,
+    BAND_OUTER,
+    BLUE,
+    CLEAR,
+    CUT,
+    GRID,
+    INK,
+    NORMAL_STYLES,
+    OOD_STYLES,
+    ORANGE,
+    SHELL_SCALE,
+    UPLOAD,
+    VERMILLION,
+    rgb,
+)
+from pictures import data_uri
 
-# Okabe-Ito, safe for colour-blind eyes; dashes and symbols say the same again.
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
-NORMAL_STYLES = {"train": (BLUE, "solid", "circle"), "test": (SKY, "dash", "square")}
-OOD_STYLES = [
-    (VERMILLION, "solid", "triangle-up"), (GREEN, "dashdot", "diamond"), (PURPLE, "dot", "x"), (ORANGE, "longdash", "star"),
-    (VERMILLION, "dash", "cross"), (GREEN, "solid", "triangle-down"), (PURPLE, "longdashdot", "pentagon"),
-    (ORANGE, "solid", "hexagon"),
-]  # fmt: skip
-BAND, BAND_OUTER, CUT, GRID = "rgba(128,128,128,0.28)", "rgba(128,128,128,0.14)", "#8A8F98", "rgba(128,128,128,0.25)"
 CONFIG = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 # A click chooses at once, lasso and box after a press of their buttons, which are therefore always in sight: Streamlit ignores
 # clicks while one of the two is active.
 CONFIG_SELECT = {"displaylogo": False, "modeBarButtonsToRemove": ["autoScale2d"], "displayModeBar": True}
-MODEBAR = {"bgcolor": "rgba(0,0,0,0)", "color": CUT, "activecolor": ORANGE}
-ATYPICAL_STYLES = {
-    "atypical inward": (ORANGE, "dot", "star-diamond"), "atypical outward": (VERMILLION, "dot", "hexagram"),
-    "atypical sipple": (PURPLE, "dot", "hourglass"),
-}  # fmt: skip
-INK = "#1B1F27"  # an outline that is seen on coloured points
-UPLOAD = dict(color="#F0E442", line=dict(color=INK, width=1.5), size=13)  # Okabe-Ito's yellow, of nothing else
-SHELL_SCALE = [[0, BLUE], [0.5, "#9AA0A6"], [1, VERMILLION]]  # a middle that is seen on light and dark
+MODEBAR = {"bgcolor": CLEAR, "color": CUT, "activecolor": ORANGE}
 
-DIFFERENCE_RANGE = 0.5  # a difference of this part of the full scale, or more, gets the full colour
-CRITIC_RANGE = 20  # a place that adds this many times what one adds in the mean training image gets the full colour
+TEMPLATE = "ama"  # what all figures have in common
+_AXIS = dict(gridcolor=GRID, zeroline=False, automargin=True)
+pio.templates[TEMPLATE] = pio.templates["plotly_white"].update(
+    layout={
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "hovermode": "closest",
+        "margin": {"l": 8, "r": 8, "t": 16, "b": 8},
+        "legend": {"orientation": "h", "yanchor": "top", "x": 0, "xanchor": "left"},  # below the axes
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+        "polar": {"bgcolor": CLEAR},
+    }
+)
 
 
 def density_chart(
@@ -79,7 +88,7 @@ def density_chart(
             figure.add_trace(go.Scatter(
                 x=grid.astype(np.float32), y=histograms[name].astype(np.float32), mode="lines", legendgroup=name,
                 line=dict(color=colour, width=1), fill="tozeroy", showlegend=False, hoverinfo="skip",
-                fillcolor=f"rgba({','.join(f'{c:.0f}' for c in _rgb(colour))},0.13)",
+                fillcolor=f"rgba({','.join(f'{c:.0f}' for c in rgb(colour))},0.13)",
             ))  # fmt: skip
         figure.add_trace(go.Scatter(
             x=grid.astype(np.float32), y=curve.astype(np.float32), name=name, mode="lines+markers", legendgroup=name,
@@ -110,19 +119,11 @@ def density_chart(
     ends = np.log10(ends) if log else ends
     low, high = float(ends.min()), float(ends.max())
     pad = 0.02 * (high - low) if marks else 0.0  # a mark at the edge is not cut in half
-    figure.update_layout(
-        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=460,
-        margin=dict(l=8, r=8, t=16, b=8), hovermode="closest",
-        legend=dict(orientation="h", yanchor="top", y=-0.2, x=0, xanchor="left"),
-    )  # fmt: skip
+    _finish(figure, xlabel, f"density per {'factor of 10' if log else 'unit'}", height=460, legend_y=-0.2)
     figure.update_xaxes(
-        title=xlabel, type="log" if log else "linear", range=[low - pad, high + pad], gridcolor=GRID, zeroline=False,
-        automargin=True, tickvals=_log_ticks(low, high) if log else None,
-    )  # fmt: skip
-    figure.update_yaxes(
-        title=f"density per {'factor of 10' if log else 'unit'}", range=[-0.09 * top if rug else 0, top], gridcolor=GRID,
-        nticks=5, zeroline=False, automargin=True,
-    )  # fmt: skip
+        type="log" if log else "linear", range=[low - pad, high + pad], tickvals=_log_ticks(low, high) if log else None
+    )
+    figure.update_yaxes(range=[-0.09 * top if rug else 0, top], nticks=5)
     return figure
 
 
@@ -173,70 +174,10 @@ def calibration_chart(
 
 
 def _rates(figure: go.Figure, xlabel: str, ylabel: str, *, height: int, ends: tuple[float, float] = (1.01, 1.01)) -> None:
-    figure.update_layout(
-        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=height,
-        margin=dict(l=8, r=28, t=16, b=8), hovermode="closest",
-        legend=dict(orientation="h", yanchor="top", y=-0.3, x=0, xanchor="left"),
-    )  # fmt: skip
-    for axis, label, end in ((figure.update_xaxes, xlabel, ends[0]), (figure.update_yaxes, ylabel, ends[1])):
-        axis(title=label, range=[-0.01 * end, end], tickformat=".0%", gridcolor=GRID, zeroline=False, automargin=True)
-
-
-def confusion_table(hits: int, misses: int, false_alarms: int, passed: int, anomalous: str, normal: str = "normal") -> str:
-    """The four counts of a verdict, shaded by their share of the row, as an HTML table with words for right and wrong."""
-
-    def cell(count: int, total: int, word: str, right: bool) -> str:
-        share = count / total if total else 0.0
-        colour = ",".join(f"{c:.0f}" for c in _rgb(BLUE if right else VERMILLION))
-        mark = "✓" if right else "✗"
-        return (
-            f'<td style="background:rgba({colour},{0.06 + 0.4 * share:.2f})"><b>{count:,}</b> ({100 * share:.1f} %)'
-            f"<br><small>{mark} {word}</small></td>"
-        )
-
-    style = (
-        ".ama-confusion{border-collapse:separate;border-spacing:4px;width:100%;max-width:34rem}"
-        ".ama-confusion th{font-size:.85rem;font-weight:600;text-align:left;padding:2px 6px}"
-        ".ama-confusion td{padding:8px 10px;border-radius:6px;width:38%}"
-    )
-    return (
-        f"<style>{style}</style><table class='ama-confusion'><caption style='display:none'>Confusion matrix</caption>"
-        "<thead><tr><th></th><th scope='col'>flagged</th><th scope='col'>passed</th></tr></thead><tbody>"
-        f"<tr><th scope='row'>{html.escape(anomalous)}</th>{cell(hits, hits + misses, 'detected', True)}"
-        f"{cell(misses, hits + misses, 'missed', False)}</tr><tr><th scope='row'>{html.escape(normal)}</th>"
-        f"{cell(false_alarms, false_alarms + passed, 'false alarm', False)}"
-        f"{cell(passed, false_alarms + passed, 'rightly passed', True)}</tr></tbody></table>"
-    )
-
-
-def architecture(networks: Sequence[tuple[str, Sequence[tuple[str, tuple[int, ...], int]]]]) -> str:
-    """Networks, (title, stages as (name, output shape, parameters)), as rows of boxes that wrap, as HTML.
-
-    A box's bar is as wide as the layer has channels and as high as its grid, both on a logarithmic scale.
-    """
-    rows = []
-    for (title, stages), (colour, dash) in zip(networks, ((BLUE, "solid"), (GREEN, "dashed"), (VERMILLION, "dotted"))):
-        boxes = []
-        for name, shape, parameters in stages:
-            channels, side = shape[0], shape[1] if len(shape) == 3 else 1
-            words = "×".join(map(str, (*shape[1:], channels))) if len(shape) == 3 else f"vector of {channels}"
-            width, height = 6 + 9 * np.log2(channels + 1), 6 + 9 * np.log2(side)
-            boxes.append(
-                f"<li><div class='shape' style='width:{width:.0f}px;height:{height:.0f}px;background:{colour}'></div>"
-                f"<b>{words}</b><span>{html.escape(name)}</span>"
-                + (f"<small>{parameters:,} parameters</small>" if parameters else "")
-                + "</li>"
-            )
-        rows.append(f"<h4>{html.escape(title)}</h4><ol style='--edge:2px {dash} {colour}'>{''.join(boxes)}</ol>")
-    style = (
-        ".ama-net ol{display:flex;flex-wrap:wrap;gap:.5rem 1.4rem;list-style:none;margin:0 0 1rem;padding:0 0 0 1.2rem}"
-        ".ama-net li{position:relative;display:flex;flex-direction:column;justify-content:flex-end;width:8.2rem;margin:0;"
-        "padding:.5rem .6rem;border:var(--edge);border-radius:8px;font-size:.8rem;line-height:1.3}"
-        ".ama-net li+li::before{content:'→';position:absolute;left:-1.25rem;top:45%}"
-        ".ama-net .shape{border-radius:3px;opacity:.75;margin-bottom:.35rem}"
-        ".ama-net small{opacity:.75}.ama-net h4{font-size:1rem;margin:.4rem 0}"
-    )
-    return f"<style>{style}</style><div class='ama-net'>{''.join(rows)}</div>"
+    """Two rates as axes, of which the right end may lie beyond the last tick."""
+    _finish(figure, xlabel, ylabel, height=height, legend_y=-0.3, margin_r=28)
+    for axis, end in zip((figure.update_xaxes, figure.update_yaxes), ends):
+        axis(range=[-0.01 * end, end], tickformat=".0%")
 
 
 def line_chart(
@@ -258,129 +199,14 @@ def line_chart(
         figure.add_trace(go.Scatter(
             x=ends, y=[level[0]] * 2, name=level[1], mode="lines", line=dict(color=CUT, dash="dot", width=2), hoverinfo="skip",
         ))  # fmt: skip
-    figure.update_layout(
-        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=height,
-        margin=dict(l=8, r=8, t=16, b=8), hovermode="closest", showlegend=True, uirevision="kept",
-        legend=dict(orientation="h", yanchor="top", y=-0.25, x=0, xanchor="left"),
-    )  # fmt: skip
-    figure.update_xaxes(title=xlabel, gridcolor=GRID, zeroline=False, automargin=True)
-    figure.update_yaxes(title=ylabel, gridcolor=GRID, zerolinecolor=GRID, nticks=6, automargin=True)
+    _finish(figure, xlabel, ylabel, height=height, legend_y=-0.25, showlegend=True, uirevision="kept")
+    figure.update_yaxes(zeroline=True, zerolinecolor=GRID, nticks=6)
     return figure
 
 
 def standalone(figure: go.Figure) -> str:
     """The figure as an HTML page that needs no network."""
     return figure.to_html(include_plotlyjs="inline", full_html=True)
-
-
-def difference_map(image: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
-    """Reconstruction minus image, mean over colours, as uint8 (H, W, 3): vermillion brighter, blue darker, white the same."""
-    change = (reconstruction.astype(np.float32) - image.astype(np.float32)).mean(axis=2) / 255
-    return diverging(change / DIFFERENCE_RANGE)
-
-
-def diverging(values: np.ndarray) -> np.ndarray:
-    """Values in [-1, 1], any shape, as uint8 (..., 3) from blue over white to vermillion; beyond is clipped."""
-    amount = np.abs(np.clip(values, -1, 1))[..., None]
-    colour = np.where(np.asarray(values)[..., None] < 0, _rgb(BLUE), _rgb(VERMILLION))
-    return np.rint(255 + amount * (colour - 255)).astype(np.uint8)
-
-
-def difference_key() -> str:
-    """The colour key of difference maps, as HTML."""
-    bar = diverging(np.linspace(-1, 1, 41))[None].repeat(4, axis=0)
-    end = f"{DIFFERENCE_RANGE:.0%}".replace("%", " %")
-    return _key(bar, "blue over white to vermillion", f"Difference: {end} darker", f"{end} brighter than the image")
-
-
-def _key(bar: np.ndarray, colours: str, low: str, high: str) -> str:
-    style = (
-        f".ama-key img{{width:9rem;height:.7rem;vertical-align:middle;margin:0 .4rem;border:1px solid {CUT}}}"
-        ".ama-key{font-size:.85rem}"
-    )
-    return f"<style>{style}</style><div class='ama-key'>{low} {picture(bar, f'Colour key from {colours}')} {high}</div>"
-
-
-def critic_map(image: np.ndarray, shares: np.ndarray, mean_r: float) -> np.ndarray:
-    """What each place adds to R, laid over the image in grey, as uint8 (S, S, 3): vermillion adds, blue takes away.
-
-    Args:
-        image: uint8 (S, S, C). shares: (g, g), g divides S; they sum to the image's R.
-        mean_r: mean R of the training images, so that colours compare between images.
-    """
-    times = image.shape[0] // shares.shape[0]
-    amount = shares * shares.size / (CRITIC_RANGE * mean_r)
-    amount = np.sign(amount) * np.sqrt(np.minimum(np.abs(amount), 1))  # usual and unusual shares differ by orders of magnitude
-    amount = amount.repeat(times, axis=0).repeat(times, axis=1)[..., None]
-    grey = image.astype(np.float32).mean(axis=2, keepdims=True)
-    return np.rint(grey + 0.9 * np.abs(amount) * (np.where(amount < 0, _rgb(BLUE), _rgb(VERMILLION)) - grey)).astype(np.uint8)
-
-
-def critic_key() -> str:
-    """The colour key of critic maps, as HTML."""
-    bar = critic_map(np.full((41, 41, 1), 128, np.uint8), np.linspace(-1, 1, 41)[None].repeat(41, 0), 41 * 41 / CRITIC_RANGE)
-    high = (
-        f"adds to R; the colour grows with the square root and is full where a place adds {CRITIC_RANGE} times or more what "
-        "one adds in the mean training image"
-    )
-    return _key(bar[:4], "blue over grey to vermillion", "Critic: takes from R", high)
-
-
-def picture(image: np.ndarray, alt: str) -> str:
-    """uint8 (H, W, C) as an <img>; small ones are enlarged pixel by pixel, never blurred."""
-    file = io.BytesIO()
-    _pil(image).save(file, "PNG")
-    source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    style = "image-rendering:pixelated" if max(image.shape[:2]) <= 128 else ""
-    return f'<img src="{source}" alt="{html.escape(alt, quote=True)}" style="{style}">'
-
-
-def strip(image: np.ndarray, alt: str) -> str:
-    """A wide picture, uint8 (H, W, C), as broad as the page allows, its pixels kept; as HTML."""
-    style = ".ama-strip img{width:100%;max-width:1024px;border-radius:4px;image-rendering:pixelated}"
-    return f"<style>{style}</style><div class='ama-strip'>{picture(image, alt)}</div>"
-
-
-def image_table(heads: Sequence[str], rows: Sequence[tuple[Sequence[tuple[np.ndarray, str]], str]]) -> str:
-    """Rows of (pictures with their text alternatives, words) under headings, the last of them over the words; as HTML.
-
-    Where it is wider than the page it scrolls inside itself, and the first column stays in sight.
-    """
-    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{picture(*cell)}</td>" for cell in cells) + f"<td class='words'>{words}</td></tr>"
-        for cells, words in rows
-    )
-    few, some = "clamp(46px,20cqw,112px)", "clamp(46px,12vw,112px)"
-    size = few if len(heads) <= 4 else some if len(heads) <= 6 else "clamp(52px,6.2vw,96px)"
-    style = (
-        ".ama-scroll{overflow-x:auto;container-type:inline-size}.ama-table{border-collapse:collapse}"
-        ".ama-table th{font-size:clamp(.62rem,1.9vw,.9rem);text-align:left;vertical-align:bottom;font-weight:600;"
-        "padding:2px clamp(2px,.6vw,8px)}"
-        ".ama-table td{padding:3px clamp(2px,.6vw,8px);vertical-align:middle}"
-        ".ama-table img{width:var(--size);min-width:var(--size);display:block;border-radius:3px}"
-        ".ama-table td:first-child{position:sticky;left:0}"
-        f".ama-table tr{{border-bottom:1px solid {GRID}}}"
-        ".ama-table .words{font-size:clamp(.7rem,2vw,.95rem);line-height:1.45;min-width:5.5rem}"
-    )
-    return (
-        f"<style>{style}</style><div class='ama-scroll' role='region' aria-label='Table of images' tabindex='0'>"
-        f"<table class='ama-table' style='--size:{size}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def figures(parts: Sequence[tuple[str, np.ndarray, str]], width: int = 160) -> str:
-    """(caption, uint8 image, text alternative) side by side, `width` pixels each, wrapping on narrow screens; as HTML."""
-    style = (
-        ".ama-figures{display:flex;flex-wrap:wrap;gap:.9rem}.ama-figures figure{margin:0;width:min(var(--w),42vw)}"
-        f".ama-figures img{{width:100%;aspect-ratio:1;object-fit:contain;border-radius:4px;border:1px solid {GRID}}}"
-        ".ama-figures figcaption{font-size:.82rem}"
-    )
-    body = "".join(
-        f"<figure>{picture(image, alt)}<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for caption, image, alt in parts
-    )
-    return f"<style>{style}</style><div class='ama-figures' style='--w:{width}px'>{body}</div>"
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
@@ -418,7 +244,7 @@ def map_chart(
         if by_excess:  # of its own the legend would be black
             key = dict(symbol=symbol, size=8, color=CUT)
             figure.add_trace(go.Scattergl(x=[None], y=[None], mode="markers", name=name, marker=key, legendgroup=name))
-    _plain(figure, axes, height=520)
+    _finish(figure, *axes, height=520)
     places = np.concatenate([group[0] for group in groups.values()])
     low, high = places.min(axis=0), places.max(axis=0)
     low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
@@ -488,7 +314,7 @@ def norm_chart(
             customdata=[[i, b] for b in range(len(centres))], hovertemplate=f"{name}<br>‖z‖ ≈ %{{x:.3~g}}<extra></extra>",
             unselected=dict(marker=dict(opacity=0.4)),
         ))  # fmt: skip
-    _plain(figure, ("‖z‖", "density per unit of ‖z‖"), height=520)
+    _finish(figure, "‖z‖", "density per unit of ‖z‖", height=520)
     figure.update_xaxes(range=[float(edges[0]), float(edges[-1])])
     figure.update_yaxes(range=[0, top])
     return figure
@@ -509,7 +335,7 @@ def score_map(groups: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence]], roo
     figure.add_trace(go.Scatter(
         x=[root, root], y=[low, high], mode="lines", name=f"√d = {root:.3g}", line=dict(color=CUT, width=2), hoverinfo="skip",
     ))  # fmt: skip
-    _plain(figure, ("‖z‖", "R-score, logarithmic"), height=440)
+    _finish(figure, "‖z‖", "R-score, logarithmic", height=440)
     figure.update_yaxes(type="log", tickvals=_log_ticks(np.log10(low), np.log10(high)))
     figure.update_layout(margin_t=40, modebar=MODEBAR)
     return figure
@@ -546,11 +372,10 @@ def polar_chart(
         hovertemplate="atypical code %{text}<br>%{r:.3f} √d<extra></extra>",
     ))  # fmt: skip
     reach = [1.25, band[1], *(float(np.percentile(radius, 99)) for radius, _ in groups.values()), float(atypical[0].max())]
+    _finish(figure, height=520, legend_y=-0.06, margin=dict(l=24, r=24, t=24, b=8))
     figure.update_layout(
-        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", height=520, margin=dict(l=24, r=24, t=24, b=8),
-        legend=dict(orientation="h", yanchor="top", y=-0.06, x=0, xanchor="left"),
         polar=dict(
-            bgcolor="rgba(0,0,0,0)", angularaxis=dict(showticklabels=False, gridcolor=GRID, linecolor=GRID),
+            angularaxis=dict(showticklabels=False, gridcolor=GRID, linecolor=GRID),
             radialaxis=dict(range=[0, 1.05 * max(reach)], gridcolor=GRID, linecolor=GRID, nticks=5, angle=90, tickangle=90),
         ),
     )  # fmt: skip
@@ -600,21 +425,11 @@ def triangle_chart(
         )  # fmt: skip
     points = np.concatenate([nodes, out])
     low, high = points.min(axis=0) - 0.55 * size, points.max(axis=0) + 0.55 * size
-    figure.update_layout(
-        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=440, dragmode=False,
-        margin=dict(l=0, r=0, t=0, b=0), showlegend=False, hovermode="closest", clickmode="event+select",
-    )  # fmt: skip
+    margin = dict(l=0, r=0, t=0, b=0)
+    _finish(figure, height=440, margin=margin, dragmode=False, showlegend=False, clickmode="event+select")
     figure.update_xaxes(visible=False, range=[low[0], high[0]], constrain="domain", fixedrange=True)
     figure.update_yaxes(visible=False, range=[low[1], high[1]], scaleanchor="x", constrain="domain", fixedrange=True)
     return figure
-
-
-def data_uri(image: np.ndarray, times: int = 1) -> str:
-    """uint8 (H, W, C) as a PNG in a data URI, every pixel a square of `times` by `times`."""
-    file = io.BytesIO()
-    large = image.repeat(times, axis=0).repeat(times, axis=1)
-    Image.fromarray(large[..., 0] if large.shape[2] == 1 else large).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _styles(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
@@ -623,20 +438,9 @@ def _styles(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
     return {name: NORMAL_STYLES.get(name) or ATYPICAL_STYLES.get(name) or next(others) for name in names}
 
 
-def _plain(figure: go.Figure, axes: tuple[str, str], height: int) -> None:
-    """Transparent, with the legend below."""
-    figure.update_layout(
-        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=height,
-        margin=dict(l=8, r=8, t=16, b=8), hovermode="closest",
-        legend=dict(orientation="h", yanchor="top", y=-0.16, x=0, xanchor="left"),
-    )  # fmt: skip
-    figure.update_xaxes(title=axes[0], gridcolor=GRID, zeroline=False, automargin=True)
-    figure.update_yaxes(title=axes[1], gridcolor=GRID, zeroline=False, automargin=True)
-
-
-def _pil(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-
-
-def _rgb(colour: str) -> np.ndarray:
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float32)
+def _finish(figure: go.Figure, xlabel: str = "", ylabel: str = "", *, height: int, legend_y: float = -0.16, **more) -> None:
+    """The template with the names of the axes, the height, and how far below the axes the legend begins."""
+    figure.update_layout(template=TEMPLATE, height=height, legend_y=legend_y, **more)
+    if xlabel:  # of its own, Streamlit's theme would choose another colour for the grid
+        figure.update_xaxes(title=xlabel, gridcolor=GRID)
+        figure.update_yaxes(title=ylabel, gridcolor=GRID)

@@ -11,15 +11,16 @@ from urllib.parse import urlencode
 import access
 import cache
 import charts
+import palette
 import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
 from ama_core import AMAError
 from ama_core.data import catalog
-from ama_core.detectors.ama.scores import SCORES
-from ama_core.detectors.base import AnomalyDetector
-from ama_core.evaluation.protocol import REST, available_sets, normal_name
+from ama_core.detectors.ama.scores import Calibration
+from ama_core.detectors.base import AnomalyDetector, Score
+from ama_core.evaluation.protocol import REST, available_sets
 from ama_core.storage.files import csv_cell
 
 DEFAULT_MODELS = ("cifar10", "photos")  # the first of these that is here: raw scores fail on both
@@ -27,34 +28,24 @@ ALPHAS = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
 ONE, MANY = "against", "ood"  # the choice of one OOD set and of several; one key for both would mix up their values
 SETS_KEYS = {"lesson": ONE, "densities": MANY}  # page -> how it calls its choice
 LEADING = ("svhn", "house_numbers", "gtsrb")  # the paper's case, then what is like it: the sets to begin with
+OFFERED = 12  # models that a page names where the chosen one cannot serve it
+TRAIN_COMMAND = "python -m ama_core train photos --preset tiny --out runs/photos"
 PLAIN = "-plain"  # ends the name of a model trained with the plain-Wasserstein ablation
 
-# Score -> what it is in one sentence, and its equation.
-MEANING = {
-    "R": (
-        "**R**, the raw score: how differently the critic sees the pairs (image, image) and (image, reconstruction). "
-        "Meant to be high for what is unlike the training data; what else moves it, the lesson shows.",
-        r"R(x) = \lVert f(x, x) - f(x, G(E(x))) \rVert_1",
-    ),
-    "A": (
-        "**A**, the paper's score: how usual that R is among the training images. Low = unusually high *or* low.",
-        r"A(x) = \mathcal{N}\!\left(R(x);\ \mu, \sigma^2\right),\quad \mu, \sigma \text{ of the training images' } R",
-    ),
-    "M": (
-        "**M**: how unusual the difference is in size *and direction*, where R only adds up magnitudes.",
-        r"M(x) = \sqrt{(d - \bar d)^\top \Sigma^{-1} (d - \bar d)},\quad d = f(x, x) - f(x, G(E(x)))",
-    ),
-    "T": (
-        "**T**: how unusual R, pixel error, code length, both critic values and M are *together*.",
-        r"T(x) = \mathrm{Mahalanobis}\left[\log R,\ \log \lVert x - \hat x \rVert_1,\ \log \lVert z \rVert,"
-        r"\ D(x, x),\ D(x, \hat x),\ M\right]",
-    ),
-    "p": (
-        "**p-value**: the part of held-out normal images that look at least as unusual. Flagging p ≤ α raises false alarms "
-        "on at most a part α of normal images.",
-        r"p(x) = \frac{1 + \#\{\text{calibration score} \ge s(x)\}}{n + 1}",
-    ),
+# What a page may need of a model, beside its scores -> in words; keys of CAPABILITIES, and `critic`, a method of AMA alone.
+ABILITIES = {
+    "reconstruct": "redraws images",
+    "encode": "turns images into codes",
+    "decode": "turns codes into images",
+    "localise": "says where in an image it sees something unusual",
+    "features": "compares images by their features",
+    "critic": "has a critic that compares two images",
 }
+P_VALUE = (
+    "**p-value**: the fraction of held-out normal images that look at least as unusual. Flagging p ≤ α raises false alarms on "
+    "at most a fraction α of normal images."
+)
+P_EQUATION = r"p(x) = \frac{1 + \#\{\text{calibration score} \ge s(x)\}}{n + 1}"
 
 
 @dataclass(frozen=True)
@@ -64,16 +55,31 @@ class View:
     name: str
     folder: Path
     detector: AnomalyDetector
-    normal: str
     score: str
     alpha: float
 
+    @property
+    def normal(self) -> str | None:
+        """The name of the data set that the model was trained on; None where it does not say."""
+        return self.detector.normal.name if self.detector.normal else None
 
-def page(title: str, lead: str, *, scoring: bool = True) -> View:
-    """Heading and shared controls of a page; stops with a helpful panel where there is no model.
+    @property
+    def of_r(self) -> Calibration | None:
+        """Mean, spread and values of R of the training images, and the band of A; None where the model has no such scores."""
+        return cache.statistics_of_r(self.detector)
+
+    def scores(self, *names: str) -> list[Score]:
+        """The model's own scores; or those of these names, each once."""
+        found = {score.name: score for score in self.detector.SCORES}
+        return [found[name] for name in dict.fromkeys(names or found)]
+
+
+def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = ()) -> View:
+    """Heading and shared controls of a page; stops with a helpful panel where no model can serve it.
 
     Args:
-        scoring: offer the score that decides and the false-alarm rate; otherwise they are T and 5 %, unmentioned.
+        scoring: offer the score that decides and the false-alarm rate; otherwise they are the model's own and 5 %, unmentioned.
+        needs: what a model must be able to do: keys of ABILITIES, and names of scores. Others are not offered.
 
     Raises:
         AMAError: the chosen model cannot be read.
@@ -82,31 +88,70 @@ def page(title: str, lead: str, *, scoring: bool = True) -> View:
     models = cache.models()
     if not models:
         _no_model()
-    asked = st.query_params.get("model")
-    names = list(models)
+    asked = st.session_state.get("model") or st.query_params.get("model")
+    able = {name: folder for name, folder in models.items() if not lacking(folder, needs)}
+    if not able or (asked in models and asked not in able):
+        _cannot(asked if asked in models else next(iter(models)), models, able, needs)
+    names = list(able)
     with st.sidebar:
         first = next((n for n in DEFAULT_MODELS if n in names), names[0])
         name = choose(st.selectbox, "model", "Model", names, first, carried=True)
-        score, alpha = "T", 0.05
+        own = cache.kind_of(able[name])
+        score, alpha = own.decides, 0.05
         if scoring:
             score = choose(
-                st.segmented_control, "score", "Score that decides", SCORES, "T",
+                st.segmented_control, "score", "Score that decides", own.score_names(), own.decides,
                 required=True, help="Which score is turned into a p-value, a verdict and an order.", carried=True,
             )  # fmt: skip
             alpha = false_alarm_rate()
         reset_button()
     if asked and asked not in models:
         st.warning(f"There is no model called {literal(asked)} here, so this shows **{literal(name)}**.")
-    detector = cache.detector(models[name])
-    normal = normal_name(detector) if detector.info_.get("normal") else "unknown data"
+    detector = cache.detector(able[name])
     n = len(detector.held_out_scores_[score])
-    st.caption(f"Model **{literal(name)}**, normal = {literal(title_of(normal))}; calibrated on {n:,} held-out images.")
+    normal = title_of(detector.normal.title) if detector.normal else "unknown data"
+    kind = literal(detector.title)
+    st.caption(f"Model **{literal(name)}**, normal = {literal(normal)}; {kind}, calibrated on {n:,} held-out images.")
     if scoring and 1 / (n + 1) > alpha:
         st.warning(
             f"With {n:,} calibration images no p-value can be smaller than 1/{n + 1} = {percent(1 / (n + 1))}, so nothing can "
             f"be flagged at α = {percent(alpha)}. Choose a larger α, or calibrate on more images."
         )
-    return View(name, models[name], detector, normal, score, alpha)
+    return View(name, able[name], detector, score, alpha)
+
+
+def lacking(folder: Path, needs: Sequence[str]) -> list[str]:
+    """Which of a page's `needs` a model lacks; none where the model cannot be read, which is then said in its place."""
+    try:
+        kind = cache.kind_of(folder)
+    except AMAError:
+        return []
+    can = {*kind.can(), *kind.score_names(), *(["critic"] if callable(getattr(kind, "critic", None)) else [])}
+    return [need for need in needs if need not in can]
+
+
+def _cannot(name: str, models: Mapping[str, Path], able: Mapping[str, Path], needs: Sequence[str]) -> None:
+    """The sentence for a model that a page cannot be drawn of, and the way to those that can; ends the page."""
+    missing = lacking(models[name], needs)
+    does = [ABILITIES[need] for need in missing if need in ABILITIES]
+    scores = [need for need in missing if need not in ABILITIES]
+    does += [f"gives the score{'s' * (len(scores) > 1)} {listed(scores)}"] if scores else []
+    others = "Choose one that does:" if able else "None of the models here does. Train one, then reload this page:"
+    st.info(
+        f"This page needs a model that {listed(does)}; **{literal(name)}** ({literal(cache.kind_of(models[name]).title)}) does "
+        f"not. {others}",
+        icon=":material/block:",
+    )
+    with st.sidebar:
+        if able:
+            choose(st.selectbox, "model", "Model", list(able), None, placeholder="Choose a model")
+        reset_button()
+    if not able:
+        st.code(TRAIN_COMMAND, language="bash")
+    with st.container(horizontal=True):
+        for other in list(able)[:OFFERED]:
+            st.button(other, key=f"able-{other}", on_click=st.session_state.update, args=({"model": other},))
+    st.stop()
 
 
 def heading(title: str, lead: str) -> None:
@@ -126,7 +171,7 @@ def false_alarm_rate() -> float:
     """The choice of alpha."""
     return choose(
         st.select_slider, "alpha", "False-alarm rate α", ALPHAS, 0.05,
-        help="The part of normal images that you accept to see flagged.", carried=True,
+        help="The fraction of normal images that you accept to see flagged.", carried=True,
     )  # fmt: skip
 
 
@@ -136,8 +181,11 @@ def choose(widget, key: str, label: str, options: Sequence, default: Any, *, car
     carried: what the reader chose goes along to other pages, see `on_arrival`.
     """
     st.session_state["defaults"][key] = default
+    before = st.session_state.get(key)  # perhaps of another model, which has what this one lacks
+    if any(value not in options for value in (before if isinstance(before, list) else [before])):
+        st.session_state.pop(key, None)
     if widget is st.selectbox:
-        more["index"] = list(options).index(default)
+        more["index"] = None if default is None else list(options).index(default)
     elif widget is st.select_slider:
         more["value"] = default
     else:
@@ -220,7 +268,7 @@ def upload(label: str, kinds: Sequence[str], key: str, **more: Any) -> Any:
             [data-testid="stFileUploader"]:has([data-testid="stFileChip"] [role="alert"])::after {{
                 content: "A file was refused: the first one of the list. A file may have at most {limit} MB.";
                 display: block; margin-top: .5rem; padding: .75rem 1rem; border-radius: .5rem; font-size: .95rem;
-                background: rgba(213, 94, 0, .14); border-left: 4px solid {charts.VERMILLION};
+                background: rgba(213, 94, 0, .14); border-left: 4px solid {palette.VERMILLION};
             }}
             [data-testid="stFileChips"] > div:has([role="alert"]) {{ order: -1; }}
             </style>"""
@@ -318,20 +366,32 @@ def _chosen(state: Mapping) -> list:
     return [point["customdata"] for point in state["selection"]["points"] if "customdata" in point]
 
 
-def explain(*scores: str) -> None:
-    """The meaning and the equation of scores, folded away."""
+def explain(*scores: Score, p: bool = False) -> None:
+    """The meaning and the equation of scores, and with `p` of the p-value, folded away."""
     with st.expander("What these numbers mean, with their equations", icon=":material/function:"):
         for score in scores:
-            sentence, equation = MEANING[score]
-            st.markdown(sentence)
-            st.latex(equation)
+            st.markdown(meaning(score))
+            st.latex(score.equation)
+        if p:
+            st.markdown(P_VALUE)
+            st.latex(P_EQUATION)
+
+
+def meaning(score: Score) -> str:
+    """What a score is, in one sentence."""
+    return f"**{literal(score.name)}**: {score.meaning}"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as they are listed in a sentence: `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def image_sets(view: View) -> list[str]:
     """The sets whose images need no download, the model's own test images first; says where those are missing."""
-    normal, at_hand = (view.detector.info_.get("normal") or {}).get("name"), available_sets()
-    others = [name for name in at_hand if name != normal]
-    if normal in at_hand or (normal and normal not in catalog()):
+    normal, available = view.normal, available_sets()
+    others = [name for name in available if name != normal]
+    if normal in available or (normal and normal not in catalog()):
         return [cache.NORMAL, *others]
     if normal:
         st.info(
@@ -389,7 +449,7 @@ def _no_model() -> None:
         "There is no trained model here yet. Train a small one in a few minutes, then reload this page:",
         icon=":material/model_training:",
     )
-    st.code("python -m ama_core train photos --preset tiny --out runs/photos", language="bash")
+    st.code(TRAIN_COMMAND, language="bash")
     st.caption(f"Models are looked for in the folders of the environment variable {cache.MODELS_VARIABLE}, otherwise in "
                "`pretrained/` and `runs/`.")  # fmt: skip
     st.stop()

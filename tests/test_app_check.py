@@ -332,16 +332,16 @@ def test_a_set_in_the_address_that_is_not_here_is_a_sentence(open_page):
 
 def test_critic_maps_are_vermillion_where_r_grows_and_blue_where_it_shrinks(open_page):
     open_page("reconstructions")
-    import charts
+    import pictures
 
     image = np.full((32, 32, 1), 100, np.uint8)
     shares = np.zeros((8, 8))
     shares[0, 0], shares[7, 7] = 1e9, -1e9
-    shown = charts.critic_map(image, shares, mean_r=64.0)
+    shown = pictures.critic_map(image, shares, mean_r=64.0)
     assert shown.shape == (32, 32, 3) and (shown[4:28, 4:28] == 100).all()
     assert shown[0, 0, 0] > shown[0, 0, 2] and shown[31, 31, 2] > shown[31, 31, 0]
     assert (shown[:4, :4] == shown[0, 0]).all()
-    half = charts.critic_map(image, np.full((8, 8), charts.CRITIC_RANGE / 4), mean_r=64.0)[0, 0]  # half of the full colour
+    half = pictures.critic_map(image, np.full((8, 8), pictures.CRITIC_RANGE / 4), mean_r=64.0)[0, 0]  # half of the full colour
     assert np.allclose(half - 100.0, (shown[0, 0] - 100.0) / 2, atol=1)
 
 

@@ -211,4 +211,4 @@ def test_simplex_without_its_own_images_takes_others(open_page, latent_models, t
     config.write_text(config.read_text().replace('"source": "digits"', '"source": "mnist"'))
     at = open_page("simplex", models=tmp_path)
     assert not at.exception and not at.error
-    assert any("not at hand" in element.value for element in at.info) and html(at).count("<img") == 13
+    assert any("not on this computer" in element.value for element in at.info) and html(at).count("<img") == 13

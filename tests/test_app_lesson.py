@@ -61,7 +61,7 @@ def measured(lesson_models):
 def aurocs(lesson_models) -> dict[str, dict[str, float]]:
     """What every page says of `digits`: the figures of the protocol."""
     results = {row["ood"]: row for row in read_results(lesson_models / "digits")["results"]}
-    return known_aurocs(results, read_scores(lesson_models / "digits"), "digits")
+    return known_aurocs(AMADetector.load(lesson_models / "digits"), results, read_scores(lesson_models / "digits"))
 
 
 def with_aurocs(folder: Path, changes: dict[str, dict[str, float]]) -> Path:

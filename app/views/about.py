@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 from pathlib import Path
 
 import access
@@ -9,19 +10,21 @@ import cache
 import charts
 import controls
 import numpy as np
+import pictures
 import streamlit as st
 
-from ama_core import Config
+import ama_core
 from ama_core.detectors.ama import latent, losses, scores
 from ama_core.detectors.ama.networks import Critic, Encoder, Generator
-from ama_core.detectors.ama.scores import SCORES
+from ama_core.detectors.base import Score
+from ama_core.detectors.conformal import conformal_p_value, conformal_threshold
 from ama_core.evaluation.metrics import CURVE_ALPHAS, false_alarm_band, false_alarm_curve
 
-SOURCE = Path(inspect.getsourcefile(Config)).parent.parent
+SOURCE = Path(ama_core.__file__).parent
 NAMES = {"E": "E, the encoder", "G": "G, the generator", "D": "D, the critic"}
 
-# (title, sentence, equation, the code that computes it)
-EQUATIONS = [
+# What AMA minimises: (title, sentence, equation, the code that computes it).
+OBJECTIVE = [
     (
         "Mirrored Wasserstein loss (Eq. 1)",
         "The critic learns to tell the pair (x, x) from (x, x̂); E and G learn to make that impossible. y is 1 for a normal "
@@ -56,15 +59,18 @@ EQUATIONS = [
         r"\mathbb{E}\max(\lVert E(x) \rVert_2 - \sqrt d, 0)",
         [losses.latent_regulariser],
     ),
-    ("Eq. 5", *controls.MEANING["R"], [scores.r_score]),
-    ("Eq. 6", *controls.MEANING["A"], [scores.log_a_score]),
-    ("Beyond the paper", *controls.MEANING["M"], [scores.Gaussian]),
-    ("Beyond the paper", *controls.MEANING["T"], [scores.t_vector, scores.Gaussian]),
-    ("Beyond the paper", *controls.MEANING["p"], [scores.conformal_p_value, scores.conformal_threshold]),
 ]
+# The code of AMA's scores, by name.
+CODE_OF_R = {
+    "R": [scores.r_score], "A": [scores.log_a_score], "M": [scores.Gaussian], "T": [scores.t_vector, scores.Gaussian],
+}  # fmt: skip
 
 
 def architecture(view: controls.View) -> None:
+    """The stages of AMA's networks; of other models, what they keep."""
+    if not callable(getattr(view.detector, "stages", None)):
+        kept(view)
+        return
     stages = cache.stages(view.folder)
     drawn = []
     for network, name in NAMES.items():
@@ -74,7 +80,7 @@ def architecture(view: controls.View) -> None:
         f"Three networks, {sum(s.parameters for s in stages):,} parameters in all. Each box is what a layer hands on: its "
         "height stands for the grid, its width for the channels, both on a logarithmic scale."
     )
-    st.html(charts.architecture(drawn))
+    st.html(pictures.architecture(drawn))
     columns = {
         "network": [s.network for s in stages], "stage": [s.name for s in stages],
         "output (channels × height × width)": [" × ".join(map(str, s.shape)) for s in stages],
@@ -86,31 +92,77 @@ def architecture(view: controls.View) -> None:
             code(network)
 
 
-def equations() -> None:
+def kept(view: controls.View) -> None:
+    """What a model keeps for scoring, array by array, and the code of its detector."""
+    detector = view.detector
+    tensors, arrays = detector.state()
+    sizes = {name: tuple(value.shape) for name, value in (tensors | arrays).items()}
+    total = sum(math.prod(shape) for shape in sizes.values())
+    title, reference = controls.literal(detector.title), controls.literal(detector.reference)
+    st.markdown(f"**{title}** ({reference}). {summary_of(type(detector))}")
+    trained = "trained by gradient steps" if detector.trains() else "fitted without gradient steps"
+    st.markdown(f"It is {trained}, and keeps {total:,} numbers:")
+    controls.grid(
+        {
+            "name": list(sizes),
+            "kind": ["weights" if name in tensors else "statistics" for name in sizes],
+            "shape": [" × ".join(map(str, shape)) or "one number" for shape in sizes.values()],
+            "numbers": [math.prod(shape) for shape in sizes.values()],
+        },
+        width="stretch",
+        height=min(400, 38 + 35 * len(sizes)),
+    )
+    with st.expander("The code", icon=":material/code:"):
+        code(type(detector))
+
+
+def summary_of(kind: type) -> str:
+    """The first sentence of a class's documentation."""
+    return controls.literal((inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " "))
+
+
+def equations(view: controls.View) -> None:
+    """Every equation of the model beside the lines that compute it."""
     st.markdown("Every formula stands in the code once. Open one to see the lines that compute it.")
-    for title, sentence, equation, functions in EQUATIONS:
-        st.markdown(f"**{title}.** {sentence}")
-        st.latex(equation)
-        with st.expander(f"Code: {', '.join(f.__qualname__ for f in functions)}", icon=":material/code:"):
-            for function in functions:
-                code(function)
+    if view.of_r:
+        for title, sentence, formula, functions in OBJECTIVE:
+            equation(title, sentence, formula, functions)
+    for score in view.detector.SCORES:
+        functions = CODE_OF_R[score.name] if view.of_r else [type(view.detector).raw_scores]
+        equation(source_of(view, score), controls.meaning(score), score.equation, functions)
+    equation("Beyond the paper", controls.P_VALUE, controls.P_EQUATION, [conformal_p_value, conformal_threshold])
+
+
+def source_of(view: controls.View, score: Score) -> str:
+    """Where a score comes from."""
+    return score.source or ("Beyond the paper" if view.of_r else controls.literal(view.detector.title))
+
+
+def equation(title: str, sentence: str, formula: str, functions: list) -> None:
+    st.markdown(f"**{title}.** {sentence}")
+    st.latex(formula)
+    with st.expander(f"Code: {', '.join(f.__qualname__ for f in functions)}", icon=":material/code:"):
+        for function in functions:
+            code(function)
 
 
 def code(thing) -> None:
     """The source of a function or class, with the place where it stands."""
     lines, first = inspect.getsourcelines(thing)
-    place = Path(inspect.getsourcefile(thing)).relative_to(SOURCE)
+    file = Path(inspect.getsourcefile(thing))
+    place = file.relative_to(SOURCE) if file.is_relative_to(SOURCE) else file.name  # of a detector from outside
     st.caption(f"{place}, line {first}")
     st.code("".join(lines), language="python", line_numbers=False)
 
 
 def settings(view: controls.View) -> None:
-    config, usual = view.detector.config, Config()
+    config, usual = view.detector.settings, type(view.detector.settings)()
+    whose = "paper's" if view.of_r else "default"
     fields = dataclasses.fields(config)
-    changed = controls.switch("changed", "Only what differs from the paper's settings", False)
+    changed = controls.switch("changed", f"Only what differs from the {whose} settings", False)
     shown = [f for f in fields if not changed or getattr(config, f.name) != getattr(usual, f.name)]
     if not shown:
-        st.info("This model has the paper's settings throughout.")
+        st.info(f"This model has the {whose} settings throughout.")
         return
     st.table(
         {
@@ -121,8 +173,8 @@ def settings(view: controls.View) -> None:
         hide_index=True,
     )
     st.caption(
-        "The defaults are the paper's. [P] the paper, [C] the authors' released code, [D] a decision made here. Any of them: "
-        "`--set name=value`."
+        ("The defaults are the paper's. " if view.of_r else "")
+        + "[P] the paper, [C] the authors' released code, [D] a decision made here. Any of them: `--set name=value`."
     )
 
 
@@ -133,20 +185,20 @@ def beside(value, usual) -> str:
 
 def calibration(view: controls.View) -> None:
     st.markdown(
-        "A p-value keeps a promise: flag what has p ≤ α, and at most a part α of *normal* images is flagged. Here is whether "
-        "that holds for normal test images, which took no part in training or calibration."
+        "A p-value keeps a promise: flag what has p ≤ α, and at most a fraction α of *normal* images is flagged. Here is "
+        "whether that holds for normal test images, which took no part in training or calibration."
     )
-    normal = (view.detector.info_.get("normal") or {}).get("name")
-    own = next((s for s in cache.stored(view.folder) if (s.name, s.split) == (normal, "test")), None)
+    own = next((s for s in cache.stored(view.folder) if (s.name, s.split) == (view.normal, "test")), None)
     if own is None:
         st.info("This model has no stored scores of its normal test images. Measure it, then reload this page:")
         st.code(f"python -m ama_core measure {access.shown(view.folder)}", language="bash")
         return
-    held_out = view.detector.calibration_
-    n = len(held_out.scores["T"])
-    alphas = CURVE_ALPHAS
-    chosen = controls.choose(st.pills, "scores", "Scores", list(SCORES), ["R", "T"], selection_mode="multi") or ["T"]
-    measured = {by: false_alarm_curve(held_out.p_value(own.scores, by), alphas) for by in SCORES if by in chosen}
+    detector, alphas = view.detector, CURVE_ALPHAS
+    n, names = len(detector.calibration_scores_), list(detector.score_names())
+    first = list(dict.fromkeys((names[0], detector.decides)))
+    chosen = controls.choose(st.pills, "scores", "Scores", names, first, selection_mode="multi") or [detector.decides]
+    p_values = detector.with_p_values(own.scores)
+    measured = {by: false_alarm_curve(p_values[f"p_{by}"], alphas) for by in names if by in chosen}
     low, high = false_alarm_band(alphas, own.n, n)
     at = int(np.searchsorted(alphas, 0.05))
     at_5 = ", ".join(f"{by} {100 * values[at]:.1f} %" for by, values in measured.items())
@@ -189,14 +241,18 @@ def card(view: controls.View) -> None:
 
 
 PARTS = {
-    "Architecture": architecture, "Equations": lambda view: equations(), "Settings": settings, "Calibration": calibration,
-    "Card": card,
+    "Architecture": architecture, "Equations": equations, "Settings": settings, "Calibration": calibration, "Card": card,
 }  # fmt: skip
 
-with controls.error_panel():
+
+def main() -> None:
     view = controls.page(
         "About the model", "How the chosen model is built, what it minimises, how it was set, and whether its promise holds.",
         scoring=False,
     )  # fmt: skip
     part = controls.choose(st.segmented_control, "part", "Part", list(PARTS), "Architecture", required=True)
     PARTS[part](view)
+
+
+with controls.error_panel():
+    main()

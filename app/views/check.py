@@ -5,10 +5,10 @@ import cache
 import charts
 import controls
 import numpy as np
+import pictures
 import streamlit as st
 
 from ama_core.analysis.density import share_below
-from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.scoring.check import drift_warning
 
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "zip"]
@@ -86,17 +86,18 @@ def drift(view: controls.View, batch: cache.Batch) -> None:
 
 def table(view: controls.View, batch: cache.Batch) -> int:
     """Every image as a row, the most anomalous first; returns which image is chosen."""
-    found, calibration = batch.found, view.detector.calibration_
+    found, detector = batch.found, view.detector
     scores, p_values = found.examined.scores, found.examined.scores[f"p_{view.score}"]
-    n = len(calibration.scores[view.score])
-    order = np.argsort(-anomaly_scores(scores)[view.score], kind="stable")
+    n = len(detector.held_out_scores_[view.score])
+    order = np.argsort(-detector.anomaly_scores(scores)[view.score], kind="stable")
+    of_r = {"R above": [100 * share_below(scores["R"][i], view.of_r.train_r) for i in order]} if view.of_r else {}
     columns = {
         "Image": [batch.icons[i] for i in order],
         "Name": [found.names[i] for i in order],
         f"Verdict at α = {controls.percent(view.alpha)}": [verdict(p_values[i], n, view.alpha) for i in order],
         f"p by {view.score}": p_values[order],
-        **{name: scores[name][order] for name in SCORES},
-        "R above": [100 * share_below(scores["R"][i], calibration.train_r) for i in order],
+        **{name: scores[name][order] for name in detector.score_names()},
+        **of_r,
         "Done to it": ["; ".join((*found.notes[i], *(["⚠ see below"] if found.concerns[i] else []))) for i in order],
     }
     small = st.column_config.NumberColumn
@@ -110,9 +111,9 @@ def table(view: controls.View, batch: cache.Batch) -> int:
         column_config={
             "Image": st.column_config.ImageColumn(width=52, pinned=True, help="As the model sees it."),
             "Name": st.column_config.TextColumn(width=150),
-            f"p by {view.score}": small(format="%.3g", help=controls.MEANING["p"][0]),
-            **{name: small(format="%.3g", help=controls.MEANING[name][0]) for name in SCORES},
-            "R above": small(format="%.0f %%", help="The part of the training images whose R is lower."),
+            f"p by {view.score}": small(format="%.3g", help=controls.P_VALUE),
+            **{score.name: small(format="%.3g", help=controls.meaning(score)) for score in detector.SCORES},
+            "R above": small(format="%.0f %%", help="The fraction of the training images whose R is lower."),
         },
     )  # fmt: skip
     rows = state["selection"]["rows"]
@@ -126,9 +127,10 @@ def download(view: controls.View, batch: cache.Batch) -> None:
     if len(found):
         scores = found.examined.scores
         flagged = (scores[f"p_{view.score}"] <= view.alpha).tolist()
-        train_r = view.detector.calibration_.train_r
         columns |= {name: [*values.tolist(), *[None] * rest] for name, values in scores.items()}
-        columns["R_above_part_of_training"] = [*(share_below(r, train_r) for r in scores["R"]), *[None] * rest]
+        if view.of_r:
+            above = [share_below(r, view.of_r.train_r) for r in scores["R"]]
+            columns["R_above_part_of_training"] = [*above, *[None] * rest]
         columns[f"flagged_by_{view.score}_at_{view.alpha:g}"] = [*flagged, *[None] * rest]
     columns["done_to_it"] = [*("; ".join(notes) for notes in found.notes), *[""] * rest]
     columns["may_cause_the_score"] = [*(" ".join(found) for found in found.concerns), *[""] * rest]
@@ -137,19 +139,21 @@ def download(view: controls.View, batch: cache.Batch) -> None:
 
 
 def neighbours(view: controls.View, batch: cache.Batch, i: int) -> None:
-    """The training images that the critic sees most like image i."""
-    st.subheader("The most similar training images, as the critic sees them")
+    """The training images that the model sees most like image i."""
+    sees, features = ("the critic sees", "the critic's standardised features f(x, x)") if view.of_r else (
+        "the model sees", "the model's standardised features",
+    )  # fmt: skip
+    st.subheader(f"The most similar training images, as {sees} them")
     stored = cache.nearest(view.folder)
     if stored is None:
         st.info(
             "This model has no sample of its training images to compare with. "
-            f"`python -m ama_core measure {access.shown(view.folder)}` makes one where the training images are at hand."
+            f"`python -m ama_core measure {access.shown(view.folder)}` makes one where the training images are available."
         )
         return
     positions, distances = (a[0] for a in stored.nearest(batch.found.examined.features[i : i + 1], NEAREST))
-    normal = view.detector.info_["normal"]["name"]
     captions = [
-        f"{controls.class_name(normal, int(stored.labels[j]))} #{stored.index[j]}: distance {d:.2g}"
+        f"{controls.class_name(view.normal, int(stored.labels[j]))} #{stored.index[j]}: distance {d:.2g}"
         for j, d in zip(positions, distances)
     ]
     try:
@@ -158,80 +162,140 @@ def neighbours(view: controls.View, batch: cache.Batch, i: int) -> None:
         st.markdown("\n".join(f"- {controls.literal(caption)}" for caption in captions))
         st.info(f"Their pictures cannot be shown. {error}")
     else:
-        st.html(charts.figures([(c, image, f"Training image {c}") for c, image in zip(captions, images)], 112))
+        st.html(pictures.figures([(c, image, f"Training image {c}") for c, image in zip(captions, images)], 112))
     st.caption(
         f"The nearest {len(positions)} of {len(stored):,} training images that the model knows, by the Euclidean distance of "
-        f"the critic's standardised features f(x, x). The first lies at {distances[0] / (stored.typical or 1):.1f} times the "
+        f"{features}. The first lies at {distances[0] / (stored.typical or 1):.1f} times the "
         f"distance at which a training image typically has its own nearest neighbour among them ({stored.typical:.2g})."
     )
 
 
-def show(view: controls.View, batch: cache.Batch, i: int) -> None:
-    """One image with its verdict, what was done to it, its scores, its place among the training images, and its like."""
-    found, calibration = batch.found, view.detector.calibration_
-    name, seen, redrawn = found.names[i], found.examined.images[i], found.examined.reconstructions[i]
-    scores = {key: float(values[i]) for key, values in found.examined.scores.items()}
-    p, n = scores[f"p_{view.score}"], len(calibration.scores[view.score])
-    st.subheader(controls.literal(name))
+def verdict_in_full(view: controls.View, batch: cache.Batch, i: int) -> None:
+    """Whether image i is flagged, how unusual that makes it, and what else may have caused its score."""
+    p, n = float(batch.found.examined.scores[f"p_{view.score}"][i]), len(view.detector.held_out_scores_[view.score])
+    rate = controls.percent(view.alpha)
     if p <= view.alpha:
-        st.warning(f"**Flagged as anomalous** at a false-alarm rate of {controls.percent(view.alpha)}. {in_words(p, n)}",
-                   icon=":material/flag:")  # fmt: skip
+        st.warning(f"**Flagged as anomalous** at a false-alarm rate of {rate}. {in_words(p, n)}", icon=":material/flag:")
     else:
-        st.success(f"**Not flagged** at a false-alarm rate of {controls.percent(view.alpha)}. {in_words(p, n)}",
-                   icon=":material/check_circle:")  # fmt: skip
-    if found.concerns[i]:
+        st.success(f"**Not flagged** at a false-alarm rate of {rate}. {in_words(p, n)}", icon=":material/check_circle:")
+    if batch.found.concerns[i]:
         st.warning(
-            f"{' '.join(found.concerns[i])} This alone may cause the score: the model saw other images in training.",
+            f"{' '.join(batch.found.concerns[i])} This alone may cause the score: the model saw other images in training.",
             icon=":material/warning:",
         )
-    st.html(charts.figures([
+
+
+def images(view: controls.View, batch: cache.Batch, i: int) -> None:
+    """Image i as given and as the model sees it; where the model can, redrawn, and with a map of what it finds unusual."""
+    found, examined, name = batch.found, batch.found.examined, batch.found.names[i]
+    seen = examined.images[i]
+    parts = [
         ("Given", found.given[i], f"The image as given, {name}"),
         (f"What the model sees, {seen.shape[1]}×{seen.shape[0]}", seen, "The prepared image"),
-        ("Its reconstruction", redrawn, "What the model redraws"),
-        ("Difference", charts.difference_map(seen, redrawn), "Reconstruction minus image"),
-        ("Where the critic sees it", charts.critic_map(seen, found.examined.maps[i], calibration.mu),
-         "What each place of the critic's grid adds to R, over the image"),
-    ], 148))  # fmt: skip
+    ]
+    if examined.reconstructions is not None:
+        redrawn = examined.reconstructions[i]
+        parts.append(("Its reconstruction", redrawn, "What the model redraws"))
+        parts.append(("Difference", pictures.difference_map(seen, redrawn), "Reconstruction minus image"))
+    if examined.maps is not None:
+        where, of = ("the critic", "R") if view.of_r else ("the model", "its score")
+        laid_over = pictures.critic_map(seen, examined.maps[i], cache.mean_score(view.detector))
+        parts.append((f"Where {where} sees it", laid_over, f"What each place of {where}'s grid adds to {of}, over the image"))
+    st.html(pictures.figures(parts, 148))
+
+
+def numbers(view: controls.View, batch: cache.Batch, i: int) -> None:
+    """The scores of image i with their p-values, and what was done to it."""
+    found = batch.found
+    scores = {key: float(values[i]) for key, values in found.examined.scores.items()}
+    names, lead = view.detector.score_names(), view.detector.SCORES[0]
     left, right = st.columns([1, 1], gap="large")
     with left:
         done = controls.literal("; ".join(found.notes[i]))
         st.caption(f"Done to the image: {done}." if done else "The image fits the model as it is: nothing was done to it.")
-        st.html(charts.difference_key())
-        st.html(charts.critic_key())
+        if found.examined.reconstructions is not None:
+            st.html(pictures.difference_key())
+        if found.examined.maps is not None:
+            st.html(pictures.critic_key(*(() if view.of_r else ("Map", view.detector.decides))))
         first, second = st.columns(2)
-        first.metric("R", f"{scores['R']:.4g}", help=controls.MEANING["R"][0])
-        second.metric(f"p-value by {view.score}", f"{p:.4f}", help=controls.MEANING["p"][0])
+        first.metric(lead.name, f"{scores[lead.name]:.4g}", help=controls.meaning(lead))
+        second.metric(f"p-value by {view.score}", f"{scores[f'p_{view.score}']:.4f}", help=controls.P_VALUE)
     with right:
         st.table(
             {
-                "Score": list(SCORES),
-                "Value": [f"{scores[score]:.4g}" for score in SCORES],
-                "p-value": [f"{scores[f'p_{score}']:.4f}" for score in SCORES],
+                "Score": list(names),
+                "Value": [f"{scores[score]:.4g}" for score in names],
+                "p-value": [f"{scores[f'p_{score}']:.4f}" for score in names],
                 f"At α = {controls.percent(view.alpha)}": [
-                    "flagged" if scores[f"p_{score}"] <= view.alpha else "not flagged" for score in SCORES
+                    "flagged" if scores[f"p_{score}"] <= view.alpha else "not flagged" for score in names
                 ],
             },
             hide_index=True,
         )
-        below = share_below(scores["R"], calibration.train_r)
-        st.caption(f"Its R is higher than that of {controls.percent(below)} of the training images.")
-    with controls.error_panel():
-        neighbours(view, batch, i)
+        if view.of_r:
+            below = share_below(scores["R"], view.of_r.train_r)
+            st.caption(f"Its R is higher than that of {controls.percent(below)} of the training images.")
+
+
+def among_training(view: controls.View, r: float) -> None:
+    """R of an image among the training images."""
     st.subheader("Its R among the training images")
     density = cache.train_density(view.folder, log=True)
-    mu, sigma = calibration.mu, calibration.sigma
+    mu, sigma = view.of_r.mu, view.of_r.sigma
     controls.chart(
         charts.density_chart(
-            density.grid, density.curves, xlabel="R-score", log=True, marks={"this image": scores["R"]},
+            density.grid, density.curves, xlabel="R-score", log=True, marks={"this image": r},
             bands=[(f"μ ± {k}σ of training R", mu - k * sigma, mu + k * sigma) for k in (2, 1)],
         ),
-        {"R": density.grid, "density_train": density.curves["train"], "R_of_image": np.full(len(density.grid), scores["R"])},
+        {"R": density.grid, "density_train": density.curves["train"], "R_of_image": np.full(len(density.grid), r)},
         f"check-{view.name}",
-        f"R of this image, {scores['R']:.3g}, on the density of the training images, median {density.medians['train']:.3g}.",
+        f"R of this image, {r:.3g}, on the density of the training images, median {density.medians['train']:.3g}.",
     )  # fmt: skip
 
 
-def refusals(batch: cache.Batch) -> None:
+def among_held_out(view: controls.View, value: float) -> None:
+    """The deciding score of an image among those of the held-out normal images."""
+    (score,) = view.scores(view.score)
+    name = score.ranks_by or score.name
+    st.subheader(f"Its {controls.literal(name)} among the held-out normal images")
+    held_out = view.detector.held_out_scores_[score.name]
+    log = score.log_axis and not score.low and value > 0 and bool((held_out > 0).all())
+    density = cache.held_out_density(view.folder, score.name, log)
+    edge = view.detector.threshold(score.name, view.alpha) * (-1 if score.low else 1)
+    side = "left" if score.low else "right"
+    controls.chart(
+        charts.density_chart(
+            density.grid, density.curves, xlabel=name, log=log, marks={"this image": value},
+            cuts={f"flagged {side} of this (α = {controls.percent(view.alpha)})": [edge]},
+        ),
+        {
+            name: density.grid, "density_held_out": density.curves[cache.HELD_OUT],
+            f"{name}_of_image": np.full(len(density.grid), value),
+        },
+        f"check-{view.name}",
+        f"{name} of this image, {value:.3g}, on the density of held-out normal images, median "
+        f"{density.medians[cache.HELD_OUT]:.3g}.",
+    )  # fmt: skip
+
+
+def show(view: controls.View, batch: cache.Batch, i: int) -> None:
+    """One image with its verdict, what was done to it, its scores, its place among normal images, and its like."""
+    scores = batch.found.examined.scores
+    st.subheader(controls.literal(batch.found.names[i]))
+    verdict_in_full(view, batch, i)
+    images(view, batch, i)
+    numbers(view, batch, i)
+    if batch.found.examined.features is not None:
+        with controls.error_panel():
+            neighbours(view, batch, i)
+    if view.of_r:
+        among_training(view, float(scores["R"][i]))
+    else:
+        (score,) = view.scores(view.score)
+        among_held_out(view, float(scores[score.ranks_by or score.name][i]))
+
+
+def refusals(view: controls.View, batch: cache.Batch) -> None:
     """Which files could not be read, and why; where reading stopped."""
     found = batch.found
     reasons: dict[str, list[str]] = {}
@@ -252,7 +316,7 @@ def refusals(batch: cache.Batch) -> None:
         )
 
 
-with controls.error_panel():
+def main() -> None:
     view = controls.page(
         "Check images",
         "Drop images of your own, or a zip of them, take a photo, or look at samples. They stay on this computer.",
@@ -260,7 +324,7 @@ with controls.error_panel():
     batch = uploads(view)
     given = batch is not None
     batch = batch or samples(view)
-    refusals(batch)
+    refusals(view, batch)
     if len(batch.found):
         flagged = int((batch.found.examined.scores[f"p_{view.score}"] <= view.alpha).sum())
         total = len(batch.found)
@@ -281,4 +345,8 @@ with controls.error_panel():
         show(view, batch, chosen)
     elif given:
         download(view, batch)
-    controls.explain("R", "A", "M", "T", "p")
+    controls.explain(*view.scores(), p=True)
+
+
+with controls.error_panel():
+    main()

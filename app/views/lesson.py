@@ -7,11 +7,11 @@ import cache
 import charts
 import controls
 import numpy as np
+import pictures
 import streamlit as st
-from ama_core.evaluation.metrics import Confusion, confusion_at, confusion_outside, nearest_the_cut, roc_points, threshold_scale
 
 from ama_core import AMAError
-from ama_core.detectors.ama.scores import SCORES, anomaly_scores
+from ama_core.evaluation.metrics import Confusion, confusion_at, confusion_outside, nearest_the_cut, roc_points, threshold_scale
 from ama_core.evaluation.protocol import CLEAR, gain, shows_both, telling_set
 from ama_core.storage.bundle import StoredScores
 
@@ -39,7 +39,11 @@ class Case:
 
     @property
     def threshold_r(self) -> float:
-        return self.view.detector.calibration_.threshold("R", 0.05)
+        return self.view.detector.threshold("R", 0.05)
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        return self.view.detector.score_names()
 
 
 def pairs(auroc: float) -> str:
@@ -64,11 +68,11 @@ def examples(case: Case, stored: StoredScores, what: str, rows: np.ndarray) -> N
         return
     table = [
         ([
-            (a, f"{what}, R {value}"), (b, "what the model redraws of it"), (charts.difference_map(a, b), "their difference"),
+            (a, f"{what}, R {value}"), (b, "what the model redraws of it"), (pictures.difference_map(a, b), "their difference"),
         ], value)
         for a, b, value in zip(seen, redrawn, values)
     ]  # fmt: skip
-    st.html(charts.image_table(["Image", "Redrawn", "Difference", "R"], table))
+    st.html(pictures.image_table(["Image", "Redrawn", "Difference", "R"], table))
 
 
 def missing(error: AMAError, what: str, values: list[str]) -> None:
@@ -101,7 +105,7 @@ def densities(case: Case, axis: str, label: str, name: str, **lines) -> None:
 
 def matrix(case: Case, counts: Confusion) -> None:
     """The confusion matrix of a rule."""
-    st.html(charts.confusion_table(
+    st.html(pictures.confusion_table(
         counts.hits, counts.misses, counts.false_alarms, counts.passed, case.other.name, f"{case.own.name} (normal)",
     ))  # fmt: skip
 
@@ -138,12 +142,12 @@ def hope(case: Case) -> None:
             st.markdown(f"**{controls.literal(what)}**")
             ranked = np.argsort(stored.scores["R"])
             examples(case, stored, what, ranked[(places * (len(ranked) - 1)).astype(int)])
-    st.html(charts.difference_key())
+    st.html(pictures.difference_key())
     st.caption(
         f"Drawn evenly along R, from low to high, of {case.own.n:,} normal test images and {case.other.n:,} of "
         f"{case.other.name}."
     )
-    controls.explain("R")
+    controls.explain(*case.view.scores("R"))
 
 
 def surprise(case: Case) -> None:
@@ -249,7 +253,7 @@ def strip(case: Case, stored: StoredScores, rows: np.ndarray, words) -> None:
     except AMAError as error:
         missing(error, stored.name, [f"{stored.scores['R'][i]:.3g}" for i in rows])
         return
-    st.html(charts.figures([(c, image, f"{stored.name} {c}") for c, image in zip(captions, images)], width=84))
+    st.html(pictures.figures([(c, image, f"{stored.name} {c}") for c, image in zip(captions, images)], width=84))
 
 
 @st.fragment
@@ -300,16 +304,16 @@ def other_name(case: Case) -> str:
 
 @st.fragment
 def band(case: Case) -> None:
-    calibration = case.view.detector.calibration_
+    of_r = case.view.of_r
     own, other = case.own.scores, case.other.scores
     st.markdown(
         "If unusually *low* R is suspicious too, why not flag both sides? That is the paper's **A-score**: it asks how usual "
-        f"this R is among the training images, whose R has mean μ = {calibration.mu:.3g} and standard deviation σ = "
-        f"{calibration.sigma:.3g}. On the axis of R, A is a band: what falls outside is flagged."
+        f"this R is among the training images, whose R has mean μ = {of_r.mu:.3g} and standard deviation σ = "
+        f"{of_r.sigma:.3g}. On the axis of R, A is a band: what falls outside is flagged."
     )
     alpha = controls.false_alarm_rate()
-    low, high = calibration.band(alpha)
-    cut = calibration.threshold("R", alpha)
+    low, high = of_r.band(alpha)
+    cut = case.view.detector.threshold("R", alpha)
     asked = controls.percent(alpha)
     densities(
         case, "R", R_LABEL, "band", bands=[(f"A passes, α = {asked}", low, high)],
@@ -333,35 +337,35 @@ def band(case: Case) -> None:
         else f"A changes little here: AUROC {a:.3f}, R had {r:.3f}."
     )  # fmt: skip
     st.info(f"Of {case.ood}, {below} fall below the band and {above} above it. {verdict}", icon=":material/straighten:")
-    controls.explain("R", "A")
+    controls.explain(*case.view.scores("R", "A"))
 
 
 @st.fragment
 def overlap(case: Case) -> None:
-    calibration = case.view.detector.calibration_
+    detector = case.view.detector
     st.markdown(
         "Where two densities of R lie *on top of each other*, no rule on R can part them, one-sided or two-sided. But R is a "
         "sum of magnitudes: it forgets in which direction the critic's features moved. **M** keeps the direction, **T** adds "
         "the other things that the same forward pass says. And since none of these scales means anything by itself, each is "
-        "turned into a **p-value**: the part of held-out normal images that look at least as unusual."
+        "turned into a **p-value**: the fraction of held-out normal images that look at least as unusual."
     )
     alpha = controls.false_alarm_rate()
     asked = controls.percent(alpha)
-    own, other = anomaly_scores(case.own.scores), anomaly_scores(case.other.scores)
-    counts = {by: confusion_at(own[by], other[by], calibration.threshold(by, alpha)) for by in SCORES}
+    own, other = detector.anomaly_scores(case.own.scores), detector.anomaly_scores(case.other.scores)
+    counts = {by: confusion_at(own[by], other[by], detector.threshold(by, alpha)) for by in case.scores}
     st.markdown(f"**Flag where p ≤ α = {asked}.** Measured on this model's stored test scores:")
     st.table(
         {
-            "Score": list(SCORES),
+            "Score": list(case.scores),
             "False alarms": [f"{100 * c.false_alarm_rate:.1f} %" for c in counts.values()],
             f"{case.other.name} detected": [f"{100 * c.detection_rate:.1f} %" for c in counts.values()],
-            "AUROC": [f"{case.auroc[by]:.3f}" for by in SCORES],
+            "AUROC": [f"{case.auroc[by]:.3f}" for by in case.scores],
         },
         hide_index=True,
     )
     st.caption(
         f"n = {case.own.n:,} normal and {case.other.n:,} {case.other.name} images; calibrated on "
-        f"{len(calibration.scores['T']):,} others. False alarms should come near {asked}, whichever score decides."
+        f"{len(detector.held_out_scores_['T']):,} others. False alarms should come near {asked}, whichever score decides."
     )
     r, m, t = (case.auroc[by] for by in "RMT")
     if max(m, t) < 0.5 + COIN:
@@ -377,13 +381,13 @@ def overlap(case: Case) -> None:
     if gain(case.auroc) <= CLEAR:
         most = max(case.aurocs, key=lambda name: gain(case.aurocs[name]))
         if gain(case.aurocs[most]) > CLEAR:
-            offer(most, "AUROC " + ", ".join(f"{by} {case.aurocs[most][by]:.3f}" for by in SCORES))
+            offer(most, "AUROC " + ", ".join(f"{by} {case.aurocs[most][by]:.3f}" for by in case.scores))
     by = controls.choose(st.segmented_control, "by", "Look at", ("M", "T"), "T", required=True)
     densities(
         case, by, f"{by}-score: high = unusual", f"overlap-{by}",
-        cuts={f"flagged right of this, p ≤ {asked}": [calibration.threshold(by, alpha)]},
+        cuts={f"flagged right of this, p ≤ {asked}": [detector.threshold(by, alpha)]},
     )  # fmt: skip
-    controls.explain("R", "A", "M", "T", "p")
+    controls.explain(*case.view.scores("R", "A", "M", "T"), p=True)
 
 
 def quiz(case: Case) -> None:
@@ -410,12 +414,12 @@ def quiz(case: Case) -> None:
 
 def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
     """(question, options, the right ones, reason), from what was measured."""
-    calibration, ood = case.view.detector.calibration_, case.other.name
+    of_r, ood = case.view.of_r, case.other.name
     r, truth = case.auroc["R"], order(case.auroc["R"])
     caught = confusion_at(case.own.scores["R"], case.other.scores["R"], case.threshold_r).detection_rate
     bucket = 0 if caught < 0.05 else 1 if caught < 0.5 else 2
-    low = max(calibration.mu - 3 * calibration.sigma, 0.0)
-    best = [by for by in SCORES if case.auroc[by] > max(case.auroc.values()) - TIE]
+    low = max(of_r.mu - 3 * of_r.sigma, 0.0)
+    best = [by for by in case.scores if case.auroc[by] > max(case.auroc.values()) - TIE]
     means = {
         "ood": "These anomalies mostly score higher than normal images",
         "normal": "These anomalies mostly score lower than normal images",
@@ -438,7 +442,7 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
             f"Measured: {100 * caught:.1f}. A false-alarm rate says nothing of how many anomalies are found.",
         ),
         (
-            f"The training images have R = {calibration.mu:.3g} ± {calibration.sigma:.3g}. An image has R = {low:.3g}. What "
+            f"The training images have R = {of_r.mu:.3g} ± {of_r.sigma:.3g}. An image has R = {low:.3g}. What "
             "does A say?",
             ["Very normal: the reconstruction is excellent", unusual, "Nothing: A looks only at high R"],
             [unusual],
@@ -452,10 +456,11 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
         ),
         (
             f"Which score parts {ood} from the normal images best here?",
-            list(SCORES),
+            list(case.scores),
             best,
-            f"AUROC: {', '.join(f'{by} {case.auroc[by]:.3f}' for by in SCORES)}. But choosing the score by such a table would "
-            "use anomalies that a detector has never seen; that is why T was fixed beforehand, and all four are always shown.",
+            f"AUROC: {', '.join(f'{by} {case.auroc[by]:.3f}' for by in case.scores)}. But choosing the score by such a table "
+            "would use anomalies that a detector has never seen; that is why T was fixed beforehand, and all four are always "
+            "shown.",
         ),
     ]  # fmt: skip
 
@@ -493,33 +498,8 @@ def why_this_set(aurocs: dict[str, dict[str, float]], first: str) -> str:
     return f"{absent}The lesson starts with the set on which R does worst, {controls.title_of(first)}.{even_so}"
 
 
-with controls.error_panel():
-    view = controls.page(
-        "Why raw scores fail",
-        "Six short steps on one trained model: why its reconstruction error misses obvious anomalies, and what mends that.",
-        scoring=False,
-    )
-    stored = {(s.name, s.split): s for s in cache.stored(view.folder)}
-    aurocs = cache.aurocs(view.folder)
-    if not aurocs:
-        st.info("This model has no stored scores to learn from. Measure it, then reload this page:")
-        st.code(f"python -m ama_core measure {access.shown(view.folder)}", language="bash")
-        st.stop()
-    step = controls.choose(
-        st.segmented_control, "step", "Step", list(STEPS), "Hope", required=True, label_visibility="collapsed",
-    )  # fmt: skip
-    first = telling_set(aurocs, controls.LEADING)
-    ood = controls.choose(st.selectbox, controls.ONE, "Images that the model has never seen", list(aurocs), first)
-    controls.keep_sets([ood], [first], one=True)
-    normal = view.detector.info_["normal"]["name"]
-    case = Case(view, stored[normal, "test"], stored[ood, "test"], aurocs[ood], aurocs)
-    if step == "Hope" and ood == first != PAPERS_CASE:
-        st.caption(why_this_set(aurocs, first))
-    at = list(STEPS).index(step)
-    title, show = STEPS[step]
-    st.subheader(f"{at + 1} of {len(STEPS)}: {title}", anchor="step")
-    controls.scroll_to("step", st.session_state.pop("turned", False))
-    show(case)
+def walk(at: int) -> None:
+    """The buttons that lead to the steps before and after."""
     st.divider()
     back, forward, _ = st.columns([2, 2, 3])
     if at > 0:
@@ -533,8 +513,13 @@ with controls.error_panel():
             f"Next: {following}", icon=":material/arrow_forward:", type="primary", on_click=turn, args=(following,),
             width="stretch",
         )  # fmt: skip
+
+
+def behind_it(case: Case) -> None:
+    """Which images the lesson's figures are of."""
+    ood = case.other.name
     behind = "of the same"
-    if measured := cache.results(view.folder).get(ood):
+    if measured := cache.results(case.view.folder).get(ood):
         n, m = measured["n_normal"], measured["n_ood"]
         behind = f"those of the page Score densities, of {n:,} normal test images and {m:,} others"
     st.caption(
@@ -543,3 +528,38 @@ with controls.error_panel():
     )
     for note in case.other.notes:
         st.caption(controls.literal(note))
+
+
+def main() -> None:
+    view = controls.page(
+        "Why raw scores fail",
+        "Six short steps on one trained model: why its reconstruction error misses obvious anomalies, and what mends that.",
+        scoring=False,
+        needs=("R", "A", "M", "T", "reconstruct"),
+    )
+    stored = {(s.name, s.split): s for s in cache.stored(view.folder)}
+    aurocs = cache.aurocs(view.folder)
+    if not aurocs:
+        st.info("This model has no stored scores to learn from. Measure it, then reload this page:")
+        st.code(f"python -m ama_core measure {access.shown(view.folder)}", language="bash")
+        st.stop()
+    step = controls.choose(
+        st.segmented_control, "step", "Step", list(STEPS), "Hope", required=True, label_visibility="collapsed",
+    )  # fmt: skip
+    first = telling_set(aurocs, controls.LEADING)
+    ood = controls.choose(st.selectbox, controls.ONE, "Images that the model has never seen", list(aurocs), first)
+    controls.keep_sets([ood], [first], one=True)
+    case = Case(view, stored[view.normal, "test"], stored[ood, "test"], aurocs[ood], aurocs)
+    if step == "Hope" and ood == first != PAPERS_CASE:
+        st.caption(why_this_set(aurocs, first))
+    at = list(STEPS).index(step)
+    title, show = STEPS[step]
+    st.subheader(f"{at + 1} of {len(STEPS)}: {title}", anchor="step")
+    controls.scroll_to("step", st.session_state.pop("turned", False))
+    show(case)
+    walk(at)
+    behind_it(case)
+
+
+with controls.error_panel():
+    main()

@@ -8,6 +8,7 @@ import cache
 import charts
 import controls
 import numpy as np
+import pictures
 import streamlit as st
 
 from ama_core.analysis.latent_map import CODES, DIRECTIONS, LatentMap, MapEntry, ShellFacts, polar, shell_band, shell_facts
@@ -18,7 +19,7 @@ SHOWN_FIRST = ("gradients", "house_numbers")
 GRID = 36  # images of a choice shown at once
 ENDS = 18  # images of one end of a set
 HOVER = 400  # points that carry their image
-POLAR = 1200  # most points of the polar view, which is drawn anew at every move of a slider
+POLAR = 1200  # most points of the polar view, which is drawn again at every move of a slider
 SCATTERED = 400  # points of a set on the map of ‖z‖ and R
 N_ATYPICAL = 8
 EQUATION = (
@@ -55,7 +56,7 @@ def words(named: Mapping[str, MapEntry], title: str, found: LatentMap, row: int,
 
 
 def picks(view: controls.View, named: Mapping[str, MapEntry], rows: list[int], norms: np.ndarray) -> None:
-    """The images behind some codes; a sentence for those whose set is not at hand."""
+    """The images behind some codes; a sentence for those whose set is not on this computer."""
     parts, absent = [], {}
     for row in rows[:GRID]:
         title = next(t for t, entry in named.items() if entry.start <= row < entry.stop)
@@ -68,7 +69,7 @@ def picks(view: controls.View, named: Mapping[str, MapEntry], rows: list[int], n
         what = f"{title} {cache.latents(view.folder).index[row]}"
         parts.append((f"{what}: {norms[row]:.1f}", image, f"Image of {what}, norm of its code {norms[row]:.2f}"))
     if parts:
-        st.html(charts.figures(parts, 76))
+        st.html(pictures.figures(parts, 76))
         st.caption(
             f"{len(parts)} of {len(rows):,} chosen codes with their images and ‖z‖."
             + (" Atypical codes stand for no image: shown is what the model decodes them to." if any(
@@ -92,7 +93,7 @@ def hover_points(view: controls.View, named, chosen: list[str], xy: np.ndarray, 
         most = min(HOVER // len(chosen), entry.stop - entry.start)
         for i in np.linspace(0, entry.stop - entry.start - 1, most).astype(int):
             row = entry.start + int(i)
-            picture = charts.data_uri(images[i], 3) if images is not None else ""
+            picture = pictures.data_uri(images[i], 3) if images is not None else ""
             values = (float(xy[row, 0]), float(xy[row, 1]), title, f"{title} {found.index[row]}", float(norms[row]), picture)
             for column, value in zip(columns.values(), values):
                 column.append(value)
@@ -144,14 +145,14 @@ def norms_and_scores(view: controls.View, named: Mapping[str, MapEntry], chosen:
                 words = f"{title}: ‖z‖ {norm:.1f}, R {r:.3g}"
                 parts.append((words, image, f"Image of {words}"))
             if parts:
-                st.html(charts.figures(parts, 76))
+                st.html(pictures.figures(parts, 76))
 
 
 @st.fragment
 def atypical(view: controls.View, found: LatentMap, named: Mapping[str, MapEntry], chosen: list[str]) -> None:
     """The polar view with atypical codes that move with the sliders, and their decodes."""
     with controls.error_panel():
-        config, d = view.detector.config, found.codes.shape[1]
+        config, d = view.detector.settings, found.codes.shape[1]
         own = config.atypical if config.atypical in DIRECTIONS else DIRECTIONS[0]
         first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
         with first:
@@ -188,36 +189,135 @@ def atypical(view: controls.View, found: LatentMap, named: Mapping[str, MapEntry
             )
         with right:
             st.markdown("**What the model decodes the numbered codes to**")
-            scores = found_codes.scores
-            st.html(charts.figures([
-                (f"{i + 1}: {r:.2f} √d, R {scores['R'][i]:.3g}, p {scores['p_T'][i]:.4f}", image,
+            scores, by = found_codes.scores, view.score
+            st.html(pictures.figures([
+                (f"{i + 1}: {r:.2f} √d, R {scores['R'][i]:.3g}, p {scores[f'p_{by}'][i]:.4f}", image,
                  f"Decode of atypical code {i + 1}, radius {r:.2f} root d")
                 for i, (r, image) in enumerate(zip(radius, found_codes.images))
             ], 110))  # fmt: skip
             st.caption(
                 "Training tells the model to redraw *these* images badly, so that what lies beside the shell counts as "
-                "anomalous. R and p (by T) are those of each decode, taken as an input image. Directions stay, and δ moves the "
-                "codes along them; Sipple is a cube around the origin and knows no δ."
+                f"anomalous. R and p (by {by}) are those of each decode, taken as an input image. Directions stay, and δ moves "
+                "the codes along them; Sipple is a cube around the origin and knows no δ."
             )
 
 
-with controls.error_panel():
+def latent_map(view: controls.View, found: LatentMap, named, chosen: list[str], norms: np.ndarray, kind: str, colour: str,
+               hover: bool) -> list[int]:  # fmt: skip
+    """The map of the codes, with images on hover or as points to choose; returns the rows that are chosen."""
+    root = math.sqrt(found.codes.shape[1])
+    xy = found.umap if kind == "UMAP" else found.pca.project(found.codes)
+    if kind == "PCA":
+        st.caption(f"PCA: the plane that keeps most of the spread, {100 * found.pca.explained.sum():.0f} % of it.")
+    else:
+        st.caption("UMAP keeps neighbours together and **loses the radius**: never read the shell off it.")
+    if hover:
+        points = hover_points(view, named, chosen, xy, norms)
+        st.altair_chart(charts.hover_map(points, MAPS[kind]), width="stretch")
+        del points["image"]
+        controls.download_table(
+            "Data of this map (CSV)", points, f"shell-{kind}-hover-{view.name}",
+            help="As a standalone page: turn the images on hover off, and download that map.",
+        )  # fmt: skip
+        return []
+    rows = {title: np.arange(named[title].start, named[title].stop) for title in chosen}
+    return controls.chart(
+        charts.map_chart(
+            {t: (xy[r], r, norms[r] - root, [words(named, t, found, i, norms[i]) for i in r]) for t, r in rows.items()},
+            axes=MAPS[kind], by_excess=colour == COLOURS[1],
+        ),
+        {
+            "set": [t for t, r in rows.items() for _ in r],
+            "index": np.concatenate([found.index[r] for r in rows.values()]),
+            "x": np.concatenate([xy[r, 0] for r in rows.values()]),
+            "y": np.concatenate([xy[r, 1] for r in rows.values()]),
+            "norm": np.concatenate([norms[r] for r in rows.values()]),
+        },
+        f"shell-{kind}-{view.name}",
+        f"{kind} map of the codes of {', '.join(chosen)}.",
+        select=("points", "box", "lasso"),
+    )  # fmt: skip
+
+
+def norm_histogram(view: controls.View, found: LatentMap, named, facts: Mapping[str, ShellFacts]) -> list[int]:
+    """How long the codes are, beside how long Gaussian ones would be; returns the rows of the bins that are chosen."""
+    d, chosen = found.codes.shape[1], list(facts)
+    low, high = shell_band(d)
+    st.caption(f"Radius: √d = {math.sqrt(d):.2f} for d = {d}; 95 % of Gaussian codes lie between {low:.2f} and {high:.2f}.")
+    norms = cache.norms(view.folder, tuple((title, named[title]) for title in chosen))
+    bins = controls.chart(
+        charts.norm_chart(norms.edges, norms.densities, (norms.grid, norms.chi), (math.sqrt(d), low, high)),
+        {
+            "set": np.repeat(list(norms.densities), len(norms.edges) - 1),
+            "norm_from": np.tile(norms.edges[:-1], len(chosen)),
+            "norm_to": np.tile(norms.edges[1:], len(chosen)),
+            "density": np.concatenate(list(norms.densities.values())),
+        },
+        f"shell-norms-{view.name}",
+        "Histogram of code norms. " + "; ".join(f"{t}: median {f.median_ratio:.2f} √d" for t, f in facts.items()),
+        select=("points",),
+    )
+    return [named[chosen[at]].start + int(i) for at, b in bins for i in norms.rows[chosen[at]][b]]
+
+
+def behind_the_codes(view: controls.View, found: LatentMap, named, norms: np.ndarray, picked: list[int], hover: bool) -> None:
+    """The images of the chosen codes; of one end of a set where none is chosen."""
+    st.subheader("Images behind the codes")
+    if picked:
+        picks(view, named, sorted(set(picked)), norms)
+        return
+    st.caption(
+        ("Hover a point of the map" if hover else "Click a point of the map, or take the lasso or the box above it")
+        + "; click a bin of the histogram; or look at one end of a set:"
+    )
+    one, two = st.columns(2)
+    with one:
+        first = "test" if "test" in named else next(t for t in named if named[t].split != CODES)
+        of = controls.choose(st.selectbox, "of", "Set", list(named), first)
+    with two:
+        ends = ("shortest codes", "longest codes", "closest to √d")
+        end = controls.choose(st.selectbox, "end", "Which", ends, ends[0])
+    members = np.arange(named[of].start, named[of].stop)
+    root = math.sqrt(found.codes.shape[1])
+    key = {ends[0]: norms, ends[1]: -norms, ends[2]: np.abs(norms - root)}[end][members]
+    picks(view, named, [int(i) for i in members[np.argsort(key, kind="stable")][:ENDS]], norms)
+
+
+def explanation(view: controls.View, found: LatentMap) -> None:
+    """What the shell is, and how the map was made."""
+    with st.expander("What this means, with its equation", icon=":material/function:"):
+        st.markdown(
+            "In many dimensions nearly all of a Gaussian lies in a thin shell around ‖z‖ = √d, and χ_d says how thin. The "
+            "paper says that its latent regulariser ‖E(x)‖ brings normal codes there; shrinking every code does not do that "
+            f"by itself, so it is measured here. This model was trained with `reg = {view.detector.settings.reg}`."
+        )
+        st.latex(EQUATION)
+    info = found.info.get("umap")
+    st.caption(
+        "Codes of at most 500 images of each normal split and 200 of each other set, drawn with seed "
+        f"{found.info.get('seed')}; 100 atypical codes of each direction. "
+        + (f"UMAP: {info}." if isinstance(info, str) else
+           f"UMAP {info['versions']['umap-learn']}, {info['n_neighbors']} neighbours, min_dist {info['min_dist']}, "
+           f"seed {info['random_state']}." if info else "")
+    )  # fmt: skip
+
+
+def main() -> None:
     view = controls.page(
         "Latent shell",
         "The encoder turns every image into d numbers, its code z. AMA counts on normal codes near the shell ‖z‖ = √d, and "
         "takes its negatives from beside it. Look whether this model keeps to that.",
         scoring=False,
+        needs=("encode", "decode", "critic", "R"),
     )
     found = cache.latents(view.folder)
     if found is None:
         st.info("This model has no stored codes yet. Make them, then reload this page:", icon=":material/blur_circular:")
         st.code(f"python -m ama_core measure {access.shown(view.folder)}", language="bash")
         st.stop()
-    d = found.codes.shape[1]
-    named = titles(found, (view.detector.info_.get("normal") or {}).get("name", ""))
+    named = titles(found, view.normal or "")
     sets = [t for t in named if named[t].split != CODES]
     norms = np.linalg.norm(found.codes, axis=1)
-    root = math.sqrt(d)
 
     first = ["train", "test", *([n for n in SHOWN_FIRST if n in named] or [n for n in sets if n not in ("train", "test")][:2])]
     chosen = controls.choose(
@@ -240,86 +340,16 @@ with controls.error_panel():
     (st.success if facts[lead].share_in_band >= 0.9 else st.warning)(
         verdict(lead, facts[lead]), icon=":material/radio_button_checked:"
     )
-    rows = {title: np.arange(named[title].start, named[title].stop) for title in chosen}
     left, right = st.columns([1, 1], gap="large")
     with left:
-        xy = found.umap if kind == "UMAP" else found.pca.project(found.codes)
-        if kind == "PCA":
-            st.caption(f"PCA: the plane that keeps most of the spread, {100 * found.pca.explained.sum():.0f} % of it.")
-        else:
-            st.caption("UMAP keeps neighbours together and **loses the radius**: never read the shell off it.")
-        picked: list[int] = []
-        if hover:
-            points = hover_points(view, named, chosen, xy, norms)
-            st.altair_chart(charts.hover_map(points, MAPS[kind]), width="stretch")
-            del points["image"]
-            name = f"shell-{kind}-hover-{view.name}"
-            controls.download_table(
-                "Data of this map (CSV)", points, name,
-                help="As a standalone page: turn the images on hover off, and download that map.",
-            )  # fmt: skip
-        else:
-            picked = controls.chart(
-                charts.map_chart(
-                    {t: (xy[r], r, norms[r] - root, [words(named, t, found, i, norms[i]) for i in r]) for t, r in rows.items()},
-                    axes=MAPS[kind], by_excess=colour == COLOURS[1],
-                ),
-                {
-                    "set": [t for t, r in rows.items() for _ in r],
-                    "index": np.concatenate([found.index[r] for r in rows.values()]),
-                    "x": np.concatenate([xy[r, 0] for r in rows.values()]),
-                    "y": np.concatenate([xy[r, 1] for r in rows.values()]),
-                    "norm": np.concatenate([norms[r] for r in rows.values()]),
-                },
-                f"shell-{kind}-{view.name}",
-                f"{kind} map of the codes of {', '.join(chosen)}.",
-                select=("points", "box", "lasso"),
-            )  # fmt: skip
+        picked = latent_map(view, found, named, chosen, norms, kind, colour, hover)
     with right:
-        st.caption(f"Radius: √d = {root:.2f} for d = {d}; 95 % of Gaussian codes lie between {shell_band(d)[0]:.2f} "
-                   f"and {shell_band(d)[1]:.2f}.")  # fmt: skip
-        found_norms = cache.norms(view.folder, tuple((title, named[title]) for title in chosen))
-        bins = controls.chart(
-            charts.norm_chart(
-                found_norms.edges, found_norms.densities, (found_norms.grid, found_norms.chi), (root, *shell_band(d))
-            ),
-            {
-                "set": np.repeat(list(found_norms.densities), len(found_norms.edges) - 1),
-                "norm_from": np.tile(found_norms.edges[:-1], len(chosen)),
-                "norm_to": np.tile(found_norms.edges[1:], len(chosen)),
-                "density": np.concatenate(list(found_norms.densities.values())),
-            },
-            f"shell-norms-{view.name}",
-            "Histogram of code norms. " + "; ".join(f"{t}: median {f.median_ratio:.2f} √d" for t, f in facts.items()),
-            select=("points",),
-        )
-
-    st.subheader("Images behind the codes")
-    for at, b in bins:
-        picked += [named[chosen[at]].start + int(i) for i in found_norms.rows[chosen[at]][b]]
-    if picked:
-        picks(view, named, sorted(set(picked)), norms)
-    else:
-        st.caption(
-            ("Hover a point of the map" if hover else "Click a point of the map, or take the lasso or the box above it")
-            + "; click a bin of the histogram; or look at one end of a set:"
-        )
-        one, two = st.columns(2)
-        with one:
-            of = controls.choose(st.selectbox, "of", "Set", list(named), "test" if "test" in named else sets[0])
-        with two:
-            ends = ("shortest codes", "longest codes", "closest to √d")
-            end = controls.choose(st.selectbox, "end", "Which", ends, ends[0])
-        members = np.arange(named[of].start, named[of].stop)
-        key = {ends[0]: norms, ends[1]: -norms, ends[2]: np.abs(norms - root)}[end][members]
-        picks(view, named, [int(i) for i in members[np.argsort(key, kind="stable")][:ENDS]], norms)
-
+        picked = picked + norm_histogram(view, found, named, facts)
+    behind_the_codes(view, found, named, norms, picked, hover)
     st.subheader("Beside the shell: atypical codes")
     atypical(view, found, named, chosen)
-
     st.subheader("Does the length of a code tell what R tells?")
-    norms_and_scores(view, named, chosen, root)
-
+    norms_and_scores(view, named, chosen, math.sqrt(found.codes.shape[1]))
     st.subheader("Every set's norms")
     st.table(
         {
@@ -330,18 +360,8 @@ with controls.error_panel():
         },
         hide_index=True,
     )
-    with st.expander("What this means, with its equation", icon=":material/function:"):
-        st.markdown(
-            "In many dimensions nearly all of a Gaussian lies in a thin shell around ‖z‖ = √d, and χ_d says how thin. The "
-            "paper says that its latent regulariser ‖E(x)‖ brings normal codes there; shrinking every code does not do that "
-            f"by itself, so it is measured here. This model was trained with `reg = {view.detector.config.reg}`."
-        )
-        st.latex(EQUATION)
-    info = found.info.get("umap")
-    st.caption(
-        "Codes of at most 500 images of each normal split and 200 of each other set, drawn with seed "
-        f"{found.info.get('seed')}; 100 atypical codes of each direction. "
-        + (f"UMAP: {info}." if isinstance(info, str) else
-           f"UMAP {info['versions']['umap-learn']}, {info['n_neighbors']} neighbours, min_dist {info['min_dist']}, "
-           f"seed {info['random_state']}." if info else "")
-    )  # fmt: skip
+    explanation(view, found)
+
+
+with controls.error_panel():
+    main()

@@ -4,6 +4,7 @@ import cache
 import charts
 import controls
 import numpy as np
+import pictures
 import streamlit as st
 
 from ama_core.analysis.latent_map import SIMPLEX_RANGE, path_weights, rebalance, triangle_weights, triangle_xy
@@ -75,8 +76,8 @@ def triangle(view: controls.View, picks: tuple[tuple[str, int], ...], outside: b
             )
             beyond = min(weights) < 0
             found = cache.mixed(view.folder, picks, (weights,))
-            plain = view.detector.config.reconstruction == "plain"
-            st.html(charts.figures([
+            plain = view.detector.settings.reconstruction == "plain"
+            st.html(pictures.figures([
                 ("Decode of the mixture", found.images[0], f"Decode of the mixture with weights {weights}"),
                 *((f"{LETTERS[i]}, weight {weights[i]:.2f}", of.images[i], f"Image {LETTERS[i]}") for i in range(3)),
             ], 110))  # fmt: skip
@@ -86,9 +87,9 @@ def triangle(view: controls.View, picks: tuple[tuple[str, int], ...], outside: b
                 "The critic's value of the pairs (parent, decode), averaged over the three parents: high = it takes the decode "
                 "for the parent itself."
             ))  # fmt: skip
-            two.metric("R", f"{found.scores['R'][0]:.4g}", help=controls.MEANING["R"][0])
+            two.metric("R", f"{found.scores['R'][0]:.4g}", help=controls.meaning(*view.scores("R")))
             p = found.scores[f"p_{view.score}"][0]
-            three.metric(f"p by {view.score}", f"{p:.3f}", help=controls.MEANING["p"][0])
+            three.metric(f"p by {view.score}", f"{p:.3f}", help=controls.P_VALUE)
             st.caption(
                 f"For comparison, the critic on the parents themselves: "
                 f"{', '.join(f'{letter} {value:.3g}' for letter, value in zip(LETTERS, of.critic))}. R and p are those of the "
@@ -134,7 +135,7 @@ def path(view: controls.View, picks: tuple[tuple[str, int], ...], outside: bool)
         weights = path_weights(*PATHS[way], STEPS, *(SIMPLEX_RANGE if outside else (0.0, 1.0)))
         found = cache.mixed(view.folder, picks, tuple(map(tuple, weights.tolist())))
         t = weights[:, PATHS[way][1]]
-        st.html(charts.figures([
+        st.html(pictures.figures([
             (f"t = {t[i]:.3g}: {words(view, found, i)}", found.images[i], f"Decode at {t[i]:.3g} of the way {way}")
             for i in range(STEPS)
         ], 78))  # fmt: skip
@@ -145,19 +146,19 @@ def path(view: controls.View, picks: tuple[tuple[str, int], ...], outside: bool)
         )
 
 
-with controls.error_panel():
+def main() -> None:
     view = controls.page(
         "Simplex",
         "AMA also trains on mixtures of three codes, so that the space *between* normal images decodes to something its critic "
         "accepts. Mix three images and look.",
+        needs=("encode", "decode", "critic", "R"),
     )
-    normal = (view.detector.info_.get("normal") or {}).get("name")
-    sets = [cache.NORMAL, *(name for name in available_sets() if name != normal)]
+    sets = [cache.NORMAL, *(name for name in available_sets() if name != view.normal)]
     try:
         cache.sample_images(view.folder, cache.NORMAL)
     except controls.AMAError as error:
         sets = sets[1:]
-        st.info(f"The model's own test images are not at hand, so these are others. {error}")
+        st.info(f"The model's own test images are not on this computer, so these are others. {error}")
     columns = st.columns(3)
     picks = []
     for i, column in enumerate(columns):
@@ -177,13 +178,17 @@ with controls.error_panel():
     st.subheader("A path from one image to another")
     path(view, tuple(picks), outside)
     with st.expander("What this means, with its equation", icon=":material/function:"):
-        plain = view.detector.config.reconstruction == "plain"
+        plain = view.detector.settings.reconstruction == "plain"
         st.markdown(
             "Training draws three images and three weights, decodes the weighted mean of their codes, and lets the critic "
             "judge "
             + ("the decode alone." if plain else "the decode beside each of its parents; the encoder and generator get its "
                "gradient.")
-            + f" This model's weight of that term is λ_inter = {view.detector.config.lambda_inter:g}."
+            + f" This model's weight of that term is λ_inter = {view.detector.settings.lambda_inter:g}."
         )  # fmt: skip
         st.latex(EQUATION_PLAIN if plain else EQUATION)
-    controls.explain("R", "p")
+    controls.explain(*view.scores("R"), p=True)
+
+
+with controls.error_panel():
+    main()

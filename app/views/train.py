@@ -9,15 +9,19 @@ import cache
 import charts
 import controls
 import pandas as pd
+import pictures
 import streamlit as st
 
-from ama_core import AMAError, Config
+from ama_core import AMAError
 from ama_core.data import available, catalog
-from ama_core.detectors.ama.config import PRESETS
+from ama_core.detectors import registry
+from ama_core.detectors.base import AnomalyDetector
 from ama_core.evaluation.protocol import available_sets
 from ama_core.runs import execute as runs
 from ama_core.runs import queue
 from ama_core.runs import timing as pace
+from ama_core.settings import Settings
+from ama_core.training.trainer import Curve
 
 OWN = "my own images"
 TICK = 2.0  # seconds between looks at a run that goes on
@@ -27,8 +31,8 @@ QUEUED = "train-queued"
 
 GROUPS = ("What is trained", "Images", "Networks", "Objective", "Training", "Calibration")  # of settings, in this order
 PRESET_WORDS = {
-    "tiny": "For a first look: small networks, 700 steps.",
-    "small": "For a CPU with patience: wider networks, 2,500 steps.",
+    "tiny": "For a first look: small networks, {steps}.",
+    "small": "For a CPU with patience: wider networks, {steps}.",
     "paper": "The sizes and settings of the paper: for a GPU.",
 }
 STATES = {
@@ -40,23 +44,61 @@ STATES = {
     "interrupted": "Its process is gone; it can go on from its last checkpoint.",
     "finished": "Its model is offered by every page.",
 }
-# What a run measures: name in the files -> (label, meaning).
-LOSSES = {
-    "wasserstein": ("Wasserstein estimate", "how far the critic tells (x, x) from (x, x̂): the quantity that E and G push down"),
-    "loss_critic": ("critic loss", "minus that, plus penalty and simplex term"),
-    "loss_autoencoder": ("autoencoder loss", "what E and G minimise, with the latent regulariser"),
-    "penalty": ("gradient penalty", "how far the critic is from Lipschitz constant 1, before its weight"),
-}
-RATIO = {"z_ratio": ("‖z‖ / √d", "mean length of the codes over the radius of the latent shell")}
-AUROC = {
-    "auroc_R": ("R", "AUROC of R on held-out normal images against 50 validation anomalies"),
-    "auroc_A": ("A", "the same for A"),
-}
-COMPARED = (
-    {label: (key, meaning) for key, (label, meaning) in (LOSSES | RATIO).items()}
-    | {f"validation AUROC of {label}": (key, meaning) for key, (label, meaning) in AUROC.items()}
-    | {"latent regulariser": ("regulariser", "before its weight"), "speed": ("images_per_s", "training images per second")}
-)
+AUROC = "auroc_"  # begins the name of what is measured with validation anomalies, in the files
+# Which share a chart -> its title, its axis, and a value to compare with.
+CHARTS = {"loss": ("Losses", "per image", None), "ratio": ("Ratios", "ratio", (1.0, "1"))}
+SPEED = Curve("images_per_s", "speed", "training images per second", chart="")
+
+
+def choose_detector() -> type[AnomalyDetector]:
+    """What is trained."""
+    found = {}
+    for name in registry.names():
+        try:
+            found[name] = registry.detector_class(name)
+        except AMAError as error:  # one from outside
+            st.warning(controls.literal(str(error)), icon=":material/warning:")
+    titles = {kind.title: kind for kind in found.values()}
+    title = controls.choose(
+        st.selectbox, "detector", "Detector", list(titles), next(iter(titles)), help="The method that learns what is normal.",
+    )  # fmt: skip
+    kind = titles[title]
+    how = "Trained by gradient steps." if kind.trains() else "Fitted in seconds, without gradient steps."
+    st.caption(f"{controls.literal(kind.reference)}. {how}")
+    return kind
+
+
+def choose_preset(kind: type[AnomalyDetector]) -> str:
+    """Which of the detector's presets fills the form; none is asked for where all are the same."""
+    presets = kind.Settings.PRESETS
+    if all(values == next(iter(presets.values())) for values in presets.values()):
+        return next(iter(presets))
+    name = controls.choose(
+        st.selectbox, "preset", "Preset", list(presets), next(iter(presets)),
+        help="Fills in every hyper-parameter below; each can then be changed.",
+    )  # fmt: skip
+    steps = getattr(kind.Settings.preset(name), "max_steps", 0)
+    words = PRESET_WORDS.get(name, "") if kind.trains() else ""
+    st.caption(words.format(steps=f"{steps:,} steps" if steps else "many steps"))
+    return name
+
+
+def curves_of(folder: Path) -> tuple[Curve, ...]:
+    """What the detector of a run says that it measures while it is trained; nothing where the run is damaged."""
+    try:
+        trainer = cache.trainer(runs.RunSpec.read(folder).detector)
+    except AMAError:
+        return ()
+    return trainer.curves if trainer else ()
+
+
+def aurocs_in(curves: dict) -> list[Curve]:
+    """The validation AUROCs among what a run has measured."""
+    names = [name for name in curves if name.startswith(AUROC)]
+    return [
+        Curve(name, by := name.removeprefix(AUROC), f"AUROC of {by} on held-out normal images against 50 validation anomalies")
+        for name in names
+    ]
 
 
 def choose_data() -> tuple[str, str | None]:
@@ -110,10 +152,10 @@ def own_images(source: str) -> None:
         if not st.toggle("Read them all", key="train-inspect"):
             return
         with controls.error_panel():
-            found = cache.inspect_own(source)
+            found = cache.inspect_own(Path(source))
             st.markdown("\n".join(f"- {controls.literal(access.without_paths(line))}" for line in found.sentences()))
             if found.preview:
-                st.html(charts.figures([("", image, f"Image {i + 1}") for i, image in enumerate(found.preview)], 72))
+                st.html(pictures.figures([("", image, f"Image {i + 1}") for i, image in enumerate(found.preview)], 72))
 
 
 def remembered(key: str, default) -> None:
@@ -124,12 +166,13 @@ def remembered(key: str, default) -> None:
     kept[key] = st.session_state[key]
 
 
-def fill(data: str, preset_name: str) -> Config:
-    """Fill the form: with the preset when that was chosen or reset, with what suits the data when those were."""
-    suited = runs.config_for(data, preset_name)
+def fill(kind: type[AnomalyDetector], data: str, preset_name: str) -> Settings:
+    """Fill the form: with the preset when that, or the detector, was chosen or reset, with what suits the data when those were.
+    """
+    suited = runs.config_for(data, preset_name, kind.name)
     kept = st.session_state.setdefault("train-kept", {})
-    asked, before = (preset_name, controls.generation(), data), kept.get("asked")
-    if before is None or before[:2] != asked[:2]:
+    asked, before = (kind.name, preset_name, controls.generation(), data), kept.get("asked")
+    if before is None or before[:3] != asked[:3]:
         renewed = suited.to_dict()
     else:
         renewed = {"channels": suited.channels, "fit": suited.fit} if before != asked else {}
@@ -139,13 +182,15 @@ def fill(data: str, preset_name: str) -> Config:
     return suited
 
 
-def choose_hyper_parameters(suited: Config) -> dict:
-    """Every field of Config in its group, with its explanation and its bounds."""
+def choose_hyper_parameters(suited: Settings) -> dict:
+    """Every setting in its group, with its explanation and its bounds."""
     grouped: dict[str, list[dataclasses.Field]] = {group: [] for group in GROUPS}
-    for field in dataclasses.fields(Config):
-        grouped[field.metadata["group"]].append(field)
+    for field in dataclasses.fields(suited):
+        grouped.setdefault(field.metadata["group"], []).append(field)
     values = {}
     for group, members in grouped.items():
+        if not members:
+            continue
         for field in members:
             remembered(f"hp-{field.name}", getattr(suited, field.name))
         names = ", ".join(field.name for field in members).replace("_", r"\_")
@@ -175,13 +220,12 @@ def input_for(field: dataclasses.Field):
     return st.number_input(field.name, low, high, step=step, format="%.6g", key=key)
 
 
-def choose_extras(data: str, source: str | None) -> dict:
+def choose_extras(kind: type[AnomalyDetector], data: str, source: str | None) -> dict:
     """What a run has beside its hyper-parameters: the fields of RunSpec."""
     classes = catalog()[data].classes if data in catalog() else ()
-    others = [name for name in available_sets() if name != source]
-    with_train = [name for name in others if "train" in available(name)]
-    extras = {}
-    with st.expander("**One class, anomalies while training, and afterwards** · optional"):
+    trainer, extras = cache.trainer(kind.name), {}
+    title = "One class, anomalies while training, and afterwards" if trainer else "One class, and afterwards"
+    with st.expander(f"**{title}** · optional"):
         left, right = st.columns(2)
         with left:
             if classes:
@@ -190,32 +234,43 @@ def choose_extras(data: str, source: str | None) -> dict:
                     "Trains on this class alone; the other classes are then the anomalies called `rest`.",
                     placeholder="all classes", format_func=lambda label: f"{label}: {classes[label]}",
                 )  # fmt: skip
-            extras["anomalies"] = optional(
-                "train-anomalies", "Real anomalies as negatives", with_train,
-                "The semi-supervised case: a few real anomalies take the place of the synthetic negatives.",
-            )  # fmt: skip
-            extras["anomalies"] = own_anomalies("train-anomalies-path", "or own images as negatives") or extras["anomalies"]
-        with right:
-            extras["validate_ood"] = optional(
-                "train-validate", "Validation anomalies", others,
-                "50 images of this set are used to follow the AUROC while training; they are never tested.",
-            )  # fmt: skip
-            own = own_anomalies("train-validate-path", "or own images as validation anomalies")
-            extras["validate_ood"] = own or extras["validate_ood"]
-            remembered("train-select", "last")
-            extras["select"] = st.selectbox(
-                "Weights to keep", ("last", "validated"), key="train-select", disabled=not extras["validate_ood"],
-                help="The last step's, as the paper's setting is judged here, or those with the best AUROC of A on the "
-                "validation anomalies.",
-            )  # fmt: skip
-            if not extras["validate_ood"]:
-                extras["select"] = "last"
+            if trainer and trainer.uses_anomalies:
+                extras |= choose_anomalies(source)
+        if trainer and trainer.validated_by:
+            with right:
+                extras |= choose_validation(source, trainer.validated_by)
         remembered("train-measure", True)
         extras["measure"] = st.toggle(
-            "Afterwards score every data set at hand", key="train-measure",
+            "Afterwards score every data set that is here", key="train-measure",
             help="Stored with the model, so that the pages on densities and benchmarks have something to show.",
         )  # fmt: skip
     return extras
+
+
+def choose_anomalies(source: str | None) -> dict:
+    """Real anomalies to train with."""
+    here = [name for name in available_sets() if name != source and "train" in available(name)]
+    found = optional(
+        "train-anomalies", "Real anomalies as negatives", here,
+        "The semi-supervised case: a few real anomalies take the place of the synthetic negatives.",
+    )  # fmt: skip
+    return {"anomalies": own_anomalies("train-anomalies-path", "or own images as negatives") or found}
+
+
+def choose_validation(source: str | None, by: str) -> dict:
+    """Anomalies to follow the training by, and whether they choose the weights, by the AUROC of a score."""
+    found = optional(
+        "train-validate", "Validation anomalies", [name for name in available_sets() if name != source],
+        "50 images of this set are used to follow the AUROC while training; they are never tested.",
+    )  # fmt: skip
+    found = own_anomalies("train-validate-path", "or own images as validation anomalies") or found
+    remembered("train-select", "last")
+    select = st.selectbox(
+        "Weights to keep", ("last", "validated"), key="train-select", disabled=not found,
+        help=f"The last step's, as the paper's setting is judged here, or those with the best AUROC of {by} on the "
+        "validation anomalies.",
+    )  # fmt: skip
+    return {"validate_ood": found, "select": select if found else "last"}
 
 
 def own_anomalies(key: str, label: str) -> str | None:
@@ -236,22 +291,24 @@ def optional(key: str, label: str, options: list, meaning: str, placeholder: str
     return st.selectbox(label, options, None, key=key, help=meaning, placeholder=placeholder, **more)
 
 
-def preset_times(data: str, source: str | None) -> None:
+def preset_times(kind: type[AnomalyDetector], data: str, source: str) -> None:
     """How long each preset takes here, as measured; a button where that is not known."""
+    presets, folder = list(kind.Settings.PRESETS), runs.runs_dir()
     try:
-        specs = {name: runs.RunSpec(source or "", runs.config_for(data, name)) for name in PRESETS}
-        found = {name: pace.known(spec.config, runs.runs_dir()) for name, spec in specs.items()}
-        unknown = [name for name in PRESETS if not found[name]]
+        configs = {name: runs.config_for(data, name, kind.name) for name in presets}
+        specs = {name: runs.RunSpec(source, config, detector=kind.name) for name, config in configs.items()}
+        found = {name: pace.known(config, folder) for name, config in configs.items()}
+        unknown = [name for name in presets if not found[name]]
         if unknown and st.button(
             "Time the presets on this machine",
             icon=":material/timer:",
             help="Times a few steps of each, in about half a minute.",
         ):
             with st.spinner("Timing a few steps of each …"):
-                found |= {name: pace.measure(specs[name].config, runs.runs_dir()) for name in unknown}
+                found |= {name: pace.measure(configs[name], folder) for name in unknown}
         times = [
-            f"{name} about {controls.duration(found[name].whole_run(specs[name].config, cache.training_size(specs[name])))}"
-            for name in PRESETS if found[name]
+            f"{name} about {controls.duration(found[name].whole_run(configs[name], cache.training_size(specs[name])))}"
+            for name in presets if found[name]
         ]  # fmt: skip
         if times:
             st.caption(f"Training time on this machine, measured: {', '.join(times)}.")
@@ -263,6 +320,9 @@ def show_time(spec: runs.RunSpec) -> None:
     """How much there is to train and how long that takes here, as measured; a button where it is not known."""
     try:
         n = cache.training_size(spec)
+        if not registry.detector_class(spec.detector).trains():
+            st.markdown(f"Fitted in seconds on {n:,} images, without gradient steps.")
+            return
         amount = f"{pace.run_steps(spec.config, n):,} steps on {n:,} images"
         found = pace.known(spec.config, runs.runs_dir())
         left, right = st.columns([1, 2], vertical_alignment="center")
@@ -288,50 +348,58 @@ def new_run() -> None:
     with left:
         data, source = choose_data()
     with right:
-        preset_name = controls.choose(
-            st.selectbox, "preset", "Preset", list(PRESETS), "tiny",
-            help="Fills in every hyper-parameter below; each can then be changed.",
-        )  # fmt: skip
-        st.caption(PRESET_WORDS.get(preset_name, ""))
-        if source:
-            preset_times(data, source)
-        wish = queue.free_name(runs.runs_dir(), f"{data}-{preset_name}")
-        name_key = f"train-name-{st.session_state.get(LAUNCHED, 0)}"
-        remembered(name_key, "")
-        typed = st.text_input(
-            "Name of the run", key=name_key, placeholder=wish, help="Letters, digits, - and _. Left empty: the name in grey.",
-        )  # fmt: skip
-        name = typed.strip() or wish
+        kind = choose_detector()
+        preset_name = choose_preset(kind)
+        if source and kind.trains():
+            preset_times(kind, data, source)
+        name = choose_name(kind, data, preset_name)
     if data == OWN and source:
         own_images(source)
     st.markdown("##### Hyper-parameters")
     st.caption(r"\[P\]: as the paper states it. \[C\]: as the authors' released code has it. \[D\]: our decision.")
-    values = choose_hyper_parameters(fill(data, preset_name))
-    extras = choose_extras(data, source)
+    values = choose_hyper_parameters(fill(kind, data, preset_name))
+    extras = choose_extras(kind, data, source)
     try:
-        spec = runs.RunSpec(source or "", Config.from_dict(values), **extras)
+        spec = runs.RunSpec(source or "", kind.Settings.from_dict(values), detector=kind.name, **extras)
     except AMAError as error:
         st.error(str(error), icon=":material/error:")
         return
     if source:
         show_time(spec)
     if st.button("Train", type="primary", icon=":material/play_arrow:", disabled=data != OWN and source is None):
-        try:
-            if not source:
-                raise AMAError("Say where your own images are: give a path or upload an archive.")
-            queue.submit(runs.runs_dir(), name, spec)
-        except AMAError as error:
-            st.error(str(error), icon=":material/error:")
-        else:
-            st.session_state[LAUNCHED] = st.session_state.get(LAUNCHED, 0) + 1
-            st.session_state["run"] = name
-            st.session_state[QUEUED] = name
-            st.rerun()
+        submit(name, spec)
     if QUEUED in st.session_state:
         st.success(f"**{st.session_state.pop(QUEUED)}** is queued. [Watch it below](#runs).", icon=":material/check:")
     if source:
         with st.expander("The same from a terminal"):
             st.code(runs.command_line(spec, preset_name, runs.runs_dir() / name), language="bash", wrap_lines=True)
+
+
+def choose_name(kind: type[AnomalyDetector], data: str, preset_name: str) -> str:
+    """How the run is called: as was typed, else by its data, its detector and its preset."""
+    words = [data, *([] if kind.name == registry.names()[0] else [kind.name]), *([preset_name] if kind.trains() else [])]
+    wish = queue.free_name(runs.runs_dir(), "-".join(words))
+    key = f"train-name-{st.session_state.get(LAUNCHED, 0)}"
+    remembered(key, "")
+    typed = st.text_input(
+        "Name of the run", key=key, placeholder=wish, help="Letters, digits, - and _. Left empty: the name in grey.",
+    )  # fmt: skip
+    return typed.strip() or wish
+
+
+def submit(name: str, spec: runs.RunSpec) -> None:
+    """Queue the run, and look into it from then on."""
+    try:
+        if not spec.dataset:
+            raise AMAError("Say where your own images are: give a path or upload an archive.")
+        queue.submit(runs.runs_dir(), name, spec)
+    except AMAError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    st.session_state[LAUNCHED] = st.session_state.get(LAUNCHED, 0) + 1
+    st.session_state["run"] = name
+    st.session_state[QUEUED] = name
+    st.rerun()
 
 
 def status_of(folder: Path) -> dict:
@@ -364,6 +432,9 @@ def overview(found: dict[str, Path], statuses: dict[str, dict]) -> None:
 
 
 def progress_of(status: dict) -> float:
+    """How far the training is; whole where a run has finished without a single step."""
+    if status["state"] == "finished":
+        return 1.0
     return status["step"] / status["total_steps"] if status.get("total_steps") else 0.0
 
 
@@ -373,7 +444,7 @@ def shown_state(folder: Path, status: dict) -> str:
 
 
 def act(action, folder: Path, **more) -> None:
-    """Carry out what a button asks for, and draw the page anew."""
+    """Carry out what a button asks for, and draw the page again."""
     try:
         action(folder, **more)
     except AMAError as error:
@@ -402,9 +473,10 @@ def buttons(name: str, folder: Path, state: str) -> None:
                 act(queue.delete, folder)
 
 
-def curve_chart(title: str, folder: Path, curves: dict, wanted: dict, ylabel: str, level: tuple | None = None) -> None:
+def curve_chart(title: str, folder: Path, curves: dict, wanted: list[Curve], ylabel: str, level: tuple | None = None) -> None:
     """A chart of those of the `wanted` values that the run has measured."""
-    lines = {label: curves[key] for key, (label, _) in wanted.items() if key in curves}
+    wanted = [curve for curve in wanted if curve.name in curves]
+    lines = {curve.label: curves[curve.name] for curve in wanted}
     if not lines:
         return
     st.markdown(f"**{title}**")
@@ -414,7 +486,18 @@ def curve_chart(title: str, folder: Path, curves: dict, wanted: dict, ylabel: st
         charts.line_chart(lines, "step", ylabel, level=level), data.to_dict("list"),
         f"{folder.name}-{title.lower().replace(' ', '-')}", f"{title} over the steps; newest: {newest}.",
     )  # fmt: skip
-    st.caption("; ".join(f"{label}: {meaning}" for key, (label, meaning) in wanted.items() if key in curves) + ".")
+    st.caption("; ".join(f"{curve.label}: {curve.meaning}" for curve in wanted) + ".")
+
+
+def show_curves(folder: Path) -> None:
+    """What the run measures, in the charts that its detector asks for."""
+    curves, declared = cache.curves(folder), curves_of(folder)
+    places = st.columns(2, gap="large")
+    for (name, (title, ylabel, level)), place in zip(CHARTS.items(), places):
+        with place:
+            curve_chart(title, folder, curves, [curve for curve in declared if curve.chart == name], ylabel, level)
+    with places[-1]:
+        curve_chart("Validation AUROC", folder, curves, aurocs_in(curves), "AUROC", (0.5, "a coin"))
 
 
 def show_samples(name: str, folder: Path) -> None:
@@ -431,17 +514,12 @@ def show_samples(name: str, folder: Path) -> None:
     if len(steps) > 1:
         step = st.select_slider("Step", steps, key=key, help="The right end follows the training.")
     alt = f"Step {step}: eight training images above, their reconstructions below"
-    st.html(charts.strip(runs.read_sample(samples[step]), alt))
+    st.html(pictures.strip(runs.read_sample(samples[step]), alt))
     st.caption(f"Above: eight training images. Below: their reconstructions after step {step:,}.")
 
 
-def detail(name: str, folder: Path, status: dict) -> None:
-    """Everything about one run."""
-    state, shown, curves = status["state"], shown_state(folder, status), cache.curves(folder)
-    st.markdown(f"**{controls.literal(name)}**: {shown}. {STATES.get(shown, '')}")
-    if status.get("error"):
-        st.error(controls.literal(status["error"]), icon=":material/error:")
-    buttons(name, folder, shown)
+def progress(state: str, status: dict) -> None:
+    """How far a run is, where it works, and how fast."""
     if status.get("total_steps"):
         left = f", about {controls.duration(status['eta_s'])} left" if state == "running" and "eta_s" in status else ""
         st.progress(min(1.0, progress_of(status)), f"step {status['step']:,} of {status['total_steps']:,}{left}")
@@ -454,20 +532,26 @@ def detail(name: str, folder: Path, status: dict) -> None:
     if state in runs.ACTIVE and time.time() - status.get("heartbeat", 0) > 120:
         facts.append(f"last report {controls.duration(time.time() - status['heartbeat'])} ago")
     st.caption(" · ".join(fact for fact in facts if fact))
+
+
+def detail(name: str, folder: Path, status: dict) -> None:
+    """Everything about one run."""
+    state, shown = status["state"], shown_state(folder, status)
+    st.markdown(f"**{controls.literal(name)}**: {shown}. {STATES.get(shown, '')}")
+    if status.get("error"):
+        st.error(controls.literal(status["error"]), icon=":material/error:")
+    buttons(name, folder, shown)
+    progress(state, status)
     if state == "finished":
         model = next((model for model, path in cache.models().items() if path.resolve() == folder.resolve()), None)
         if model:
             with st.container(horizontal=True):
                 controls.link("densities", "Its score densities", "area_chart", model=model)
-                controls.link("reconstructions", "Its reconstructions", "compare", model=model)
+                if not controls.lacking(folder, ("reconstruct",)):
+                    controls.link("reconstructions", "Its reconstructions", "compare", model=model)
                 controls.link("check", "Check images with it", "image_search", model=model)
     show_samples(name, folder)
-    left, right = st.columns(2, gap="large")
-    with left:
-        curve_chart("Losses", folder, curves, LOSSES, "per image")
-    with right:
-        curve_chart("Latent shell", folder, curves, RATIO, "‖z‖ / √d", (1.0, "the shell"))
-        curve_chart("Validation AUROC", folder, curves, AUROC, "AUROC", (0.5, "a coin"))
+    show_curves(folder)
     log = runs.read_log(folder)
     with st.expander("Log", icon=":material/article:"):
         st.code(log or "Nothing yet.", language=None, wrap_lines=True)
@@ -479,7 +563,7 @@ def detail(name: str, folder: Path, status: dict) -> None:
 
 
 def watch() -> None:
-    """List and detail; drawn anew at every tick."""
+    """List and detail; drawn again at every tick."""
     found = runs.list_runs(runs.runs_dir())
     if not found:
         st.info("No run yet. Set one up above: the preset `tiny` on the digits is the quickest.")
@@ -499,6 +583,17 @@ def watch() -> None:
         detail(name, found[name], statuses[name])
 
 
+def comparable(found: dict[str, Path]) -> dict[str, Curve]:
+    """What these runs may have measured, by its name in the list."""
+    values: dict[str, Curve] = {}
+    for folder in found.values():
+        for curve in curves_of(folder):
+            values.setdefault(curve.label, curve)
+        for curve in aurocs_in(cache.curves(folder)):
+            values.setdefault(f"validation AUROC of {curve.label}", curve)
+    return values | {SPEED.label: SPEED}
+
+
 def compare() -> None:
     """One measured value of several runs on one chart."""
     found = runs.list_runs(runs.runs_dir())
@@ -509,8 +604,9 @@ def compare() -> None:
     with left:
         chosen = controls.choose(st.multiselect, "compare", "Runs", list(found), list(found)[:2], placeholder="Choose runs")
     with right:
-        label = controls.choose(st.selectbox, "value", "Value", list(COMPARED), list(COMPARED)[0])
-    key, meaning = COMPARED[label]
+        values = comparable(found)
+        label = controls.choose(st.selectbox, "value", "Value", list(values), next(iter(values)))
+    key = values[label].name
     lines = {name: curves[key] for name in chosen if key in (curves := cache.curves(found[name]))}
     without = [name for name in chosen if name not in lines]
     if lines:
@@ -520,24 +616,29 @@ def compare() -> None:
             charts.line_chart(lines, "step", label), data.to_dict("list"), f"compare-{key}",
             f"{label} of {len(lines)} runs over the steps; newest: {newest}.",
         )  # fmt: skip
-        st.caption(f"{label}: {meaning}.")
+        st.caption(f"{label}: {values[label].meaning}.")
     if without:
         st.caption(f"Not measured yet, or not at all: {', '.join(without)}.")
     elif not lines:
         st.info("Choose at least one run.")
 
 
-access.stop_where_public()
-controls.heading(
-    "Train",
-    "Teach a model what is normal in images of your choice. A run goes on in a process of its own, whether this page is open "
-    "or not; one machine trains one run at a time, the others wait.",
-)
-with st.sidebar:
-    controls.reset_button()
-with controls.error_panel():
-    new_run()
-st.subheader("Runs")
-busy = any(status_of(folder)["state"] in ("queued", *runs.ACTIVE) for folder in runs.list_runs(runs.runs_dir()).values())
-st.fragment(watch, run_every=TICK if busy else IDLE)()
-st.fragment(compare, run_every=IDLE if busy else None)()
+def main() -> None:
+    access.stop_where_public()
+    controls.heading(
+        "Train",
+        "Teach a model what is normal in images of your choice. A run goes on in a process of its own, whether this page is "
+        "open or not; one machine trains one run at a time, the others wait.",
+    )
+    with st.sidebar:
+        controls.reset_button()
+    with controls.error_panel():
+        new_run()
+    st.subheader("Runs")
+    found = runs.list_runs(runs.runs_dir())
+    busy = any(status_of(folder)["state"] in ("queued", *runs.ACTIVE) for folder in found.values())
+    st.fragment(watch, run_every=TICK if busy else IDLE)()
+    st.fragment(compare, run_every=IDLE if busy else None)()
+
+
+main()
