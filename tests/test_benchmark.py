@@ -25,6 +25,7 @@ from ama_core.paper import published as paper
 from ama_core.paper.jobs import Job, Measured, Record, plan, read_results
 from ama_core.paper.tables import lines, report
 from ama_core.runs import execute as runs
+from ama_core.runs import processes
 from ama_core.storage.bundle import read_scores
 
 SETTINGS = {key: str(value) for key, value in (TINY | {"max_steps": 3}).items() if key not in ("channels", "fit")}
@@ -163,7 +164,7 @@ def test_the_command_trains_stores_reports_and_skips(digits_only, tmp_path, caps
 
 
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "POLL_SECONDS", 0.02)  # so that it is seen before it ends
+    monkeypatch.setattr(processes, "POLL_SECONDS", 0.02)  # so that it is seen before it ends
     one = job(steps=80)
     folder, results = tmp_path / "out" / one.name, tmp_path / "results"
 

@@ -15,7 +15,7 @@ from ama_core.errors import AMAError, ConfigError
 from ama_core.paper import jobs as paper_jobs
 from ama_core.paper.tables import report
 from ama_core.profiling import speed
-from ama_core.runs import execute as runs
+from ama_core.runs.folder import runs_dir
 from ama_core.storage.files import write_atomically
 
 BAR = "{l_bar}{bar}| {n:.2f}/{total} {postfix}"
@@ -23,7 +23,7 @@ BAR = "{l_bar}{bar}| {n:.2f}/{total} {postfix}"
 
 def add_benchmark(commands: Commands) -> None:
     parser = add_command(commands, benchmark)
-    out, results = runs.runs_dir() / "benchmark", paper_jobs.RESULTS
+    out, results = runs_dir() / "benchmark", paper_jobs.RESULTS
     add = parser.add_argument
     add("tables", nargs="*", metavar="TABLE", help=f"{', '.join(paper_jobs.TABLES)}")
     add("--preset", default="tiny", choices=PRESETS)

@@ -16,7 +16,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,11 +37,15 @@ from ama_core.detectors.base import AnomalyDetector
 from ama_core.detectors.lossless_length import LosslessLengthSettings
 from ama_core.detectors.pixel_mean import PixelMeanSettings
 from ama_core.detectors.registry import load_detector
-from ama_core.errors import AMAError, BundleError, ConfigError
+from ama_core.errors import BundleError, ConfigError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
-from ama_core.runs import execute as runs
+from ama_core.runs.execute import RunStopped, execute
+from ama_core.runs.folder import LOG, Run
+from ama_core.runs.processes import Scheduler, start_command
+from ama_core.runs.spec import RunSpec, config_for
+from ama_core.runs.status import State
 from ama_core.settings import Settings
 from ama_core.storage.bundle import StoredScores, write_scores
 from ama_core.storage.files import ROOT, read_json, write_atomically
@@ -52,7 +55,6 @@ RESULTS = ROOT / "results"
 DRAW_SEED = 0  # of the test anomalies: the same in every job, so that rows differ by their training alone
 SMOKE_STEPS = 200  # fewer show that a command runs, not what it learns
 FEW = 50  # real anomalies of the semi-supervised row; the paper says "a few"
-POLL_SECONDS = 0.5
 
 RELEASED, SANITY = "AMA, mode released", "sanity"
 INWARD, OUTWARD, SIPPLE = "AMA, inward", "AMA, outward", "AMA, Sipple"
@@ -129,7 +131,7 @@ class Job:
 
     @cached_property
     def config(self) -> Config:
-        return runs.config_for(self.normal, self.preset, **{**self.settings, **ROWS[self.row].changes, "seed": self.seed})
+        return config_for(self.normal, self.preset, **{**self.settings, **ROWS[self.row].changes, "seed": self.seed})
 
     @cached_property
     def condition(self) -> str:
@@ -339,7 +341,7 @@ def is_stored(job: Job, results: Path) -> bool:
 
 
 def carry_out(job: Job, out: Path, results: Path, device: str | None = None) -> Record:
-    """Train (or go on), measure, and store the result, in this process. Raises as `runs.execute`."""
+    """Train (or go on), measure, and store the result, in this process. Raises as `execute`."""
     record, scores = (_simple(job, out, device), []) if job.row == SANITY else _ama(job, out, device)
     results.mkdir(parents=True, exist_ok=True)
     if scores:
@@ -360,7 +362,7 @@ def status_of(config: Config, preset: str, steps: int, n_train: int) -> str:
 
 def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredScores]]:
     folder = out / job.name
-    spec = runs.RunSpec(job.normal, job.config, one_class=job.label, measure=False)
+    spec = RunSpec(job.normal, job.config, one_class=job.label, measure=False)
     if job.few_from:
         few = _few_anomalies(job, out)
         spec = dataclasses.replace(spec, anomalies=str(few))
@@ -372,7 +374,7 @@ def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredSc
     found = {row["ood"]: row for row in evaluation.evaluate(detector, ood, seed=DRAW_SEED, keep=scores)["results"]}
     validated = {}
     chosen_by = detector.normal.validation_ood
-    if chosen_by in ood and (folder / runs.CHECKPOINT).exists():
+    if chosen_by in ood and Run(folder).checkpoint.exists():
         best = _validated(detector, job, folder)
         validated[chosen_by] = evaluation.evaluate(best, [chosen_by], seed=DRAW_SEED)["results"][0]["scores"]
     measured = tuple(Measured(**found[name], notes=_notes(name), validated=validated.get(name)) for name in ood)
@@ -383,7 +385,7 @@ def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredSc
 
 def _validated(detector: AMADetector, job: Job, folder: Path) -> AMADetector:
     """The same training with the weights of its best validation: nothing is trained, they are only calibrated."""
-    state = AMATrainer.load(folder / runs.CHECKPOINT, detector.torch_device)
+    state = AMATrainer.load(Run(folder).checkpoint, detector.torch_device)
     best = AMADetector(job.config, device=detector.torch_device)
     best.fit(_normals(job).images, trainer=state, select="validated")
     best.info_["normal"] = detector.info_["normal"]
@@ -406,7 +408,7 @@ def _simple(job: Job, out: Path, device: str | None) -> Record:
     figures: dict[str, list[dict[str, Any]]] = {}
     settings = _simple_settings(job.config)
     for title, name in SIMPLE.items():
-        spec = runs.RunSpec(job.normal, settings[name], one_class=job.label, measure=False, detector=name)
+        spec = RunSpec(job.normal, settings[name], one_class=job.label, measure=False, detector=name)
         detector = _trained(out / job.name / name, spec, device)
         figures[title] = evaluation.evaluate(detector, job.at_hand(), seed=DRAW_SEED)["results"]
     training = detector.info_["training"]  # of the autoencoder, the only one that is trained by steps
@@ -427,11 +429,12 @@ def _simple_settings(config: Config) -> dict[str, Settings]:
     }
 
 
-def _trained(folder: Path, spec: runs.RunSpec, device: str | None) -> AnomalyDetector:
+def _trained(folder: Path, spec: RunSpec, device: str | None) -> AnomalyDetector:
     """The model of a run folder, trained first (or further) where it is not finished."""
-    if (folder / "config.json").exists() and runs.read_status(folder)["state"] == "finished":
+    run = Run(folder)
+    if (folder / "config.json").exists() and run.status().state == State.FINISHED:
         return load_detector(folder, device=device)
-    return runs.execute(folder, spec, resume=(folder / "run.json").exists(), device=device)
+    return execute(folder, spec, resume=run.exists(), device=device)
 
 
 def _record(job: Job, training: dict[str, Any], measured: tuple[Measured, ...], **more) -> Record:
@@ -497,39 +500,44 @@ def run(
     """
     parallel = max(1, min(parallel or parallel_jobs(), len(jobs)))
     threads = max(1, (os.cpu_count() or 1) // parallel) if torch.cuda.is_available() else 1
-    waiting, active, failed = list(jobs), [], []
+    waiting, failed = list(jobs), []
     began, total = time.monotonic(), len(jobs)
 
     def tell(job: Job | None = None, what: str = "", words: str = "") -> None:
-        done = total - len(waiting) - len(active) + sum(_fraction(out / j.name, p.pid) for j, p in active)
+        active = scheduler.active
+        done = total - len(waiting) - len(active) + sum(_fraction(Run(out / j.name), p.pid) for j, p in active)
         left = (time.monotonic() - began) * (total - done) / done if done > 0 else None
         on_progress(Progress(done, total, left, job, what, words))
+
+    def start(job: Job) -> subprocess.Popen:
+        return _start(job, out, results, device, threads)
+
+    def ended(job: Job, code: int) -> None:
+        if code == 0 and is_stored(job, results):
+            tell(job, "stored", figures(read_record(results / f"{job.name}.json")))
+        else:
+            failed.append(job)
+            tell(job, "failed", _last_words(Run(out / job.name), code))
+
+    scheduler = Scheduler(
+        take=lambda: waiting.pop(0) if waiting else None,
+        start=start,
+        started=lambda job: tell(job, "started"),
+        ended=ended,
+        finished=lambda: not waiting,
+        parallel=parallel,
+    )
 
     def on_signal(number, frame):
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, on_signal)
     try:
-        while waiting or active:
-            while waiting and len(active) < parallel:
-                job = waiting.pop(0)
-                active.append((job, _start(job, out, results, device, threads)))
-                tell(job, "started")
-            time.sleep(POLL_SECONDS)
-            ended = [(job, process) for job, process in active if process.poll() is not None]
-            active = [pair for pair in active if pair not in ended]
-            for job, process in ended:
-                if process.returncode == 0 and is_stored(job, results):
-                    tell(job, "stored", figures(read_record(results / f"{job.name}.json")))
-                else:
-                    failed.append(job)
-                    tell(job, "failed", _last_words(out / job.name, process.returncode))
-            tell()
+        scheduler.run(tell)
     except KeyboardInterrupt:
-        _stop([process for _, process in active])
-        raise runs.RunStopped(
-            f"Stopped with {len(waiting) + len(active)} of {total} trainings left; the same command goes on."
-        ) from None
+        left = len(waiting) + len(scheduler.active)
+        scheduler.stop()
+        raise RunStopped(f"Stopped with {left} of {total} trainings left; the same command goes on.") from None
     finally:
         signal.signal(signal.SIGTERM, before)
     return failed
@@ -545,39 +553,22 @@ def figures(record: Record) -> str:
 
 
 def _start(job: Job, out: Path, results: Path, device: str | None, threads: int) -> subprocess.Popen:
-    folder = out / job.name
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "ama_core", "benchmark", "--job", job.to_json(), "--out", str(out)]
-    command += ["--results", str(results)] + (["--device", device] if device else [])
-    with open(folder / runs.LOG, "a") as log:
-        return subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,  # Ctrl-C is ours to pass on
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-        )  # fmt: skip
+    run = Run(out / job.name)
+    run.path.mkdir(parents=True, exist_ok=True)
+    words = ["benchmark", "--job", job.to_json(), "--out", str(out), "--results", str(results)]
+    words += ["--device", device] if device else []
+    return start_command(words, run.path / LOG, {"OMP_NUM_THREADS": str(threads)})
 
 
-def _stop(processes: list[subprocess.Popen]) -> None:
-    """Ask jobs to save and end, and wait for that; a second Ctrl-C ends them as they are."""
-    for process in processes:
-        process.terminate()
-    try:
-        for process in processes:
-            process.wait()
-    except KeyboardInterrupt:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
-def _fraction(folder: Path, pid: int) -> float:
+def _fraction(run: Run, pid: int) -> float:
     """How much of its training a job of ours has done, 0..1."""
     try:
-        status = runs.read_status(folder)
-        return status["step"] / status["total_steps"] if status["pid"] == pid else 0.0
-    except (AMAError, KeyError):
+        status = run.status()
+    except BundleError:
         return 0.0
+    return status.step / status.total_steps if status.pid == pid and status.step and status.total_steps else 0.0
 
 
-def _last_words(folder: Path, code: int) -> str:
-    lines = runs.read_log(folder, 3).splitlines()
-    return f"exit code {code}: {lines[-1] if lines else 'it said nothing'} (see {folder / runs.LOG})"
+def _last_words(run: Run, code: int) -> str:
+    lines = run.read_log(3).splitlines()
+    return f"exit code {code}: {lines[-1] if lines else 'it said nothing'} (see {run.path / LOG})"
