@@ -50,7 +50,7 @@ def add_measure(commands: Commands) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Measure a bundle against every data set at hand and store the scores in it."""
+    """Measure a bundle against every data set that is available locally and store the scores in it."""
     folder = find_bundle(arguments.model)
     with SetBars(arguments.quiet) as bars:
         measure_run(load_detector(folder, device=arguments.device), folder, bars.update, seed=arguments.seed)

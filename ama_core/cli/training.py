@@ -52,7 +52,7 @@ def add_train(commands: Commands) -> None:
     add("--anomalies", type=source, metavar="NAME", help="real anomalies as negatives (semi-supervised)")
     add("--validate-ood", type=source, metavar="NAME", help="measure AUROC on 50 of these while training")
     add("--select", default="last", choices=("last", "validated"), help="which step's weights to keep")
-    add("--no-measure", action="store_true", help="do not score the data sets at hand afterwards")
+    add("--no-measure", action="store_true", help="do not score the data sets that are available locally")
     add("--download", action="store_true", help="fetch DATASET if it is not here")
     add("--spec", help=argparse.SUPPRESS)  # a whole RunSpec as JSON, from `runs.execute.start`
     add("--claimed", action="store_true", help=argparse.SUPPRESS)  # from the queue's worker

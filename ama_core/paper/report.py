@@ -10,7 +10,7 @@ from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.records import Record
 from ama_core.paper.rows import BESIDE, FEW, SEMI, SIMPLE, SMOKE_STEPS
-from ama_core.paper.tables import DIRECTIONS, MISSING, Line, lines
+from ama_core.paper.tables import DIRECTIONS, MISSING, Figure, Line, lines
 
 TITLES = {"table1": "Table 1: one data set against another", "ablations": "Ablations", "table2": "Table 2: one class"}
 PAPER_NAMES = {"imagenet": "ImageNet"}
@@ -65,12 +65,12 @@ def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> lis
         if not line.ours:
             body.append([*cells, *["–"] * (len(head) - len(cells) - 1), MISSING])
             continue
-        cells += [_figure(line.ours.get(by)) for by in SCORES]
-        cells += [_figure(line.validated)] if validated else []
+        cells += [figure(line.ours.get(by)) for by in SCORES]
+        cells += [figure(line.validated)] if validated else []
         if simple:
             least = min(line.ours[by][0] for by in FOLLOWED)
             values = [(line.simple or {}).get(name) if line.row == paper.AMA else None for name in SIMPLE]
-            cells += [f"**{_figure(v)}**" if v and v[0] >= least else _figure(v) for v in values]
+            cells += [f"**{figure(v)}**" if v and v[0] >= least else figure(v) for v in values]
         n = f"{line.n_normal:,} / {line.n_ood:,}" if line.n_normal else "–"
         body.append([*cells, str(len(line.seeds)), n, f"{line.status} ({letters[line.condition]})"])
     return _markdown(head, body)
@@ -94,7 +94,7 @@ def _targets(records: Sequence[Record], letters: Mapping[str, str]) -> list[str]
         missed = f"missed by {line.paper - max(values.values()):.3f}"
         verdict = f"reached by {' and '.join(reached)}" if reached else missed
         body.append(
-            [*cells, *(_figure(line.ours[by]) for by in FOLLOWED), verdict, f"{line.status} ({letters[line.condition]})"]
+            [*cells, *(figure(line.ours[by]) for by in FOLLOWED), verdict, f"{line.status} ({letters[line.condition]})"]
         )
     return [
         "## Targets", "",
@@ -179,7 +179,8 @@ def task(line: Line) -> str:
     return f"{line.normal} → {line.ood}" + ("" if theirs == line.ood else f" (for the paper's {PAPER_NAMES[theirs]})")
 
 
-def _figure(value: tuple[float, float | None] | None) -> str:
+def figure(value: Figure | None) -> str:
+    """A figure as tables show it, with its standard deviation where there are several seeds."""
     if value is None:
         return "–"
     mean, sd = value
