@@ -67,7 +67,7 @@ def axes_of(view: controls.View) -> dict[str, Axis]:
         named.get(score.name)
         or Axis(
             score.name, score.name, score.name,
-            f"{'Low' if score.low else 'High'} {score.name} is unusual. {score.name}: {score.meaning}",
+            f"{'Low' if score.low else 'High'} {score.name} is unusual: {score.meaning}",
         )
         for score in view.detector.SCORES
     ]  # fmt: skip
