@@ -99,7 +99,7 @@ class Line:
         classes: of a mean, how many classes it is of; else 0.
         ood: OOD set as it is measured here; `rest` for one-class tasks.
         paper: the paper's AUROC; None where it prints none. Of fewer classes than ten: the mean of its own cells for these.
-        members: the trainings behind it, in order of their seeds.
+        members: the trainings behind it.
         ours: R, A, M, T of the last step; for `published.WITHOUT_A` R alone; empty where not measured.
         validated: A of the weights chosen by 50 validation anomalies.
         simple: the same figures of the trivial baselines under this condition.
@@ -246,7 +246,7 @@ def _cell(
 
 
 def _alike(members: Sequence[Member]) -> list[list[Member]]:
-    """Members of one cell that differ by their seed alone, in order of their seeds; a seed counts once in each group."""
+    """Members of one cell that differ by their seed alone, in their order; a seed counts once in each group."""
     groups: list[list[Member]] = []
     for member in members:
         key = member.record is None, member.condition
@@ -256,7 +256,7 @@ def _alike(members: Sequence[Member]) -> list[list[Member]]:
                 break
         else:
             groups.append([member])
-    return [sorted(group, key=lambda member: member.seed) for group in groups]
+    return groups
 
 
 def _line(bare: Line, group: Sequence[Member], simple: Sequence[Record]) -> Line:
@@ -274,7 +274,7 @@ def _line(bare: Line, group: Sequence[Member], simple: Sequence[Record]) -> Line
         simple=_over_seeds(beside, SIMPLE),
         n_normal=rows[0].n_normal,
         n_ood=rows[0].n_ood,
-        seeds=tuple(member.seed for member in group),
+        seeds=tuple(sorted(member.seed for member in group)),
         status=min((member.status for member in group), key=STATUSES.index),
         condition=condition,
     )
