@@ -22,12 +22,15 @@ from ama_core.storage.bundle import StoredScores
 
 @dataclass(frozen=True)
 class Axis:
-    """What may be on the axis: how the choice is called, the stored entry behind it, its label, and what it means."""
+    """What may be on the axis: how the choice is called, the stored entry behind it, its label, what it means, and whether it
+    may be logarithmic.
+    """
 
     name: str
     entry: str
     label: str
     meaning: str
+    log: bool = True
 
 
 # What this page says of AMA's scores, and of what else may be stored beside a score; of others it says what they say.
@@ -67,7 +70,7 @@ def axes_of(view: controls.View) -> dict[str, Axis]:
         named.get(score.name)
         or Axis(
             score.name, score.name, score.name,
-            f"{'Low' if score.low else 'High'} {score.name} is unusual: {score.meaning}",
+            f"{'Low' if score.low else 'High'} {score.name} is unusual: {score.meaning}", score.log_axis,
         )
         for score in view.detector.SCORES
     ]  # fmt: skip
@@ -304,7 +307,7 @@ def choose_axis(axes: Mapping[str, Axis]) -> tuple[Axis, bool, bool]:
             st.segmented_control, "axis", "On the axis", list(axes), next(iter(axes)), required=True, on_change=look_nowhere,
         )  # fmt: skip
     with right, st.container(horizontal=True):
-        log = controls.switch("log", "Logarithmic axis", True)
+        log = controls.switch("log", "Logarithmic axis", True, disabled=not axes[axis].log) and axes[axis].log
         histogram = controls.switch("histogram", "Histogram", False, help="Bins on the same axis, under the smooth curves.")
     return axes[axis], log, histogram
 
@@ -318,7 +321,7 @@ def of_held_out(view: controls.View, axes: Mapping[str, Axis], log: bool) -> tup
     st.info(f"{missing} Shown: its held-out normal images.")
     (score,) = view.scores(view.score)
     axis = replace(axes[score.name], entry=score.ranks_by or score.name, label=score.ranks_by or score.name)
-    positive = not score.low and bool((view.detector.held_out_scores_[score.name] > 0).all())
+    positive = bool((view.detector.held_out_scores_[score.name] * (-1 if score.low else 1) > 0).all())
     return axis, cache.held_out_density(view.folder, score.name, log and positive)
 
 
