@@ -23,10 +23,10 @@ def measure_run(detector: AnomalyDetector, folder: Path, progress: evaluation.Pr
     write_scores(folder, stored)
     if isinstance(detector, AMADetector):
         write_latents(folder, measure_latents(detector, seed=seed, progress=progress))
-        if response := measure_response(detector, stored, progress=progress):
-            write_response(folder, response)
     others = evaluation.available_others(detector)
     write_results(folder, evaluation.evaluate(detector, others, model=folder.name, seed=seed, progress=progress))
+    if isinstance(detector, AMADetector) and (response := measure_response(detector, stored, progress=progress)):
+        write_response(folder, response)
     write_card(detector, folder)
     if "features" in detector.can():
         write_neighbours(folder, measure_neighbours(detector, seed=seed))
