@@ -226,6 +226,14 @@ def test_the_lesson_by_keyboard_alone(server, new_tab):
     page.get_by_role("heading", name="4 of 6").wait_for()
 
 
+def expect_near_the_top(page, heading):
+    """On a busy machine the page may still be on its way there."""
+    deadline = time.monotonic() + 20
+    while not 0 <= (place := heading.bounding_box()["y"]) < 300 and time.monotonic() < deadline:
+        page.wait_for_timeout(200)
+    assert 0 <= place < 300
+
+
 @pytest.mark.parametrize("width", [1280, 400])
 def test_next_lands_at_the_top_of_the_following_step(server, new_tab, width):
     page = new_tab(width=width)
@@ -236,12 +244,12 @@ def test_next_lands_at_the_top_of_the_following_step(server, new_tab, width):
         heading = page.get_by_role("heading", name=f"{at} of 6")
         heading.wait_for()
         settled(page)
-        assert 0 <= heading.bounding_box()["y"] < 300
+        expect_near_the_top(page, heading)
         assert heading.evaluate("heading => heading === document.activeElement"), "who reads by ear goes on there as well"
     page.get_by_role("button", name="Back").click()
     page.get_by_role("heading", name="5 of 6").wait_for()
     settled(page)
-    assert 0 <= page.get_by_role("heading", name="5 of 6").bounding_box()["y"] < 300
+    expect_near_the_top(page, page.get_by_role("heading", name="5 of 6"))
     main = page.get_by_test_id("stMain")
     switch = page.get_by_text("Logarithmic axis")
     switch.scroll_into_view_if_needed()
