@@ -7,6 +7,7 @@ for these tests. Everything is waited for, and found by its role and name.
 import io
 import re
 import shutil
+import time
 import zipfile
 
 import numpy as np
