@@ -130,7 +130,8 @@ def equations(view: controls.View) -> None:
     for score in view.detector.SCORES:
         functions = CODE_OF_R[score.name] if view.of_r else [type(view.detector).raw_scores]
         equation(source_of(view, score), controls.meaning(score), score.equation, functions)
-    equation("Beyond the paper" if view.of_r else "Calibration", controls.P_VALUE, controls.P_EQUATION, [conformal_p_value, conformal_threshold])
+    title = "Beyond the paper" if view.of_r else "Calibration"
+    equation(title, controls.P_VALUE, controls.P_EQUATION, [conformal_p_value, conformal_threshold])
 
 
 def source_of(view: controls.View, score: Score) -> str:
