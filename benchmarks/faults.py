@@ -36,6 +36,7 @@ from ama_core.detectors import base as detector
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import execute as runs
+from ama_core.runs import folder as run_folder
 from ama_core.storage.files import PARTIAL
 from ama_core.training import loop as training
 
@@ -154,12 +155,12 @@ class FullDisk:
             self.count()
             self.fsync(handle)
 
-        os.fsync, runs.open = fsync, opened  # of whole files; of files that grow
+        os.fsync, run_folder.open = fsync, opened  # of whole files; of files that grow
         return self
 
     def __exit__(self, *_) -> None:
         os.fsync = self.fsync
-        del runs.open
+        del run_folder.open
 
     def count(self) -> None:
         self.writes += 1

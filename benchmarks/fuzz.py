@@ -34,7 +34,7 @@ from ama_core import AMADetector, AMAError
 from ama_core.cli import main as cli
 from ama_core.data import decode_image, iter_images, read_npz
 from ama_core.detectors.ama.trainer import AMATrainer
-from ama_core.paper import jobs as benchmark
+from ama_core.paper.records import read_record
 from ama_core.runs import execute as runs
 from ama_core.runs import timing as pace
 from ama_core.scoring import table as streaming
@@ -214,7 +214,7 @@ def subjects(place: Path) -> dict[str, tuple[bytes, Loader]]:
 
     def record(data: bytes) -> None:
         (place / "record.json").write_bytes(data)
-        benchmark.read_record(place / "record.json")
+        read_record(place / "record.json")
 
     shutil.copytree(SAMPLES / "bundle-v1", place / "info")
     measured = SAMPLES.parent.parent / "pretrained" / "digits" / "results.json"

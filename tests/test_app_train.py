@@ -15,6 +15,7 @@ from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import execute as runs
 from ama_core.runs import queue
 from ama_core.runs import timing as pace
+from ama_core.runs.status import Status
 
 MAIN = Path(__file__).parent.parent / "app" / "main.py"
 PATIENCE = 900  # seconds; only a very busy machine needs more than a few
@@ -192,7 +193,7 @@ def test_states_buttons_and_deleting(folder, no_worker, tiny_config):
 
 
 def test_a_run_that_measures_says_how_far_it_is_and_can_be_stopped(folder, no_worker, tiny_config, monkeypatch):
-    monkeypatch.setattr(runs, "is_running", lambda run: True)
+    monkeypatch.setattr(Status, "is_alive", lambda status: True)
     status = {"state": "measuring", "step": 9, "total_steps": 9, "measured_sets": 3, "sets_to_measure": 12, "measuring": "_a_"}
     stored(folder, "seen", {**status, **runs.this_process()}, runs.RunSpec("digits", tiny_config))
     app = page(run="seen")
@@ -215,7 +216,7 @@ def test_measuring_counts_its_sets_and_ends_when_asked_and_goes_on(tmp_path, tin
         if len(seen) == 12:
             queue.stop(tmp_path / "run")
 
-    monkeypatch.setattr(runs, "is_running", lambda run: True)  # the run is this process, which does not count as one
+    monkeypatch.setattr(Status, "is_alive", lambda status: True)  # the run is this process, which does not count as one
     with pytest.raises(runs.RunStopped, match="measuring"):
         runs.execute(tmp_path / "run", spec, claimed=True, device="cpu", on_progress=progress)
     assert runs.read_status(tmp_path / "run")["state"] == "stopped"

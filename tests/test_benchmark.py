@@ -22,9 +22,13 @@ from ama_core.errors import BundleError, ConfigError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.paper import jobs as benchmark
 from ama_core.paper import published as paper
-from ama_core.paper.jobs import Job, Measured, Record, plan, read_results
-from ama_core.paper.tables import lines, report
+from ama_core.paper import rows, training
+from ama_core.paper.jobs import Job, plan
+from ama_core.paper.records import RESULTS, Measured, Record, read_results, scores_folder
+from ama_core.paper.report import report
+from ama_core.paper.tables import lines
 from ama_core.runs import execute as runs
+from ama_core.runs import processes
 from ama_core.storage.bundle import read_scores
 
 SETTINGS = {key: str(value) for key, value in (TINY | {"max_steps": 3}).items() if key not in ("channels", "fit")}
@@ -37,7 +41,7 @@ def job(row=paper.AMA, normal="digits", label=3, ood=("rest",), steps=3, seed=0,
 
 def record(row=paper.AMA, normal="mnist", label=None, seed=0, a=0.5, t=0.6, ood="rest", **changes) -> Record:
     """A stored result with chosen AUROCs; R 0.11, M 0.22."""
-    names = dict.fromkeys(benchmark.SIMPLE, a) if row == benchmark.SANITY else {"R": 0.11, "A": a, "M": 0.22, "T": t}
+    names = dict.fromkeys(rows.SIMPLE, a) if row == rows.SANITY else {"R": 0.11, "A": a, "M": 0.22, "T": t}
     found = Measured(ood, 100, 20, {name: {"auroc": value, "auprc": 0.3, "fpr95": 0.9} for name, value in names.items()})
     config = dataclasses.asdict(runs.config_for(normal, "tiny"))
     values = dict(
@@ -63,11 +67,11 @@ def digits_only(monkeypatch):
 
 
 def test_tasks_are_the_papers_with_stand_ins_and_ours_beside():
-    found = {normal: ood for normal, _, ood in benchmark.tasks("table1")}
+    found = {normal: ood for normal, _, ood in rows.tasks("table1")}
     assert found["fashionmnist"] == ("mnist", "omniglot")
     assert found["cifar10"] == ("svhn", "tinyimagenet", "cifar100", "gtsrb", "house_numbers")
     assert found["svhn"] == ("cifar10", "tinyimagenet", "cifar100")
-    assert len(benchmark.tasks("table2")) == 20
+    assert len(rows.tasks("table2")) == 20
 
 
 def test_rows_change_what_they_say_and_share_a_condition():
@@ -77,11 +81,11 @@ def test_rows_change_what_they_say_and_share_a_condition():
     for row in paper.ABLATIONS[:3]:
         config = jobs[row, "cifar10", None].config
         assert paper.variant(config) == row
-        assert config.replace(**{key: getattr(ama.config, key) for key in benchmark.ROWS[row].changes}) == ama.config
-    assert jobs[benchmark.RELEASED, "cifar10", None].config.mode == "released"
-    assert (benchmark.OUTWARD, "cifar10", None) not in jobs, "that is the AMA row of preset tiny"
-    assert jobs[benchmark.INWARD, "cifar10", None].config.atypical == "inward"
-    assert jobs[benchmark.SEMI, "fashionmnist", "mnist"].ood == ("mnist",)
+        assert config.replace(**{key: getattr(ama.config, key) for key in rows.ROWS[row].changes}) == ama.config
+    assert jobs[rows.RELEASED, "cifar10", None].config.mode == "released"
+    assert (rows.OUTWARD, "cifar10", None) not in jobs, "that is the AMA row of preset tiny"
+    assert jobs[rows.INWARD, "cifar10", None].config.atypical == "inward"
+    assert jobs[rows.SEMI, "fashionmnist", "mnist"].ood == ("mnist",)
     assert {j.condition for j in jobs.values()} == {ama.condition}, "over rows and sets"
     assert plan(["table1"], seeds=2)[-1].condition != ama.condition == plan(["table1"], settings={"nz": "16"})[0].condition
     assert len({j.name for j in jobs.values()}) == len(jobs)
@@ -115,7 +119,7 @@ def test_what_is_not_at_hand_is_said():
     (ama, *_) = plan(["table1"], only=["ama-svhn"])
     assert "svhn (train)" in ama.missing()
     assert job().missing() is None
-    assert job(label=None, ood=("svhn", "gradients")).at_hand() == ("gradients",)
+    assert job(label=None, ood=("svhn", "gradients")).measurable() == ("gradients",)
     assert "svhn (test)" in job(label=None, ood=("svhn",)).missing()
 
 
@@ -129,7 +133,7 @@ def test_what_is_not_at_hand_is_said():
     ],
 )
 def test_status(preset, steps, n, expected):
-    assert benchmark.status_of(runs.config_for("cifar10", preset), preset, steps, n) == expected
+    assert training.status_of(runs.config_for("cifar10", preset), preset, steps, n) == expected
 
 
 def test_the_command_trains_stores_reports_and_skips(digits_only, tmp_path, capsys):
@@ -150,7 +154,7 @@ def test_the_command_trains_stores_reports_and_skips(digits_only, tmp_path, caps
     assert (stored.results[0].n_normal, stored.results[0].n_ood) == (row["n_normal"], row["n_ood"])
     for by in SCORES:
         assert stored.results[0].scores[by] == pytest.approx(row["scores"][by], abs=1e-6)
-    behind = read_scores(benchmark.scores_folder(stored, tmp_path / "results"))
+    behind = read_scores(scores_folder(stored, tmp_path / "results"))
     assert [(s.name, s.n) for s in behind] == [("digits", row["n_normal"]), ("rest", row["n_ood"])]
     for by, auroc in evaluation.stored_aurocs(detector, behind)["rest"].items():
         assert auroc == pytest.approx(row["scores"][by]["auroc"], abs=1e-4), "the scores behind the figures"
@@ -163,7 +167,7 @@ def test_the_command_trains_stores_reports_and_skips(digits_only, tmp_path, caps
 
 
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "POLL_SECONDS", 0.02)  # so that it is seen before it ends
+    monkeypatch.setattr(processes, "POLL_SECONDS", 0.02)  # so that it is seen before it ends
     one = job(steps=80)
     folder, results = tmp_path / "out" / one.name, tmp_path / "results"
 
@@ -172,17 +176,17 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt  # as Ctrl-C does
 
     with pytest.raises(runs.RunStopped, match="the same command goes on"):
-        benchmark.run([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=interrupt)
+        training.train_all([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=interrupt)
     assert runs.read_status(folder)["state"] == "stopped" and not list(results.glob("*"))
     seen = []
-    assert benchmark.run([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=seen.append) == []
+    assert training.train_all([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=seen.append) == []
     assert "goes on at step" in runs.read_log(folder) and read_results(results)[0].steps == 80
     assert [p.what for p in seen if p.job] == ["started", "stored"] and max(p.done for p in seen) == 1
 
 
 def test_validated_stands_beside_the_last_step(tmp_path, digits):
     one = job(label=None, ood=("gradients",), validate=True)
-    stored = benchmark.carry_out(one, tmp_path / "out", tmp_path / "results", "cpu")
+    stored = training.carry_out(one, tmp_path / "out", tmp_path / "results", "cpu")
     assert stored.validation_ood == "gradients"
     validation, untested = evaluation.choose_validation_anomalies("gradients", 0)
     detector = AMADetector(one.config, device=CPU).fit(
@@ -191,13 +195,13 @@ def test_validated_stands_beside_the_last_step(tmp_path, digits):
     detector.info_["normal"] = {"name": "digits", "source": "digits", "label": None, "validation_ood": "gradients"}
     (row,) = evaluation.evaluate(detector, ["gradients"])["results"]
     assert stored.against("gradients").validated["A"] == pytest.approx(row["scores"]["A"], abs=1e-6)
-    again = benchmark.carry_out(one, tmp_path / "out", tmp_path / "results", "cpu")
+    again = training.carry_out(one, tmp_path / "out", tmp_path / "results", "cpu")
     assert again.against("gradients") == stored.against("gradients"), "measured anew without training"
 
 
 def test_a_few_real_anomalies(tmp_path):
-    one = job(benchmark.SEMI, label=None, ood=("textures",), few_from="textures")
-    stored = benchmark.carry_out(one, tmp_path / "out", tmp_path / "results", "cpu")
+    one = job(rows.SEMI, label=None, ood=("textures",), few_from="textures")
+    stored = training.carry_out(one, tmp_path / "out", tmp_path / "results", "cpu")
     assert stored.few_anomalies == {"source": "textures", "n": 50} and stored.against("textures").n_ood > 0
     (folder,) = (tmp_path / "out" / "anomalies").glob("*")
     files = sorted((folder / "train").glob("*.png"))
@@ -235,7 +239,7 @@ def test_the_l2_autoencoder_learns_and_repeats(digits, tiny_config):
 
 
 def test_a_sanity_row_under_the_protocol(tmp_path):
-    stored = benchmark.carry_out(job(benchmark.SANITY), tmp_path / "out", tmp_path / "results", "cpu")
+    stored = training.carry_out(job(rows.SANITY), tmp_path / "out", tmp_path / "results", "cpu")
     train, test = one_class(load("digits", "train"), 3), load("digits", "test")
     reference = train.images[hold_out(len(train), 0.1, 0).train].mean(axis=(1, 2, 3))
     distance = abs(test.images.mean(axis=(1, 2, 3)) - reference.mean())
@@ -243,7 +247,7 @@ def test_a_sanity_row_under_the_protocol(tmp_path):
     assert row.scores["pixel mean"]["auroc"] == pytest.approx(roc_auc_score(test.labels != 3, distance))
     assert set(row.scores) == {"pixel mean", "lossless length", "L2 autoencoder"}, "the names of earlier results"
     assert stored.codec.endswith("lossless") and stored.n_images == len(reference)
-    whole = benchmark.carry_out(job(benchmark.SANITY, label=None, ood=("gradients",)), tmp_path, tmp_path / "results", "cpu")
+    whole = training.carry_out(job(rows.SANITY, label=None, ood=("gradients",)), tmp_path, tmp_path / "results", "cpu")
     assert whole.against("gradients").n_ood == round(0.2 * len(test))
 
 
@@ -284,7 +288,7 @@ def test_the_mean_over_classes_is_taken_seed_by_seed(rng):
 def test_ours_and_the_papers_never_mix():
     empty = report([])
     assert cells_of(empty, "cifar10 → svhn | AMA")[2] == "0.958"
-    for line in (line for table in benchmark.TABLES for line in lines(table, [])):
+    for line in (line for table in rows.TABLES for line in lines(table, [])):
         assert line.ours is None and line.paper is not None and line.status == "not measured" and not line.records
     assert "SVHN could not be had" in empty and "Conditions" not in empty
     other = record(normal="cifar10", ood="gtsrb", a=0.123)
@@ -301,7 +305,7 @@ def test_conditions_are_not_averaged_and_raw_r_is_of_the_ama_row():
     assert [(line.row, line.condition) for line in here if line.row == paper.AMA] == [(paper.AMA, "xyz"), (paper.AMA, "abc")]
     raw = [line for line in here if line.row == paper.WITHOUT_A]
     assert len(raw) == 2 and set(raw[0].ours) == {"R"} and raw[0].paper == 0.991
-    assert {line.condition for line in here if line.row == benchmark.OUTWARD} == {"abc", "xyz"}, "preset tiny is outward"
+    assert {line.condition for line in here if line.row == rows.OUTWARD} == {"abc", "xyz"}, "preset tiny is outward"
     text = report(found)
     assert "**(a)** preset tiny; " in text and "**(b)** preset tiny with nz=64; " in text
 
@@ -315,14 +319,14 @@ def test_targets_name_what_is_reached_and_missed():
 
 
 def test_a_simple_score_that_does_as_well_is_bold():
-    found = [record(label=1, a=0.9, t=0.8), record(benchmark.SANITY, label=1, a=0.85, codec="WebP lossless")]
+    found = [record(label=1, a=0.9, t=0.8), record(rows.SANITY, label=1, a=0.85, codec="WebP lossless")]
     assert cells_of(report(found), "mnist → 1")[6:9] == ["**0.850**"] * 3
-    found[1] = record(benchmark.SANITY, label=1, a=0.79, codec="WebP lossless")
+    found[1] = record(rows.SANITY, label=1, a=0.79, codec="WebP lossless")
     assert cells_of(report(found), "mnist → 1")[6:9] == ["0.790"] * 3
 
 
 def test_the_committed_report_is_made_from_the_committed_results():
-    assert (benchmark.RESULTS.parent / "RESULTS.md").read_text() == report(read_results())
+    assert (RESULTS.parent / "RESULTS.md").read_text() == report(read_results())
 
 
 def test_bad_words_end_with_one_line(capsys):

@@ -24,6 +24,8 @@ from ama_core.detectors import base as detector
 from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import execute as runs
+from ama_core.runs import measuring
+from ama_core.runs.folder import Run
 from ama_core.storage import files
 from ama_core.storage.bundle import VERSION as BUNDLE_VERSION
 from ama_core.storage.bundle import read_bundle
@@ -127,7 +129,7 @@ def test_a_run_is_not_continued_on_other_images(faults, tmp_path, digits):
 
     def stop(event):
         if event.step == 4:
-            runs.request_stop(tmp_path / "run")
+            Run(tmp_path / "run").request_stop()
 
     with pytest.raises(runs.RunStopped):
         runs.execute(tmp_path / "run", spec, device="cpu", on_event=stop)
@@ -140,11 +142,11 @@ def test_a_run_is_not_continued_on_other_images(faults, tmp_path, digits):
 
 def test_a_run_that_is_measured_can_be_stopped(quick, tmp_path, monkeypatch):
     def measure_run(model, folder, progress):
-        runs.request_stop(folder)
+        Run(folder).request_stop()
         progress(1, 2, "flat")
         raise AssertionError("it went on")
 
-    monkeypatch.setattr(runs, "measure_run", measure_run)
+    monkeypatch.setattr(measuring, "measure_run", measure_run)
     with pytest.raises(runs.RunStopped, match="measuring"):
         runs.execute(tmp_path / "run", replace(quick, measure=True), device="cpu")
     assert runs.read_status(tmp_path / "run")["state"] == "stopped"

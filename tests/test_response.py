@@ -19,8 +19,8 @@ from ama_core.analysis.response import (
     set_facts,
 )
 from ama_core.data import load
-from ama_core.errors import BundleError
 from ama_core.detectors.lossless_length import lossless_length
+from ama_core.errors import BundleError
 from ama_core.storage.bundle import FILES, PRETRAINED, list_bundles, read_scores, zip_bundle
 
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.runs import execute as runs
-from ama_core.runs import queue
+from ama_core.runs import processes, queue
 from ama_core.runs import timing as pace
+from ama_core.runs.folder import CURVE_POINTS, Run
 
 PATIENCE = 900  # seconds; only a very busy machine needs more than a few
 
@@ -47,7 +48,7 @@ def wait_until(condition):
 
 
 def as_running(run, process):
-    mark = runs.process_mark(process.pid)
+    mark = processes.process_mark(process.pid)
     runs.write_status(run, {"state": "running", "pid": process.pid, "mark": mark, "submitted": 1.0})
 
 
@@ -152,7 +153,7 @@ def test_a_process_that_ends_before_it_begins(folder, spec, monkeypatch, ending,
 
     def start(run, *_, **__):
         if stop:
-            runs.request_stop(run)  # as `queue.stop` does in another process
+            Run(run).request_stop()  # as `queue.stop` does in another process
         return subprocess.Popen(["sh", "-c", ending])
 
     monkeypatch.setattr(runs, "start", start)
@@ -166,7 +167,7 @@ def test_a_running_run_is_waited_for_even_without_its_worker(folder, spec, sleep
     as_running(orphan, sleeper)
     worker = threading.Thread(target=queue.work, args=[folder])
     worker.start()
-    time.sleep(2 * queue.POLL_SECONDS)
+    time.sleep(2 * processes.POLL_SECONDS)
     assert worker.is_alive() and state(queued) == "queued"
     queue.stop(queued)
     worker.join(PATIENCE)
@@ -276,7 +277,7 @@ def test_curves_are_thinned_and_keep_their_ends(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     curves = runs.read_curves(tmp_path)
     steps, values = curves["wasserstein"]
-    assert len(steps) == runs.CURVE_POINTS and (steps[0], steps[-1], values[-1]) == (1, 2000, 1000.0)
+    assert len(steps) == CURVE_POINTS and (steps[0], steps[-1], values[-1]) == (1, 2000, 1000.0)
     assert np.array_equal(values, np.array(steps) / 2) and curves["auroc_A"] == ([5], [0.5])
 
 

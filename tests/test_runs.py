@@ -17,7 +17,8 @@ from ama_core import AMADetector
 from ama_core.data import load
 from ama_core.errors import BundleError, ConfigError, DataError, TrainingDiverged
 from ama_core.runs import execute as runs
-from ama_core.runs.execute import RunSpec, RunStopped, config_for, execute, list_runs, read_metrics, read_status, request_stop
+from ama_core.runs.execute import RunSpec, RunStopped, config_for, execute, list_runs, read_metrics, read_status
+from ama_core.runs.folder import Run
 from ama_core.storage.bundle import read_results, read_scores
 
 CPU = torch.device("cpu")
@@ -131,7 +132,7 @@ def test_stop_and_resume_equal_no_interruption(spec, tmp_path):
 
     def stop(event):
         if event.step == 3:
-            request_stop(tmp_path / "parts")
+            Run(tmp_path / "parts").request_stop()
 
     with pytest.raises(RunStopped, match="step 3.*--resume"):
         execute(tmp_path / "parts", spec, device=CPU, on_event=stop)
@@ -163,7 +164,7 @@ def test_a_signal_stops_it_too_and_handlers_are_put_back(spec, tmp_path):
 
 def test_a_resumed_run_keeps_to_what_was_asked_first(spec, tmp_path):
     def stop(event):
-        request_stop(tmp_path / "r")
+        Run(tmp_path / "r").request_stop()
 
     with pytest.raises(RunStopped):
         execute(tmp_path / "r", spec, device=CPU, on_event=stop)
@@ -176,7 +177,7 @@ def test_a_resumed_run_keeps_to_what_was_asked_first(spec, tmp_path):
 
 def test_a_damaged_checkpoint_is_not_resumed(spec, tmp_path):
     def stop(event):
-        request_stop(tmp_path / "r")
+        Run(tmp_path / "r").request_stop()
 
     with pytest.raises(RunStopped):
         execute(tmp_path / "r", spec, device=CPU, on_event=stop)

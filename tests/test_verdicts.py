@@ -49,6 +49,7 @@ def test_a_band_counts_what_lies_outside_it(normal, anomalous, low, width):
     assert c.false_alarms == sum(n < low or n > low + width for n in normal)
 
 
+@settings(deadline=None)
 @given(SCORES, SCORES)
 def test_the_area_under_the_roc_points_is_the_auroc(normal, anomalous):
     x, y = roc_points(np.array(normal), np.array(anomalous))

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from ama_core.detectors.ama.detector import AMADetector
+from ama_core.detectors.lossless_length import CODEC, lossless_length
 from ama_core.errors import BundleError, DataError
 from ama_core.evaluation import protocol as evaluation
-from ama_core.detectors.lossless_length import CODEC, lossless_length
 from ama_core.storage.bundle import StoredScores
 from ama_core.storage.files import write_atomically
 

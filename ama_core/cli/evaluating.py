@@ -12,7 +12,7 @@ from ama_core.detectors.registry import load_detector
 from ama_core.errors import AMAError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import auroc_interval
-from ama_core.runs import execute as runs
+from ama_core.runs.measuring import measure_run
 from ama_core.storage.bundle import find_bundle, is_shared, read_info, read_results, read_scores, zip_bundle
 from ama_core.storage.files import write_atomically
 
@@ -50,10 +50,10 @@ def add_measure(commands: Commands) -> None:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Measure a bundle against every data set at hand and store the scores in it."""
+    """Measure a bundle against every data set that is available locally and store the scores in it."""
     folder = find_bundle(arguments.model)
     with SetBars(arguments.quiet) as bars:
-        runs.measure_run(load_detector(folder, device=arguments.device), folder, bars.update, seed=arguments.seed)
+        measure_run(load_detector(folder, device=arguments.device), folder, bars.update, seed=arguments.seed)
     _print_results(read_results(folder))
 
 

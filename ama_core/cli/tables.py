@@ -12,10 +12,13 @@ from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, s
 from ama_core.cli.progress import hidden
 from ama_core.detectors.ama.config import PRESETS
 from ama_core.errors import AMAError, ConfigError
-from ama_core.paper import jobs as paper_jobs
-from ama_core.paper.tables import report
+from ama_core.paper.jobs import Job, is_stored, plan
+from ama_core.paper.records import RESULTS, read_results
+from ama_core.paper.report import report
+from ama_core.paper.rows import TABLES
+from ama_core.paper.training import Progress, carry_out, train_all
 from ama_core.profiling import speed
-from ama_core.runs import execute as runs
+from ama_core.runs.folder import runs_dir
 from ama_core.storage.files import write_atomically
 
 BAR = "{l_bar}{bar}| {n:.2f}/{total} {postfix}"
@@ -23,9 +26,9 @@ BAR = "{l_bar}{bar}| {n:.2f}/{total} {postfix}"
 
 def add_benchmark(commands: Commands) -> None:
     parser = add_command(commands, benchmark)
-    out, results = runs.runs_dir() / "benchmark", paper_jobs.RESULTS
+    out, results = runs_dir() / "benchmark", RESULTS
     add = parser.add_argument
-    add("tables", nargs="*", metavar="TABLE", help=f"{', '.join(paper_jobs.TABLES)}")
+    add("tables", nargs="*", metavar="TABLE", help=f"{', '.join(TABLES)}")
     add("--preset", default="tiny", choices=PRESETS)
     add("--set", action="append", default=[], metavar=SETTING, help="a hyper-parameter for all rows (train --help)")
     add("--seeds", type=int, default=1, metavar="N", help="train each cell with seeds 0 to N-1")
@@ -47,9 +50,9 @@ def benchmark(arguments: argparse.Namespace) -> None:
         raise ConfigError("--seeds and --jobs must be at least 1.")
     out, results = arguments.out.resolve(), arguments.results.resolve()
     if arguments.job:  # one training, in a process that this command started
-        paper_jobs.carry_out(paper_jobs.Job.from_json(arguments.job), out, results, arguments.device)
+        carry_out(Job.from_json(arguments.job), out, results, arguments.device)
     elif arguments.tables:
-        jobs = paper_jobs.plan(
+        jobs = plan(
             arguments.tables,
             arguments.preset,
             settings_of(arguments.set),
@@ -68,23 +71,23 @@ def benchmark(arguments: argparse.Namespace) -> None:
     elif arguments.report:
         _write_report(results)
     else:
-        raise ConfigError(f"Name tables ({', '.join(paper_jobs.TABLES)}), or --report.")
+        raise ConfigError(f"Name tables ({', '.join(TABLES)}), or --report.")
 
 
-def _job_state(job: paper_jobs.Job, results: Path) -> str:
-    return job.missing() or ("stored" if paper_jobs.is_stored(job, results) else "to do")
+def _job_state(job: Job, results: Path) -> str:
+    return job.missing() or ("stored" if is_stored(job, results) else "to do")
 
 
-def _run_jobs(jobs: Sequence[paper_jobs.Job], out: Path, results: Path, arguments: argparse.Namespace) -> None:
+def _run_jobs(jobs: Sequence[Job], out: Path, results: Path, arguments: argparse.Namespace) -> None:
     """Train what is available locally and not stored; each job's beginning and end is a line, the whole a bar."""
     missing = {job.title: why for job in jobs if (why := job.missing())}
     for title, why in missing.items():
         print(f"{title}: not measured, {why}", file=sys.stderr)
-    todo = [job for job in jobs if not job.missing() and not paper_jobs.is_stored(job, results)]
+    todo = [job for job in jobs if not job.missing() and not is_stored(job, results)]
     print(f"{len(todo)} to train; {len(jobs) - len(todo)} are stored or cannot be measured here", file=sys.stderr)
     with tqdm(total=len(todo), unit="training", bar_format=BAR, disable=hidden(arguments.quiet)) as bar:
 
-        def show(progress: paper_jobs.Progress) -> None:
+        def show(progress: Progress) -> None:
             left = "" if progress.seconds_left is None else f"about {progress.seconds_left / 60:.0f} min left"
             bar.set_postfix_str(left, refresh=False)
             bar.update(progress.done - bar.n)
@@ -93,7 +96,7 @@ def _run_jobs(jobs: Sequence[paper_jobs.Job], out: Path, results: Path, argument
                 facts = [words for words in (f"{name} {progress.what}", progress.words, left) if words]
                 tqdm.write("   ".join(facts), file=sys.stderr)
 
-        failed = paper_jobs.run(todo, out, results, parallel=arguments.jobs, device=arguments.device, on_progress=show)
+        failed = train_all(todo, out, results, parallel=arguments.jobs, device=arguments.device, on_progress=show)
     if failed:
         raise AMAError(
             f"{len(failed)} of {len(todo)} trainings failed, the others are stored: {', '.join(job.title for job in failed)}."
@@ -103,7 +106,7 @@ def _run_jobs(jobs: Sequence[paper_jobs.Job], out: Path, results: Path, argument
 def _write_report(results: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     file = results.parent / "RESULTS.md"
-    write_atomically(file, report(paper_jobs.read_results(results)))
+    write_atomically(file, report(read_results(results)))
     print(f"{file} is written", file=sys.stderr)
 
 

@@ -13,8 +13,10 @@ from ama_core.detectors import registry
 from ama_core.detectors.ama.config import PRESETS
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError
-from ama_core.runs import execute as runs
 from ama_core.runs import queue
+from ama_core.runs.execute import execute
+from ama_core.runs.folder import runs_dir
+from ama_core.runs.spec import RunSpec, config_for
 
 
 def add_detectors(commands: Commands) -> None:
@@ -50,9 +52,9 @@ def add_train(commands: Commands) -> None:
     add("--anomalies", type=source, metavar="NAME", help="real anomalies as negatives (semi-supervised)")
     add("--validate-ood", type=source, metavar="NAME", help="measure AUROC on 50 of these while training")
     add("--select", default="last", choices=("last", "validated"), help="which step's weights to keep")
-    add("--no-measure", action="store_true", help="do not score the data sets at hand afterwards")
+    add("--no-measure", action="store_true", help="do not score the data sets that are available locally")
     add("--download", action="store_true", help="fetch DATASET if it is not here")
-    add("--spec", help=argparse.SUPPRESS)  # a whole RunSpec as JSON, from `runs.start`
+    add("--spec", help=argparse.SUPPRESS)  # a whole RunSpec as JSON, from `runs.execute.start`
     add("--claimed", action="store_true", help=argparse.SUPPRESS)  # from the queue's worker
     add_device(parser)
 
@@ -60,7 +62,7 @@ def add_train(commands: Commands) -> None:
 def train(arguments: argparse.Namespace) -> None:
     """Train in a run folder, which becomes a bundle."""
     with TrainingBar(arguments.quiet) as bar:
-        runs.execute(
+        execute(
             arguments.out,
             _asked(arguments),
             resume=arguments.resume,
@@ -73,15 +75,15 @@ def train(arguments: argparse.Namespace) -> None:
     print(f"{arguments.out} is ready: python -m ama_core info {arguments.out}", file=sys.stderr)
 
 
-def _asked(arguments: argparse.Namespace) -> runs.RunSpec:
+def _asked(arguments: argparse.Namespace) -> RunSpec:
     """The run that the arguments describe. Raises ConfigError."""
     if arguments.spec:
-        return runs.RunSpec.from_json(arguments.spec)
+        return RunSpec.from_json(arguments.spec)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ConfigError(f"--out {arguments.out} is a file: name a folder for the run.")
-    return runs.RunSpec(
+    return RunSpec(
         arguments.dataset,
-        runs.config_for(arguments.dataset, arguments.preset, arguments.detector, **settings_of(arguments.set)),
+        config_for(arguments.dataset, arguments.preset, arguments.detector, **settings_of(arguments.set)),
         detector=arguments.detector,
         one_class=arguments.one_class,
         anomalies=arguments.anomalies,
@@ -107,7 +109,7 @@ def _settings_help() -> str:
 
 def add_work(commands: Commands) -> None:
     parser = add_command(commands, work)
-    parser.add_argument("--runs", type=Path, default=runs.runs_dir(), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--runs", type=Path, default=runs_dir(), metavar="DIR", help="default: %(default)s")
 
 
 def work(arguments: argparse.Namespace) -> None:

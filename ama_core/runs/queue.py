@@ -16,21 +16,21 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from ama_core.runs import execute as runs
 from ama_core.errors import BundleError, ConfigError, DataError
+from ama_core.runs import execute as runs
+from ama_core.runs.folder import Run, list_runs
+from ama_core.runs.processes import Scheduler, start_command
+from ama_core.runs.spec import RunSpec, check
+from ama_core.runs.status import RESUMABLE, State, Status
 from ama_core.storage.files import lock, unlock, write_atomically
 
 UPLOADS = "uploads"
 UPLOAD_TYPES = ("zip", "npz")
-RESUMABLE = ("paused", "stopped", "interrupted", "failed")
-POLL_SECONDS = 0.5
 
 _spawned: dict[Path, subprocess.Popen] = {}  # the workers that this process started: a starting one does not hold its lock yet
 
@@ -56,24 +56,24 @@ def free_name(folder: Path | str, wish: str) -> str:
     return name
 
 
-def submit(folder: Path | str, name: str, spec: runs.RunSpec) -> Path:
+def submit(folder: Path | str, name: str, spec: RunSpec) -> Path:
     """Queue a new run and see to it that a worker lives; returns its run folder.
 
     Raises:
         ConfigError, DataError: the name or the spec will not do (see `check_name`, `runs.check`), or the disk.
     """
     folder = Path(folder)
-    runs.check(spec)
+    check(spec)
     with _in_words(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with _states(folder):
         check_name(folder, name)
-        run = folder / name
-        run.mkdir()
-        write_atomically(run / "run.json", spec.to_json())
-        runs.write_status(run, {"state": "queued", "submitted": time.time()})
+        run = Run(folder / name)
+        run.path.mkdir()
+        run.write_spec(spec)
+        run.write(Status(State.QUEUED, submitted=time.time()))
     ensure_worker(folder)
-    return run
+    return run.path
 
 
 def stop(run: Path | str, *, pause: bool = False) -> None:
@@ -81,15 +81,15 @@ def stop(run: Path | str, *, pause: bool = False) -> None:
 
     One at work ends at its next event. Raises ConfigError where there is nothing to stop.
     """
-    run = Path(run)
-    with _states(run.parent):
-        status = runs.read_status(run)
-        if status["state"] == "queued":
-            runs.write_status(run, status | {"state": "paused" if pause else "stopped"})
-        elif status["state"] in runs.ACTIVE:
-            runs.request_stop(run, pause=pause)
+    run = Run(Path(run))
+    with _states(run.path.parent):
+        status = run.status()
+        if status.state == State.QUEUED:
+            run.write(status.replace(state=State.PAUSED if pause else State.STOPPED))
+        elif status.state.is_active:
+            run.request_stop(pause=pause)
         else:
-            raise ConfigError(f"{run.name} is {status['state']}: only a run that is queued or running can be stopped.")
+            raise ConfigError(f"{run.name} is {status.state}: only a run that is queued or running can be stopped.")
 
 
 def resume(run: Path | str) -> None:
@@ -97,17 +97,15 @@ def resume(run: Path | str) -> None:
 
     Raises ConfigError where it is not paused, stopped, interrupted or failed; BundleError where its folder is damaged.
     """
-    run = Path(run)
-    runs.RunSpec.read(run)
-    with _states(run.parent):
-        status = runs.read_status(run)
-        if status["state"] not in RESUMABLE:
-            raise ConfigError(f"{run.name} is {status['state']}: there is nothing to resume.")
-        if status["state"] != "paused":
-            status["submitted"] = time.time()
-        status.pop("error", None)
-        runs.write_status(run, status | {"state": "queued", "submitted": status.get("submitted") or time.time()})
-    ensure_worker(run.parent)
+    run = Run(Path(run))
+    run.spec()
+    with _states(run.path.parent):
+        status = run.status()
+        if status.state not in RESUMABLE:
+            raise ConfigError(f"{run.name} is {status.state}: there is nothing to resume.")
+        kept = status.submitted if status.state == State.PAUSED else None
+        run.write(status.replace(state=State.QUEUED, error=None, submitted=kept or time.time()))
+    ensure_worker(run.path.parent)
 
 
 def delete(run: Path | str) -> None:
@@ -116,7 +114,7 @@ def delete(run: Path | str) -> None:
     if run.is_symlink() or run.parent.resolve() != run.resolve().parent or not (run / "run.json").is_file():
         raise BundleError(f"{run} is not a run folder, so it was not deleted.")
     with _states(run.parent):
-        if runs.is_running(run):
+        if Run(run).is_running():
             raise ConfigError(f"{run.name} is running: stop it before you delete it.")
         (run / "run.json").unlink()  # from here on no list shows it
         shutil.rmtree(run)
@@ -125,11 +123,11 @@ def delete(run: Path | str) -> None:
 def waiting(folder: Path | str) -> list[Path]:
     """The queued runs of `folder`, the next one first."""
     found = []
-    for run in runs.list_runs(folder).values():
-        status = _status(run)
-        if status.get("state") == "queued":
-            found.append((status.get("submitted") or 0.0, run.name, run))
-    return [run for _, _, run in sorted(found)]
+    for path in list_runs(folder).values():
+        status = _status(Run(path))
+        if status and status.state == State.QUEUED:
+            found.append((status.submitted or 0.0, path.name, path))
+    return [path for _, _, path in sorted(found)]
 
 
 def ensure_worker(folder: Path | str) -> None:
@@ -145,11 +143,7 @@ def ensure_worker(folder: Path | str) -> None:
         own = _spawned.get(folder)
         if own is not None and own.poll() is None and _worker_pid(folder) != own.pid:
             return  # still on its way to its lock
-        command = [sys.executable, "-m", "ama_core", "work", "--runs", str(folder)]
-        with open(folder / ".worker.log", "a") as log:
-            _spawned[folder] = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-            )
+        _spawned[folder] = start_command(["work", "--runs", str(folder)], folder / ".worker.log")
 
 
 def work(folder: Path | str) -> None:
@@ -166,22 +160,15 @@ def work(folder: Path | str) -> None:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-        while True:
+
+        def finished() -> bool:
             with _states(folder):
-                queued = waiting(folder)
-                if not queued:  # the lock goes before anyone can queue another
-                    unlock(file)
-                    return
-                busy = any(runs.is_running(run) for run in runs.list_runs(folder).values())
-                run = None if busy else queued[0]
-                if run:
-                    status = runs.read_status(run) | {"state": "running", "started": time.time()}
-                    runs.write_status(run, status | runs.this_process())
-                    (run / "stop").unlink(missing_ok=True)
-            if run:
-                _carry_out(run)
-            else:
-                time.sleep(POLL_SECONDS)
+                if waiting(folder):
+                    return False
+                unlock(file)  # the lock goes before anyone can queue another
+                return True
+
+        Scheduler(lambda: _take(folder), _start, _ended, finished).run()
 
 
 def save_upload(folder: Path | str, name: str, data: bytes) -> Path:
@@ -202,26 +189,46 @@ def save_upload(folder: Path | str, name: str, data: bytes) -> Path:
     return file
 
 
-def _carry_out(run: Path) -> None:
-    """Train in a process of its own and wait for it; where that ended before it could say why, say so for it."""
+def _take(folder: Path) -> Run | None:
+    """The next queued run, held for this worker from here on; None where there is none, or another is still running."""
+    with _states(folder):
+        queued = waiting(folder)
+        if not queued or any(Run(path).is_running() for path in list_runs(folder).values()):
+            return None
+        run = Run(queued[0])
+        run.write(run.status().replace(state=State.RUNNING, started=time.time()).by_this_process())
+        run.forget_stop()
+        return run
+
+
+def _start(run: Run) -> subprocess.Popen | None:
+    """Train in a process of its own; where none can be started, the run says why."""
     try:
-        code = runs.start(run, runs.RunSpec.read(run), resume=True, claimed=True).wait()
-        ended, why = ("failed", f"with code {code}") if code >= 0 else ("interrupted", f"by signal {-code}")
-        error = f"The process was ended {why} before it began. The log may say more."
+        return runs.start(run.path, run.spec(), resume=True, claimed=True)
     except (BundleError, OSError) as problem:
-        ended, error = "failed", str(problem)
-    with _states(run.parent):
+        _give_up(run, State.FAILED, str(problem))
+        return None
+
+
+def _ended(run: Run, code: int) -> None:
+    """Where the process of a run ended before it could say why, say so for it."""
+    state, why = (State.FAILED, f"with code {code}") if code >= 0 else (State.INTERRUPTED, f"by signal {-code}")
+    _give_up(run, state, f"The process was ended {why} before it began. The log may say more.")
+
+
+def _give_up(run: Run, state: State, error: str) -> None:
+    with _states(run.path.parent):
         status = _status(run)
-        if status.get("pid") == os.getpid():  # ours still: the run never wrote its own
-            asked = {"pause": "paused", "stop": "stopped"}.get(runs.stop_asked(run))
-            runs.write_status(run, status | ({"state": asked} if asked else {"state": ended, "error": error}))
+        if status and status.pid == os.getpid():  # ours still: the run never wrote its own
+            asked = run.stop_state()
+            run.write(status.replace(state=asked) if asked else status.replace(state=state, error=error))
 
 
-def _status(run: Path) -> dict[str, Any]:
+def _status(run: Run) -> Status | None:
     try:
-        return runs.read_status(run)
+        return run.status()
     except BundleError:
-        return {}
+        return None
 
 
 def _worker_pid(folder: Path) -> int | None:

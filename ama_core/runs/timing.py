@@ -10,21 +10,24 @@ import numpy as np
 import psutil
 import torch
 
-from ama_core.tensors import default_device
-from ama_core.runs import execute as runs
-from ama_core.storage.bundle import read_info
 from ama_core.data import catalog, hold_out, load_any
 from ama_core.data.files import SUFFIXES
 from ama_core.detectors.registry import detector_for
 from ama_core.errors import AMAError, DataError
-from ama_core.storage.files import read_json, write_atomically
+from ama_core.runs.execute import device_name
+from ama_core.runs.folder import Run, list_runs
+from ama_core.runs.spec import RunSpec
+from ama_core.runs.status import State
 from ama_core.settings import Settings
+from ama_core.storage.bundle import read_info
+from ama_core.storage.files import read_json, write_atomically
+from ama_core.tensors import default_device
 from ama_core.training.loop import train
 
 FILE = ".pace.json"  # in the folder of runs: what was timed on this machine
 TIMED_STEPS = 3
-PATIENCE = 8.0  # seconds that timing may take before a part of a batch has to do
-PROBE = 8  # images of that part
+PATIENCE = 8.0  # seconds that timing may take before a fraction of a batch has to do
+PROBE = 8  # images of that
 # Fields that do not change what a step costs.
 FREE = {"fit", "lambda_reg", "reg", "delta", "lambda_neg", "warmup", "epochs", "max_steps", "lr", "lr_schedule", "seed",
         "calibration_fraction", "false_alarm_rate"}  # fmt: skip
@@ -45,7 +48,7 @@ class Pace:
     how: str
 
     def whole_run(self, config: Settings, n_images: int) -> float:
-        """Seconds of training on a set of n_images, of which a part is held out; calibrating and measuring come on top."""
+        """Seconds of training on a set of n_images, of which a fraction is held out; calibrating and measuring come on top."""
         return self.seconds * run_steps(config, n_images)
 
 
@@ -57,15 +60,15 @@ def measure(config: Settings, folder: Path | str | None = None, *, device: torch
     """
     device = device or default_device()
     if not detector_for(config).trains():
-        return Pace(0.0, runs.device_name(device), "fitted without gradient steps, in seconds")
-    part = min(PROBE, config.batch_size)
-    seconds = _seconds_per_step(config.replace(batch_size=part), device, 1) * config.batch_size / part
-    how = f"steps on {part} images timed, scaled to {config.batch_size}"
+        return Pace(0.0, device_name(device), "fitted without gradient steps, in seconds")
+    few = min(PROBE, config.batch_size)
+    seconds = _seconds_per_step(config.replace(batch_size=few), device, 1) * config.batch_size / few
+    how = f"steps on {few} images timed, scaled to {config.batch_size}"
     if seconds * (1 + TIMED_STEPS) < PATIENCE:
         seconds, how = _seconds_per_step(config, device, TIMED_STEPS), f"{TIMED_STEPS} steps timed"
     if psutil.getloadavg()[0] > 0.75 * (psutil.cpu_count() or 1):
         how += ", while the machine was busy with other things"
-    pace = Pace(seconds, runs.device_name(device), how)
+    pace = Pace(seconds, device_name(device), how)
     if folder is not None:
         timed = _timed(folder) | {_key(config, pace.device): vars(pace)}
         with suppress(OSError):  # where it cannot be kept it is still true
@@ -76,17 +79,17 @@ def measure(config: Settings, folder: Path | str | None = None, *, device: torch
 
 def known(config: Settings, folder: Path | str, *, device: torch.device | None = None) -> Pace | None:
     """The pace of such steps here: from a finished run of `folder`, else as `measure` remembered it; None where unknown."""
-    name = runs.device_name(device or default_device())
+    name = device_name(device or default_device())
     if not detector_for(config).trains():
         return measure(config, device=device)
     key = _key(config, name)
-    for run_name, run in runs.list_runs(folder).items():
+    for run in map(Run, list_runs(folder).values()):
         try:
-            status, spec = runs.read_status(run), runs.RunSpec.read(run)
-            if status["state"] != "finished" or _key(spec.config, status.get("device", "")) != key:
+            status = run.status()
+            if status.state != State.FINISHED or _key(run.spec().config, status.device or "") != key:
                 continue
-            training = read_info(run)["training"]
-            return Pace(training["seconds"] / training["steps"], name, f"as the run {run_name} took")
+            training = read_info(run.path)["training"]
+            return Pace(training["seconds"] / training["steps"], name, f"as the run {run.name} took")
         except (AMAError, KeyError, TypeError, ZeroDivisionError):
             continue
     found = _timed(folder).get(key)
@@ -106,10 +109,10 @@ def run_steps(config: Settings, n_images: int) -> int:
     return config.total_steps(left)
 
 
-def n_images(spec: runs.RunSpec) -> int:
+def n_images(spec: RunSpec) -> int:
     """How many normal images a run has before any is held out; of a folder or zip, files are counted and not read.
 
-    Raises DataError where the data are not at hand.
+    Raises DataError where the data are not available locally.
     """
     path = Path(spec.dataset).expanduser()
     if spec.dataset not in catalog() and path.is_dir():

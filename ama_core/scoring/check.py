@@ -1,4 +1,4 @@
-"""From files that nobody vouches for to what a model says of each image: read within limits, prepared, examined in batches."""
+"""From untrusted files to what a model says of each image: read within limits, prepared, examined in batches."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence

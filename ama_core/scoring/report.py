@@ -78,8 +78,8 @@ def html_report(detector: AnomalyDetector, model: str, checked: Checked, alpha: 
 </tbody></table></div>
 {f"<h2>Could not be scored</h2><ul>{refused}</ul>" if refused else ""}
 <h2>What decided</h2>
-<p>The p-value of an image is the part of held-out normal images that look at least as unusual to the model; an image is flagged
-where it is at most the false-alarm rate. The rate holds for images taken like the normal ones.</p>
+<p>The p-value of an image is the fraction of held-out normal images that look at least as unusual to the model; an image is
+flagged where it is at most the false-alarm rate. The rate holds for images taken like the normal ones.</p>
 <table>{told}</table>
 </body></html>
 """

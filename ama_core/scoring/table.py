@@ -141,11 +141,7 @@ def score_to_file(
     beside = out.with_name(f"{out.name}.meta.json")
     check_sources(sources)
     folder = find_bundle(model)
-    inputs = [*(folder / name for name in FILES), *files_of(sources)] if out.exists() or beside.exists() else []
-    check_output(out, inputs, lambda _: _ours(beside) is not None, force=True)  # whether it exists is said below
-    check_output(beside, inputs, lambda _: _ours(beside) is not None, force or (resume and out.exists()))  # or said below
-    if out.exists() and not (resume or force):
-        raise ConfigError(f"{out} exists: continue it with --resume, replace it with --force, or choose another name.")
+    _check_place(out, beside, folder, sources, resume, force)
     asked = {
         "software": SOFTWARE, "model": str(model), "fingerprint": _fingerprint(folder), "alpha": alpha,
         "score": detector.by, "inputs": [_described(source) for source in sources],
@@ -154,43 +150,75 @@ def score_to_file(
     certain = {"rows": 0, "bytes": 0}
     if resume and out.exists():
         certain = _read_meta(beside, asked, out)
-        with open(out, "r+b") as file:
-            file.truncate(certain["bytes"])
-        for row in _written(out, detector):
-            item = next(unread, None)
-            if item is None or (_named(item.path, out), item.index) != (row["path"], int(row["index"])):
-                raise DataError(f"The images have changed since {out} was begun, at {row['path']}. Begin a new table.")
-            summary.add(row)
-        if summary.rows != certain["rows"]:
-            raise DataError(f"{out} was changed by something else. Begin a new table.")
-
-    def save(complete: bool = False) -> None:
-        file.flush()
-        os.fsync(file.fileno())
-        counts = {"rows": summary.rows, "bytes": file.tell(), "complete": complete}
-        write_atomically(beside, json.dumps(asked | counts, indent=2))
-
+        _skip_written(detector, out, certain, unread, summary)
     if not certain["bytes"]:
         write_atomically(beside, json.dumps(asked | certain | {"complete": False}, indent=2))  # no table without an owner
     with open(out, "ab" if certain["bytes"] else "wb") as file:
         write = _writer(file, out.suffix.lower(), columns(detector), header=file.tell() == 0)
-        saved, whole = 0.0, False
-        try:
-            for number, row in enumerate(_score(detector, unread, alpha), 1):
-                write(row)
-                summary.add(row)
-                if number % BATCH == 0:
-                    if time.monotonic() - saved > SAVE_SECONDS:
-                        save()
-                        saved = time.monotonic()
-                    if progress:
-                        progress(summary)
-            whole = True
-        finally:  # also where the user, or a missing source, ends it
-            save(whole)
+        rows = _score(detector, unread, alpha)
+        _write_rows(rows, write, lambda whole: _save(file, beside, asked, summary, whole), summary, progress)
     if progress:
         progress(summary)
     return summary
+
+
+def _check_place(out: Path, beside: Path, folder: Path, sources: Sequence[str | Path], resume: bool, force: bool) -> None:
+    """Raises ConfigError unless the table `out`, and what lies beside it, may be written with the model in `folder`."""
+    inputs = [*(folder / name for name in FILES), *files_of(sources)] if out.exists() or beside.exists() else []
+    check_output(out, inputs, lambda _: _ours(beside) is not None, force=True)  # whether it exists is said below
+    check_output(beside, inputs, lambda _: _ours(beside) is not None, force or (resume and out.exists()))  # or said below
+    if out.exists() and not (resume or force):
+        raise ConfigError(f"{out} exists: continue it with --resume, replace it with --force, or choose another name.")
+
+
+def _skip_written(
+    detector: AnomalyDetector, out: Path, certain: dict[str, Any], unread: Iterator[Unread], summary: Summary
+) -> None:
+    """Cut the table after what is certain, add its rows to the summary, and take their images from `unread`.
+
+    Raises DataError where these are not the images of the rows, or the rows not as many as were written.
+    """
+    with open(out, "r+b") as file:
+        file.truncate(certain["bytes"])
+    for row in _written(out, detector):
+        item = next(unread, None)
+        if item is None or (_named(item.path, out), item.index) != (row["path"], int(row["index"])):
+            raise DataError(f"The images have changed since {out} was begun, at {row['path']}. Begin a new table.")
+        summary.add(row)
+    if summary.rows != certain["rows"]:
+        raise DataError(f"{out} was changed by something else. Begin a new table.")
+
+
+def _write_rows(
+    rows: Iterable[Row],
+    write: Callable[[Row], None],
+    save: Callable[[bool], None],
+    summary: Summary,
+    progress: Callable[[Summary], None] | None,
+) -> None:
+    """Write rows as they come; `save(whole)` at most every SAVE_SECONDS and, whatever happens, at the end."""
+    saved, whole = 0.0, False
+    try:
+        for number, row in enumerate(rows, 1):
+            write(row)
+            summary.add(row)
+            if number % BATCH == 0:
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    save(False)
+                    saved = time.monotonic()
+                if progress:
+                    progress(summary)
+        whole = True
+    finally:  # also where the user, or a missing source, ends it
+        save(whole)
+
+
+def _save(file: IO[bytes], beside: Path, asked: dict[str, Any], summary: Summary, whole: bool) -> None:
+    """Make what was written certain, and say so beside the table."""
+    file.flush()
+    os.fsync(file.fileno())
+    counts = {"rows": summary.rows, "bytes": file.tell(), "complete": whole}
+    write_atomically(beside, json.dumps(asked | counts, indent=2))
 
 
 def _score(detector: AnomalyDetector, unread: Iterable[Unread], alpha: float) -> Iterator[Row]:

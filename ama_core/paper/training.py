@@ -1,0 +1,280 @@
+"""Carrying out jobs of the paper's tables: train, measure and store one, or many, each in a process of its own.
+
+A job trains in the run folder OUT/<job> (see `runs.folder`), from which an interrupted training goes on.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ama_core.data import ImageSet, load_any, one_class
+from ama_core.detectors.ama.config import Config
+from ama_core.detectors.ama.detector import AMADetector
+from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.detectors.autoencoder import AutoencoderSettings
+from ama_core.detectors.base import AnomalyDetector
+from ama_core.detectors.lossless_length import LosslessLengthSettings
+from ama_core.detectors.pixel_mean import PixelMeanSettings
+from ama_core.detectors.registry import load_detector
+from ama_core.errors import BundleError
+from ama_core.evaluation import protocol as evaluation
+from ama_core.evaluation.protocol import REST
+from ama_core.paper import published as paper
+from ama_core.paper.jobs import Job, is_stored
+from ama_core.paper.records import Measured, Record, read_record, scores_folder
+from ama_core.paper.rows import FEW, SANITY, SIMPLE, SMOKE_STEPS
+from ama_core.runs.execute import RunStopped, execute
+from ama_core.runs.folder import LOG, Run
+from ama_core.runs.processes import Scheduler, start_command
+from ama_core.runs.spec import RunSpec
+from ama_core.runs.status import State
+from ama_core.settings import Settings
+from ama_core.storage.bundle import StoredScores, write_scores
+from ama_core.storage.files import write_atomically
+
+DRAW_SEED = 0  # of the test anomalies: the same in every job, so that rows differ by their training alone
+
+
+def carry_out(job: Job, out: Path, results: Path, device: str | None = None) -> Record:
+    """Train (or go on), measure, and store the result, in this process. Raises as `execute`."""
+    record, scores = (_simple(job, out, device), []) if job.row == SANITY else _ama(job, out, device)
+    results.mkdir(parents=True, exist_ok=True)
+    if scores:
+        folder = scores_folder(record, results)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_scores(folder, scores)
+    write_atomically(results / f"{job.name}.json", json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+    return record
+
+
+def status_of(config: Config, preset: str, steps: int, n_train: int) -> str:
+    """`full`, `reduced` or `smoke`; see `Record`."""
+    if steps < SMOKE_STEPS:
+        return "smoke"
+    full = preset == "paper" and not paper.reductions(config, {"steps": steps, "n_train": n_train})
+    return "full" if full else "reduced"
+
+
+def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredScores]]:
+    folder = out / job.name
+    spec = RunSpec(job.normal, job.config, one_class=job.label, measure=False)
+    if job.few_from:
+        few = _few_anomalies(job, out)
+        spec = dataclasses.replace(spec, anomalies=str(few))
+    elif job.validate:
+        spec = dataclasses.replace(spec, validate_ood=job.measurable()[0])
+    detector = _trained(folder, spec, device)
+    ood = job.measurable()
+    scores: list[StoredScores] = []
+    found = {row["ood"]: row for row in evaluation.evaluate(detector, ood, seed=DRAW_SEED, keep=scores)["results"]}
+    validated = {}
+    chosen_by = detector.normal.validation_ood
+    if chosen_by in ood and Run(folder).checkpoint.exists():
+        best = _validated(detector, job, folder)
+        validated[chosen_by] = evaluation.evaluate(best, [chosen_by], seed=DRAW_SEED)["results"][0]["scores"]
+    measured = tuple(Measured(**found[name], notes=_notes(name), validated=validated.get(name)) for name in ood)
+    few_anomalies = {"source": job.few_from, "n": FEW} if job.few_from else None
+    record = _record(job, detector.info_["training"], measured, few_anomalies=few_anomalies, validation_ood=chosen_by)
+    return record, scores
+
+
+def _validated(detector: AMADetector, job: Job, folder: Path) -> AMADetector:
+    """The same training with the weights of its best validation: nothing is trained, they are only calibrated."""
+    state = AMATrainer.load(Run(folder).checkpoint, detector.torch_device)
+    best = AMADetector(job.config, device=detector.torch_device)
+    best.fit(_normals(job).images, trainer=state, select="validated")
+    best.info_["normal"] = detector.info_["normal"]
+    return best
+
+
+def _few_anomalies(job: Job, out: Path) -> Path:
+    """A folder with FEW images of the OOD set's training split, drawn by the job's seed."""
+    folder = out / "anomalies" / f"{job.few_from}-{FEW}-s{job.seed}"
+    images = load_any(job.few_from, "train").images
+    chosen = np.random.default_rng([job.seed, FEW]).choice(len(images), min(FEW, len(images)), replace=False)
+    (folder / "train").mkdir(parents=True, exist_ok=True)
+    for place, image in enumerate(images[np.sort(chosen)]):
+        Image.fromarray(image.squeeze()).save(folder / "train" / f"{place:03d}.png")
+    return folder
+
+
+def _simple(job: Job, out: Path, device: str | None) -> Record:
+    """The trivial baselines on the images of the job's task, each a detector of the registry under the same protocol."""
+    figures: dict[str, list[dict[str, Any]]] = {}
+    settings = _simple_settings(job.config)
+    for title, name in SIMPLE.items():
+        spec = RunSpec(job.normal, settings[name], one_class=job.label, measure=False, detector=name)
+        detector = _trained(out / job.name / name, spec, device)
+        figures[title] = evaluation.evaluate(detector, job.measurable(), seed=DRAW_SEED)["results"]
+    training = detector.info_["training"]  # of the autoencoder, the only one that is trained by steps
+    measured = []
+    for rows in zip(*figures.values()):
+        scores = {title: next(iter(row["scores"].values())) for title, row in zip(figures, rows)}
+        measured.append(Measured(**{**rows[0], "scores": scores}, notes=_notes(rows[0]["ood"])))
+    return _record(job, training, tuple(measured), codec=f"{settings['lossless_length'].codec} lossless")
+
+
+def _simple_settings(config: Config) -> dict[str, Settings]:
+    """Settings of the trivial baselines that see the images of an AMA training and hold the same ones out, by detector."""
+    common = {field.name: getattr(config, field.name) for field in dataclasses.fields(Settings)}
+    return {
+        "pixel_mean": PixelMeanSettings(**common),
+        "lossless_length": LosslessLengthSettings(**common),
+        "autoencoder": AutoencoderSettings.like(config),
+    }
+
+
+def _trained(folder: Path, spec: RunSpec, device: str | None) -> AnomalyDetector:
+    """The model of a run folder, trained first (or further) where it is not finished."""
+    run = Run(folder)
+    if (folder / "config.json").exists() and run.status().state == State.FINISHED:
+        return load_detector(folder, device=device)
+    return execute(folder, spec, resume=run.exists(), device=device)
+
+
+def _record(job: Job, training: dict[str, Any], measured: tuple[Measured, ...], **more) -> Record:
+    config = job.config
+    return Record(
+        table=job.table, row=job.row, normal=job.normal, label=job.label, seed=job.seed, preset=job.preset,
+        settings=job.settings, condition=job.condition, config=config.to_dict(), mode=config.mode,
+        status=status_of(config, job.preset, training["steps"], training["n_train"]),
+        width={name: getattr(config, f"width_{name}") for name in ("encoder", "generator", "critic")},
+        steps=training["steps"], epochs=round(paper.epochs(config, training), 3), n_images=training["n_train"],
+        precision=training["precision"], hardware=training["device"], seconds=training["seconds"],
+        versions=training["versions"], commit=training["commit"], command=job.command, draw_seed=DRAW_SEED, results=measured,
+        **more,
+    )  # fmt: skip
+
+
+def _normals(job: Job) -> ImageSet:
+    images = load_any(job.normal, "train", **vars(job.config.input))
+    return images if job.label is None else one_class(images, job.label)
+
+
+def _notes(ood: str) -> tuple[str, ...]:
+    return () if ood == REST else load_any(ood, "ood").notes
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What `train_all` tells its caller: `job` was `started`, `stored` or `failed` (with `words`), or just time passed (None).
+
+    done: jobs that ended, with the fractions of those under way; seconds_left: None before it can be told.
+    """
+
+    done: float
+    total: int
+    seconds_left: float | None
+    job: Job | None = None
+    what: str = ""
+    words: str = ""
+
+
+def parallel_jobs() -> int:
+    """How many jobs at once suit this machine: one on a GPU, else one a core, each on one thread.
+
+    Measured on two cores with preset tiny: two processes of one thread train more than twice as fast as one of two.
+    """
+    return 1 if torch.cuda.is_available() else os.cpu_count() or 1
+
+
+def train_all(
+    jobs: Sequence[Job],
+    out: Path,
+    results: Path,
+    *,
+    parallel: int | None = None,
+    device: str | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> list[Job]:
+    """Carry out jobs, `parallel` at once, each in a process of its own; returns those that failed.
+
+    Ctrl-C and SIGTERM stop it: every job saves its state, and the next call goes on (twice: at once, with what was saved last).
+
+    Raises RunStopped.
+    """
+    parallel = max(1, min(parallel or parallel_jobs(), len(jobs)))
+    threads = max(1, (os.cpu_count() or 1) // parallel) if torch.cuda.is_available() else 1
+    waiting, failed = list(jobs), []
+    began, total = time.monotonic(), len(jobs)
+
+    def tell(job: Job | None = None, what: str = "", words: str = "") -> None:
+        active = scheduler.active
+        done = total - len(waiting) - len(active) + sum(_fraction(Run(out / j.name), p.pid) for j, p in active)
+        left = (time.monotonic() - began) * (total - done) / done if done > 0 else None
+        on_progress(Progress(done, total, left, job, what, words))
+
+    def start(job: Job) -> subprocess.Popen:
+        return _start(job, out, results, device, threads)
+
+    def ended(job: Job, code: int) -> None:
+        if code == 0 and is_stored(job, results):
+            tell(job, "stored", figures(read_record(results / f"{job.name}.json")))
+        else:
+            failed.append(job)
+            tell(job, "failed", _last_words(Run(out / job.name), code))
+
+    scheduler = Scheduler(
+        take=lambda: waiting.pop(0) if waiting else None,
+        start=start,
+        started=lambda job: tell(job, "started"),
+        ended=ended,
+        finished=lambda: not waiting,
+        parallel=parallel,
+    )
+
+    def on_signal(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        scheduler.run(tell)
+    except KeyboardInterrupt:
+        left = len(waiting) + len(scheduler.active)
+        scheduler.stop()
+        raise RunStopped(f"Stopped with {left} of {total} trainings left; the same command goes on.") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return failed
+
+
+def figures(record: Record) -> str:
+    """The AUROCs of a record in one line."""
+    shown = []
+    for row in record.results:
+        named = ("A", "T") if "A" in row.scores else row.scores
+        shown.append(f"{row.ood} " + " ".join(f"{name} {row.scores[name]['auroc']:.3f}" for name in named))
+    return "; ".join(shown)
+
+
+def _start(job: Job, out: Path, results: Path, device: str | None, threads: int) -> subprocess.Popen:
+    run = Run(out / job.name)
+    run.path.mkdir(parents=True, exist_ok=True)
+    words = ["benchmark", "--job", job.to_json(), "--out", str(out), "--results", str(results)]
+    words += ["--device", device] if device else []
+    return start_command(words, run.path / LOG, {"OMP_NUM_THREADS": str(threads)})
+
+
+def _fraction(run: Run, pid: int) -> float:
+    """How much of its training a job of ours has done, 0..1."""
+    try:
+        status = run.status()
+    except BundleError:
+        return 0.0
+    return status.step / status.total_steps if status.pid == pid and status.step and status.total_steps else 0.0
+
+
+def _last_words(run: Run, code: int) -> str:
+    lines = run.read_log(3).splitlines()
+    return f"exit code {code}: {lines[-1] if lines else 'it said nothing'} (see {run.path / LOG})"

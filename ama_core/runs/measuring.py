@@ -1,0 +1,44 @@
+"""What is measured of a trained model and kept in its bundle."""
+
+from pathlib import Path
+
+from ama_core.analysis.latent_map import measure_latents, write_latents
+from ama_core.analysis.model_card import model_card
+from ama_core.analysis.neighbours import measure_neighbours, write_neighbours
+from ama_core.analysis.response import measure_response, write_response
+from ama_core.detectors.ama.detector import AMADetector
+from ama_core.detectors.base import AnomalyDetector
+from ama_core.evaluation import protocol as evaluation
+from ama_core.storage.bundle import write_results, write_scores
+from ama_core.storage.files import write_atomically
+
+OF_AMA = 3  # what only AMA is measured for: codes, their map, and how a score answers to plain properties
+
+
+def measure_run(detector: AnomalyDetector, folder: Path, progress: evaluation.Progress | None = None, *, seed: int = 0) -> None:
+    """Score and map every data set that is available locally, and store the nearest training images: all that the bundle
+    `folder` shows, replaced.
+    """
+    stored = evaluation.measure_available(detector, seed=seed, progress=progress)
+    write_scores(folder, stored)
+    if isinstance(detector, AMADetector):
+        write_latents(folder, measure_latents(detector, seed=seed, progress=progress))
+    others = evaluation.available_others(detector)
+    write_results(folder, evaluation.evaluate(detector, others, model=folder.name, seed=seed, progress=progress))
+    if isinstance(detector, AMADetector) and (response := measure_response(detector, stored, progress=progress)):
+        write_response(folder, response)
+    write_card(detector, folder)
+    if "features" in detector.can():
+        write_neighbours(folder, measure_neighbours(detector, seed=seed))
+
+
+def measuring_steps(detector: AnomalyDetector) -> int:
+    """How often `measure_run` goes on to something else: sets scored for densities and for figures; codes, map, response."""
+    others = evaluation.available_others(detector)
+    scored = (2 + len(others)) + (1 + len([name for name in others if name != evaluation.REST]))
+    return scored + (OF_AMA if isinstance(detector, AMADetector) else 0)
+
+
+def write_card(detector: AnomalyDetector, folder: Path) -> None:
+    """The model card, from what the bundle holds."""
+    write_atomically(folder / "README.md", model_card(folder, detector))

@@ -1,0 +1,115 @@
+"""The state of a run, typed: what `status.json` holds."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from ama_core.runs.processes import process_mark
+from ama_core.training.loop import Event
+
+
+class State(StrEnum):
+    """What a run is doing, or how it ended."""
+
+    QUEUED = "queued"  # waits for the queue's worker
+    RUNNING = "running"
+    MEASURING = "measuring"  # trained; scores the data sets that are available locally
+    PAUSED = "paused"  # saved, and keeps its place in the queue
+    STOPPED = "stopped"  # saved
+    INTERRUPTED = "interrupted"  # its process is gone
+    FAILED = "failed"
+    FINISHED = "finished"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a process works on the run."""
+        return self in ACTIVE
+
+
+ACTIVE = (State.RUNNING, State.MEASURING)
+RESUMABLE = (State.PAUSED, State.STOPPED, State.INTERRUPTED, State.FAILED)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a run says of itself; fields that are None are not in the file.
+
+    Attributes:
+        pid, mark: the process that works on it, and what tells this from another of the same number (see `process_mark`).
+        submitted: when it was queued, its place in the queue. started: when its process began. heartbeat: of the last writing.
+            All in seconds since 1970.
+        device: in words. fingerprint: of its images. error: why it failed.
+        measuring: the data set that is being scored, the `measured_sets`-th of `sets_to_measure`.
+        values: the newest value of everything else that was reported: losses, rate, time left.
+    """
+
+    state: State
+    pid: int | None = None
+    mark: str | None = None
+    submitted: float | None = None
+    started: float | None = None
+    heartbeat: float | None = None
+    device: str | None = None
+    fingerprint: str | None = None
+    error: str | None = None
+    step: int | None = None
+    total_steps: int | None = None
+    measuring: str | None = None
+    measured_sets: int | None = None
+    sets_to_measure: int | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, found: Any) -> "Status":
+        """From what `status.json` holds. Raises ValueError where that is not a status."""
+        if not isinstance(found, dict) or not isinstance(found.get("state"), str):
+            raise ValueError("status.json does not say its state")
+        if found["state"] not in list(State):
+            raise ValueError(f"status.json says the unknown state {found['state'][:40]!r}")
+        known, values = {"state": State(found["state"])}, {}
+        for name, value in found.items():
+            if name in _WORDS:
+                if not isinstance(value, str | None):
+                    raise ValueError(f"{name} in status.json is no text")
+                known[name] = value
+            elif name != "state":
+                if not is_number(value):
+                    raise ValueError(f"{name} in status.json is no number")
+                (known if name in _NUMBERS else values)[name] = value
+        return cls(**known, values=values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `status.json` holds it: one level, the values among the rest."""
+        own = {name: getattr(self, name) for name in (*_NUMBERS, *_WORDS)}
+        return {"state": self.state.value, **{name: value for name, value in own.items() if value is not None}, **self.values}
+
+    def replace(self, **changes: Any) -> "Status":
+        """A copy with `changes`."""
+        return dataclasses.replace(self, **changes)
+
+    def after(self, event: Event) -> "Status":
+        """The status once this has happened in training."""
+        return self.replace(step=event.step, total_steps=event.total_steps, values={**self.values, **event.values})
+
+    def by_this_process(self) -> "Status":
+        """The same, of a run that this process works on."""
+        return self.replace(pid=os.getpid(), mark=process_mark(os.getpid()))
+
+    def is_alive(self) -> bool:
+        """Whether the process that it names still lives and works on the run; never the asking process itself."""
+        if not self.state.is_active or self.pid is None or self.pid == os.getpid():
+            return False
+        mark = process_mark(self.pid)
+        return mark is not None and mark == (self.mark or mark)
+
+
+_WORDS = ("mark", "device", "fingerprint", "error", "measuring")
+_NUMBERS = tuple(f.name for f in dataclasses.fields(Status) if f.name not in (*_WORDS, "state", "values"))
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number that charts and counters can take: finite, and no boolean."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2**63  # false for NaN
