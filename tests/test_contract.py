@@ -1,6 +1,7 @@
 """One suite for every detector of the registry: what `detectors.base` promises. A new detector is a row of SMALL."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -263,7 +264,20 @@ def test_real_anomalies_and_validation_where_nothing_is_trained(name, digits, im
             detector.fit(digits.images, anomalies=images)
 
 
+def test_a_detector_of_forty_lines_from_outside_by_command(tmp_path, capsys, monkeypatch):
+    """One registry line, here from the environment, and no other edit. (Its pages and its queue: test_app_detectors.)"""
+    source = (Path(__file__).parent / "forty_lines.py").read_text()
+    assert len(source.splitlines()) <= 40
+    monkeypatch.setenv(registry.VARIABLE, "forty=forty_lines:FortyLines")
+    monkeypatch.setitem(SMALL, "forty", {})
+    by_command("forty", tmp_path, capsys, monkeypatch)
+
+
 def test_from_training_to_a_report_by_command(name, tmp_path, capsys, monkeypatch):
+    by_command(name, tmp_path, capsys, monkeypatch)
+
+
+def by_command(name, tmp_path, capsys, monkeypatch):
     """train, info, evaluate, score, report, share: each takes any detector."""
     monkeypatch.setattr("ama_core.evaluation.protocol.available_sets", lambda: ["digits", "flat"])
     monkeypatch.setitem(__import__("sys").modules, "umap", None)  # compiling it would take half a minute

@@ -87,11 +87,7 @@ def train(
     trainer.total = total = config.total_steps(len(images))
     sample_every = sample_every or max(1, total // 40)
     validate_every = validate_every or max(1, total // 20)
-    if anomalies is not None:
-        _check_images(config, anomalies, "anomalies")
-        if not trainer.uses_anomalies:
-            raise ConfigError("This detector trains on normal images alone: leave the anomalies out.")
-        trainer.anomalies = _on_device(anomalies, device)
+    _take_anomalies(trainer, anomalies)
     trainer.prepare(images)
     arithmetic = autocast(config, device)
     watched = _Watched(trainer, images, validation)
@@ -124,9 +120,8 @@ def train(
         if values is not None:
             rate = (trainer.step - reported_step) / max(trainer.seconds - reported_seconds, 1e-9)
             reported_step, reported_seconds = trainer.step, trainer.seconds
-            values["images_per_s"] = rate * config.batch_size
-            values["seconds"] = trainer.seconds
-            values["eta_s"] = (total - trainer.step) / rate
+            left = (total - trainer.step) / rate
+            values.update(images_per_s=rate * config.batch_size, seconds=trainer.seconds, eta_s=left)
         save = checkpoint is not None and (last or time.perf_counter() - last_save > checkpoint_seconds)
         for event in events:
             yield replace(event, closes_step=event is events[-1] and not save)
@@ -136,6 +131,16 @@ def train(
             last_save = time.perf_counter()
             yield Event("checkpoint", trainer.step, total, closes_step=True)
     yield Event("done", trainer.step, total, {"seconds": trainer.seconds})
+
+
+def _take_anomalies(trainer: Trainer, anomalies: np.ndarray | None) -> None:
+    """Hand real anomalies to a trainer. Raises DataError where they do not fit, ConfigError where it has no use for them."""
+    if anomalies is None:
+        return
+    _check_images(trainer.config, anomalies, "anomalies")
+    if not trainer.uses_anomalies:
+        raise ConfigError("This detector trains on normal images alone: leave the anomalies out.")
+    trainer.anomalies = _on_device(anomalies, trainer.device)
 
 
 class _Batches:

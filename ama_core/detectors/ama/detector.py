@@ -50,7 +50,7 @@ class AMADetector(AnomalyDetector):
         Score(
             "R",
             "the raw score: how differently the critic sees the pairs (image, image) and (image, reconstruction). "
-            "High = unlike the training data, or merely complex.",
+            "Meant to be high for what is unlike the training data; what else moves it, the lesson shows.",
             r"R(x) = \lVert f(x, x) - f(x, G(E(x))) \rVert_1",
             source="Eq. 5",
         ),
