@@ -37,7 +37,6 @@ from ama_core.scoring import check
 from ama_core.scoring.check import Checked
 from ama_core.scoring.report import html_report
 from ama_core.storage.bundle import PRETRAINED, StoredScores, list_bundles, read_info, read_results, read_scores, zip_bundle
-from ama_core.training.trainer import Trainer
 
 MODELS_VARIABLE = "AMA_MODELS_DIR"
 A_DISTANCE = "a_distance"  # names |R − μ| / σ among the scores: A itself lies within a hundredth of any axis that holds it
@@ -162,17 +161,6 @@ def shared(folder: Path) -> bytes:
 def stages(folder: Path) -> list:
     """The stages of AMA's networks (see `networks.Stage`). Raises BundleError."""
     return detector(folder).stages()
-
-
-@st.cache_resource(max_entries=32, show_spinner=False)
-def trainer(name: str) -> Trainer | None:
-    """A small untrained trainer of a detector, for what it declares; None where nothing is trained by gradient steps.
-
-    Raises ConfigError where there is no such detector.
-    """
-    kind = detector_class(name)
-    presets = iter(kind.Settings.PRESETS)
-    return kind(kind.Settings.preset(next(presets)), device="cpu").trainer() if kind.trains() else None
 
 
 # Scores that are stored with a model

@@ -73,8 +73,8 @@ def train_one(run: Run, out: Path, images: np.ndarray) -> dict:
     )
     checkpoint = out / f"{run.name}.safetensors"
     detector = AMADetector(config)
-    state = detector.trainer()
-    state = state.load(checkpoint, detector.torch_device) if checkpoint.exists() else state
+    resumed = checkpoint.exists()
+    state = detector.trainer_class.load(checkpoint, detector.torch_device) if resumed else detector.trainer()
     parts = hold_out(len(images), config.calibration_fraction, config.seed)
     for event in train(state, images[parts.train], sample_every=10**9, checkpoint=checkpoint):
         if stop_requested and event.closes_step:

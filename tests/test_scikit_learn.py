@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import sklearn
+from PIL import Image
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -95,6 +96,14 @@ def test_from_a_notebook_to_a_model_like_any_other(tmp_path, rng, capsys):
     assert by_name.normal.source == "digits"
     by_arrays = evaluate(loaded, ["flat"], normal=test)["results"][0]
     assert evaluate(by_name, ["flat"])["results"][0]["scores"] == by_arrays["scores"]
+
+
+def test_a_folder_is_remembered_however_it_is_given(tmp_path):
+    for i, image in enumerate(load("digits", "train").images[:40]):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"{i}.png")
+    for given in (tmp_path, str(tmp_path)):
+        detector = PixelMeanDetector(PixelMeanSettings(channels=1, fit="pad", calibration_fraction=0.5)).fit(given)
+        assert detector.normal.source == str(tmp_path) and detector.normal.n == 32, "80 % are for training"
 
 
 def test_fit_shows_progress_by_itself_where_it_is_wanted(capsys, monkeypatch):

@@ -182,6 +182,7 @@ class ALADDetector(OneScoreDetector):
     title = "ALAD"
     reference = "Zenati et al., ICDM 2018"
     Settings = ALADSettings
+    trainer_class = ALADTrainer
     decides = "F1"
     SCORES = with_twin(
         Score(
@@ -191,9 +192,6 @@ class ALADDetector(OneScoreDetector):
             source="Eq. 7",
         )
     )
-
-    def trainer(self) -> ALADTrainer:
-        return ALADTrainer(self.settings, self.torch_device)
 
     def use_weights(self, weights: Mapping[str, Tensor]) -> None:
         self.networks_ = _scoring(self.settings, half_precision(weights), self.torch_device)

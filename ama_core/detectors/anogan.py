@@ -152,6 +152,7 @@ class AnoGANDetector(OneScoreDetector):
     title = "AnoGAN"
     reference = "Schlegl et al., IPMI 2017"
     Settings = AnoGANSettings
+    trainer_class = AnoGANTrainer
     decides = "residual"
     SCORES = with_twin(
         Score(
@@ -161,9 +162,6 @@ class AnoGANDetector(OneScoreDetector):
             source="Eq. 5",
         )
     )
-
-    def trainer(self) -> AnoGANTrainer:
-        return AnoGANTrainer(self.settings, self.torch_device)
 
     def use_weights(self, weights: Mapping[str, Tensor]) -> None:
         self.networks_ = rebuilt(lambda: Networks(self.settings), half_precision(weights), self.torch_device)

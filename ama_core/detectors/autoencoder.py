@@ -78,6 +78,7 @@ class AutoencoderDetector(AnomalyDetector):
     title = "L2 autoencoder"
     reference = "trivial baseline; networks of AMA"
     Settings = AutoencoderSettings
+    trainer_class = AutoencoderTrainer
     decides = "L2"
     SCORES = (
         Score(
@@ -86,9 +87,6 @@ class AutoencoderDetector(AnomalyDetector):
             r"s(x) = \tfrac{1}{n} \lVert x - G(E(x)) \rVert_2^2",
         ),
     )
-
-    def trainer(self) -> AutoencoderTrainer:
-        return AutoencoderTrainer(self.settings, self.torch_device)
 
     def use_weights(self, weights: Mapping[str, Tensor]) -> None:
         self.networks_ = _build(self.settings, half_precision(weights), self.torch_device)

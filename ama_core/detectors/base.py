@@ -1,7 +1,7 @@
 """The contract of every anomaly detector, in scikit-learn's terms, and everything that does not differ between them.
 
 A detector is a scikit-learn outlier detector of images. It writes `Settings`, `SCORES`, `decides`, `fit_statistics`,
-`raw_scores`, `state` and `restore`, and, where it is trained, `trainer` and `use_weights`. The base class holds data out,
+`raw_scores`, `state` and `restore`, and, where it is trained, `trainer_class` and `use_weights`. The base class holds data out,
 trains, calibrates, gives p-values and verdicts, saves and loads. What else a detector can do it says by methods of
 well-known names (see `CAPABILITIES`).
 
@@ -158,6 +158,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     title: ClassVar[str]
     reference: ClassVar[str]
     Settings: ClassVar[type[Settings]]
+    trainer_class: ClassVar[type[Trainer] | None] = None  # None: nothing is trained by gradient steps
     SCORES: ClassVar[tuple[Score, ...]]
     decides: ClassVar[str]
     STORED: ClassVar[tuple[str, ...]] = ()  # entries of `scores` that a bundle keeps; default: the scores
@@ -198,7 +199,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
 
     def trainer(self) -> Trainer | None:
         """A new training of this detector from its first step; None where nothing is trained by gradient steps."""
-        return None
+        return self.trainer_class(self.settings, self.torch_device) if self.trainer_class else None
 
     def use_weights(self, weights: dict[str, Tensor]) -> None:
         """Score with these weights from now on: of `Trainer.weights`, or the tensors of `state`.
@@ -252,7 +253,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     @classmethod
     def trains(cls) -> bool:
         """Whether it is trained by gradient steps."""
-        return cls.trainer is not AnomalyDetector.trainer
+        return cls.trainer_class is not None
 
     # Fitting
 
@@ -315,7 +316,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         """Images to train on, uint8 (N, S, S, C), and what they are."""
         found = self._image_set(X, "train")
         images = self.prepared(found.images)
-        return images, NormalData(found.name, X if isinstance(X, str) else None, None, len(images), found.fingerprint)
+        source = str(X) if isinstance(X, (str, Path)) else None
+        return images, NormalData(found.name, source, None, len(images), found.fingerprint)
 
     # Scores
 

@@ -56,6 +56,7 @@ class ComplexityDetector(PixelCNNDetector):
     title = "Input complexity S"
     reference = "Serrà et al., ICLR 2020"
     Settings = ComplexitySettings
+    trainer_class = ComplexityTrainer
     decides = "S"
     SCORES = with_twin(
         Score(
@@ -67,9 +68,9 @@ class ComplexityDetector(PixelCNNDetector):
         )
     )
 
-    def trainer(self) -> Trainer:
+    def trainer(self) -> Trainer | None:
         check_codec(self.settings.codec)
-        return ComplexityTrainer(self.settings, self.torch_device)
+        return super().trainer()
 
     def values(self, images: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         return super().values(images, progress) - bits_per_dimension(images, self.settings.codec)

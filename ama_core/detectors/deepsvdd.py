@@ -157,6 +157,7 @@ class DeepSVDDDetector(OneScoreDetector):
     title = "Deep SVDD"
     reference = "Ruff et al., ICML 2018"
     Settings = DeepSVDDSettings
+    trainer_class = DeepSVDDTrainer
     decides = "distance"
     SCORES = with_twin(
         Score(
@@ -166,9 +167,6 @@ class DeepSVDDDetector(OneScoreDetector):
             source="Eq. 4",
         )
     )
-
-    def trainer(self) -> DeepSVDDTrainer:
-        return DeepSVDDTrainer(self.settings, self.torch_device)
 
     def use_weights(self, weights: Mapping[str, Tensor]) -> None:
         self.embedding_ = rebuilt(lambda: Embedding(self.settings), half_precision(weights), self.torch_device)

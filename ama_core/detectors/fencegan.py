@@ -119,6 +119,7 @@ class FenceGANDetector(OneScoreDetector):
     title = "Fence GAN"
     reference = "Ngo et al., ICTAI 2019"
     Settings = FenceGANSettings
+    trainer_class = FenceGANTrainer
     decides = "D"
     SCORES = with_twin(
         Score(
@@ -128,9 +129,6 @@ class FenceGANDetector(OneScoreDetector):
             log_axis=False,
         )
     )
-
-    def trainer(self) -> FenceGANTrainer:
-        return FenceGANTrainer(self.settings, self.torch_device)
 
     def use_weights(self, weights: Mapping[str, Tensor]) -> None:
         c = self.settings

@@ -229,6 +229,7 @@ class GlowDetector(OneScoreDetector):
     title = "Glow likelihood"
     reference = "Kingma and Dhariwal, NeurIPS 2018"
     Settings = GlowSettings
+    trainer_class = GlowTrainer
     decides = "NLL"
     SCORES = with_twin(
         Score(
@@ -238,9 +239,6 @@ class GlowDetector(OneScoreDetector):
             log_axis=False,
         )
     )
-
-    def trainer(self) -> Trainer:
-        return GlowTrainer(self.settings, self.torch_device)
 
     def use_weights(self, weights: Mapping[str, Tensor]) -> None:
         self.network_ = rebuilt(lambda: Glow(self.settings), weights, self.torch_device)
@@ -285,6 +283,7 @@ class TypicalityDetector(GlowDetector):
     title = "Typicality"
     reference = "Nalisnick et al., arXiv 1906.02994"
     Settings = TypicalitySettings
+    trainer_class = TypicalityTrainer
     decides = "typicality"
     SCORES = (
         Score(
@@ -295,9 +294,6 @@ class TypicalityDetector(GlowDetector):
             source="Eq. 4",
         ),
     )
-
-    def trainer(self) -> Trainer:
-        return TypicalityTrainer(self.settings, self.torch_device)
 
     def raw_scores(self, images: np.ndarray, progress: Progress | None = None) -> dict[str, np.ndarray]:
         return {"typicality": np.abs(self.values(images, progress) - self.mu_)}

@@ -111,6 +111,7 @@ class LikelihoodRatioDetector(OneScoreDetector):
     title = "Likelihood ratio"
     reference = "Ren et al., NeurIPS 2019"
     Settings = LikelihoodRatioSettings
+    trainer_class = LikelihoodRatioTrainer
     decides = "LLR"
     SCORES = with_twin(
         Score(
@@ -121,9 +122,6 @@ class LikelihoodRatioDetector(OneScoreDetector):
             source="Eq. 4, with its sign turned",
         )
     )
-
-    def trainer(self) -> LikelihoodRatioTrainer:
-        return LikelihoodRatioTrainer(self.settings, self.torch_device)
 
     def use_weights(self, weights: Mapping[str, Tensor]) -> None:
         self.pair_ = rebuilt(lambda: Pair(self.settings), half_precision(weights), self.torch_device)

@@ -206,6 +206,7 @@ class PixelCNNDetector(OneScoreDetector):
     title = "PixelCNN++ likelihood"
     reference = "Salimans et al., ICLR 2017"
     Settings = PixelCNNSettings
+    trainer_class = PixelCNNTrainer
     decides = "NLL"
     SCORES = with_twin(
         Score(
@@ -215,9 +216,6 @@ class PixelCNNDetector(OneScoreDetector):
             log_axis=False,
         )
     )
-
-    def trainer(self) -> Trainer:
-        return PixelCNNTrainer(self.settings, self.torch_device)
 
     def use_weights(self, weights: Mapping[str, Tensor]) -> None:
         self.network_ = rebuilt(lambda: PixelCNN(self.settings), half_precision(weights), self.torch_device)

@@ -151,6 +151,7 @@ class SkipGANomalyDetector(OneScoreDetector):
     title = "Skip-GANomaly"
     reference = "Akçay et al., IJCNN 2019"
     Settings = SkipGANomalySettings
+    trainer_class = SkipGANomalyTrainer
     decides = "residual"
     SCORES = with_twin(
         Score(
@@ -160,9 +161,6 @@ class SkipGANomalyDetector(OneScoreDetector):
             source="Eq. 5",
         )
     )
-
-    def trainer(self) -> SkipGANomalyTrainer:
-        return SkipGANomalyTrainer(self.settings, self.torch_device)
 
     def use_weights(self, weights: Mapping[str, Tensor]) -> None:
         self.networks_ = rebuilt(lambda: Networks(self.settings), half_precision(weights), self.torch_device)

@@ -137,6 +137,7 @@ class WAICDetector(OneScoreDetector):
     title = "WAIC, ensemble of WGANs"
     reference = "Choi et al., arXiv 1810.01392"
     Settings = WAICSettings
+    trainer_class = WAICTrainer
     decides = "WAIC"
     SCORES = with_twin(
         Score(
@@ -147,9 +148,6 @@ class WAICDetector(OneScoreDetector):
             source="Eq. 2, of critics' logits",
         )
     )
-
-    def trainer(self) -> WAICTrainer:
-        return WAICTrainer(self.settings, self.torch_device)
 
     def use_weights(self, weights: Mapping[str, Tensor]) -> None:
         self.critics_ = rebuilt(lambda: critics(self.settings), half_precision(weights), self.torch_device)

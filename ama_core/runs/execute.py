@@ -195,10 +195,10 @@ class _Work:
 
     def _trainer(self, detector: AnomalyDetector, images: ImageSet) -> Trainer | None:
         """The training from its first step, or as its checkpoint left it. Raises BundleError, DataError."""
-        trainer, checkpoint = detector.trainer(), self.run.checkpoint
-        if trainer is None or not self.resume or not checkpoint.exists():
-            return trainer
-        trainer = trainer.load(checkpoint, detector.torch_device)
+        checkpoint = self.run.checkpoint
+        if not detector.trains() or not self.resume or not checkpoint.exists():
+            return detector.trainer()
+        trainer = detector.trainer_class.load(checkpoint, detector.torch_device)
         if trainer.config != self.spec.config:
             raise BundleError(f"{checkpoint} belongs to other hyper-parameters than run.json.")
         if self.status.fingerprint not in (None, images.fingerprint):

@@ -86,7 +86,7 @@ def choose_preset(kind: type[AnomalyDetector]) -> str:
 def curves_of(folder: Path) -> tuple[Curve, ...]:
     """What the detector of a run says that it measures while it is trained; nothing where the run is damaged."""
     try:
-        trainer = cache.trainer(runs.RunSpec.read(folder).detector)
+        trainer = registry.detector_class(runs.RunSpec.read(folder).detector).trainer_class
     except AMAError:
         return ()
     return trainer.curves if trainer else ()
@@ -223,7 +223,7 @@ def input_for(field: dataclasses.Field):
 def choose_extras(kind: type[AnomalyDetector], data: str, source: str | None) -> dict:
     """What a run has beside its hyper-parameters: the fields of RunSpec."""
     classes = catalog()[data].classes if data in catalog() else ()
-    trainer, extras = cache.trainer(kind.name), {}
+    trainer, extras = kind.trainer_class, {}
     title = "One class, anomalies while training, and afterwards" if trainer else "One class, and afterwards"
     with st.expander(f"**{title}** · optional"):
         left, right = st.columns(2)

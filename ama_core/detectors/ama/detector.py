@@ -44,6 +44,7 @@ class AMADetector(AnomalyDetector):
     title = "Adversarial Mirrored AutoEncoder"
     reference = "Somepalli et al., UAI 2021, arXiv 2003.10713"
     Settings = Config
+    trainer_class = AMATrainer
     decides = "T"
     STORED = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")
     SCORES: ClassVar[tuple[Score, ...]] = (
@@ -77,9 +78,6 @@ class AMADetector(AnomalyDetector):
     )
 
     # The contract
-
-    def trainer(self) -> AMATrainer:
-        return AMATrainer(self.settings, self.torch_device)
 
     def use_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Rounded to what `save` stores, so that statistics are of the very weights that are loaded later."""
