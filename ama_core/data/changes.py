@@ -1,4 +1,4 @@
-"""Plain changes of an image: contrast, brightness, blur and noise, for questions such as "what does a darker image do to R?"."""
+"""Plain changes of an image: contrast, brightness, blur and noise, to ask a model what it says of a changed image."""
 
 from dataclasses import dataclass
 

@@ -41,7 +41,7 @@ def band_set(aurocs: Aurocs) -> str:
 
 
 def overlap_set(aurocs: Aurocs) -> str:
-    """Where R tells next to nothing and M or T does: the largest gain of these over R and A, less the distance of R from a coin."""
+    """Where R is near a coin and M or T sees more: the largest gain of these over R and A, less the distance of R from 0.5."""
     return max(aurocs, key=lambda name: gain(aurocs[name]) - abs(aurocs[name]["R"] - 0.5))
 
 
