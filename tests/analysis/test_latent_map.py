@@ -138,7 +138,7 @@ def test_pca_finds_the_plane_and_places_new_codes_on_it(rng):
     assert np.allclose(pca.components @ pca.components.T, np.eye(2), atol=1e-5)
     new = codes[:5] + 0.5
     on_plane = new - pca.mean
-    assert np.allclose(np.linalg.norm(pca.project(codes) , axis=1), np.linalg.norm(codes - pca.mean, axis=1), atol=1e-4)
+    assert np.allclose(np.linalg.norm(pca.project(codes), axis=1), np.linalg.norm(codes - pca.mean, axis=1), atol=1e-4)
     assert np.allclose(pca.project(new), on_plane @ pca.components.T, atol=1e-5)
     assert np.array_equal(Pca.fit(codes).components, pca.components)
     with pytest.raises(DataError):
