@@ -32,7 +32,7 @@ UMAP = {"n_neighbors": 15, "min_dist": 0.1, "metric": "euclidean", "n_epochs": 2
 
 @dataclass(frozen=True)
 class Pca:
-    """The plane of largest variance: `mean` (d,), `components` (2, d) orthonormal, `explained` (2,) fractions of the variance."""
+    """The plane of largest variance: `mean` (d,), `components` (2, d) orthonormal, `explained` (2,) shares of the variance."""
 
     mean: np.ndarray
     components: np.ndarray
