@@ -12,20 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ama_core import AMADetector, Config
+from ama_core.cli.main import main
 from ama_core.data import ImageSet, load
 from ama_core.evaluation import protocol as evaluation
 from ama_core.runs.execute import RunSpec, execute
-
-CPU = torch.device("cpu")
-REAL_DATA = Path(os.environ.get("AMA_DATA_DIR") or Path(__file__).parent.parent / "build" / "data").absolute()
-
-TINY = dict(
-    channels=1, fit="pad", nz=8, width_encoder=8, width_generator=8, width_critic=8, batch_size=16, n_critic=1,
-    reg="hinge", epochs=1000, max_steps=12, lr=1e-3, precision="fp32",
-)  # fmt: skip
+from tests.common import CPU, REAL_DATA, TINY
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -93,3 +86,18 @@ def tiny_run(tmp_path_factory, tiny_config) -> Path:
 def tiny_bundle(tiny_run) -> Path:
     """The same folder, seen as a bundle."""
     return tiny_run
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command in this process; returns its exit code, standard output and standard error."""
+
+    def run(*words):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as exit:  # argparse
+            code = exit.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

@@ -1,4 +1,4 @@
-"""A detector as anyone may write one: it is made known by AMA_DETECTORS=forty=forty_lines:FortyLines, and nothing else."""
+"""A detector as anyone may write one: AMA_DETECTORS=forty=tests.forty_lines:FortyLines makes it known, nothing else."""
 
 from dataclasses import dataclass
 

@@ -3,7 +3,6 @@
 `benchmarks/faults.py` does the same at length.
 """
 
-import importlib.util
 import json
 import os
 import shutil
@@ -11,12 +10,10 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from test_cli import call  # noqa: F401 (a fixture)
 
 from ama_core import AMADetector
 from ama_core.data import load
@@ -30,17 +27,16 @@ from ama_core.storage import files
 from ama_core.storage.bundle import VERSION as BUNDLE_VERSION
 from ama_core.storage.bundle import read_bundle
 from ama_core.training.loop import EARLY_STEPS
+from tests.common import SAMPLES
 
-SAMPLES = Path(__file__).parent / "samples"  # a bundle and an interrupted run, as version 0.1.0 wrote them
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 
 @pytest.fixture
 def faults(monkeypatch):
     """The benchmark as a module; what it changes in the engine is put back."""
-    spec = importlib.util.spec_from_file_location("faults", Path(__file__).parent.parent / "benchmarks" / "faults.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    from benchmarks import faults as module
+
     monkeypatch.setattr(detector, "train", detector.train)
     monkeypatch.setattr(evaluation, "available_sets", evaluation.available_sets)
     monkeypatch.setitem(sys.modules, "umap", None)
@@ -72,7 +68,7 @@ def test_a_full_disk_at_every_write_in_turn(faults, quick, tmp_path):
     assert status["state"] == "finished" and "error" not in status
 
 
-def test_a_full_disk_is_said_in_words(call, faults, tmp_path):  # noqa: F811
+def test_a_full_disk_is_said_in_words(call, faults, tmp_path):
     with faults.FullDisk(8):
         code, _, err = call("train", "digits", "--out", tmp_path / "run", "--set", "max_steps=2", "--quiet", "--device", "cpu")
     assert code == 2 and "No space left" in err and "Traceback" not in err

@@ -1,12 +1,10 @@
 """Hostile input: whatever a file holds, its reader gives data or an AMAError, in bounded time and memory, and runs nothing.
 
-Single tricks are in test_data_files and test_bundle; `benchmarks/fuzz.py` tries ten thousand files.
+Single tricks are in data/test_files.py and storage/test_bundle.py; `benchmarks/fuzz.py` tries ten thousand files.
 """
 
-import importlib.util
 import io
 import os
-import re
 import resource
 import struct
 import subprocess
@@ -19,21 +17,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_app_check import check_models, open_page, words  # noqa: F401 (fixtures)
 
 from ama_core import AMADetector, AMAError
 from ama_core.data import decode_image, iter_images
+from tests.common import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 NAME = "<img src=x onerror=alert(1)>.png"
 
 
 @pytest.fixture(scope="module")
 def fuzz():
-    spec = importlib.util.spec_from_file_location("fuzz", ROOT / "benchmarks" / "fuzz.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    from benchmarks import fuzz
+
+    return fuzz
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -179,17 +175,3 @@ def test_weights_with_a_lying_header(tmp_path):
         (folder / "model.safetensors").write_bytes(struct.pack("<Q", length) + data[8:])
         with pytest.raises(AMAError, match="model.safetensors"):
             AMADetector.load(folder)
-
-
-def test_names_are_shown_as_text(open_page):  # noqa: F811
-    picture = io.BytesIO()
-    Image.new("L", (32, 32), 90).save(picture, "PNG")
-    at = open_page("check")
-    at.get("file_uploader")[0].set_value([(NAME, picture.getvalue(), "image/png"), (f"no{NAME}", b"x", "image/png")]).run()
-    assert not at.exception and "could not be scored" in words(at)
-    for element in at.get("html"):
-        assert "<img src=x" not in element.proto.body
-    for kind in (at.markdown, at.subheader, at.error, at.caption):
-        for element in kind:
-            assert not re.search(r"(?<!\\)<img src=x", element.value)  # Markdown shows what follows a backslash as it is
-            assert not getattr(element.proto, "allow_html", False)

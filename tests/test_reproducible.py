@@ -9,11 +9,11 @@ import sys
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from test_cli import SETTINGS, call  # noqa: F401 (a fixture)
 
 from ama_core import AMADetector, __version__
 from ama_core.evaluation import protocol as evaluation
 from ama_core.storage.bundle import list_bundles, read_info, read_scores
+from tests.cli.test_commands import SETTINGS
 
 BUNDLES = list_bundles()
 
@@ -69,7 +69,7 @@ def test_bundles_still_give_their_stored_scores(name):
     assert len(rows) >= 4 and all(row["agrees"] and row["n"] == 16 for row in rows), rows
 
 
-def test_verify_tells_another_model_apart(call, tiny_bundle, tmp_path):  # noqa: F811
+def test_verify_tells_another_model_apart(call, tiny_bundle, tmp_path):
     code, out, _ = call("info", tiny_bundle, "--verify", "--json", "--quiet")
     rows = json.loads(out)
     assert code == 0 and {row["name"] for row in rows} == {"digits", "gradients", "textures"}

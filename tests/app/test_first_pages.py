@@ -10,8 +10,8 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ama_core.runs.execute import RunSpec, execute
+from tests.common import APP
 
-APP = Path(__file__).resolve().parent.parent / "app"
 PAGES = ("densities", "reconstructions", "check")
 
 

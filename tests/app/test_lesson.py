@@ -15,8 +15,8 @@ from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.detectors.conformal import conformal_p_value
 from ama_core.evaluation.protocol import known_aurocs, shows_both, telling_set
 from ama_core.storage.bundle import read_results, read_scores, write_results, write_scores
+from tests.common import APP
 
-APP = Path(__file__).resolve().parent.parent / "app"
 STEPS = ("Hope", "Surprise", "Threshold", "Band", "Overlap", "Quiz")
 SETS = ("gradients", "textures")
 

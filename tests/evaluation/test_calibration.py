@@ -1,15 +1,11 @@
 """Honest false-alarm rates: on unseen normal images of every bundled model, and a word where a batch has drifted."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
-from test_app_check import check_models, detector, open_page, words  # noqa: F401 (fixtures)
 
 from ama_core import AMADetector
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
-from ama_core.detectors.conformal import DRIFT_LEAST, DRIFT_LEVEL, batch_drift, drift_p_value
+from ama_core.detectors.conformal import DRIFT_LEVEL, batch_drift, drift_p_value
 from ama_core.evaluation.metrics import false_alarm_band, false_alarm_curve
 from ama_core.evaluation.protocol import normal_name
 from ama_core.storage.bundle import list_bundles, read_scores
@@ -91,20 +87,3 @@ def test_drift_of_the_deciding_score_is_found_where_r_hides_it(rng):
     some = {name: scores[name][:200] for name in scores}
     p, _ = batch_drift(anomaly_scores(some), calibrated.scores, ("R", "T"))
     assert drift_p_value(some["R"], calibrated.scores["R"]) > DRIFT_LEVEL > p
-
-
-def upload(at, images):
-    given = []
-    for i, image in enumerate(images):
-        file = io.BytesIO()
-        Image.fromarray(image.squeeze()).save(file, "PNG")
-        given.append((f"{i}.png", file.getvalue(), "image/png"))
-    return at.get("file_uploader")[0].set_value(given).run()
-
-
-def test_the_page_says_that_a_batch_has_drifted(open_page, digits, rng):  # noqa: F811
-    noise = rng.integers(0, 256, (DRIFT_LEAST, 32, 32), dtype=np.uint8)
-    at = upload(open_page("check"), noise)
-    assert not at.exception and "do not look like those of the calibration" in words(at)
-    assert "do not look like" not in words(upload(open_page("check"), noise[1:]))  # too few to tell
-    assert "do not look like" not in words(upload(open_page("check"), digits.images[:40]))

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
-from test_benchmark import record
 
 from ama_core import AMADetector
 from ama_core.data import decode_image, prepare
@@ -24,8 +23,9 @@ from ama_core.paper import published as paper
 from ama_core.paper.jobs import SANITY
 from ama_core.runs import execute as runs
 from ama_core.storage.bundle import read_results, read_scores, write_results, write_scores
+from tests.common import APP
+from tests.paper.records import record
 
-APP = Path(__file__).resolve().parent.parent / "app"
 METRICS = ("auroc", "auprc", "fpr95")
 
 

@@ -7,15 +7,11 @@ from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
-from test_app_check import words
-from test_faults import SAMPLES
 
 from ama_core.errors import DataError
 from ama_core.runs import execute as runs
 from ama_core.runs import queue
-
-ROOT = Path(__file__).resolve().parent.parent
-APP = ROOT / "app"
+from tests.common import APP, ROOT, SAMPLES, words
 
 
 @pytest.fixture

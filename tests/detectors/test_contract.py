@@ -1,7 +1,6 @@
 """One suite for every detector of the registry: what `detectors.base` promises. A new detector is a row of SMALL."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from ama_core.detectors.base import CAPABILITIES
 from ama_core.errors import AMAError, ConfigError, DataError
 from ama_core.evaluation.metrics import false_alarm_band
 from ama_core.training.loop import train
+from tests.common import ROOT
 
 NETWORKS = dict(nz=8, width_encoder=8, width_generator=8, batch_size=16, epochs=1000, max_steps=12, lr=1e-3, precision="fp32")
 ADVERSARIAL = dict(nz=8, width=4, batch_size=16, epochs=1000, max_steps=12, lr=1e-3, precision="fp32")
@@ -265,10 +265,10 @@ def test_real_anomalies_and_validation_where_nothing_is_trained(name, digits, im
 
 
 def test_a_detector_of_forty_lines_from_outside_by_command(tmp_path, capsys, monkeypatch):
-    """One registry line, here from the environment, and no other edit. (Its pages and its queue: test_app_detectors.)"""
-    source = (Path(__file__).parent / "forty_lines.py").read_text()
+    """One registry line, here from the environment, and no other edit. (Its pages and its queue: tests/app/test_detectors.)"""
+    source = (ROOT / "tests" / "forty_lines.py").read_text()
     assert len(source.splitlines()) <= 40
-    monkeypatch.setenv(registry.VARIABLE, "forty=forty_lines:FortyLines")
+    monkeypatch.setenv(registry.VARIABLE, "forty=tests.forty_lines:FortyLines")
     monkeypatch.setitem(SMALL, "forty", {})
     by_command("forty", tmp_path, capsys, monkeypatch)
 

@@ -16,17 +16,10 @@ from ama_core.runs import execute as runs
 from ama_core.runs import queue
 from ama_core.runs import timing as pace
 from ama_core.runs.status import Status
+from tests.common import APP
 
-MAIN = Path(__file__).parent.parent / "app" / "main.py"
+MAIN = APP / "main.py"
 PATIENCE = 900  # seconds; only a very busy machine needs more than a few
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("AMA_RUNS_DIR", str(tmp_path / "runs"))
-    monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path / "none"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path / "runs"
 
 
 @pytest.fixture

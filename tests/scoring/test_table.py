@@ -13,7 +13,6 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from test_cli import call  # noqa: F401 (a fixture)
 
 from ama_core import AMADetector
 from ama_core.data import load
@@ -174,7 +173,7 @@ def test_memory_does_not_grow_with_the_images(tiny_bundle, tmp_path):
     assert i == n - 1 and max(peaks) - peaks[0] < 250 * 2**20
 
 
-def test_by_command(call, tiny_bundle, sources, tmp_path):  # noqa: F811
+def test_by_command(call, tiny_bundle, sources, tmp_path):
     out = tmp_path / "t.csv"
     code, printed, err = call("score", tiny_bundle, *sources, "--out", out, "--device", "cpu")
     assert code == 0 and printed == "" and "679 rows" in err and "4 could not be scored" in err and "bad.png" in err
@@ -199,7 +198,7 @@ def formulas(tmp_path, digits, monkeypatch):
     return names
 
 
-def test_no_cell_begins_a_formula(call, tiny_bundle, formulas, tmp_path, monkeypatch):  # noqa: F811
+def test_no_cell_begins_a_formula(call, tiny_bundle, formulas, tmp_path, monkeypatch):
     words = ("score", tiny_bundle, "--device", "cpu", "--quiet")
     expected = [f"'{name}" if name[0] in "=@+-" else name.replace("\udcff", r"\udcff") for name in formulas]
     code, out, _ = call(*words, "--", *formulas)
@@ -224,7 +223,7 @@ def test_no_cell_begins_a_formula(call, tiny_bundle, formulas, tmp_path, monkeyp
         assert float(rows_of(table)[2]["R"]) == pytest.approx(float(before[2]["R"]), rel=1e-5)
 
 
-def test_a_table_belongs_to_one_model_rate_score_and_list_of_images(call, score, sources, tiny_bundle, tmp_path):  # noqa: F811
+def test_a_table_belongs_to_one_model_rate_score_and_list_of_images(call, score, sources, tiny_bundle, tmp_path):
     score(sources[:1])
     table = tmp_path / "out.csv"
     whole = table.read_bytes()
@@ -251,7 +250,7 @@ def test_a_table_belongs_to_one_model_rate_score_and_list_of_images(call, score,
     assert table.read_bytes() == whole + b"mine\n"
 
 
-def test_a_foreign_table_is_neither_continued_nor_replaced(call, sources, tiny_bundle, tmp_path):  # noqa: F811
+def test_a_foreign_table_is_neither_continued_nor_replaced(call, sources, tiny_bundle, tmp_path):
     table = tmp_path / "foreign.csv"
     table.write_text("name,price\nhammer,3\n")
     words = ("score", tiny_bundle, *sources[:1], "--out", table, "--quiet", "--device", "cpu")
@@ -314,7 +313,7 @@ def test_the_sample_of_a_table_is_bounded_and_fair(monkeypatch):
     assert len(streaming.Sample(("R",)).scores()["R"]) == 0
 
 
-def test_drift_of_a_whole_table_is_said(call, tiny_bundle, tmp_path, digits, monkeypatch):  # noqa: F811
+def test_drift_of_a_whole_table_is_said(call, tiny_bundle, tmp_path, digits, monkeypatch):
     monkeypatch.setattr(streaming, "SAVE_SECONDS", 0.0)
     np.savez(tmp_path / "same.npz", images=load("digits", "test").images[:400])
     np.savez(tmp_path / "other.npz", images=255 - digits.images[:300])

@@ -3,13 +3,11 @@
 import dataclasses
 import inspect
 import json
-import os
 import shutil
 import sys
 import time
 from pathlib import Path
 
-import forty_lines
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -20,11 +18,11 @@ from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import execute as runs
 from ama_core.runs import queue
 from ama_core.storage.bundle import read_scores
+from tests import forty_lines
+from tests.common import APP, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-APP = ROOT / "app"
 PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", "check", "benchmark", "about")
-FORTY = "forty=forty_lines:FortyLines"
+FORTY = "forty=tests.forty_lines:FortyLines"
 SMALL = {
     "forty": {},
     "nearest": {},
@@ -51,7 +49,7 @@ def known():
         patch.setenv(registry.VARIABLE, FORTY)
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.syspath_prepend(str(APP))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests"), str(ROOT)]))
+        patch.setenv("PYTHONPATH", str(ROOT))
         yield
 
 
@@ -276,4 +274,4 @@ def test_a_queued_run_of_it_finishes_in_a_process_of_its_own_and_is_a_model(monk
     at.query_params["model"] = "mine"
     at.switch_page("views/check.py").run()
     assert not at.exception and not at.error and "Model **mine**" in words(at) and len(at.dataframe[0].value) == 8
-    assert sys.modules["forty_lines"] is forty_lines
+    assert sys.modules["tests.forty_lines"] is forty_lines

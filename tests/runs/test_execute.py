@@ -103,9 +103,7 @@ def test_a_used_folder_is_refused_and_left_alone(spec, tmp_path):
 
 def test_one_class_validation_and_real_anomalies(tiny_config, tmp_path):
     config = tiny_config.replace(max_steps=6)
-    spec = RunSpec(
-        "digits", config, one_class=4, anomalies="flat", validate_ood="textures", select="validated", measure=False
-    )
+    spec = RunSpec("digits", config, one_class=4, anomalies="flat", validate_ood="textures", select="validated", measure=False)
     detector = execute(tmp_path / "r", spec, device=CPU)
     n = int((load("digits", "train").labels == 4).sum())
     normal, training = detector.info_["normal"], detector.info_["training"]

@@ -12,8 +12,7 @@ from ama_core import AMADetector
 from ama_core.analysis import latent_map, shell, simplex
 from ama_core.data import load
 from ama_core.runs.execute import RunSpec, execute
-
-APP = Path(__file__).resolve().parent.parent / "app"
+from tests.common import APP
 
 
 @pytest.fixture(scope="session")

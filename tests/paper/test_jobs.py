@@ -7,7 +7,6 @@ from statistics import mean, stdev
 
 import numpy as np
 import pytest
-from conftest import CPU, TINY
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -24,12 +23,14 @@ from ama_core.paper import jobs as benchmark
 from ama_core.paper import published as paper
 from ama_core.paper import rows, training
 from ama_core.paper.jobs import Job, plan
-from ama_core.paper.records import RESULTS, Measured, Record, read_results, scores_folder
+from ama_core.paper.records import RESULTS, read_results, scores_folder
 from ama_core.paper.report import report
 from ama_core.paper.tables import lines
 from ama_core.runs import execute as runs
 from ama_core.runs import processes
 from ama_core.storage.bundle import read_scores
+from tests.common import CPU, TINY
+from tests.paper.records import record
 
 SETTINGS = {key: str(value) for key, value in (TINY | {"max_steps": 3}).items() if key not in ("channels", "fit")}
 
@@ -37,21 +38,6 @@ SETTINGS = {key: str(value) for key, value in (TINY | {"max_steps": 3}).items() 
 def job(row=paper.AMA, normal="digits", label=3, ood=("rest",), steps=3, seed=0, **more) -> Job:
     table = "table1" if label is None else "table2"
     return Job(table, row, normal, label, ood, "tiny", SETTINGS | {"max_steps": str(steps)}, seed, **more)
-
-
-def record(row=paper.AMA, normal="mnist", label=None, seed=0, a=0.5, t=0.6, ood="rest", **changes) -> Record:
-    """A stored result with chosen AUROCs; R 0.11, M 0.22."""
-    names = dict.fromkeys(rows.SIMPLE, a) if row == rows.SANITY else {"R": 0.11, "A": a, "M": 0.22, "T": t}
-    found = Measured(ood, 100, 20, {name: {"auroc": value, "auprc": 0.3, "fpr95": 0.9} for name, value in names.items()})
-    config = dataclasses.asdict(runs.config_for(normal, "tiny"))
-    values = dict(
-        table="table2" if label is not None else "table1", row=row, normal=normal, label=label, seed=seed, preset="tiny",
-        settings={}, condition="abc", status="reduced", config=config, mode="paper",
-        width={"encoder": 16, "generator": 24, "critic": 24}, steps=700, epochs=8.0, n_images=5400, precision="bf16",
-        hardware="one core", seconds=120.0, versions={"torch": "2"}, commit="c0ffee", command="…", draw_seed=0,
-        results=(found,),
-    )  # fmt: skip
-    return Record(**{**values, **changes})
 
 
 def cells_of(text: str, start: str) -> list[str]:

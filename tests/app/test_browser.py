@@ -13,13 +13,13 @@ import zipfile
 import numpy as np
 import psutil
 import pytest
-from app_server import CHROMIUM, FLAGS, app_server
 from PIL import Image
 
 from ama_core import AMADetector
 from ama_core.data import load
 from ama_core.runs import execute as runs
 from ama_core.storage.bundle import PRETRAINED
+from benchmarks.app_server import CHROMIUM, FLAGS, app_server
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect

@@ -1,50 +1,23 @@
 """The pages Check images and Reconstructions without a browser, and what stands behind the first: reading and judging files."""
 
 import io
+import re
 import shutil
 import zipfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ama_core import AMADetector, Config
 from ama_core.analysis.neighbours import read_neighbours, write_neighbours
 from ama_core.data import decode_image, load, prepare
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
-from ama_core.runs.execute import RunSpec, execute
+from ama_core.detectors.conformal import DRIFT_LEAST
 from ama_core.scoring.check import CHUNK, check_files, concerns, thumbnail
-
-APP = Path(__file__).resolve().parent.parent / "app"
-
-
-@pytest.fixture(scope="session")
-def check_models(tmp_path_factory, tiny_bundle, tiny_config) -> Path:
-    """`digits` with stored neighbours, `digits-plain` without."""
-    folder = tmp_path_factory.mktemp("check-models")
-    shutil.copytree(tiny_bundle, folder / "digits")
-    plain = tiny_config.replace(reconstruction="plain", max_steps=3)
-    execute(folder / "digits-plain", RunSpec("digits", plain, measure=False), device="cpu")
-    return folder
-
-
-@pytest.fixture
-def open_page(check_models, monkeypatch):
-    """Opens a page with what its address says: open_page("check", sample="3")."""
-    monkeypatch.syspath_prepend(str(APP))
-
-    def open_(page: str, /, models: Path = check_models, **address) -> AppTest:
-        monkeypatch.setenv("AMA_MODELS_DIR", str(models))
-        at = AppTest.from_file(APP / "views" / f"{page}.py", default_timeout=60)
-        for key, value in {"model": "digits", **address}.items():
-            at.query_params[key] = value
-        return at.run()
-
-    return open_
+from tests.common import html, png, words
 
 
 @pytest.fixture(scope="module")
@@ -52,25 +25,9 @@ def detector(check_models) -> AMADetector:
     return AMADetector.load(check_models / "digits", device="cpu")
 
 
-def words(at: AppTest) -> str:
-    """Everything that a page says in text, without Markdown's escapes."""
-    kinds = (at.title, at.markdown, at.caption, at.info, at.warning, at.error, at.success, at.subheader)
-    return "\n".join(element.value for kind in kinds for element in kind).replace("\\", "")
-
-
-def html(at: AppTest) -> str:
-    return "\n".join(element.proto.body for element in at.get("html"))
-
-
 def table_rows(at: AppTest) -> list[str]:
     """The rows of the table of pictures."""
     return next(e.proto.body for e in at.get("html") if "ama-table" in e.proto.body).split("<tr>")[2:]
-
-
-def png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(file, "PNG")
-    return file.getvalue()
 
 
 def zipped(members: dict[str, bytes]) -> bytes:
@@ -381,3 +338,34 @@ def test_no_cell_of_the_download_of_a_chart_begins_a_formula(open_page):
 
     frame = pd.DataFrame({"=set": ["=1+1", "digits"], "R": [-1.0, 2.0], "error": [None, "-"], "flagged": [True, None]})
     assert controls.safe_csv(frame) == "'=set,R,error,flagged\n'=1+1,-1.0,,True\ndigits,2.0,'-,\n"
+
+
+def upload(at, images):
+    given = []
+    for i, image in enumerate(images):
+        given.append((f"{i}.png", png(image), "image/png"))
+    return at.get("file_uploader")[0].set_value(given).run()
+
+
+def test_the_page_says_that_a_batch_has_drifted(open_page, digits, rng):
+    noise = rng.integers(0, 256, (DRIFT_LEAST, 32, 32), dtype=np.uint8)
+    at = upload(open_page("check"), noise)
+    assert not at.exception and "do not look like those of the calibration" in words(at)
+    assert "do not look like" not in words(upload(open_page("check"), noise[1:]))  # too few to tell
+    assert "do not look like" not in words(upload(open_page("check"), digits.images[:40]))
+
+
+NAME = "<img src=x onerror=alert(1)>.png"
+
+
+def test_names_are_shown_as_text(open_page):
+    picture = png(np.full((32, 32), 90, np.uint8))
+    at = open_page("check")
+    at.get("file_uploader")[0].set_value([(NAME, picture, "image/png"), (f"no{NAME}", b"x", "image/png")]).run()
+    assert not at.exception and "could not be scored" in words(at)
+    for element in at.get("html"):
+        assert "<img src=x" not in element.proto.body
+    for kind in (at.markdown, at.subheader, at.error, at.caption):
+        for element in kind:
+            assert not re.search(r"(?<!\\)<img src=x", element.value)  # Markdown shows what follows a backslash as it is
+            assert not getattr(element.proto, "allow_html", False)

@@ -5,18 +5,16 @@ import io
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from app_server import CHROMIUM
 from PIL import Image
 
 from ama_core import AMADetector
 from ama_core.scoring.check import check_files
-
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.app_server import CHROMIUM
+from tests.common import ROOT
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found on PATH")

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from ama_core import AMADetector, __version__
-from ama_core.cli.main import main
 from ama_core.data import catalog, load, overlapping
 from ama_core.detectors.ama.scores import SCORES
 
@@ -24,21 +23,6 @@ SETTINGS = [
     ) for word in ("--set", setting)
 ]  # fmt: skip
 CONTRACT = ("path", "index", "R", "A", "log_A", "M", "T", "p_value", "anomalous", "error")
-
-
-@pytest.fixture
-def call(capsys):
-    """Run a command in this process; returns its exit code, standard output and standard error."""
-
-    def run(*words):
-        try:
-            code = main([str(word) for word in words])
-        except SystemExit as exit:  # argparse
-            code = exit.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -8,9 +8,6 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from test_app_check import check_models, open_page, words  # noqa: F401 (fixtures)
-from test_app_train import folder, page  # noqa: F401 (a fixture)
-from test_cli import call  # noqa: F401 (a fixture)
 
 from ama_core import AMADetector
 from ama_core.data import inspect
@@ -20,6 +17,8 @@ from ama_core.runs import queue
 from ama_core.scoring.check import check_files
 from ama_core.scoring.report import html_report
 from ama_core.storage.bundle import FILES, zip_bundle
+from tests.app.test_train import page
+from tests.common import words
 
 SETTINGS = dict(
     max_steps=6,
@@ -59,7 +58,7 @@ def shop(tmp_path, rng):
     return tmp_path
 
 
-def test_a_first_look_finds_what_is_wrong(shop, call):  # noqa: F811
+def test_a_first_look_finds_what_is_wrong(shop, call):
     found = inspect(shop / "good")
     assert (found.n, found.grey, found.sizes) == (41, 0, {(160, 120): 41})
     assert found.duplicates == (("03.png", "copy.png"),) and [name for name, _ in found.refused] == ["cut.png"]
@@ -101,7 +100,7 @@ def test_pictures_without_structure_are_not_called_alike(tmp_path, rng):
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
-def test_the_whole_story_by_command(shop, call, size):  # noqa: F811
+def test_the_whole_story_by_command(shop, call, size):
     model = shop / "model"
     words = [word for pair in (SETTINGS | {"image_size": size}).items() for word in ("--set", "=".join(map(str, pair)))]
     code, _, err = call(
@@ -154,12 +153,12 @@ def test_the_report_needs_nothing_else_and_runs_nothing(shop, tiny_bundle):
     assert "No image could be scored" in nothing and "a.png" in nothing
 
 
-def test_the_check_page_offers_the_report(open_page):  # noqa: F811
+def test_the_check_page_offers_the_report(open_page):
     at = open_page("check")
     assert not at.exception and any(button.proto.label == "Report (HTML)" for button in at.get("download_button"))
 
 
-def test_the_form_looks_at_own_images_and_takes_own_anomalies(shop, folder, monkeypatch):  # noqa: F811
+def test_the_form_looks_at_own_images_and_takes_own_anomalies(shop, folder, monkeypatch):
     monkeypatch.setattr(queue, "ensure_worker", lambda _: None)
     monkeypatch.setenv("AMA_DATA_ROOTS", str(shop))
     at = page(data="my own images")

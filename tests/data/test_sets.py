@@ -1,10 +1,8 @@
 """The catalog: built-in and procedural sets, prepared files, torchvision's formats, and one's own folders."""
 
 import hashlib
-import os
 import pickle
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +12,8 @@ from sklearn.datasets import load_sample_images
 
 from ama_core.data import ImageSet, available, builtin, catalog, class_of, label_of, load, load_any, procedural, sets
 from ama_core.errors import DataError
+from tests.common import REAL_DATA
 
-REAL = Path(os.environ.get("AMA_DATA_DIR") or Path(__file__).parents[1] / "build" / "data")
 OFFLINE = [name for name, info in catalog().items() if info.kind != "download"]
 DOWNLOADS = [name for name, info in catalog().items() if info.kind == "download"]
 
@@ -91,9 +89,7 @@ def test_house_numbers_can_be_told_apart_and_never_pass_for_svhn():
     assert "synthetic" in catalog()["house_numbers"].title.lower()
     # A nearest-centroid rule on the middle columns beats chance by far, so labels and pictures belong together.
     grey = {
-        s: np.abs(
-            load("house_numbers", s).images.mean(3) - load("house_numbers", s).images.mean((1, 2, 3))[:, None, None]
-        )
+        s: np.abs(load("house_numbers", s).images.mean(3) - load("house_numbers", s).images.mean((1, 2, 3))[:, None, None])
         for s in ("train", "test")
     }
     train, test = (grey[s][:, :, 8:24].reshape(2000, -1) for s in ("train", "test"))
@@ -183,9 +179,7 @@ def test_tinyimagenet_from_its_archive(tmp_path, monkeypatch):
     Image.new("L", (64, 64), 200).save(picture)  # some of them are grey
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("tiny-imagenet-200/wnids.txt", "n02\nn01\n")
-        file.writestr(
-            "tiny-imagenet-200/val/val_annotations.txt", "v0.JPEG\tn02\t0\t0\t9\t9\nv1.JPEG\tn01\t0\t0\t9\t9\n"
-        )
+        file.writestr("tiny-imagenet-200/val/val_annotations.txt", "v0.JPEG\tn02\t0\t0\t9\t9\nv1.JPEG\tn01\t0\t0\t9\t9\n")
         for inner in ("val/images/v0.JPEG", "val/images/v1.JPEG", "train/n02/images/t0.JPEG"):
             file.write(picture, f"tiny-imagenet-200/{inner}")
     digest = hashlib.md5(archive.read_bytes()).hexdigest()
@@ -230,13 +224,13 @@ def test_every_download_has_a_fetcher():
 
 
 REAL_MEANS = {("fashionmnist", "train"): 0.2860, ("mnist", "train"): 0.1307, ("cifar10", "train"): 0.4734}
-REAL_SPLITS = [(name, split) for name in DOWNLOADS for split in available(name, REAL)]
+REAL_SPLITS = [(name, split) for name in DOWNLOADS for split in available(name, REAL_DATA)]
 
 
-@pytest.mark.skipif(not REAL_SPLITS, reason=f"no real sets under {REAL}: set AMA_DATA_DIR")
+@pytest.mark.skipif(not REAL_SPLITS, reason=f"no real sets under {REAL_DATA}: set AMA_DATA_DIR")
 @pytest.mark.parametrize(("name", "split"), REAL_SPLITS)
 def test_real_sets(name, split):
-    info, loaded = catalog()[name], load(name, split, data_dir=REAL)
+    info, loaded = catalog()[name], load(name, split, data_dir=REAL_DATA)
     assert loaded.images.shape[1:] == (info.size, info.size, info.channels)
     assert not info.classes or set(loaded.labels) == set(range(len(info.classes)))
     if (name, split) in REAL_MEANS:
