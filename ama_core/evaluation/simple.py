@@ -3,10 +3,10 @@
 simple.npz   p-values of a sample of every set by every such method, fitted to and calibrated on the images of the model itself
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,9 @@ from ama_core.data import draw, one_class
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.detectors.conformal import smallest_alpha
 from ama_core.detectors.registry import detector_class
-from ama_core.errors import BundleError, ConfigError
+from ama_core.errors import ConfigError
 from ama_core.evaluation import protocol as evaluation
-from ama_core.storage.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, write_atomically
+from ama_core.storage.artefact import read_artefact, write_artefact
 
 FILE = "simple.npz"
 VERSION = 1
@@ -80,29 +80,22 @@ def write_simple(path: Path | str, figures: SimpleFigures) -> None:
     """Write `simple.npz` of the bundle at `path`, whole or not at all."""
     names = [(method, name) for method, sets in figures.p.items() for name in sets]
     arrays = {str(i): figures.p[method][name].astype(np.float32) for i, (method, name) in enumerate(names)}
-    header = {"version": VERSION, "names": names, "calibrated": dict(figures.calibrated)}
-    write_atomically(Path(path) / FILE, npz_bytes({**arrays, "header": np.array(json.dumps(header))}))
+    write_artefact(Path(path) / FILE, VERSION, {"names": names, "calibrated": dict(figures.calibrated)}, arrays)
 
 
 def read_simple(path: Path | str) -> SimpleFigures | None:
     """The figures stored in a bundle, None where none were measured. Raises BundleError on a damaged file."""
-    file = Path(path) / FILE
-    if not file.exists():
-        return None
+    return read_artefact(Path(path) / FILE, VERSION, _figures)
+
+
+def _figures(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> SimpleFigures:
     p: dict[str, dict[str, np.ndarray]] = {}
-    try:
-        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as arrays:
-            header = parse_json(str(arrays["header"]))
-            if header["version"] != VERSION:
-                raise ValueError(f"it has version {header['version']}, this software reads version {VERSION}")
-            calibrated = {str(method): int(n) for method, n in header["calibrated"].items()}
-            for i, (method, name) in enumerate(header["names"]):
-                values = arrays[str(i)].astype(np.float64)
-                if values.ndim != 1 or not len(values) or not ((values > 0) & (values <= 1 + 1e-6)).all():
-                    raise ValueError("p-values must lie between 0 and 1")
-                p.setdefault(str(method), {})[str(name)] = values
-            if set(calibrated) != set(p) or not all(n > 0 for n in calibrated.values()):
-                raise ValueError("it does not say how its methods were calibrated")
-    except (*DAMAGED_ARRAYS, AttributeError) as error:
-        raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
+    calibrated = {str(method): int(n) for method, n in header["calibrated"].items()}
+    for i, (method, name) in enumerate(header["names"]):
+        values = arrays[str(i)].astype(np.float64)
+        if values.ndim != 1 or not len(values) or not ((values > 0) & (values <= 1 + 1e-6)).all():
+            raise ValueError("p-values must lie between 0 and 1")
+        p.setdefault(str(method), {})[str(name)] = values
+    if set(calibrated) != set(p) or not all(n > 0 for n in calibrated.values()):
+        raise ValueError("it does not say how its methods were calibrated")
     return SimpleFigures(p, calibrated)

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ama_core._version import __version__
+from ama_core.data import label_of
 from ama_core.detectors.base import AnomalyDetector, NormalData
 from ama_core.scoring.check import Checked, drift_warning, reach_warning
 from ama_core.storage.files import open_regular, shown
@@ -58,7 +59,7 @@ def html_report(detector: AnomalyDetector, model: str, checked: Checked, alpha: 
             )
     refused = "".join(f"<li>{_text(name)}: {_text(why)}</li>" for name, why in checked.refused)
     facts = {
-        "Model": model, "Normal images": f"{normal.name} ({normal.n:,})",
+        "Model": model, "Normal images": f"{label_of(normal.name, normal.label)} ({normal.n:,})",
         "Data fingerprint": normal.fingerprint or "unknown", "Calibration": f"{n:,} held-out normal images",
         "Smallest possible p-value": f"{1 / (n + 1):.2g}", "Score that decides": by, "False-alarm rate": f"{alpha:g}",
         "Made": f"{time.strftime('%Y-%m-%d %H:%M')} with AMA Explorer {__version__}",
