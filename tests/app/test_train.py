@@ -191,7 +191,7 @@ def test_a_run_that_measures_says_how_far_it_is_and_can_be_stopped(folder, no_wo
     stored(folder, "seen", {**status, **runs.this_process()}, runs.RunSpec("digits", tiny_config))
     app = page(run="seen")
     assert not app.exception
-    assert [bar.proto.text for bar in app.get("progress")] == ["step 9 of 9", r"measuring, 3 of 12: \_a\_"]
+    assert [bar.proto.text for bar in app.get("progress")] == ["step 9 of 9", r"measuring, set 3 of 12: \_a\_"]
     assert app.get("progress")[1].proto.value == 25
     assert not button(app, "Pause").disabled and not button(app, "Stop").disabled and button(app, "Resume").disabled
     button(app, "Stop").click().run()
