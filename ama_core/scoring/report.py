@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from ama_core._version import __version__
+from ama_core.data import label_of
 from ama_core.detectors.base import AnomalyDetector, NormalData
 from ama_core.scoring.check import Checked, drift_warning, reach_warning
 from ama_core.storage.files import open_regular, shown
@@ -29,7 +30,7 @@ def html_report(detector: AnomalyDetector, model: str, checked: Checked, alpha: 
     n = len(detector.calibration_scores_)
     facts = {
         "Model": model,
-        "Normal images": f"{normal.name} ({normal.n:,})",
+        "Normal images": f"{label_of(normal.name, normal.label)} ({normal.n:,})",
         "Data fingerprint": normal.fingerprint or "unknown",
         "Calibration": f"{n:,} held-out normal images",
         "Smallest possible p-value": f"{1 / (n + 1):.2g}",

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import access
 import cache
-import charts
 import controls
 import numpy as np
 import pandas as pd
 import streamlit as st
+from density_charts import density_chart
 
 from ama_core import AMAError, Config
 from ama_core.detectors.ama.config import PRESETS
@@ -266,7 +266,7 @@ def behind_stored(record: Record, ood: str) -> None:
         found = cache.record_densities(record, ood, field)
         medians = "; ".join(f"{name} {value:.3g}" for name, value in found.medians.items())
         controls.chart(
-            charts.density_chart(found.grid, found.curves, xlabel=AXES[axis], log=found.log),
+            density_chart(found.grid, found.curves, xlabel=AXES[axis], log=found.log),
             {"set": np.repeat(list(found.curves), len(found.grid)), field: np.tile(found.grid, len(found.curves)),
              "density": np.concatenate(list(found.curves.values()))},
             f"stored-{record.name}-{ood}-{field}",
