@@ -51,44 +51,47 @@ def normal_images(view: controls.View) -> None:
     of = "of the images it was trained on"
     if how != "training":
         of += ", as the model redraws them from stored codes: the images are not on this computer"
-    st.caption(f"**It takes these as normal**: {len(images)} {of}. Images of anything else, or from another camera, light or cut, "
-               "may be flagged for that alone.")  # fmt: skip
+    st.caption(
+        f"**It takes these as normal**: {len(images)} {of}. Images of anything else, or from another camera, light or cut, may "
+        "be flagged for that alone."
+    )
 
 
-def verdict(
-    view: controls.View, own: float | None, found: Mapping[str, float], simple: SimpleFigures | None
-) -> str:
+def verdict(view: controls.View, own: float | None, found: Mapping[str, float], simple: SimpleFigures | None) -> str:
     """What the model finds at this false-alarm rate, which sets it misses, and where something simpler finds more."""
     rate, ranked = controls.percent(view.alpha), sorted(found, key=found.get, reverse=True)
     hits, misses = [n for n in ranked if found[n] >= MOST], [n for n in reversed(ranked) if found[n] < MOST]
-    parts = [
+    said = (
         f"**At a false-alarm rate of {rate}, {view.score} finds at least half of {len(hits)} of the {len(found)} sets it was "
-        f"measured on**{named(hits, found)}"
-    ]
-    if misses:
-        parts.append(f"it misses most of {named(misses, found, ' ').strip(' ()')}")
-    said = f"{'; '.join(parts)}."
+        f"measured on**{span(hits, found)}"
+    )
+    said += f"; it misses most of {named(misses, found)}." if misses else "."
     if own is not None:
         said += f" It flags {controls.percent(own)} of its own normal test images."
     better = simple_that_finds_more(found, simple, view.alpha)
     if better:
         name, sets = better
+        title = registry.detector_class(name).title
         said += (
-            f" **Something simpler finds more on {len(sets)} of {len(found)}:** {registry.detector_class(name).title.lower()}, "
-            "without any training."
+            f" **Something simpler finds more on {len(sets)} of {len(found)}:** {title[0].lower()}{title[1:]}, without any "
+            "training."
         )
     elif simple and any(simple.flagged(method, name, view.alpha) is not None for method in simple.p for name in found):
         said += " No simple method finds more on any of them."
     return said
 
 
-def named(sets: list[str], found: Mapping[str, float], before: str = " ") -> str:
-    """Sets with what is found of each, in brackets; the rest counted."""
-    if not sets:
-        return ""
-    shown = [f"{controls.literal(controls.title_of(name))} {controls.percent(found[name])}" for name in sets[:NAMED]]
-    more = f" and {len(sets) - NAMED} more" if len(sets) > NAMED else ""
-    return f"{before}({', '.join(shown)}{more})"
+def named(sets: list[str], found: Mapping[str, float]) -> str:
+    """Sets with what is found of each; the rest counted."""
+    shown = [f"{controls.literal(controls.title_of(name))} (finds {controls.percent(found[name])})" for name in sets[:NAMED]]
+    return controls.listed([*shown, f"{len(sets) - NAMED} more"] if len(sets) > NAMED else shown)
+
+
+def span(sets: list[str], found: Mapping[str, float]) -> str:
+    """From what is found least to what is found most, `sets` in falling order."""
+    both = [sets[-1], sets[0]] if sets else []
+    ends = [f"{controls.percent(found[name])} of {controls.literal(controls.title_of(name))}" for name in both]
+    return f", from {' to '.join(ends)}" if len(sets) > 1 else f": {ends[0]}" if ends else ""
 
 
 def simple_that_finds_more(

@@ -218,6 +218,7 @@ class _Work:
     ) -> None:
         """Measure the trained model, and say how far that is. Raises RunStopped."""
         total = measuring.measuring_steps(detector)
+        sets = [detector.normal.name, *evaluation.available_others(detector)]
         self.tell(state=State.MEASURING, measured_sets=0, sets_to_measure=total)
         self.run.log("trained; measuring against the data sets that are available locally")
         last, written = ("", 0), time.monotonic()  # what was reported, and when it was written
@@ -228,7 +229,12 @@ class _Work:
                 on_progress(done, n, name)
             another, last = name != last[0] or done <= last[1], (name, done)
             if another:
-                self.status = self.status.replace(measured_sets=min(self.status.measured_sets + 1, total), measuring=name)
+                place = {"set_number": sets.index(name) + 1, "sets": len(sets)} if name in sets else {}
+                self.status = self.status.replace(
+                    measured_sets=min(self.status.measured_sets + 1, total),
+                    measuring=name,
+                    **({"set_number": None, "sets": None} | place),
+                )
             if another or time.monotonic() - written > HEARTBEAT_SECONDS:
                 self.tell()
                 written = time.monotonic()

@@ -439,8 +439,8 @@ def few_images(spec: runs.RunSpec, n: int) -> None:
     least, held = pace.reachable_rate(spec.config, n)
     if least > spec.config.false_alarm_rate:
         st.info(
-            f"Of these {n:,} images {held:,} can be set aside for the p-values, so that nothing is flagged at a false-alarm "
-            f"rate below 1/{held + 1} = {controls.percent(least)}. More normal images bring it down.",
+            f"{n:,} images are for training, and {held:,} of them can be set aside for the p-values, so that nothing is "
+            f"flagged at a false-alarm rate below 1/{held + 1} = {controls.percent(least)}. More normal images bring it down.",
             icon=":material/info:",
         )
 
@@ -455,6 +455,5 @@ def submit(name: str, spec: runs.RunSpec) -> None:
         st.error(controls.literal(str(error)), icon=":material/error:")
         return
     st.session_state[LAUNCHED] = st.session_state.get(LAUNCHED, 0) + 1
-    st.session_state["run"] = name
     st.session_state[QUEUED] = name
     st.rerun()

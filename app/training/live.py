@@ -106,7 +106,8 @@ def progress(state: str, status: dict) -> None:
     if state == "measuring" and status.get("sets_to_measure", 0) > 0:
         k, n = max(0, int(status.get("measured_sets", 0))), max(1, int(status["sets_to_measure"]))
         what = f": {controls.literal(controls.title_of(str(status['measuring'])))}" if status.get("measuring") else ""
-        st.progress(min(1.0, k / n), f"measuring, set {k} of {n}{what}")
+        place = f", set {int(status['set_number'])} of {int(status['sets'])}" if status.get("sets") else ""
+        st.progress(min(1.0, k / n), f"measuring{place}{what}")
     facts = [status.get("device"), f"{status['images_per_s']:,.0f} images per second" if "images_per_s" in status else None,
              f"{controls.duration(status['seconds'])} of training" if status.get("seconds") else None]  # fmt: skip
     if state in runs.ACTIVE and time.time() - status.get("heartbeat", 0) > 120:
@@ -140,7 +141,7 @@ def buttons(name: str, folder: Path, state: str) -> None:
             act(queue.resume, folder)
         if state == "measuring":
             asked = runs.skip_asked(folder)
-            meaning = "Leaves out the sets that are not measured yet: the model is done."
+            meaning = "Ends the measuring after what is being scored now: the model is done, and what is measured is kept."
             if button("Skip the rest", "skip_next", not asked, meaning):
                 act(queue.skip, folder)
         with st.popover("Delete …", icon=":material/delete:", disabled=state in (*runs.ACTIVE, "stopping")):

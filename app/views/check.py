@@ -43,8 +43,7 @@ def verdict(p: float, n: int, alpha: float) -> str:
     return f"{decided}: {share(p)} normal images are as unusual"
 
 
-Given = list[tuple[str, str, bytes]]
-"""Files that the reader gave: (identity, name, contents)."""
+Given = list[tuple[str, str, bytes]]  # files that the reader gave: (identity, name, contents)
 
 
 def uploads(view: controls.View) -> tuple[cache.Batch | None, Given]:

@@ -49,6 +49,8 @@ def main() -> None:
     statuses = [live.status_of(folder) for folder in runs.list_runs(runs.runs_dir()).values()]
     busy = any(status["state"] in ("queued", *runs.ACTIVE) for status in statuses)
     queued = st.session_state.pop(form.QUEUED, None)
+    if queued:
+        st.session_state["run"] = queued  # before its widget is drawn
     if statuses:
         st.subheader("The run", anchor=TOP)
     controls.scroll_to(TOP, queued is not None)

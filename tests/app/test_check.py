@@ -17,7 +17,7 @@ from ama_core.data import decode_image, load, prepare
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.detectors.conformal import DRIFT_LEAST
 from ama_core.scoring.check import CHUNK, check_files, concerns, thumbnail
-from tests.common import html, png, words
+from tests.common import checked, html, png, words
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_an_upload_shows_the_scores_of_the_detector(open_page, detector, rng):
     table = at.table[0].value.set_index("Score")
     assert [table.loc[name, "Value"] for name in SCORES] == [f"{scores[name]:.4g}" for name in SCORES]
     assert [table.loc[name, "p-value"] for name in SCORES] == [f"{scores[f'p_{name}']:.4f}" for name in SCORES]
-    row = at.dataframe[0].value.iloc[0]
+    row = checked(at).iloc[0]
     assert row["Name"] == "mine_[1].png" and row["p by M"] == pytest.approx(scores["p_M"])
     assert row["R above"] == pytest.approx(100 * np.mean(detector.calibration_.train_r < scores["R"]))
     assert row["Verdict at α = 10 %"].startswith("Flagged" if scores["p_M"] <= 0.1 else "Not flagged")
@@ -119,13 +119,13 @@ def test_an_upload_shows_the_scores_of_the_detector(open_page, detector, rng):
 
 def test_samples_are_a_table_with_the_most_anomalous_first(open_page, detector):
     at = open_page("check", sample="3", n="6", score="R")
-    table = at.dataframe[0].value
+    table = checked(at)
     scores = anomaly_scores(detector.scores(load("digits", "test").images[3:9]))["R"]
     assert list(table["Name"]) == [f"normal test images #{3 + i}" for i in np.argsort(-scores, kind="stable")]
     assert np.allclose(table["R"], np.sort(scores)[::-1], rtol=1e-3)
     assert at.subheader[0].value.replace("\\", "") == table["Name"][0]
     assert f"of {6} images are flagged" in words(at)
-    assert len(open_page("check", sample="499", n="6").dataframe[0].value) == 1
+    assert len(checked(open_page("check", sample="499", n="6"))) == 1
 
 
 def test_bad_files_are_sentences_and_good_ones_still_shown(open_page, digits):
@@ -138,7 +138,7 @@ def test_bad_files_are_sentences_and_good_ones_still_shown(open_page, digits):
     refused = at.error[0].value.replace("\\", "")
     assert refused.count("could not be scored") == 3  # text.png and empty.png are refused alike
     assert "text.png" in refused and "not an image" in refused and "a.zip/x.txt" in refused
-    assert set(at.dataframe[0].value["Name"]) == {"good.png", "a.zip/in.png"} and len(at.metric) == 2
+    assert set(checked(at)["Name"]) == {"good.png", "a.zip/in.png"} and len(at.metric) == 2
 
     next(button for button in at.button if "Reset" in button.label).click().run()
     assert not at.exception and not at.error and not at.file_uploader[0].value
@@ -148,7 +148,7 @@ def test_bad_files_are_sentences_and_good_ones_still_shown(open_page, digits):
 def test_only_bad_files_leave_a_page_that_says_so(open_page):
     at = open_page("check")
     at.file_uploader[0].set_value([("bad.zip", b"no zip", "application/zip")]).run()
-    assert not at.exception and "not a readable .zip" in at.error[0].value.replace("\\", "") and not at.dataframe
+    assert not at.exception and "not a readable .zip" in at.error[0].value.replace("\\", "") and checked(at) is None
 
 
 def test_too_many_images_point_to_the_command(open_page, digits, monkeypatch):
@@ -157,7 +157,7 @@ def test_too_many_images_point_to_the_command(open_page, digits, monkeypatch):
 
     monkeypatch.setattr(cache, "MOST_CHECKED", 2)
     at.file_uploader[0].set_value([(f"{i}.png", png(digits.images[i]), "image/png") for i in range(3)]).run()
-    assert len(at.dataframe[0].value) == 2
+    assert len(checked(at)) == 2
     assert "first 2 images" in words(at) and "python -m ama_core score digits" in words(at)
 
 
@@ -317,7 +317,7 @@ def test_an_address_with_any_number_opens_its_page(open_page, page, names, value
 
 def test_whole_numbers_stay_whole(open_page):
     at = open_page("check", sample="3", n="4")
-    assert at.number_input(key="sample").value == 3 and len(at.dataframe[0].value) == 4
+    assert at.number_input(key="sample").value == 3 and len(checked(at)) == 4
 
 
 # Tables that are downloaded, by the page's buttons or by the menu of the table itself
@@ -328,7 +328,7 @@ def test_no_cell_of_the_check_tables_begins_a_formula(open_page, digits):
     at = open_page("check")
     at.file_uploader[0].set_value([(name, png(digits.images[i]), "image/png") for i, name in enumerate(names)]).run()
     assert not at.exception
-    shown = list(at.dataframe[0].value["Name"])
+    shown = list(checked(at)["Name"])
     assert sorted(shown) == sorted(f"'{name}" for name in names[:-1]) + ["fine.png"]
 
 

@@ -188,10 +188,11 @@ def test_states_buttons_and_deleting(folder, no_worker, tiny_config):
 def test_a_run_that_measures_says_how_far_it_is_and_can_be_stopped(folder, no_worker, tiny_config, monkeypatch):
     monkeypatch.setattr(Status, "is_alive", lambda status: True)
     status = {"state": "measuring", "step": 9, "total_steps": 9, "measured_sets": 3, "sets_to_measure": 12, "measuring": "_a_"}
+    status |= {"set_number": 3, "sets": 7}
     stored(folder, "seen", {**status, **runs.this_process()}, runs.RunSpec("digits", tiny_config))
     app = page(run="seen")
     assert not app.exception
-    assert [bar.proto.text for bar in app.get("progress")] == ["step 9 of 9", r"measuring, set 3 of 12: \_a\_"]
+    assert [bar.proto.text for bar in app.get("progress")] == ["step 9 of 9", r"measuring, set 3 of 7: \_a\_"]
     assert app.get("progress")[1].proto.value == 25
     assert not button(app, "Pause").disabled and not button(app, "Stop").disabled and button(app, "Resume").disabled
     button(app, "Stop").click().run()
