@@ -11,6 +11,7 @@ import streamlit as st
 
 from ama_core.analysis.density import share_below
 from ama_core.detectors import registry
+from ama_core.detectors.conformal import smallest_alpha
 from ama_core.evaluation.simple import SimpleFigures
 
 MOST = 0.5  # a set of which at least this fraction is found is called found
@@ -23,7 +24,11 @@ def panel(view: controls.View) -> None:
     with st.container(border=True):
         st.markdown("##### Can I trust this model?")
         normal_images(view)
-        found = cache.flagged(view.folder, view.score, view.alpha)
+        alpha = reachable(view)
+        if alpha is None:
+            st.markdown("**It cannot flag anything**: it was calibrated on too few normal images for every rate offered here.")
+            return
+        found = cache.flagged(view.folder, view.score, alpha)
         own = found.pop(view.normal, None) if view.normal else None
         if not found:
             st.markdown(
@@ -32,9 +37,15 @@ def panel(view: controls.View) -> None:
             )
             return
         simple = cache.simple(view.folder)
-        st.markdown(verdict(view, own, found, simple))
+        st.markdown(verdict(view, alpha, own, found, simple))
         with st.expander("Set by set, and what methods without any training find", icon=":material/checklist:"):
-            table(view, own, found, simple)
+            table(view, alpha, own, found, simple)
+
+
+def reachable(view: controls.View) -> float | None:
+    """The reader's false-alarm rate, or the next one at which this model can flag anything; None where there is none."""
+    least = smallest_alpha(len(view.detector.held_out_scores_[view.score]))
+    return next((alpha for alpha in (view.alpha, *controls.ALPHAS) if alpha >= max(least, view.alpha)), None)
 
 
 def normal_images(view: controls.View) -> None:
@@ -47,7 +58,7 @@ def normal_images(view: controls.View) -> None:
         return
     images, how = examples
     what = "a normal training image" if how == "training" else "what the model makes of a normal training image"
-    st.html(pictures.figures([("", image, what) for image in images], 56))
+    st.html(pictures.thumbnails(images, what))
     of = "of the images it was trained on"
     if how != "training":
         of += ", as the model redraws them from stored codes: the images are not on this computer"
@@ -57,26 +68,33 @@ def normal_images(view: controls.View) -> None:
     )
 
 
-def verdict(view: controls.View, own: float | None, found: Mapping[str, float], simple: SimpleFigures | None) -> str:
+def verdict(
+    view: controls.View, alpha: float, own: float | None, found: Mapping[str, float], simple: SimpleFigures | None
+) -> str:
     """What the model finds at this false-alarm rate, which sets it misses, and where something simpler finds more."""
-    rate, ranked = controls.percent(view.alpha), sorted(found, key=found.get, reverse=True)
+    rate, ranked = controls.percent(alpha), sorted(found, key=found.get, reverse=True)
     hits, misses = [n for n in ranked if found[n] >= MOST], [n for n in reversed(ranked) if found[n] < MOST]
-    said = (
-        f"**At a false-alarm rate of {rate}, {view.score} finds at least half of {len(hits)} of the {len(found)} sets it was "
-        f"measured on**{span(hits, found)}"
-    )
-    said += f"; it misses most of {named(misses, found)}." if misses else "."
+    said = "" if alpha == view.alpha else f"At {controls.percent(view.alpha)} it cannot flag anything. "
+    if len(found) == 1:
+        of = next(s.n for s in cache.stored(view.folder) if (s.name, s.split) == (ranked[0], "test"))
+        said += (
+            f"**At a false-alarm rate of {rate}, {view.score} finds {controls.percent(found[ranked[0]])} of the {of:,} images "
+            f"of {controls.literal(controls.title_of(ranked[0]))}**, the only ones it was measured on."
+        )
+    else:
+        said += (
+            f"**At a false-alarm rate of {rate}, {view.score} finds at least half of {len(hits)} of the {len(found)} sets it "
+            f"was measured on**{span(hits, found)}"
+        )
+        said += f"; it misses most of {named(misses, found)}." if misses else "."
     if own is not None:
         said += f" It flags {controls.percent(own)} of its own normal test images."
-    better = simple_that_finds_more(found, simple, view.alpha)
+    better = simple_that_finds_more(found, simple, alpha)
     if better:
         name, sets = better
         title = registry.detector_class(name).title
-        said += (
-            f" **Something simpler finds more on {len(sets)} of {len(found)}:** {title[0].lower()}{title[1:]}, without any "
-            "training."
-        )
-    elif simple and any(simple.flagged(method, name, view.alpha) is not None for method in simple.p for name in found):
+        said += f" **Something simpler finds more on {len(sets)} of {len(found)}:** {title}, without any training."
+    elif simple and any(simple.flagged(method, name, alpha) is not None for method in simple.p for name in found):
         said += " No simple method finds more on any of them."
     return said
 
@@ -106,22 +124,24 @@ def simple_that_finds_more(
     return (best, more[best]) if best and more[best] else None
 
 
-def table(view: controls.View, own: float | None, found: Mapping[str, float], simple: SimpleFigures | None) -> None:
+def table(
+    view: controls.View, alpha: float, own: float | None, found: Mapping[str, float], simple: SimpleFigures | None
+) -> None:
     """What is flagged of each set, by the model and by each simple method."""
     rows = {NORMAL_ROW: view.normal} if own is not None else {}
     rows |= {controls.title_of(name): name for name in sorted(found, key=found.get, reverse=True)}
     values = dict(found) | ({view.normal: own} if own is not None else {})
     columns = {"Set": list(rows), f"{view.name} by {view.score}": [100 * values[name] for name in rows.values()]}
     for method in simple.p if simple else ():
-        fractions = [simple.flagged(method, name, view.alpha) for name in rows.values()]
+        fractions = [simple.flagged(method, name, alpha) for name in rows.values()]
         columns[registry.detector_class(method).title] = [None if f is None else 100 * f for f in fractions]
     percent = st.column_config.NumberColumn(format="%.0f %%")
     controls.grid(
         columns, column_config={name: percent for name in columns if name != "Set"},
-        alt=f"Fraction of each set that is flagged at a false-alarm rate of {controls.percent(view.alpha)}",
+        alt=f"Fraction of each set that is flagged at a false-alarm rate of {controls.percent(alpha)}",
     )  # fmt: skip
     st.caption(
-        f"The fraction of each set that is flagged at a false-alarm rate α of {controls.percent(view.alpha)}; of normal images "
+        f"The fraction of each set that is flagged at a false-alarm rate α of {controls.percent(alpha)}; of normal images "
         "these are false alarms. The simple methods are fitted to the same normal images and calibrated in the same way."
     )
     if simple is None:

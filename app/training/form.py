@@ -86,7 +86,10 @@ def choose_data() -> tuple[str, str | None]:
     ready = [name for name, info in catalog().items() if info.normal_ok and "train" in available(name)]
     missing = [name for name, info in catalog().items() if info.normal_ok and name not in ready]
 
-    chosen = controls.choose_set(
+    kept = st.session_state.setdefault("train-kept", {})
+    if "data" in kept and "data" not in st.session_state and "data" not in st.query_params:  # back from another page
+        st.query_params["data"] = st.session_state["data"] = kept["data"]
+    kept["data"] = chosen = controls.choose_set(
         "data", "Normal images", [*ready, OWN, *missing], ready[0],
         help="The model learns these alone; whatever differs from them will be an anomaly. The last ones need a download.",
     )  # fmt: skip
@@ -440,7 +443,9 @@ def few_images(spec: runs.RunSpec, n: int) -> None:
     if least > spec.config.false_alarm_rate:
         st.info(
             f"{n:,} images are for training, and {held:,} of them can be set aside for the p-values, so that nothing is "
-            f"flagged at a false-alarm rate below 1/{held + 1} = {controls.percent(least)}. More normal images bring it down.",
+            f"flagged at a false-alarm rate below 1/{held + 1} = {controls.percent(least)}. More normal images bring it down. "
+            "So few are also worth a method without training, such as nearest neighbours (see Detector): Check images shows "
+            "what each finds.",
             icon=":material/info:",
         )
 
