@@ -16,7 +16,7 @@ from ama_core.evaluation.simple import SimpleFigures
 
 MOST = 0.5  # a set of which at least this fraction is found is called found
 NAMED = 4  # sets that a sentence names
-NORMAL_ROW = "its own normal images (false alarms)"
+NORMAL_ROW = "normal test images: false alarms"
 
 
 def panel(view: controls.View) -> None:
@@ -38,6 +38,7 @@ def panel(view: controls.View) -> None:
             return
         simple = cache.simple(view.folder)
         st.markdown(verdict(view, alpha, own, found, simple))
+        st.caption(controls.meaning(*view.scores(view.score)))
         with st.expander("Set by set, and what methods without any training find", icon=":material/checklist:"):
             table(view, alpha, own, found, simple)
 
@@ -137,7 +138,8 @@ def table(
         columns[registry.detector_class(method).title] = [None if f is None else 100 * f for f in fractions]
     percent = st.column_config.NumberColumn(format="%.0f %%")
     controls.grid(
-        columns, column_config={name: percent for name in columns if name != "Set"},
+        columns, height=40 + 35 * len(rows),
+        column_config=dict.fromkeys(columns, percent) | {"Set": st.column_config.TextColumn(width="medium")},
         alt=f"Fraction of each set that is flagged at a false-alarm rate of {controls.percent(alpha)}",
     )  # fmt: skip
     st.caption(

@@ -1,6 +1,7 @@
 """The form for a new run: three plain controls, everything else under "Expert", and what is wrong said in a sentence."""
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 
 import access
@@ -222,10 +223,8 @@ def fill(kind: type[AnomalyDetector], data: str, preset_name: str, source: str |
     """
     suited = runs.config_for(data, preset_name, kind.name)
     if data == OWN and source:
-        try:
+        with suppress(AMAError):  # said where the time is told
             suited = runs.suited_to_few(suited, cache.training_size(runs.RunSpec(source, suited, detector=kind.name)))
-        except AMAError:  # said where the time is told
-            pass
     kept = st.session_state.setdefault("train-kept", {})
     asked, before = (kind.name, preset_name, controls.generation(), data, source), kept.get("asked")
     if before is None or before[:3] != asked[:3]:

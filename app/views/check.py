@@ -330,7 +330,7 @@ def summary(view: controls.View, batch: cache.Batch) -> None:
     found = batch.found.examined.scores
     flagged, total = int((found[f"p_{view.score}"] <= view.alpha).sum()), len(batch.found)
     apart = int(sum(trust.disagrees(view, found, i) for i in range(total))) if view.of_r else 0
-    disagree = f" On {apart:,} of them R disagrees with A or T: the image's own verdict below says how." if apart else ""
+    disagree = f" On {apart:,} of the {total:,} R disagrees with A or T: their own verdicts below say how." if apart else ""
     st.markdown(
         f"**{flagged:,} of {total:,} {'image is' if total == 1 else 'images are'} flagged** by {view.score} at a false-alarm "
         f"rate α of {controls.percent(view.alpha)}; of as many normal images, {view.alpha * total:.2g} would be.{disagree} "

@@ -388,7 +388,7 @@ def test_what_is_found_of_each_set_stands_beside_what_simple_methods_find(open_p
     stored = {s.name: s for s in read_scores(check_models / "digits") if s.split == "test"}
     found = {name: 100 * np.mean(detector.with_p_values(s.scores)["p_M"] <= 0.1) for name, s in stored.items()}
     simple, shown = read_simple(check_models / "digits"), panel(at)
-    own = "its own normal images (false alarms)"
+    own = "normal test images: false alarms"
     titles = {own if name == "digits" else label_of(name): name for name in stored}
     assert set(shown.index) == set(titles) and len(titles) == 3
     for title, name in titles.items():
@@ -428,7 +428,7 @@ def test_where_r_disagrees_a_sentence_says_how_and_leads_to_the_lesson(open_page
     apart = (flags["R"] != flags["A"]) | (flags["R"] != flags["T"])
     assert apart.any() and not apart.all(), "the sample shows both"
     at = open_page("check", n="24", alpha=str(alpha), score="T")
-    assert f"On {apart.sum()} of them R disagrees with A or T" in words(at)
+    assert f"On {apart.sum()} of the 24 R disagrees with A or T" in words(at)
     first = int(np.argmax(scores["T"]))  # shown at first
     for i in (first, int(np.flatnonzero(apart)[0]), int(np.flatnonzero(~apart)[0])):
         at = open_page("check", n="1", sample=str(i), alpha=str(alpha), score="T")
