@@ -29,9 +29,7 @@ def verdict_of_all(view: controls.View, aurocs: Mapping[str, Mapping[str, float]
     below = sorted((name for name in aurocs if aurocs[name][first] < 0.5), key=lambda name: aurocs[name][first])
     if not below:
         lowest = min(aurocs, key=lambda name: aurocs[name][first])
-        said = [
-            f"On none of these {len(aurocs)} sets does {first} fall below a coin's 0.5: lowest is {named([lowest], first)}."
-        ]
+        said = [f"{first} stays above a coin's 0.5 on all of these {len(aurocs)} sets; lowest is {named([lowest], first)}."]
     else:
         said = [
             f"**{first} fails** on {len(below)} of these {len(aurocs)} sets: it ranks {named(below, first)} as *more normal* "

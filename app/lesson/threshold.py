@@ -29,10 +29,12 @@ def show(case: Case) -> None:
         "Suppose R is all you have. Draw a line: what lies right of it is flagged. **Move it** (slider, or a click on a curve) "
         "and try to catch the anomalies without flagging half of the normal images."
     )
-    log = st.session_state.get("log", True)
     left, right = st.columns([3, 2], gap="medium")
     with left:
         chart, slider, downloads = st.container(), st.container(), st.container()
+    with right:
+        words = st.container()
+        log = parts.log_switch()  # before the chart, which is drawn by it
     grid = parts.density_figure(case, "R", parts.R_LABEL, log)[1].grid
     places = threshold_places(float(grid[0]), float(grid[-1]), log)
     with slider:
@@ -47,12 +49,11 @@ def show(case: Case) -> None:
             },
         )  # fmt: skip
     counts, ideal = confusion_at(own, other, cut), confusion_at(own, other, best)
-    with right:
+    with words:
         st.markdown(f"**What your line at {cut:.4g} does**")
         parts.matrix(case, counts)
         st.markdown(parts.rule_in_words(counts))
         st.markdown(f"**{BEST.capitalize()}**: {best_in_words(ideal, best)}")
-        parts.log_switch()
     every_line(case, counts, ideal)
     at_the_line(case, cut)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ama_core import AMADetector
-from ama_core.data import decode_image, prepare
+from ama_core.data import catalog, decode_image, prepare
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.evaluation.metrics import auroc_interval, metric_intervals
 from ama_core.paper import published as paper
@@ -226,7 +226,7 @@ def test_the_images_around_a_score_are_the_nearest_of_every_set(open_page, model
 
 @pytest.mark.parametrize("log", ["true", "false"])
 def test_the_axis_of_a_shows_the_mass_of_every_set(open_page, models, log):
-    at = open_page("densities", ood=["textures", "gradients"], axis="A", log=log)
+    at = open_page("densities", ood=["textures", "gradients"], axis="A", log=log, cuts="true")
     found = traces(at)
     x = np.log10(values(found["train"]["x"])) if log == "true" else values(found["train"]["x"])
     mass = np.add.reduce([values(found[name]["y"]) for name in ("train", "test", "textures", "gradients")])
@@ -240,8 +240,62 @@ def test_the_axis_of_a_shows_the_mass_of_every_set(open_page, models, log):
 
 
 def test_the_sets_of_the_lesson_come_first(open_page, models):
-    first = open_page("lesson", model="digits").selectbox(key="against").value
-    assert open_page("densities").multiselect(key="ood").value[0] == first
+    lesson = words(open_page("lesson", model="digits", step="Surprise")).replace("\\", "")
+    first = open_page("densities").multiselect(key="ood").value[0]
+    assert f"Chosen for this step: {catalog()[first].title}, the set with the lowest AUROC of R" in lesson
+
+
+def charts(at: AppTest) -> list[dict]:
+    return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
+
+
+def written(chart: dict) -> list[str]:
+    """The names at the curves of a chart."""
+    return [note["text"] for note in chart["layout"]["annotations"] if note["text"]]
+
+
+def test_fig_4_is_r_and_a_side_by_side_of_the_same_sets_with_their_aurocs(open_page, models):
+    at = open_page("densities", ood=["textures", "gradients"])
+    at = next(g for g in at.button_group if g.key == "axis").set_value("R and A (Fig. 4)").run()
+    assert not at.exception and len(charts(at)) == 2
+    rows = {row["ood"]: row["scores"] for row in read_results(models / "digits")["results"]}
+    stored = {(s.name, s.split): s.scores["R"].astype(float) for s in read_scores(models / "digits")}
+    c = AMADetector.load(models / "digits").calibration_
+    for by, chart in zip("RA", charts(at)):
+        assert set(written(chart)) == {"training images", "normal test images"} | {
+            f"{name} {rows[name][by]['auroc']:.3f}" for name in ("textures", "gradients")
+        }
+        assert all(t["showlegend"] is False for t in chart["data"] if t["name"] in ("train", "test", "textures", "gradients"))
+    assert "|R − μ| / σ" in charts(at)[1]["layout"]["xaxis"]["title"]["text"]
+    apart = np.maximum(abs(stored["textures", "test"] - c.mu) / c.sigma, 0.01)
+    assert f"textures {np.median(apart):.3g}" in at.get("plotly_chart")[1].proto.alt
+
+
+def test_bands_and_cuts_are_drawn_on_demand(open_page):
+    names = {key: set(traces(open_page("densities", ood=["textures"], **{key: "true"}))) for key in ("bands", "cuts")}
+    plain = set(traces(open_page("densities", ood=["textures"])))
+    assert names["bands"] - plain == {"μ ± 2σ of training R", "μ ± 1σ of training R"}
+    assert {name.split(" (α")[0] for name in names["cuts"] - plain} <= {"A flags outside", "R flags right of this"}
+    assert names["cuts"] - plain and not [name for name in plain if "flags" in name or "σ" in name]
+
+
+def test_the_verdict_above_the_chart_is_measured(open_page, models, tmp_path):
+    copy(models / "digits", tmp_path / "digits")
+
+    def said(**aurocs) -> str:
+        results = read_results(models / "digits")
+        for row in results["results"]:
+            for by, value in zip(SCORES, aurocs.get(row["ood"], ())):
+                row["scores"][by]["auroc"] = value
+        write_results(tmp_path / "digits", results)
+        return open_page("densities", tmp_path, ood=["textures", "gradients"]).info[0].value
+
+    text = said(textures=(0.2, 0.8, 0.9, 0.9), gradients=(0.3, 0.4, 0.6, 0.5))
+    assert "**R fails** on 2 of these 2 sets" in text and "**textures** (0.200) and **gradients** (0.300)" in text
+    assert "turns that round on **textures** (0.800)" in text and "A does not help on **gradients** (0.400)" in text
+    assert "No score does well on **gradients** (best: M 0.600)" in text
+    text = said(textures=(0.9, 0.8, 0.9, 0.9), gradients=(0.8, 0.4, 0.6, 0.5))
+    assert "stays above a coin's 0.5 on all of these 2 sets; lowest is **gradients** (0.800)" in text and "fails" not in text
 
 
 def test_a_place_means_nothing_on_another_axis(open_page):
