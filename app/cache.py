@@ -13,13 +13,14 @@ import numpy as np
 import pictures
 import streamlit as st
 
-from ama_core.analysis import latent_map, neighbours
+from ama_core.analysis import latent_map, neighbours, shell, simplex
 from ama_core.analysis.density import Densities, densities
-from ama_core.analysis.latent_map import LatentMap, MapEntry, NormHistograms
+from ama_core.analysis.latent_map import LatentMap, MapEntry
 from ama_core.analysis.model_card import read_card
 from ama_core.analysis.neighbours import Neighbours
 from ama_core.analysis.probe import Probe, lowest_r, probe, r_after
 from ama_core.analysis.response import Response, read_response
+from ama_core.analysis.shell import NormHistograms
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, inspect, load, one_class, prepare
 from ama_core.data.changes import Change
 from ama_core.detectors.ama.scores import a_distance, mu_sigma_behind
@@ -384,14 +385,14 @@ def latent_images(folder: Path, entry: MapEntry) -> np.ndarray:
 def norms(folder: Path, entries: tuple[tuple[str, MapEntry], ...]) -> NormHistograms:
     """Histograms of the code norms of sets of the latent map, (name on the chart, set)."""
     codes = latents(folder).codes
-    return latent_map.norm_histograms({title: codes[entry.rows] for title, entry in entries})
+    return shell.norm_histograms({title: codes[entry.rows] for title, entry in entries})
 
 
 @cached(*MODEL, most=64)
 def atypical(folder: Path, n: int, direction: str, delta: float, seed: int) -> Decoded:
     """n atypical codes and what the model makes of them. Raises ConfigError."""
     model = detector(folder)
-    codes = latent_map.atypical(n, model.settings.nz, direction, delta, seed)
+    codes = shell.atypical(n, model.settings.nz, direction, delta, seed)
     images = model.decode(codes)
     return Decoded(codes, images, model.critic(images, model.reconstruct(images)), model.scores(images))
 
@@ -408,9 +409,9 @@ def parents(folder: Path, picks: tuple[tuple[str, int], ...]) -> Decoded:
 def mixed(folder: Path, picks: tuple[tuple[str, int], ...], weights: tuple[tuple[float, ...], ...]) -> Decoded:
     """Mixtures of the codes of three images, one for each triple of `weights`. Raises DataError, BundleError."""
     model, of = detector(folder), parents(folder, picks)
-    codes = latent_map.mixtures(of.codes, np.array(weights))
+    codes = simplex.mixtures(of.codes, np.array(weights))
     images = model.decode(codes)
-    return Decoded(codes, images, latent_map.mixture_critic(model, images, of.images), model.scores(images))
+    return Decoded(codes, images, simplex.mixture_critic(model, images, of.images), model.scores(images))
 
 
 # Runs, one's own images, and the stored results of the benchmark

@@ -232,7 +232,7 @@ def norm_chart(
     """Histograms of |z|, their bins to be chosen by a click, with the chi_d curve and sqrt(d).
 
     Args:
-        edges, densities: as of `ama_core.analysis.latent_map.NormHistograms`; chi: its grid and curve.
+        edges, densities: as of `ama_core.analysis.shell.NormHistograms`; chi: its grid and curve.
         shell: sqrt(d) and the ends of the 95 % band.
     """
     figure = go.Figure()

@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from ama_core import AMAError
-from ama_core.data import catalog
+from ama_core.data import catalog, class_of, label_of
 from ama_core.detectors.ama.scores import Calibration
 from ama_core.detectors.base import AnomalyDetector, Score
 from ama_core.evaluation.protocol import REST, available_sets
@@ -109,7 +109,7 @@ def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = 
         st.warning(f"There is no model called {literal(asked)} here, so this shows **{literal(name)}**.")
     detector = cache.detector(able[name])
     n = len(detector.held_out_scores_[score])
-    normal = title_of(detector.normal.title) if detector.normal else "unknown data"
+    normal = label_of(detector.normal.name, detector.normal.label) if detector.normal else "unknown data"
     kind = literal(detector.title)
     st.caption(f"Model **{literal(name)}**, normal = {literal(normal)}; {kind}, calibrated on {n:,} held-out images.")
     if scoring and 1 / (n + 1) > alpha:
@@ -196,6 +196,45 @@ def choose(widget, key: str, label: str, options: Sequence, default: Any, *, car
         kept[key] = value
     elif carried and kept.get(key) != value:  # back to the default
         kept.pop(key, None)
+    return value
+
+
+def choose_set(key: str, label: str, names: Sequence[str], default: str, **more: Any) -> str:
+    """One data set, shown by its title; the address holds its name."""
+    _from_address(key, names, default, lambda asked: asked[0])
+    value = st.selectbox(label, names, key=key, format_func=title_of, **more)
+    return _to_address(key, value, [value], default)
+
+
+def choose_sets(key: str, label: str, names: Sequence[str], default: Sequence[str], **more: Any) -> list[str]:
+    """Several data sets, as `choose_set`."""
+    _from_address(key, names, list(default), list)
+    value = st.multiselect(label, names, key=key, format_func=title_of, **more)
+    return _to_address(key, value, value, list(default))
+
+
+def _from_address(key: str, names: Sequence[str], default: Any, take: Callable[[list[str]], Any]) -> None:
+    """Sets a choice to what the address says where that is new, and to the default where it is impossible.
+
+    Bound to the address, as by `choose`, a widget would write there what its options are shown as.
+    """
+    st.session_state["defaults"][key] = default
+    asked, known = st.query_params.get_all(key), f"address-{key}"
+    if asked != st.session_state.get(known, []):
+        possible = [name for name in asked if name in names]
+        st.session_state[key] = take(possible) if possible else default
+    before = st.session_state.get(key)
+    if key not in st.session_state or any(n not in names for n in (before if isinstance(before, list) else [before])):
+        st.session_state[key] = default
+
+
+def _to_address(key: str, value: Any, words: list[str], default: Any) -> Any:
+    words = [] if value == default else words
+    if words:
+        st.query_params[key] = words
+    elif key in st.query_params:
+        del st.query_params[key]
+    st.session_state[f"address-{key}"] = words
     return value
 
 
@@ -404,17 +443,13 @@ def image_sets(view: View) -> list[str]:
 
 
 def title_of(name: str) -> str:
-    """The catalog's title of a data set; other names as they are."""
-    if name == REST:
-        return "the other classes of the model's own set"
-    info = catalog().get(name)
-    return info.title if info else name
+    """What a data set is called, the same on every page (see `ama_core.data.label_of`); other names as they are."""
+    return "the other classes of the model's own set" if name == REST else label_of(name)
 
 
 def class_name(name: str, label: int) -> str:
     """The catalog's name of a class; its number where it has none."""
-    info = catalog().get(name)
-    return info.classes[label] if info and label < len(info.classes) else str(label)
+    return class_of(name, label)
 
 
 def percent(value: float) -> str:

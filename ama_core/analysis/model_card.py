@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ama_core.data import label_of
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import BundleError
 from ama_core.storage.bundle import read_results, read_scores
@@ -10,7 +11,7 @@ from ama_core.storage.bundle import read_results, read_scores
 def model_card(folder: Path, detector: AnomalyDetector) -> str:
     """Markdown for the bundle in `folder`, from its own files."""
     normal, training, settings = detector.normal, detector.info_["training"], detector.settings
-    what = normal.name if normal.label is None else f"class {normal.label} of {normal.name}"
+    what = label_of(normal.name, normal.label)
     tensors, _ = detector.state()
     by_network: dict[str, int] = {}
     for name, tensor in tensors.items():
@@ -48,7 +49,7 @@ def model_card(folder: Path, detector: AnomalyDetector) -> str:
         ]
         for row in results["results"]:
             cells = " | ".join(f"{row['scores'][score]['auroc']:.3f}" for score in names)
-            lines.append(f"| {row['ood']} | {row['n_normal']:,} | {row['n_ood']:,} | {cells} |")
+            lines.append(f"| {label_of(row['ood'])} | {row['n_normal']:,} | {row['n_ood']:,} | {cells} |")
         lines += [f"\n{note}" for stored in read_scores(folder) for note in stored.notes]
     lines += [
         "",

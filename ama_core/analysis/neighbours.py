@@ -4,19 +4,20 @@ neighbours.npz   features of a seeded sample of the training images as float16, 
                  of each image, so that images are fetched from the local data and none is stored
 """
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from ama_core.data import draw, hold_out
 from ama_core.detectors.base import AnomalyDetector
-from ama_core.errors import BundleError, DataError
+from ama_core.errors import DataError
 from ama_core.evaluation import protocol as evaluation
-from ama_core.storage.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, write_atomically
+from ama_core.storage.artefact import read_artefact, write_artefact
 
 FILE = "neighbours.npz"
 VERSION = 1
@@ -91,28 +92,22 @@ def measure_neighbours(detector: AnomalyDetector, *, seed: int = 0) -> Neighbour
 
 def write_neighbours(path: Path | str, stored: Neighbours) -> None:
     """Write `neighbours.npz` of the bundle at `path`, whole or not at all."""
-    header = {"version": VERSION, "n_total": stored.n_total, "typical": stored.typical}
     arrays = {"features": stored.features.astype(np.float16), "mean": stored.mean, "scale": stored.scale}
     arrays |= {"index": stored.index.astype(np.int32), "labels": stored.labels.astype(np.int32)}
-    write_atomically(Path(path) / FILE, npz_bytes({**arrays, "header": np.array(json.dumps(header))}))
+    write_artefact(Path(path) / FILE, VERSION, {"n_total": stored.n_total, "typical": stored.typical}, arrays)
 
 
 def read_neighbours(path: Path | str) -> Neighbours | None:
     """The neighbours of a bundle, None where none were measured. Raises BundleError on a damaged file."""
-    file = Path(path) / FILE
-    if not file.exists():
-        return None
-    try:
-        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as arrays:
-            header = parse_json(str(arrays["header"]))
-            if header["version"] != VERSION:
-                raise ValueError(f"it has version {header['version']}, this software reads version {VERSION}")
-            floats = (arrays[name].astype(np.float32) for name in ("features", "mean", "scale"))
-            integers = (arrays[name].astype(np.int64) for name in ("index", "labels"))
-            stored = Neighbours(*floats, *integers, int(header["n_total"]), float(header["typical"]))
-        _check(stored)
-    except (*DAMAGED_ARRAYS, AttributeError) as error:
-        raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
+    return read_artefact(Path(path) / FILE, VERSION, _stored)
+
+
+def _stored(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Neighbours:
+    """What the file holds. Raises what `read_artefact` takes for damage."""
+    floats = (arrays[name].astype(np.float32) for name in ("features", "mean", "scale"))
+    integers = (arrays[name].astype(np.int64) for name in ("index", "labels"))
+    stored = Neighbours(*floats, *integers, int(header["n_total"]), float(header["typical"]))
+    _check(stored)
     return stored
 
 

@@ -15,7 +15,7 @@ from ama_core.data.folders import load_any, load_folder, overlapping
 from ama_core.data.imageset import ImageSet
 from ama_core.data.inspection import Inspection, inspect
 from ama_core.data.preprocess import check_images, prepare
-from ama_core.data.sets import SetInfo, available, catalog, data_dir, load
+from ama_core.data.sets import SetInfo, available, catalog, class_of, data_dir, label_of, load
 from ama_core.data.splits import HoldOut, anomaly_mask, draw, draw_anomalies, hold_out, one_class, validation_anomalies
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "anomaly_mask",
     "available",
     "catalog",
+    "class_of",
     "check_images",
     "check_path",
     "check_sources",
@@ -38,6 +39,7 @@ __all__ = [
     "draw_anomalies",
     "hold_out",
     "inspect",
+    "label_of",
     "iter_images",
     "iter_unread",
     "load",

@@ -28,6 +28,7 @@ class SetInfo:
 
     name: str
     title: str
+    """What it is called wherever people read; files, JSON and addresses have its name."""
     description: str
     kind: str
     """"built-in" (real images, offline), "procedural" (generated, offline) or "download"."""
@@ -51,27 +52,37 @@ _DIGITS = tuple("0123456789")
 _GENERATED = "Generated here from a fixed seed."
 _OBJECTS = tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
 _CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+_SIGNS = (
+    *(f"speed limit {limit}" for limit in (20, 30, 50, 60, 70, 80)), "end of speed limit 80", "speed limit 100",
+    "speed limit 120", "no overtaking", "no overtaking by lorries", "right of way at the next crossing", "priority road",
+    "give way", "stop", "no vehicles", "no lorries", "no entry", "danger", "bend to the left", "bend to the right",
+    "double bend", "uneven road", "slippery road", "road narrows on the right", "road works", "traffic lights", "pedestrians",
+    "children", "cyclists", "snow or ice", "wild animals", "end of all limits", "turn right", "turn left", "straight on",
+    "straight on or right", "straight on or left", "keep right", "keep left", "roundabout", "end of no overtaking",
+    "end of no overtaking by lorries",
+)  # fmt: skip
 
 # fmt: off
 _CATALOG = {info.name: info for info in (
     SetInfo("digits", "Handwritten digits", "1,797 real digits of 8×8 pixels, smoothly enlarged to 32×32.",
             "built-in", 1, 32, _DIGITS, "UCI Optical Recognition of Handwritten Digits, in scikit-learn; CC BY 4.0."),
-    SetInfo("photos", "Patches of two photographs",
-            "Patches of a Chinese palace and of a flower, at four scales; train and test come from separate regions.",
+    SetInfo("photos", "Photo patches",
+            "Patches of two photographs, a Chinese palace and a flower, at four scales; train and test come from separate "
+            "regions.",
             "built-in", 3, 32, ("china", "flower"),
             "scikit-learn's sample images: china.jpg by D. Büchele, flower.jpg by vultilion; CC BY 2.0.", fit="crop"),
     SetInfo("noise", "Uniform noise", "Every value is drawn independently: as complex as an image can be.",
             "procedural", 3, 32, source=_GENERATED, normal_ok=False),
     SetInfo("flat", "Single colours", "One colour per image: as simple as an image can be.",
             "procedural", 3, 32, source=_GENERATED, normal_ok=False),
-    SetInfo("gradients", "Smooth colour fields", "A few random colours that run into each other.",
+    SetInfo("gradients", "Colour gradients", "A few random colours that run into each other.",
             "procedural", 3, 32, source=_GENERATED, normal_ok=False),
     SetInfo("textures", "Procedural textures", "Stripes, checkers, dots, rings, bricks and clouds in two colours.",
             "procedural", 3, 32, procedural.TEXTURES, _GENERATED),
-    SetInfo("house_numbers", "Synthetic house numbers",
+    SetInfo("house_numbers", "House numbers (synthetic)",
             "Drawn digits in mixed typefaces and colours, their neighbours cut off at the edges. Not SVHN.",
             "procedural", 3, 32, _DIGITS, _GENERATED),
-    SetInfo("fashionmnist", "Fashion-MNIST", "70,000 grey pictures of clothes.",
+    SetInfo("fashionmnist", "FashionMNIST", "70,000 grey pictures of clothes.",
             "download", 1, 28, _CLOTHES, "Zalando Research; MIT licence.", download_mb=31),
     SetInfo("mnist", "MNIST", "70,000 handwritten digits.",
             "download", 1, 28, _DIGITS, "Y. LeCun, C. Cortes, C. Burges; CC BY-SA 3.0.", download_mb=12),
@@ -85,11 +96,12 @@ _CATALOG = {info.name: info for info in (
     SetInfo("svhn", "SVHN", "99,289 house numbers of Street View, centred on one digit.",
             "download", 3, 32, _DIGITS, "Y. Netzer and others, Stanford and Google; non-commercial use.",
             fit="crop", download_mb=246),
-    SetInfo("gtsrb", "GTSRB", "39,270 German traffic signs in the street, antialiased to 32×32.", "download", 3, 32,
-            source="Institut für Neuroinformatik, Ruhr-Universität Bochum; see the benchmark's page for its terms.",
+    SetInfo("gtsrb", "Traffic signs (GTSRB)", "39,270 German traffic signs in the street, antialiased to 32×32.", "download",
+            3, 32, _SIGNS, "Institut für Neuroinformatik, Ruhr-Universität Bochum; see the benchmark's page for its terms.",
             fit="stretch", download_mb=276),
-    SetInfo("tinyimagenet", "Tiny-ImageNet, antialiased 64→32 (stand-in for the paper's 'ImageNet (resized)')",
-            "Photographs of 200 kinds of objects; the official validation split serves as test.", "download", 3, 32,
+    SetInfo("tinyimagenet", "Tiny-ImageNet",
+            "Photographs of 200 kinds of objects, antialiased 64→32 (stand-in for the paper's “ImageNet (resized)”); the "
+            "official validation split serves as test.", "download", 3, 32,
             source="Stanford CS231n, from ImageNet; non-commercial research use.", fit="crop", download_mb=248),
 )}
 # fmt: on
@@ -113,6 +125,19 @@ _UNOFFICIAL = {
 def catalog() -> dict[str, SetInfo]:
     """Every set by name, in the order in which to show them."""
     return dict(_CATALOG)
+
+
+def label_of(name: str, label: int | None = None) -> str:
+    """What a set is called where people read: its title in the catalog, other names as they are; with a class, "set: class"."""
+    info = _CATALOG.get(name)
+    title = info.title if info else name
+    return title if label is None else f"{title}: {class_of(name, label)}"
+
+
+def class_of(name: str, label: int) -> str:
+    """What the class `label` of a set is called; its number where it has no name."""
+    info = _CATALOG.get(name)
+    return info.classes[label] if info and 0 <= label < len(info.classes) else str(label)
 
 
 def data_dir(path: str | Path | None = None) -> Path:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ama_core.data import catalog
+from ama_core.data import class_of, label_of
 from ama_core.detectors.ama.config import PRESETS
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.evaluation.protocol import REST
@@ -108,7 +108,7 @@ def _remarks(shown: Sequence[Line]) -> list[str]:
     records = {id(record): record for line in shown for record in line.records}.values()
     notes = {note for line in shown for record in line.records if record.against(line.ood)
              for note in record.against(line.ood).notes}  # fmt: skip
-    chosen = {f"{r.normal} on {r.validation_ood}" for r in records if r.validation_ood}
+    chosen = {f"{label_of(r.normal)} on {label_of(r.validation_ood)}" for r in records if r.validation_ood}
     found = [*sorted(notes)]
     if chosen:
         found.append(f"Weights behind “validated A” were chosen for {', '.join(sorted(chosen))}; other sets have none.")
@@ -120,7 +120,7 @@ def _remarks(shown: Sequence[Line]) -> list[str]:
     found += [f"{paper.OUT_OF_REACH[name]}: its lines are not measured." for name in sorted(absent)]
     own = [name for names in BESIDE.values() for name in names if any(line.ood == name for line in shown)]
     if own:
-        found.append(f"{', '.join(own)}: sets that the paper does not use, under their own names.")
+        found.append(f"{', '.join(map(label_of, own))}: sets that the paper does not use, under their own names.")
     return [f"- {words}" for words in found]
 
 
@@ -172,11 +172,12 @@ def task(line: Line) -> str:
     if line.table == "table2":
         if line.classes:
             of = "10 classes" if line.classes == 10 else f"{line.classes} measured classes"
-            return f"{line.normal}, mean of {of}"
-        name = catalog()[line.normal].classes[line.label]
-        return f"{line.normal} → {line.label}" + ("" if name == str(line.label) else f" {name}")
+            return f"{label_of(line.normal)}, mean of {of}"
+        name = class_of(line.normal, line.label)
+        return f"{label_of(line.normal)} → {line.label}" + ("" if name == str(line.label) else f" {name}")
     theirs = paper.paper_name(line.ood)
-    return f"{line.normal} → {line.ood}" + ("" if theirs == line.ood else f" (for the paper's {PAPER_NAMES[theirs]})")
+    pair = f"{label_of(line.normal)} → {label_of(line.ood)}"
+    return pair + ("" if theirs == line.ood else f" (for the paper's {PAPER_NAMES[theirs]})")
 
 
 def figure(value: Figure | None) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 import pictures
 import streamlit as st
 
-from ama_core.analysis.latent_map import CODES, DIRECTIONS, LatentMap, MapEntry, ShellFacts, polar, shell_band, shell_facts
+from ama_core.analysis.latent_map import CODES, LatentMap, MapEntry, polar
+from ama_core.analysis.shell import DIRECTIONS, ShellFacts, shell_band, shell_facts
 
 MAPS = {"PCA": ("first principal component", "second principal component"), "UMAP": ("UMAP 1", "UMAP 2")}
 COLOURS = ("set", "‖z‖ − √d")

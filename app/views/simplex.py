@@ -7,7 +7,7 @@ import numpy as np
 import pictures
 import streamlit as st
 
-from ama_core.analysis.latent_map import SIMPLEX_RANGE, path_weights, rebalance, triangle_weights, triangle_xy
+from ama_core.analysis.simplex import SIMPLEX_RANGE, path_weights, rebalance, triangle_weights, triangle_xy
 from ama_core.evaluation.protocol import available_sets
 
 LETTERS = "ABC"

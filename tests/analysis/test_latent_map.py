@@ -1,4 +1,4 @@
-"""The stored latent map: what is kept and how it is read back, the shell's figures against SciPy-free arithmetic, mixtures."""
+"""The stored latent map: what is kept, how it is read back, and the maps."""
 
 import math
 import sys
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ama_core.analysis import latent_map
-from ama_core.analysis.latent_map import CODES, DIRECTIONS, FILE, LatentMap, MapEntry, Pca
-from ama_core.errors import BundleError, ConfigError, DataError
+from ama_core.analysis.latent_map import CODES, FILE, LatentMap, MapEntry, Pca
+from ama_core.analysis.shell import DIRECTIONS
+from ama_core.errors import BundleError, DataError
 
 
 @pytest.fixture(scope="module")
@@ -145,109 +146,9 @@ def test_pca_finds_the_plane_and_places_new_codes_on_it(rng):
         Pca.fit(codes[:2])
 
 
-@pytest.mark.parametrize("d", [8, 32, 128])
-def test_gaussian_codes_follow_the_shell(rng, d):
-    codes = rng.normal(size=(20_000, d))
-    facts = latent_map.shell_facts(codes)
-    assert facts.median_ratio == pytest.approx(1, abs=0.05) and facts.share_in_band == pytest.approx(0.95, abs=0.01)
-    low, high = latent_map.shell_band(d)
-    assert low < math.sqrt(d) < high
-    assert latent_map.shell_facts(codes * 2).share_in_band < 0.2 and latent_map.shell_facts(codes * 2).median_ratio > 1.9
-
-
-def test_chi_density_is_the_formula():
-    r = np.array([0.5, 2.0, 5.0])
-    for d in (3, 8):
-        formula = r ** (d - 1) * np.exp(-(r**2) / 2) / (2 ** (d / 2 - 1) * math.gamma(d / 2))
-        assert np.allclose(latent_map.chi_density(r, d), formula)
-
-
-def test_band_of_128_dimensions_is_the_known_one():
-    assert latent_map.shell_band(128) == pytest.approx((9.93, 12.70), abs=0.01)
-
-
-def test_norm_histograms_are_densities_that_know_their_codes(rng):
-    samples = {"a": rng.normal(size=(400, 16)), "b": 3 * rng.normal(size=(100, 16))}
-    found = latent_map.norm_histograms(samples)
-    widths = np.diff(found.edges)
-    assert np.allclose(widths, widths[0]) and found.edges[0] >= 0
-    for name, codes in samples.items():
-        assert 0.97 <= (found.densities[name] * widths).sum() <= 1 + 1e-9
-        norms = np.linalg.norm(codes, axis=1)
-        for b, rows in enumerate(found.rows[name]):
-            assert ((norms[rows] >= found.edges[b]) & (norms[rows] <= found.edges[b + 1])).all()
-    assert np.trapezoid(found.chi, found.grid) == pytest.approx(1, abs=0.01)
-    with pytest.raises(DataError):
-        latent_map.norm_histograms({})
-
-
 def test_polar_keeps_the_radius_and_the_angle_of_the_map(stored):
     codes = stored.codes[:50]
     radius, angle = latent_map.polar(codes, stored.pca)
     assert np.allclose(radius * math.sqrt(codes.shape[1]), np.linalg.norm(codes, axis=1))
     x, y = stored.pca.project(codes).T
     assert np.allclose(np.cos(np.radians(angle)), x / np.hypot(x, y), atol=1e-5) and angle.min() >= 0 and angle.max() < 360
-
-
-def test_atypical_codes_move_along_their_directions_as_delta_grows():
-    d, root = 16, 4.0
-    near, far = (latent_map.atypical(9, d, "outward", delta, seed=5) for delta in (0.5, 2.0))
-    norms = np.linalg.norm(near, axis=1), np.linalg.norm(far, axis=1)
-    assert np.allclose(near / norms[0][:, None], far / norms[1][:, None], atol=1e-5)
-    assert (norms[0] >= root - 1e-4).all() and (norms[0] <= root + 0.5 + 1e-4).all()
-    assert np.allclose((norms[1] - root) / 2.0, (norms[0] - root) / 0.5, atol=1e-4)
-    assert (np.linalg.norm(latent_map.atypical(9, d, "inward", 1.0, 5), axis=1) <= root + 1e-4).all()
-    assert np.abs(latent_map.atypical(9, d, "sipple", 1.0, 5)).max() <= 1
-    assert np.array_equal(near, latent_map.atypical(9, d, "outward", 0.5, seed=5))
-
-
-@pytest.mark.parametrize("wrong", [("sideways", 1.0), ("inward", -1.0), ("inward", math.nan), ("inward", math.inf)])
-def test_impossible_atypical_codes_are_refused(wrong):
-    with pytest.raises(ConfigError):
-        latent_map.atypical(4, 8, *wrong, 0)
-
-
-def test_mixtures_are_weighted_means(rng):
-    codes = rng.normal(size=(3, 5)).astype(np.float32)
-    weights = np.array([[1, 0, 0], [0.2, 0.3, 0.1], [-0.5, 1.0, 0.5]])
-    mixed = latent_map.mixtures(codes, weights)
-    for row, w in zip(mixed, weights):
-        assert np.allclose(row, sum(a * z for a, z in zip(w, codes)) / w.sum(), atol=1e-5)
-    for wrong in ([0, 0, 0], [1, -1, 0], [np.nan, 1, 0]):
-        with pytest.raises(DataError):
-            latent_map.mixtures(codes, [wrong])
-
-
-def test_triangle_has_its_points_and_its_corners():
-    weights = latent_map.triangle_weights(6)
-    assert weights.shape == (21, 3) and np.allclose(weights.sum(axis=1), 1) and weights.min() >= 0
-    xy = latent_map.triangle_xy(np.eye(3))
-    assert np.allclose([np.linalg.norm(xy[i] - xy[i - 1]) for i in range(3)], 1)
-    outside = latent_map.triangle_weights(9, -0.5, 1.5)
-    assert outside.min() == -0.5 and outside.max() == 1.5 and np.allclose(outside.sum(axis=1), 1)
-    assert len({tuple(row) for row in outside}) == len(outside)
-
-
-def test_path_leads_from_image_to_image():
-    weights = latent_map.path_weights(0, 2, 5)
-    assert np.allclose(weights, [[1, 0, 0], [0.75, 0, 0.25], [0.5, 0, 0.5], [0.25, 0, 0.75], [0, 0, 1]])
-    assert np.allclose(latent_map.path_weights(1, 0, 9, -0.5, 1.5)[[0, -1]], [[-0.5, 1.5, 0], [1.5, -0.5, 0]])
-
-
-def test_rebalanced_weights_add_up_and_stay_in_range(rng):
-    for _ in range(200):
-        weights, moved = rng.uniform(-0.5, 1.5, size=3), int(rng.integers(3))
-        new = latent_map.rebalance(weights, moved, -0.5, 1.5)
-        assert sum(new) == pytest.approx(1) and min(new) >= -0.5 - 1e-9 and max(new) <= 1.5 + 1e-9
-        assert new[moved] == pytest.approx(weights[moved], abs=1e-6)
-    assert latent_map.rebalance((0.4, 0.3, 0.3), 0, -0.5, 1.5) == pytest.approx((0.4, 0.3, 0.3))
-
-
-def test_critic_of_a_mixture_is_the_mean_over_its_parents(tiny_detector, digits):
-    parents, decoded = digits.images[:3], tiny_detector.decode(np.zeros((2, 8)))
-    found = latent_map.mixture_critic(tiny_detector, decoded, parents)
-    one = [tiny_detector.critic(parents[i : i + 1], decoded[:1])[0] for i in range(3)]
-    assert found.shape == (2,) and found[0] == pytest.approx(np.mean(one), abs=1e-3)
-    assert tiny_detector.critic(parents, parents) == pytest.approx(tiny_detector.statistics(parents).d_real, abs=1e-3)
-    with pytest.raises(DataError, match="pairs"):
-        tiny_detector.critic(parents, decoded)

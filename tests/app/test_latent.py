@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from ama_core import AMADetector
-from ama_core.analysis import latent_map
+from ama_core.analysis import latent_map, shell, simplex
 from ama_core.data import load
 from ama_core.runs.execute import RunSpec, execute
 from tests.common import APP
@@ -62,7 +62,7 @@ def test_shell_says_plainly_whether_norms_follow_the_shell(open_page, latent_mod
     at = open_page("shell")
     assert not at.exception and not at.error
     stored = latent_map.read_latents(latent_models / "digits")
-    facts = latent_map.shell_facts(stored.codes[stored.entries[1].rows])
+    facts = shell.shell_facts(stored.codes[stored.entries[1].rows])
     said = [element.value for element in (*at.success, *at.warning) if "√d" in element.value]
     assert len(said) == 1 and f"{facts.median_ratio:.2f} √d" in said[0] and f"{100 * facts.share_in_band:.0f} %" in said[0]
     assert ("do not follow" in said[0]) == (facts.share_in_band < 0.6)
@@ -156,9 +156,9 @@ def test_simplex_shows_triangle_mixture_and_path(open_page, latent_models):
     assert html(at).count("<img") == 4 + 9
     detector = AMADetector.load(latent_models / "digits", device="cpu")
     parents = load("digits", "test").images[:3]
-    decode = detector.decode(latent_map.mixtures(detector.encode(parents), [[0.34, 0.33, 0.33]]))
+    decode = detector.decode(simplex.mixtures(detector.encode(parents), [[0.34, 0.33, 0.33]]))
     shown = {metric.label: metric.value for metric in at.metric}
-    assert shown["critic D̄"] == f"{latent_map.mixture_critic(detector, decode, detector.prepared(parents))[0]:.3g}"
+    assert shown["critic D̄"] == f"{simplex.mixture_critic(detector, decode, detector.prepared(parents))[0]:.3g}"
     assert shown["R"] == f"{detector.r_score(decode)[0]:.4g}"
     assert shown["p by T"] == f"{detector.p_value(decode)[0]:.3f}"
 

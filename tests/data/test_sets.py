@@ -10,7 +10,7 @@ import scipy.io
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from ama_core.data import ImageSet, available, builtin, catalog, load, load_any, procedural, sets
+from ama_core.data import ImageSet, available, builtin, catalog, class_of, label_of, load, load_any, procedural, sets
 from ama_core.errors import DataError
 from tests.common import REAL_DATA
 
@@ -322,3 +322,12 @@ def test_sources_without_images_are_refused(tmp_path):
 
 def test_image_sets_survive_pickling():
     assert pickle.loads(pickle.dumps(load("digits", "test"))).fingerprint == load("digits", "test").fingerprint
+
+
+def test_every_set_has_one_label_of_its_own_and_unknown_names_stay():
+    titles = [info.title for info in catalog().values()]
+    assert len(set(titles)) == len(titles) and not set(titles) & set(catalog()) and max(map(len, titles)) <= 28
+    assert label_of("gtsrb") == "Traffic signs (GTSRB)" and label_of("cifar10", 3) == "CIFAR-10: cat"
+    assert label_of("my screws") == "my screws" and label_of("my screws", 2) == "my screws: 2"
+    assert class_of("gtsrb", 14) == "stop" and len(set(catalog()["gtsrb"].classes)) == 43
+    assert class_of("mnist", 10) == "10" and class_of("gtsrb", -1) == "-1" and class_of("omniglot", 5) == "5"

@@ -16,7 +16,7 @@ from ama_core.data import hold_out, load, one_class
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.detectors.autoencoder import AutoencoderDetector, AutoencoderSettings
 from ama_core.detectors.lossless_length import lossless_length
-from ama_core.detectors.pixel_mean import mean_and_spread, pixel_mean, two_sided
+from ama_core.detectors.pixel_mean import PixelMeanDetector, PixelMeanSettings, pixel_mean
 from ama_core.errors import BundleError, ConfigError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.paper import jobs as benchmark
@@ -199,9 +199,12 @@ def test_simple_scores_against_numpy(digits):
     images = digits.images[:40]
     values = pixel_mean(images)
     np.testing.assert_allclose(values, images.reshape(40, -1).astype(float).mean(axis=1))
-    reference = mean_and_spread(values[:9])
-    np.testing.assert_allclose(two_sided(values, *reference), abs(values - np.mean(values[:9])) / np.std(values[:9]))
-    assert (two_sided(np.array([3.0, 5.0]), *mean_and_spread(np.full(4, 3.0))) == [0, 2]).all()
+    fitted = PixelMeanDetector(PixelMeanSettings(channels=1))
+    fitted.fit_statistics(images[:9], images[9:])
+    found = fitted.raw_scores(images)["brightness"]
+    np.testing.assert_allclose(found, abs(values - np.mean(values[:9])) / np.std(values[:9]))
+    fitted.fit_statistics(np.full((4, 32, 32, 1), 3, np.uint8), images)  # a statistic that does not vary counts as it is
+    assert (fitted.raw_scores(np.stack([np.full((32, 32, 1), v, np.uint8) for v in (3, 5)]))["brightness"] == [0, 2]).all()
     buffer = io.BytesIO()
     Image.fromarray(images[0, ..., 0]).save(buffer, "PNG", optimize=True)
     assert lossless_length(images[:1], "PNG") == len(buffer.getvalue())
@@ -251,7 +254,7 @@ def test_mean_and_sd_over_seeds_by_hand():
     line = next(line for line in lines("table2", found) if line.ours)
     assert line.seeds == (0, 1, 2) and line.paper == paper.table2("mnist", 0) == 0.986
     assert line.ours["A"] == pytest.approx((0.93, 0.03)) and line.ours["R"] == pytest.approx((0.11, 0.0))
-    cells = cells_of(report(found), "mnist → 0")
+    cells = cells_of(report(found), "MNIST → 0")
     assert cells[1:6] == ["0.986", "0.110 ± 0.000", "0.930 ± 0.030", "0.220 ± 0.000", "0.600 ± 0.000"]
     assert cells[-3:] == ["3", "100 / 20", "reduced (a)"]
 
@@ -266,21 +269,22 @@ def test_the_mean_over_classes_is_taken_seed_by_seed(rng):
     part = next(line for line in lines("table2", found[:3]) if line.classes)
     assert part.classes == 3 and part.paper == pytest.approx(mean(paper.table2("mnist", c) for c in range(3)))
     assert not any(line.classes for line in lines("table2", found[:1])), "one class has no mean"
-    assert cells_of(report(found[:3]), "mnist, mean of 10 classes")[-2:] == ["–", "not measured"], (
+    assert cells_of(report(found[:3]), "MNIST, mean of 10 classes")[-2:] == ["–", "not measured"], (
         "no target from three classes"
     )
 
 
 def test_ours_and_the_papers_never_mix():
     empty = report([])
-    assert cells_of(empty, "cifar10 → svhn | AMA")[2] == "0.958"
+    assert cells_of(empty, "CIFAR-10 → SVHN | AMA")[2] == "0.958"
     for line in (line for table in rows.TABLES for line in lines(table, [])):
         assert line.ours is None and line.paper is not None and line.status == "not measured" and not line.records
     assert "SVHN could not be had" in empty and "Conditions" not in empty
     other = record(normal="cifar10", ood="gtsrb", a=0.123)
     text = report([other])
-    assert cells_of(text, "cifar10 → gtsrb | AMA")[2:5] == ["–", "0.110", "0.123"], "a set of ours has no number of the paper"
-    assert cells_of(text, "cifar10 → svhn | AMA")[3] == "–"
+    ours = cells_of(text, "CIFAR-10 → Traffic signs (GTSRB) | AMA")
+    assert ours[2:5] == ["–", "0.110", "0.123"], "a set of ours has no number of the paper"
+    assert cells_of(text, "CIFAR-10 → SVHN | AMA")[3] == "–"
     assert "for the paper's ImageNet" in text
 
 
@@ -299,16 +303,16 @@ def test_conditions_are_not_averaged_and_raw_r_is_of_the_ama_row():
 def test_targets_name_what_is_reached_and_missed():
     found = [record(normal="fashionmnist", ood="mnist", a=0.99, t=0.5), record(normal="cifar10", ood="cifar100", a=0.5, t=0.54)]
     text = report(found).split("## Table 1")[0]
-    assert cells_of(text, "fashionmnist → mnist")[2:5] == ["0.990", "0.500", "reached by A"]
-    assert cells_of(text, "cifar10 → cifar100")[4:] == ["missed by 0.011", "reduced (a)"] or "(b)" in text
-    assert cells_of(text, "cifar10 → svhn")[-1] == "not measured"
+    assert cells_of(text, "FashionMNIST → MNIST")[2:5] == ["0.990", "0.500", "reached by A"]
+    assert cells_of(text, "CIFAR-10 → CIFAR-100")[4:] == ["missed by 0.011", "reduced (a)"] or "(b)" in text
+    assert cells_of(text, "CIFAR-10 → SVHN")[-1] == "not measured"
 
 
 def test_a_simple_score_that_does_as_well_is_bold():
     found = [record(label=1, a=0.9, t=0.8), record(rows.SANITY, label=1, a=0.85, codec="WebP lossless")]
-    assert cells_of(report(found), "mnist → 1")[6:9] == ["**0.850**"] * 3
+    assert cells_of(report(found), "MNIST → 1")[6:9] == ["**0.850**"] * 3
     found[1] = record(rows.SANITY, label=1, a=0.79, codec="WebP lossless")
-    assert cells_of(report(found), "mnist → 1")[6:9] == ["0.790"] * 3
+    assert cells_of(report(found), "MNIST → 1")[6:9] == ["0.790"] * 3
 
 
 def test_the_committed_report_is_made_from_the_committed_results():
