@@ -90,7 +90,7 @@ def _curves(
             x=grid.astype(np.float32), y=curves[name].astype(np.float32), name=name, mode="lines+markers", legendgroup=name,
             line=dict(color=colour, dash=dash, width=2.5), marker=dict(symbol=symbol, size=8, maxdisplayed=9),
             customdata=grid.tolist(), unselected=dict(marker=dict(opacity=1)), showlegend=not (labels and name in labels),
-            hovertemplate=f"{name}<br>%{{x:.3~g}}<extra></extra>",
+            hovertemplate=f"{html.escape((labels or {}).get(name, name))}<br>%{{x:.3~g}}<extra></extra>",
         ))  # fmt: skip
 
 

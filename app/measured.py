@@ -19,12 +19,17 @@ METRICS = {
 ALL = "All three"
 
 
+def titled(name: str) -> str:
+    """What a set is called, in Markdown."""
+    return controls.literal(controls.title_of(name))
+
+
 def verdict_of_all(view: controls.View, aurocs: Mapping[str, Mapping[str, float]]) -> str:
     """What the AUROCs, set -> score -> value, say of several sets together, in Markdown."""
     first = view.detector.score_names()[0]
 
     def named(sets: Sequence[str], by: str) -> str:
-        return controls.listed([f"**{controls.literal(name)}** ({aurocs[name][by]:.3f})" for name in sets])
+        return controls.listed([f"**{titled(name)}** ({aurocs[name][by]:.3f})" for name in sets])
 
     below = sorted((name for name in aurocs if aurocs[name][first] < 0.5), key=lambda name: aurocs[name][first])
     if not below:
@@ -43,7 +48,7 @@ def verdict_of_all(view: controls.View, aurocs: Mapping[str, Mapping[str, float]
     hard = [name for name in aurocs if max(aurocs[name].values()) < WORKS]
     if hard:
         best = {name: max(aurocs[name], key=aurocs[name].get) for name in hard}
-        worst = controls.listed([f"**{controls.literal(n)}** (best: {best[n]} {aurocs[n][best[n]]:.3f})" for n in hard])
+        worst = controls.listed([f"**{titled(n)}** (best: {best[n]} {aurocs[n][best[n]]:.3f})" for n in hard])
         said.append(f"No score does well on {worst}.")
     return " ".join(said)
 
@@ -107,14 +112,14 @@ def table(view: controls.View, rows: Sequence[Mapping]) -> None:
     lines = frame.to_dict("records")
     if metric == ALL:
         shown = {
-            "Set": frame["set"], "Score": frame["score"],
+            "Set": frame["set"].map(controls.title_of), "Score": frame["score"],
             **{name: [cell(line, field) for line in lines] for name, (field, _) in METRICS.items()}, "n": counted,
         }  # fmt: skip
         if any(printed):
             shown["paper, AUROC"] = printed
     else:
         field = METRICS[metric][0]
-        shown = {"Set": [row["ood"] for row in rows]}
+        shown = {"Set": [controls.title_of(row["ood"]) for row in rows]}
         shown |= {score: [cell(line, field) for line in lines if line["score"] == score] for score in scores}
         shown["n"] = counted[:: len(scores)]
         for i, score in enumerate(scores):
@@ -134,5 +139,5 @@ def table(view: controls.View, rows: Sequence[Mapping]) -> None:
         st.caption(f"paper = what {paper.SOURCE} prints for this pair of sets, by its own protocol and with larger networks.")
     controls.download_table("All these figures (CSV)", frame, f"figures-{view.name}")
     for row in rows:
-        name = controls.literal(row["ood"])
+        name = titled(row["ood"])
         st.markdown("- " + verdict(view, name, {score: row["scores"][score]["auroc"] for score in scores}))

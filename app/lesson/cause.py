@@ -73,7 +73,7 @@ def show(case: Case) -> None:
         )
     where = (case.view.folder, stored.name, stored.split)
     images = cache.stored_pictures(*where, rows)
-    row = rows[choose_image(images, stored.name) - 1]
+    row = rows[choose_image(images, controls.title_of(stored.name)) - 1]
     presets(where, row)
     left, right = st.columns([2, 5], gap="medium")
     with left:

@@ -40,10 +40,17 @@ def show(case: Case) -> None:
             "auroc": [case.aurocs[name][by] for name in case.aurocs for by in case.scores],
         },
         "lesson-limits",
-        "AUROC of every score on every set. "
-        + "; ".join(f"{name}: {', '.join(f'{by} {v[by]:.2f}' for by in case.scores)}" for name, v in ranked(case).items()),
+        f"AUROC of every score on every set. {'; '.join(in_words(case))}.",
     )
     parts.beside_the_paper(case, PAPERS_LIMIT, ("R", "A"))
+
+
+def in_words(case: Case) -> list[str]:
+    """The AUROCs of every set as a line of text."""
+    return [
+        f"{controls.title_of(name)}: {', '.join(f'{by} {aurocs[by]:.2f}' for by in case.scores)}"
+        for name, aurocs in ranked(case).items()
+    ]
 
 
 def so(value: float) -> str:
@@ -74,4 +81,4 @@ def take_away(case: Case) -> str:
 
 
 def figure(case: Case) -> go.Figure:
-    return charts.auroc_dots(ranked(case), case.scores)
+    return charts.auroc_dots({controls.title_of(name): values for name, values in ranked(case).items()}, case.scores)

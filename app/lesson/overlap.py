@@ -33,13 +33,13 @@ def show(case: Case) -> None:
         {
             "Score": list(case.scores),
             "False alarms": [f"{100 * c.false_alarm_rate:.1f} %" for c in counts.values()],
-            f"{case.other.name} detected": [f"{100 * c.detection_rate:.1f} %" for c in counts.values()],
+            f"{case.title} detected": [f"{100 * c.detection_rate:.1f} %" for c in counts.values()],
             "AUROC": [f"{case.auroc[by]:.3f}" for by in case.scores],
         },
         hide_index=True,
     )
     st.caption(
-        f"n = {case.own.n:,} normal and {case.other.n:,} {case.other.name} images; calibrated on "
+        f"n = {case.own.n:,} normal and {case.other.n:,} images of {case.title}; calibrated on "
         f"{len(detector.held_out_scores_['T']):,} others. False alarms should come near {asked}, whichever score decides."
     )
     verdict(case)

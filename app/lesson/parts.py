@@ -60,13 +60,13 @@ def missing(error: AMAError, what: str, values: Sequence[str]) -> None:
 def strip(case: Case, stored: StoredScores, rows: np.ndarray, words: Callable[[float], str]) -> None:
     """A row of images with words made of their R."""
     rows = tuple(int(i) for i in rows)
-    captions = [words(stored.scores["R"][i]) for i in rows]
+    captions, name = [words(stored.scores["R"][i]) for i in rows], controls.title_of(stored.name)
     try:
         images = cache.stored_pictures(case.view.folder, stored.name, stored.split, rows)
     except AMAError as error:
-        missing(error, stored.name, [f"{stored.scores['R'][i]:.3g}" for i in rows])
+        missing(error, name, [f"{stored.scores['R'][i]:.3g}" for i in rows])
         return
-    st.html(pictures.figures([(c, image, f"{stored.name} {c}") for c, image in zip(captions, images)], width=84))
+    st.html(pictures.figures([(c, image, f"{name} {c}") for c, image in zip(captions, images)], width=84))
 
 
 def density_figure(case: Case, axis: str, label: str, log: bool, **more) -> tuple[go.Figure, Densities]:
@@ -75,7 +75,7 @@ def density_figure(case: Case, axis: str, label: str, log: bool, **more) -> tupl
     splits = {s.split for s in cache.stored(folder) if s.name == own.name}
     sets = tuple((split, own.name, split) for split in ("train", "test") if split in splits)
     found = cache.score_densities(folder, axis, (*sets, (other.name, other.name, "test")), log)
-    named = {"train": "training images", "test": "normal test images", other.name: f"{other.name} (never seen)"}
+    named = {"train": "training images", "test": "normal test images", other.name: f"{case.title} (never seen)"}
     labels = {name: named[name] for name in found.curves}
     return density_chart(found.grid, found.curves, xlabel=label, log=log, labels=labels, **more), found
 
@@ -97,7 +97,7 @@ def densities(case: Case, axis: str, label: str, name: str, *, handling: Mapping
             "density": np.concatenate(list(found.curves.values())),
         },
         f"lesson-{name}",
-        f"Densities of {axis} of training, test and {case.other.name} images. Medians: {medians}.",
+        f"Densities of {axis} of training and test images and of {case.title}. Medians: {medians}.",
         **(handling or {}),
     )
     return found
@@ -112,7 +112,7 @@ def matrix(case: Case, counts: Confusion) -> None:
     """The confusion matrix of a rule."""
     st.html(
         pictures.confusion_table(
-            counts.hits, counts.misses, counts.false_alarms, counts.passed, case.other.name, f"{case.own.name} (normal)"
+            counts.hits, counts.misses, counts.false_alarms, counts.passed, case.title, f"{case.normal} (normal)"
         )
     )
 

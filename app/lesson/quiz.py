@@ -33,7 +33,7 @@ def show(case: Case) -> None:
 
 def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
     """(question, options, the right ones, reason), from what was measured."""
-    of_r, ood = case.view.of_r, case.other.name
+    of_r, ood = case.view.of_r, case.title
     r, truth = case.auroc["R"], order(case.auroc["R"])
     caught = confusion_at(case.own.scores["R"], case.other.scores["R"], case.threshold_r).detection_rate
     bucket = 0 if caught < 0.05 else 1 if caught < 0.5 else 2

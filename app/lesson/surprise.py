@@ -108,7 +108,7 @@ def offer_worse(case: Case) -> None:
 def offer(name: str, why: str) -> None:
     """A button that leads to another set."""
     st.button(
-        f"Look at {name} instead: {why}", icon=":material/swap_horiz:", on_click=st.session_state.update,
+        f"Look at {controls.title_of(name)} instead: {why}", icon=":material/swap_horiz:", on_click=st.session_state.update,
         args=({controls.ONE: name},),
     )  # fmt: skip
 

@@ -103,9 +103,9 @@ def every_line(case: Case, counts: Confusion, ideal: Confusion) -> None:
         BEST: (ideal.false_alarm_rate, ideal.detection_rate),
     }
     controls.chart(
-        charts.roc_chart({f"{case.other.name} against {case.own.name}": (x, y)}, points),
+        charts.roc_chart({f"{case.title} against {case.normal}": (x, y)}, points),
         {"false_alarm_rate": x, "detection_rate": y}, "lesson-roc",
-        f"ROC of R on {case.other.name}; your threshold detects {counts.detection_rate:.1%} at "
+        f"ROC of R on {case.title}; your threshold detects {counts.detection_rate:.1%} at "
         f"{counts.false_alarm_rate:.1%} false alarms.",
     )  # fmt: skip
     if case.auroc["R"] < 0.5:
@@ -117,7 +117,7 @@ def at_the_line(case: Case, cut: float) -> None:
     for stored, right_word in ((case.own, "false alarm"), (case.other, "detected")):
         passed, flagged = nearest_the_cut(stored.scores["R"], cut, parts.EXAMPLES)
         rows = np.concatenate([passed[::-1], flagged])
-        st.caption(f"{controls.literal(stored.name)}: last to pass, then first to be flagged ({right_word})")
+        st.caption(f"{controls.literal(controls.title_of(stored.name))}: last to pass, then first to be flagged ({right_word})")
         if len(rows):
             parts.strip(case, stored, rows, lambda r, cut=cut: f"R {r:.4g} {'flagged' if r > cut else 'passed'}")
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pictures
 import streamlit as st
 from density_charts import density_chart
-from measured import table, verdict_of_all
+from measured import table, titled, verdict_of_all
 
 from ama_core import AMAError
 from ama_core.analysis.density import Densities, share_below
@@ -154,7 +154,7 @@ def chart(
     clicked: bool = True,
 ) -> str:
     """The densities, with whatever else is on the axis; returns the medians in words. `clicked`: a click looks at a score."""
-    medians = "; ".join(f"{name} {value:.3g}" for name, value in found.medians.items())
+    medians = "; ".join(f"{called(name)} {value:.3g}" for name, value in found.medians.items())
     marks = {f"images around {at:.4g} below": at} if at is not None and found.grid[0] <= at <= found.grid[-1] else {}
     placed = f" Your images: {'; '.join(f'{name} {value:.3g}' for name, value in own)}." if own else ""
     columns = {"density": found.curves} | ({"histogram": found.histograms} if drawn.histogram else {})
@@ -179,11 +179,15 @@ def chart(
 def names(view: controls.View, axis: Axis, found: Densities) -> dict[str, str]:
     """How each curve is called: the OOD sets with their AUROC by the score on the axis."""
     aurocs = cache.aurocs(view.folder)
-    normal = {"train": "training images", "test": "normal test images"}
     return {
-        name: normal.get(name, f"{name} {aurocs[name][axis.name]:.3f}" if axis.name in aurocs.get(name, ()) else name)
+        name: called(name) + (f" {aurocs[name][axis.name]:.3f}" if axis.name in aurocs.get(name, ()) else "")
         for name in found.curves
     }
+
+
+def called(name: str) -> str:
+    """What a curve is of, in words."""
+    return {"train": "training images", "test": "normal test images"}.get(name) or controls.title_of(name)
 
 
 def look_at(places: list) -> None:
@@ -206,7 +210,7 @@ def images_around(view: controls.View, key: str, at: float | None, sets: Sequenc
         values = cache.on_axis(view.folder, key, stored.scores)
         rows = nearest_to(values, at, AROUND)
         below = controls.percent(share_below(at, values))
-        st.markdown(f"**{controls.literal(title)}**: {below} of its {stored.n:,} images score lower")
+        st.markdown(f"**{controls.literal(called(title))}**: {below} of its {stored.n:,} images score lower")
         try:
             images = cache.stored_pictures(view.folder, stored.name, stored.split, tuple(int(i) for i in rows))
         except AMAError as error:
@@ -215,18 +219,17 @@ def images_around(view: controls.View, key: str, at: float | None, sets: Sequenc
             st.caption(controls.literal(str(error)))
             continue
         captions = [f"{values[i]:.4g}" for i in rows]
-        st.html(pictures.figures([(c, image, f"{title}, score {c}") for c, image in zip(captions, images)], width=84))
+        st.html(pictures.figures([(c, image, f"{called(title)}, score {c}") for c, image in zip(captions, images)], width=84))
 
 
 def choose_sets(view: controls.View, choices: list[str]) -> list[str]:
     """The OOD sets to show; at first those that show most together, or, of a model without the scores of AMA, any."""
     aurocs = cache.aurocs(view.folder)
     first = telling_sets(aurocs, controls.LEADING[:1]) if aurocs and view.of_r else choices[:2]
-    chosen = controls.choose(
-        st.multiselect, controls.MANY, "Sets to compare with the normal images", choices, first, placeholder="Choose sets",
+    chosen = controls.choose_sets(
+        controls.MANY, "Sets to compare with the normal images", choices, first, placeholder="Choose sets",
     )  # fmt: skip
     controls.keep_sets(chosen, first)
-    st.caption("; ".join(f"{name}: {controls.literal(controls.title_of(name))}" for name in chosen))
     return chosen
 
 
@@ -309,13 +312,13 @@ def main() -> None:
                 placed = [(name, scores[one.entry]) for name, scores in own]
                 medians = chart(view, densities, one, drawn, at if i == 0 else None, placed, clicked=i == 0)
                 st.caption(f"{one.meaning} Medians: {medians}.")
-        counts = "; ".join(f"{title} {s.n:,} of {s.n_total:,}" for title, s in behind)
+        counts = "; ".join(f"{called(title)} {s.n:,} of {s.n_total:,}" for title, s in behind)
         st.caption(f"At the name of a curve stands its AUROC by the score on the axis. Images behind each curve: "
                    f"{counts or 'all that were kept'}. One grid for all, Silverman's bandwidth for each.")  # fmt: skip
         for note in dict.fromkeys(note for _, s in behind for note in s.notes):
             st.caption(controls.literal(note))
         if bare := [name for name in chosen if name not in sets]:
-            st.caption(f"Measured, but without stored scores and so without a curve: {controls.literal(', '.join(bare))}.")
+            st.caption(f"Measured, but without stored scores and so without a curve: {', '.join(map(titled, bare))}.")
 
     st.subheader("How well each score tells them apart")
     if rows:

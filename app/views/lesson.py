@@ -43,7 +43,7 @@ def behind_it(case: Case) -> None:
         behind = f"those of the page Score densities, of {n:,} normal test images and {m:,} others"
     st.caption(
         f"Curves and counts of this lesson come from the scores stored with the model: {case.own.n:,} of "
-        f"{case.own.n_total:,} normal test images and {case.other.n:,} of {case.other.n_total:,} of {case.other.name}. AUROCs "
+        f"{case.own.n_total:,} normal test images and {case.other.n:,} of {case.other.n_total:,} of {case.title}. AUROCs "
         f"are {behind}."
     )
     for note in case.other.notes:
@@ -85,8 +85,8 @@ def main() -> None:
     )  # fmt: skip
     step = STEPS[name]
     chosen = step.choose(aurocs)
-    asked = controls.choose(
-        st.selectbox, controls.ONE, "Images that the model has never seen", [AUTO, *aurocs], AUTO,
+    asked = controls.choose_set(
+        controls.ONE, "Images that the model has never seen", [AUTO, *aurocs], AUTO,
         help="Every step chooses the set that shows its point; a choice of your own stays for all of them.",
     )  # fmt: skip
     ood = chosen if asked == AUTO else asked

@@ -27,6 +27,7 @@ from tests.common import APP, ROOT
 STEPS = ("Hope", "Surprise", "Cause", "Threshold", "Band", "Overlap", "Limits", "Quiz")
 AUTO = "chosen for this step"
 SETS = ("gradients", "textures")
+TEXTURES = "Procedural textures"
 
 
 @pytest.fixture(scope="session")
@@ -209,7 +210,7 @@ def test_the_images_at_the_line_lie_at_the_line(open_page, measured):
     shown = "".join(e.proto.body for e in at.get("html"))
     r = measured[1]["textures"].scores["R"]
     first_flagged, last_passed = r[r > cut].min(), r[r <= cut].max()
-    assert f"textures R {first_flagged:.4g} flagged" in shown and f"textures R {last_passed:.4g} passed" in shown
+    assert f"{TEXTURES} R {first_flagged:.4g} flagged" in shown and f"{TEXTURES} R {last_passed:.4g} passed" in shown
 
 
 def test_the_band_is_that_of_a(open_page, measured):
@@ -257,7 +258,7 @@ def test_without_stored_scores_the_lesson_says_how_to_get_them(open_page):
 @pytest.mark.parametrize("step", ["Hope", "Surprise", "Threshold"])
 def test_images_that_are_not_here_are_said_to_be_missing(open_page, step):
     at = open_page("lesson", model="elsewhere", step=step)
-    assert at.selectbox(key="against").value == AUTO and at.selectbox(key="against").options == [AUTO, "gtsrb"]
+    assert at.selectbox(key="against").value == AUTO and at.selectbox(key="against").options == [AUTO, "Traffic signs (GTSRB)"]
     assert "not on this computer, only their scores: R " in words(at) and not at.error
     assert matrices(at) if step == "Threshold" else not matrices(at)
 
@@ -437,7 +438,7 @@ def test_without_the_models_own_images_others_are_changed(lesson_models, tmp_pat
         write_scores(tmp_path / name, sets)
     monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path))
     at = open_page("lesson", model="other", step="Cause")
-    assert "are not on this computer, so these are Smooth colour fields, which the model has never seen" in words(at)
+    assert "are not on this computer, so these are Colour gradients, which the model has never seen" in words(at)
     assert probed(at)[1].startswith("Nothing")
     at = open_page("lesson", model="none", step="Cause")
     assert "No images to change are on this computer" in words(at) and not at.slider and taken(at)
