@@ -285,11 +285,12 @@ def test_line_slider_matrix_and_sentence_stand_on_one_screen_and_in_line(server,
     for part in (page.locator(".js-plotly-plot").first, slider, page.get_by_role("table").first, sentence, best):
         box = part.bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] <= 700, part
-    for press in ("Home", "ArrowRight", *["PageUp"] * 3):
-        slider.press(press)
+    for times, press in ((1, "Home"), (1, "ArrowRight"), (40, "ArrowRight"), (1, "End")):
+        for _ in range(times):
+            slider.press(press)
         settled(page)
         line, thumb = page.evaluate(LINE_AND_THUMB)
-        assert abs(line - thumb) < 6, press
+        assert abs(line - thumb) < 6, (times, press)
 
 
 def test_the_reader_moves_a_slider_and_the_tick_follows(server, new_tab):
