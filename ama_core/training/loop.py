@@ -27,6 +27,7 @@ LOSS_LIMIT = 1e6  # |loss| beyond this is a training that explodes
 N_SAMPLES = 8  # fixed images whose reconstructions are followed
 N_WATCHED = 4  # of each kind, likewise
 EARLY_STEPS = (1, 2, 5, 10)  # with events of their own, so that a short or slow run shows something soon
+EARLY_LOOKS = (*EARLY_STEPS, 25, 50)  # with a `watch` event, of long runs too
 WATCH_LEAST = 10  # steps between two `watch` events, lest looking cost more than training
 WATCHES = 60  # of a run, about
 WATCH_TRAIN = 256  # training images behind the statistics of watched scores
@@ -130,7 +131,7 @@ def train(
             pictures := watched.sample()
         ) is not None:
             events.append(Event("samples", trainer.step, total, images=pictures))
-        if watch is not None and (trainer.step % watch_every == 0 or trainer.step in EARLY_STEPS or last):
+        if watch is not None and (trainer.step % watch_every == 0 or trainer.step in EARLY_LOOKS or last):
             _checked(found, trainer.step)
             events.append(watched.look())
         trainer.seconds += time.perf_counter() - began
