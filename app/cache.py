@@ -18,6 +18,7 @@ from ama_core.analysis.density import Densities, densities
 from ama_core.analysis.latent_map import LatentMap, MapEntry
 from ama_core.analysis.model_card import read_card
 from ama_core.analysis.neighbours import Neighbours
+from ama_core.analysis.redrawing import Redrawing, redrawing
 from ama_core.analysis.response import Response, read_response
 from ama_core.analysis.shell import NormHistograms
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, inspect, load, one_class, prepare
@@ -317,6 +318,14 @@ def gallery(folder: Path, set_name: str, siblings: dict[str, Path]) -> Gallery:
     means = {title: mean_score(detector(path)) for title, path in siblings.items()}
     own = next(seen[title] for title, path in siblings.items() if path == folder)
     return Gallery(own.images, chosen.labels, index, seen, means, own.scores, n_total, tuple(notes))
+
+
+@cached(*MODEL, most=32)
+def redrawn(folder: Path, set_name: str, siblings: dict[str, Path]) -> dict[str, Redrawing]:
+    """Whether each sibling redraws the images of a gallery (see `redrawing`), by column title. Raises as `gallery`."""
+    found = gallery(folder, set_name, siblings)
+    same = {title: seen for title, seen in found.seen.items() if seen.images.shape == found.images.shape}
+    return {title: redrawing(seen.images, seen.reconstructions) for title, seen in same.items() if len(seen.images) > 1}
 
 
 def mean_score(model: AnomalyDetector) -> float:
