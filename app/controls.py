@@ -21,6 +21,7 @@ from ama_core.data import catalog, class_of, label_of
 from ama_core.detectors.ama.scores import Calibration
 from ama_core.detectors.base import AnomalyDetector, Score
 from ama_core.evaluation.protocol import REST, available_sets
+from ama_core.paper import published
 from ama_core.storage.files import csv_cell
 
 DEFAULT_MODELS = ("cifar10", "photos")  # the first of these that is here: raw scores fail on both
@@ -438,6 +439,11 @@ def image_sets(view: View) -> list[str]:
             f"`python -m ama_core datasets --download {normal}` fetches them."
         )
     return others
+
+
+def papers_sets(view: View) -> list[str]:
+    """The sets, as they are measured here, that the paper tells the model's normal set from; none for a set of one's own."""
+    return [published.STAND_INS.get(ood, ood) for normal, ood in published.TASKS if normal == view.normal]
 
 
 def title_of(name: str) -> str:

@@ -10,7 +10,6 @@ import streamlit as st
 
 from ama_core.analysis.redrawing import FAITHFUL, LOOSE, Redrawing
 from ama_core.evaluation.protocol import shows_both, telling_set
-from ama_core.paper import published as paper
 
 NEEDS = ("reconstruct",)
 ROWS = 6
@@ -99,8 +98,7 @@ def first_beside(view: controls.View, others: list[str]) -> str:
     telling = telling_set(aurocs, controls.LEADING) if view.of_r and aurocs else None
     if telling in others and shows_both(aurocs[telling]):
         return telling
-    theirs = [paper.STAND_INS.get(ood, ood) for normal, ood in paper.TASKS if normal == view.normal]
-    return next((name for name in (*theirs, telling) if name in others), next(iter(others), NOTHING))
+    return next((name for name in (*controls.papers_sets(view), telling) if name in others), next(iter(others), NOTHING))
 
 
 def say(view: controls.View, folders: dict, facts: dict[str, dict[str, Redrawing]], set_name: str) -> None:

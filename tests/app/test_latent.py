@@ -65,7 +65,7 @@ def test_shell_says_plainly_whether_norms_follow_the_shell(open_page, latent_mod
     facts = shell.shell_facts(stored.codes[stored.entries[1].rows])
     said = [element.value for element in (*at.success, *at.warning) if "√d" in element.value]
     assert len(said) == 1 and f"{facts.median_ratio:.2f} √d" in said[0] and f"{100 * facts.share_in_band:.0f} %" in said[0]
-    assert ("do not follow" in said[0]) == (facts.share_in_band < 0.6)
+    assert ("do not keep" in said[0]) == (facts.share_in_band < 0.6)
 
 
 def test_shell_draws_map_histogram_and_polar_view(open_page):
@@ -137,7 +137,7 @@ def test_shell_of_images_that_are_not_at_hand_says_so(open_page, latent_models, 
     latent_map.write_latents(tmp_path / "digits", replace(stored, entries=entries))
     at = open_page("shell", models=tmp_path, of="mnist")
     assert not at.exception and not at.error
-    assert any("mnist cannot be shown" in element.value and "--download mnist" in element.value for element in at.info)
+    assert any("MNIST cannot be shown" in element.value and "--download mnist" in element.value for element in at.info)
 
 
 def test_shell_with_no_set_chosen_asks_for_one(open_page):
