@@ -163,6 +163,19 @@ def test_simplex_shows_triangle_mixture_and_path(open_page, latent_models):
     assert shown["p by T"] == f"{detector.p_value(decode)[0]:.3f}"
 
 
+def test_simplex_counts_the_mixtures_that_are_flagged(open_page, latent_models):
+    detector = AMADetector.load(latent_models / "digits", device="cpu")
+    parents = load("digits", "test").images[:3]
+    decoded = detector.decode(simplex.mixtures(detector.encode(parents), simplex.triangle_weights()))
+    for alpha in (0.05, 0.2):
+        flagged = [int((detector.scores(images)["p_T"] <= alpha).sum()) for images in (decoded, parents)]
+        at = open_page("simplex", alpha=str(alpha))
+        said = [element.value for element in (*at.success, *at.warning) if "of 21 mixtures" in element.value]
+        assert len(said) == 1 and f"**{flagged[0]} of 21 mixtures are flagged**" in said[0]
+        assert f"themselves {flagged[1] or 'none'} " in said[0]
+        assert ("not filled" in said[0]) == (flagged[0] > 2 * alpha * 21) == (said[0] in [e.value for e in at.warning])
+
+
 def test_simplex_sliders_keep_the_sum_at_one(open_page):
     at = open_page("simplex", wa="0.2", wb="0.3", wc="0.5")
     assert weights(at) == pytest.approx([0.2, 0.3, 0.5])
