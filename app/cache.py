@@ -25,6 +25,7 @@ from ama_core.data import FileImage, ImageSet, Inspection, decode_image, inspect
 from ama_core.detectors.ama.scores import a_distance, mu_sigma_behind
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.detectors.registry import detector_class, load_detector
+from ama_core.errors import AMAError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import metric_intervals
 from ama_core.evaluation.protocol import normal_split
@@ -32,7 +33,7 @@ from ama_core.paper import jobs as benchmark
 from ama_core.paper import tables as benchmark_report
 from ama_core.paper.jobs import Record, scores_folder
 from ama_core.paper.jobs import read_results as read_records
-from ama_core.paper.tables import Line
+from ama_core.paper.tables import Line, Member
 from ama_core.runs import execute as runs
 from ama_core.runs import timing as pace
 from ama_core.scoring import check
@@ -436,6 +437,44 @@ def records() -> list[Record]:
 @cached("*.json", kind="resource", most=2)
 def _records(folder: Path) -> list[Record]:
     return read_records(folder)
+
+
+def members() -> tuple[list[Member], dict[str, str]]:
+    """What the models on this computer were measured on, and why those that cannot be read are left out, by name."""
+    return _members(models())
+
+
+@cached("config.json", "results.json", kind="resource", most=4)
+def _members(folders: dict[str, Path]) -> tuple[list[Member], dict[str, str]]:
+    found, left_out = [], {}
+    for name, folder in folders.items():
+        try:
+            found += benchmark_report.model_members(name, info(folder), results(folder).values())
+        except AMAError as error:
+            left_out[name] = str(error)
+    return found, left_out
+
+
+def lines(table: str) -> list[Line]:
+    """The lines of a table of the paper, of stored trainings and of the models here; of these alone where a stored file is
+    damaged.
+    """
+    return _lines(benchmark.RESULTS, models(), table)
+
+
+def other_pairs() -> list[Line]:
+    """Lines of AMA on pairs of sets that the paper does not have."""
+    return _lines(benchmark.RESULTS, models(), None)
+
+
+@cached("*.json", kind="resource", most=12)
+def _lines(folder: Path, folders: dict[str, Path], table: str | None) -> list[Line]:
+    try:
+        found = _records(folder)
+    except AMAError:
+        found = []
+    own = _members(folders)[0]
+    return benchmark_report.lines(table, found, own) if table else benchmark_report.other_pairs(found, own)
 
 
 def table_lines(table: str) -> list[Line]:

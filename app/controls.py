@@ -202,8 +202,13 @@ def choose(widget, key: str, label: str, options: Sequence, default: Any, *, car
 
 def choose_set(key: str, label: str, names: Sequence[str], default: str, **more: Any) -> str:
     """One data set, shown by its title; the address holds its name."""
+    return choose_shown(key, label, names, default, title_of, **more)
+
+
+def choose_shown(key: str, label: str, names: Sequence[str], default: str, shown: Callable[[str], str], **more: Any) -> str:
+    """One of several things that are shown by other words than the address holds."""
     _from_address(key, names, default, lambda asked: asked[0])
-    value = st.selectbox(label, names, key=key, format_func=title_of, **more)
+    value = st.selectbox(label, names, key=key, format_func=shown, **more)
     return _to_address(key, value, [value], default)
 
 

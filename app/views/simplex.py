@@ -72,13 +72,14 @@ def verdict(view: controls.View, picks: tuple[tuple[str, int], ...]) -> None:
     few = n <= 2 * view.alpha * of
     said = (
         f"**{n} of {of} mixtures are flagged** by {view.score} at α = {controls.percent(view.alpha)}; of {of} normal images "
-        f"about {view.alpha * of:.2g} would be. Of the three images themselves {parents or 'none'} {'are' if parents > 1 else 'is'}. "
+        f"about {view.alpha * of:.2g} would be. Of the three images themselves "
+        f"{parents or 'none'} {'are' if parents > 1 else 'is'}. "
     )
     said += (
         "So between these images the model decodes to what it takes for normal, as its training on mixtures wants it."
         if few
-        else "So what lies between these images decodes to something that the model finds unusual: its training on mixtures has "
-        "not filled the space between them."
+        else "So what lies between these images decodes to something that the model finds unusual: its training on mixtures "
+        "has not filled the space between them."
     )
     (st.success if few else st.warning)(said, icon=":material/change_history:")
 
