@@ -1,6 +1,5 @@
 """Arrays in, figure out. Backgrounds are transparent and text colours are left to Streamlit's theme, for light and dark."""
 
-import html
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -22,9 +21,7 @@ from palette import (
     OOD_STYLES,
     ORANGE,
     SHELL_SCALE,
-    UPLOAD,
     VERMILLION,
-    rgb,
 )
 from pictures import data_uri
 
@@ -48,83 +45,6 @@ pio.templates[TEMPLATE] = pio.templates["plotly_white"].update(
         "polar": {"bgcolor": CLEAR},
     }
 )
-
-
-def density_chart(
-    grid: np.ndarray,
-    curves: Mapping[str, np.ndarray],
-    *,
-    xlabel: str,
-    log: bool,
-    bands: Sequence[tuple[str, float, float]] = (),
-    cuts: Mapping[str, Sequence[float]] | None = None,
-    marks: Mapping[str, float] | None = None,
-    histograms: Mapping[str, np.ndarray] | None = None,
-    rug: Sequence[tuple[str, float]] = (),
-) -> go.Figure:
-    """Densities on one axis; a click on a curve chooses its place, a score.
-
-    Args:
-        grid, curves, histograms: as of `ama_core.analysis.density.Densities`; "train" and "test" have styles of their own.
-        bands: (name, low, high), shaded, the widest first.
-        cuts: name -> where scores begin to be flagged, dotted lines.
-        marks: name -> a score to point at.
-        rug: (name, score) of single images, ticks below the curves; those beyond the axis stand at its end.
-    """
-    figure = go.Figure()
-    left, right = float(grid[0]), float(grid[-1])
-    top = 1.06 * max(float(curve.max()) for curve in (*curves.values(), *(histograms or {}).values()))
-    for i, (name, low, high) in enumerate(bands):
-        low, high = max(low, left), min(high, right)
-        if low < high:
-            figure.add_trace(go.Scatter(
-                x=[low, low, high, high], y=[0, top, top, 0], mode="lines", line_width=0, fill="toself", name=name,
-                fillcolor=BAND if i == len(bands) - 1 else BAND_OUTER, hoverinfo="skip",
-            ))  # fmt: skip
-    others = iter(OOD_STYLES * (1 + len(curves) // len(OOD_STYLES)))
-    for name, curve in curves.items():
-        colour, dash, symbol = NORMAL_STYLES.get(name) or next(others)
-        if histograms:
-            figure.add_trace(go.Scatter(
-                x=grid.astype(np.float32), y=histograms[name].astype(np.float32), mode="lines", legendgroup=name,
-                line=dict(color=colour, width=1), fill="tozeroy", showlegend=False, hoverinfo="skip",
-                fillcolor=f"rgba({','.join(f'{c:.0f}' for c in rgb(colour))},0.13)",
-            ))  # fmt: skip
-        figure.add_trace(go.Scatter(
-            x=grid.astype(np.float32), y=curve.astype(np.float32), name=name, mode="lines+markers", legendgroup=name,
-            line=dict(color=colour, dash=dash, width=2.5), marker=dict(symbol=symbol, size=8, maxdisplayed=9),
-            customdata=grid.tolist(), unselected=dict(marker=dict(opacity=1)),
-            hovertemplate=f"{name}<br>%{{x:.3~g}}<extra></extra>",
-        ))  # fmt: skip
-    for (name, places), dash in zip((cuts or {}).items(), ("dot", "dashdot")):
-        inside = [x for x in places if left <= x <= right]
-        if inside:
-            xs, ys = zip(*[point for x in inside for point in ((x, 0), (x, top), (None, None))])
-            figure.add_trace(go.Scatter(x=xs, y=ys, mode="lines", name=name, line=dict(color=CUT, dash=dash, width=2)))
-    for name, x in (marks or {}).items():
-        figure.add_trace(go.Scatter(
-            x=[x, x], y=[0, 0.95 * top], mode="lines+markers", name=name, line=dict(color=VERMILLION, width=3),
-            marker=dict(symbol="diamond", size=[0, 13]), hovertemplate=f"{name}<br>%{{x:.4~g}}<extra></extra>",
-        ))  # fmt: skip
-    if rug:
-        names, values = zip(*rug)
-        x = np.clip(values, left, right)
-        symbols = np.select([x < values, x > values], ["triangle-right", "triangle-left"], "diamond-tall")
-        figure.add_trace(go.Scatter(
-            x=x, y=np.full(len(x), -0.045 * top), mode="markers", name="your images", marker=UPLOAD | dict(symbol=symbols),
-            text=[f"{html.escape(name)}<br>{value:.4g}" for name, value in rug], hovertemplate="%{text}<extra></extra>",
-            unselected=dict(marker=dict(opacity=1)), cliponaxis=False,
-        ))  # fmt: skip
-    ends = np.array([left, right, *(marks or {}).values()])
-    ends = np.log10(ends) if log else ends
-    low, high = float(ends.min()), float(ends.max())
-    pad = 0.02 * (high - low) if marks else 0.0  # a mark at the edge is not cut in half
-    _finish(figure, xlabel, f"density per {'factor of 10' if log else 'unit'}", height=460, legend_y=-0.2)
-    figure.update_xaxes(
-        type="log" if log else "linear", range=[low - pad, high + pad], tickvals=_log_ticks(low, high) if log else None
-    )
-    figure.update_yaxes(range=[-0.09 * top if rug else 0, top], nticks=5)
-    return figure
 
 
 def roc_chart(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], points: Mapping[str, tuple[float, float]]) -> go.Figure:
@@ -175,7 +95,7 @@ def calibration_chart(
 
 def _rates(figure: go.Figure, xlabel: str, ylabel: str, *, height: int, ends: tuple[float, float] = (1.01, 1.01)) -> None:
     """Two rates as axes, of which the right end may lie beyond the last tick."""
-    _finish(figure, xlabel, ylabel, height=height, legend_y=-0.3, margin_r=28)
+    finish(figure, xlabel, ylabel, height=height, legend_y=-0.3, margin_r=28)
     for axis, end in zip((figure.update_xaxes, figure.update_yaxes), ends):
         axis(range=[-0.01 * end, end], tickformat=".0%")
 
@@ -199,7 +119,7 @@ def line_chart(
         figure.add_trace(go.Scatter(
             x=ends, y=[level[0]] * 2, name=level[1], mode="lines", line=dict(color=CUT, dash="dot", width=2), hoverinfo="skip",
         ))  # fmt: skip
-    _finish(figure, xlabel, ylabel, height=height, legend_y=-0.25, showlegend=True, uirevision="kept")
+    finish(figure, xlabel, ylabel, height=height, legend_y=-0.25, showlegend=True, uirevision="kept")
     figure.update_yaxes(zeroline=True, zerolinecolor=GRID, nticks=6)
     return figure
 
@@ -209,7 +129,7 @@ def standalone(figure: go.Figure) -> str:
     return figure.to_html(include_plotlyjs="inline", full_html=True)
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: float, high: float) -> list[float]:
     """Round numbers between 10^low and 10^high, few enough to be written out."""
     steps = (1,) if high - low > 4 else (1, 2, 5) if high - low > 0.9 else (1, 1.5, 2, 3, 4, 5, 6, 8)
     ticks = [step * 10.0**power for power in range(int(np.floor(low)), int(np.ceil(high)) + 1) for step in steps]
@@ -244,7 +164,7 @@ def map_chart(
         if by_excess:  # of its own the legend would be black
             key = dict(symbol=symbol, size=8, color=CUT)
             figure.add_trace(go.Scattergl(x=[None], y=[None], mode="markers", name=name, marker=key, legendgroup=name))
-    _finish(figure, *axes, height=520)
+    finish(figure, *axes, height=520)
     places = np.concatenate([group[0] for group in groups.values()])
     low, high = places.min(axis=0), places.max(axis=0)
     low, high = low - 0.05 * (high - low), high + 0.05 * (high - low)
@@ -314,7 +234,7 @@ def norm_chart(
             customdata=[[i, b] for b in range(len(centres))], hovertemplate=f"{name}<br>‖z‖ ≈ %{{x:.3~g}}<extra></extra>",
             unselected=dict(marker=dict(opacity=0.4)),
         ))  # fmt: skip
-    _finish(figure, "‖z‖", "density per unit of ‖z‖", height=520)
+    finish(figure, "‖z‖", "density per unit of ‖z‖", height=520)
     figure.update_xaxes(range=[float(edges[0]), float(edges[-1])])
     figure.update_yaxes(range=[0, top])
     return figure
@@ -335,8 +255,8 @@ def score_map(groups: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence]], roo
     figure.add_trace(go.Scatter(
         x=[root, root], y=[low, high], mode="lines", name=f"√d = {root:.3g}", line=dict(color=CUT, width=2), hoverinfo="skip",
     ))  # fmt: skip
-    _finish(figure, "‖z‖", "R-score, logarithmic", height=440)
-    figure.update_yaxes(type="log", tickvals=_log_ticks(np.log10(low), np.log10(high)))
+    finish(figure, "‖z‖", "R-score, logarithmic", height=440)
+    figure.update_yaxes(type="log", tickvals=log_ticks(np.log10(low), np.log10(high)))
     figure.update_layout(margin_t=40, modebar=MODEBAR)
     return figure
 
@@ -372,7 +292,7 @@ def polar_chart(
         hovertemplate="atypical code %{text}<br>%{r:.3f} √d<extra></extra>",
     ))  # fmt: skip
     reach = [1.25, band[1], *(float(np.percentile(radius, 99)) for radius, _ in groups.values()), float(atypical[0].max())]
-    _finish(figure, height=520, legend_y=-0.06, margin=dict(l=24, r=24, t=24, b=8))
+    finish(figure, height=520, legend_y=-0.06, margin=dict(l=24, r=24, t=24, b=8))
     figure.update_layout(
         polar=dict(
             angularaxis=dict(showticklabels=False, gridcolor=GRID, linecolor=GRID),
@@ -426,7 +346,7 @@ def triangle_chart(
     points = np.concatenate([nodes, out])
     low, high = points.min(axis=0) - 0.55 * size, points.max(axis=0) + 0.55 * size
     margin = dict(l=0, r=0, t=0, b=0)
-    _finish(figure, height=440, margin=margin, dragmode=False, showlegend=False, clickmode="event+select")
+    finish(figure, height=440, margin=margin, dragmode=False, showlegend=False, clickmode="event+select")
     figure.update_xaxes(visible=False, range=[low[0], high[0]], constrain="domain", fixedrange=True)
     figure.update_yaxes(visible=False, range=[low[1], high[1]], scaleanchor="x", constrain="domain", fixedrange=True)
     return figure
@@ -438,7 +358,7 @@ def _styles(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
     return {name: NORMAL_STYLES.get(name) or ATYPICAL_STYLES.get(name) or next(others) for name in names}
 
 
-def _finish(figure: go.Figure, xlabel: str = "", ylabel: str = "", *, height: int, legend_y: float = -0.16, **more) -> None:
+def finish(figure: go.Figure, xlabel: str = "", ylabel: str = "", *, height: int, legend_y: float = -0.16, **more) -> None:
     """The template with the names of the axes, the height, and how far below the axes the legend begins."""
     figure.update_layout(template=TEMPLATE, height=height, legend_y=legend_y, **more)
     if xlabel:  # of its own, Streamlit's theme would choose another colour for the grid

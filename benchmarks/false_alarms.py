@@ -9,12 +9,12 @@ import argparse
 import json
 
 import numpy as np
-from ama_core.evaluation.metrics import false_alarm_band, false_alarm_curve
 
 from ama_core import AMADetector
 from ama_core.data import one_class
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.errors import DataError
+from ama_core.evaluation.metrics import false_alarm_band, false_alarm_curve
 from ama_core.evaluation.protocol import measure, normal_name, normal_split
 from ama_core.storage.bundle import list_bundles, read_scores
 

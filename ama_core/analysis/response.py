@@ -6,13 +6,13 @@ of an image's pixel values and with its losslessly compressed length.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter
 
+from ama_core.data.changes import Change
 from ama_core.detectors.ama.detector import AMADetector
 from ama_core.detectors.lossless_length import CODEC, lossless_length
 from ama_core.errors import BundleError, DataError
@@ -23,10 +23,10 @@ from ama_core.storage.files import write_atomically
 FILE = "response.json"
 SAMPLE = 1_000  # images of each set that are looked at
 WEAK, ALIKE = 0.2, 0.1  # a correlation below which, and a relative difference of medians below which nothing is expected
-CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
-    "contrast × 0.5": lambda image: ImageEnhance.Contrast(image).enhance(0.5),
-    "brightness × 0.3": lambda image: ImageEnhance.Brightness(image).enhance(0.3),
-    "blur of 2 px": lambda image: image.filter(ImageFilter.GaussianBlur(2)),
+CHANGES = {
+    "contrast × 0.5": Change(contrast=0.5),
+    "brightness × 0.3": Change(brightness=0.3),
+    "blur of 2 px": Change(blur=2.0),
 }
 
 
@@ -104,7 +104,7 @@ def measure_response(
         return None
     after = {}
     for name, change in CHANGES.items():
-        after[name] = float(np.median(detector.scores(changed(images, change))["R"]))
+        after[name] = float(np.median(detector.scores(change(images))["R"]))
     return Response(normal, len(images), float(np.median(detector.scores(images)["R"])), after, sets)
 
 
@@ -123,13 +123,6 @@ def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     if np.ptp(a) < 1e-9 or np.ptp(b) < 1e-9:
         return None
     return float(np.corrcoef(a, b)[0, 1])
-
-
-def changed(images: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
-    """Images uint8 (N, S, S, c) after one of CHANGES, in the same form."""
-    grey = images.shape[3] == 1
-    after = [np.asarray(change(Image.fromarray(image[..., 0] if grey else image))) for image in images]
-    return np.stack(after).reshape(images.shape)
 
 
 def write_response(path: Path | str, response: Response) -> None:

@@ -1,6 +1,5 @@
 """ALAD: a bidirectional GAN whose critic of pairs (x, x) and (x, G(E(x))) gives the score that AMA's R took over."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,12 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ama_core.detectors.base import Progress, Score
+from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Features, Generator
-from ama_core.detectors.modules import bare, parameters, per_image, rebuilt, stored
-from ama_core.detectors.one_score import OneScoreDetector, with_twin
+from ama_core.detectors.modules import bare, parameters, per_image, rebuilt
+from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
-from ama_core.storage.bundle import half_precision
 from ama_core.tensors import BATCH, to_images, to_tensor
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
@@ -146,16 +144,12 @@ class ALADTrainer(Trainer):
         return redrawn(self.networks, images, self.device)
 
     def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
-        networks = _scoring(self.config, weights, self.device)
+        networks = rebuilt(lambda: Networks(self.config), weights, self.device)
         return {"F1": per_image(networks.feature_distance, images, self.device)}
 
 
 def _logistic(logits: Tensor, label: int) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(label)))
-
-
-def _scoring(settings: ALADSettings, weights: Mapping[str, Tensor], device: torch.device) -> Networks:
-    return rebuilt(lambda: Networks(settings), weights, device)
 
 
 @torch.no_grad()
@@ -166,7 +160,7 @@ def redrawn(networks: Networks, images: np.ndarray, device: torch.device) -> np.
     return np.concatenate([to_images(networks.G(networks.E(to_tensor(part, device)))) for part in parts])
 
 
-class ALADDetector(OneScoreDetector):
+class ALADDetector(OneNetworkDetector):
     """How differently the critic of image pairs sees (x, x) and (x, G(E(x))).
 
     Notes:
@@ -193,20 +187,18 @@ class ALADDetector(OneScoreDetector):
         )
     )
 
-    def use_weights(self, weights: Mapping[str, Tensor]) -> None:
-        self.networks_ = _scoring(self.settings, half_precision(weights), self.torch_device)
+    @staticmethod
+    def network(settings) -> nn.Module:
+        return Networks(settings)
 
-    def weights(self) -> dict[str, Tensor]:
-        return half_precision(stored(self.networks_))
-
-    def values(self, images: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        return per_image(self.networks_.feature_distance, images, self.torch_device, progress)
+    def score_batch(self, x: Tensor) -> Tensor:
+        return self.network_.feature_distance(x)
 
     def reconstruct(self, X) -> np.ndarray:
         """G(E(x)), uint8 (N, S, S, C)."""
-        return redrawn(self._fitted().networks_, self.prepared(X), self.torch_device)
+        return redrawn(self._fitted().network_, self.prepared(X), self.torch_device)
 
     def encode(self, X) -> np.ndarray:
         """Codes E(x), float32 (N, nz)."""
         self._fitted()
-        return per_image(self.networks_.E, self.prepared(X), self.torch_device).astype(np.float32)
+        return per_image(self.network_.E, self.prepared(X), self.torch_device).astype(np.float32)

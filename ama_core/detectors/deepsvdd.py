@@ -1,6 +1,5 @@
 """Deep SVDD: a network that maps normal images into a small ball; far from its centre is anomalous."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ama_core.detectors.base import Progress, Score
-from ama_core.detectors.modules import bare, parameters, per_image, rebuilt, stored
-from ama_core.detectors.one_score import OneScoreDetector, with_twin
+from ama_core.detectors.base import Score
+from ama_core.detectors.modules import bare, parameters, per_image, rebuilt
+from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
-from ama_core.storage.bundle import half_precision
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 CENTRE_LEAST = 0.1  # |c_i| below this is pushed to it: a coordinate near 0 is matched by weights of 0
@@ -141,7 +139,7 @@ class DeepSVDDTrainer(Trainer):
         return {"distance": per_image(embedding.distance, images, self.device)}
 
 
-class DeepSVDDDetector(OneScoreDetector):
+class DeepSVDDDetector(OneNetworkDetector):
     """The squared distance of an image's embedding from the centre of the normal ones.
 
     Notes:
@@ -168,16 +166,14 @@ class DeepSVDDDetector(OneScoreDetector):
         )
     )
 
-    def use_weights(self, weights: Mapping[str, Tensor]) -> None:
-        self.embedding_ = rebuilt(lambda: Embedding(self.settings), half_precision(weights), self.torch_device)
+    @staticmethod
+    def network(settings) -> nn.Module:
+        return Embedding(settings)
 
-    def weights(self) -> dict[str, Tensor]:
-        return half_precision(stored(self.embedding_))
-
-    def values(self, images: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        return per_image(self.embedding_.distance, images, self.torch_device, progress)
+    def score_batch(self, x: Tensor) -> Tensor:
+        return self.network_.distance(x)
 
     def features(self, X) -> np.ndarray:
         """Embeddings phi(x), float32 (N, dim)."""
         images = self.prepared(X)
-        return per_image(self._fitted().embedding_, images, self.torch_device).astype(np.float32)
+        return per_image(self._fitted().network_, images, self.torch_device).astype(np.float32)

@@ -1,6 +1,5 @@
 """Fence GAN: a generator that draws the border of the normal images, and a discriminator that is left knowing the inside."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,12 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ama_core.detectors.base import Progress, Score
+from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Generator
-from ama_core.detectors.modules import bare, per_image, rebuilt, stored
-from ama_core.detectors.one_score import OneScoreDetector, with_twin
+from ama_core.detectors.modules import bare, per_image, rebuilt
+from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
-from ama_core.storage.bundle import half_precision
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 
@@ -104,7 +102,7 @@ def dispersion(images: Tensor) -> Tensor:
     return 1 / (flat - flat.mean(dim=0)).norm(dim=1).mean().clamp_min(1e-6)
 
 
-class FenceGANDetector(OneScoreDetector):
+class FenceGANDetector(OneNetworkDetector):
     """What the discriminator says of an image.
 
     Notes:
@@ -130,14 +128,9 @@ class FenceGANDetector(OneScoreDetector):
         )
     )
 
-    def use_weights(self, weights: Mapping[str, Tensor]) -> None:
-        c = self.settings
-        self.critic_ = rebuilt(
-            lambda: Critic(c.image_size, c.channels, c.width, norm=False), half_precision(weights), self.torch_device
-        )
+    @staticmethod
+    def network(settings) -> nn.Module:
+        return Critic(settings.image_size, settings.channels, settings.width, norm=False)
 
-    def weights(self) -> dict[str, Tensor]:
-        return half_precision(stored(self.critic_))
-
-    def values(self, images: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        return per_image(lambda x: -self.critic_(x), images, self.torch_device, progress)
+    def score_batch(self, x: Tensor) -> Tensor:
+        return -self.network_(x)

@@ -1,7 +1,6 @@
 """Glow: an invertible network whose likelihood is exact; typicality asks whether that likelihood is usual."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ama_core.detectors.base import Progress, Score
-from ama_core.detectors.modules import bare, per_image, rebuilt, stored
-from ama_core.detectors.one_score import OneScoreDetector, with_twin
+from ama_core.detectors.modules import bare, per_image, rebuilt
+from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer
 
@@ -214,7 +213,7 @@ class GlowTrainer(Trainer):
         }
 
 
-class GlowDetector(OneScoreDetector):
+class GlowDetector(OneNetworkDetector):
     """The likelihood of an image under Glow.
 
     Notes:
@@ -240,14 +239,14 @@ class GlowDetector(OneScoreDetector):
         )
     )
 
-    def use_weights(self, weights: Mapping[str, Tensor]) -> None:
-        self.network_ = rebuilt(lambda: Glow(self.settings), weights, self.torch_device)
+    stored_in_half, chunk = False, CHUNK
 
-    def weights(self) -> dict[str, Tensor]:
-        return stored(self.network_)
+    @staticmethod
+    def network(settings) -> nn.Module:
+        return Glow(settings)
 
-    def values(self, images: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        return per_image(self.network_.nll, images, self.torch_device, progress, CHUNK)
+    def score_batch(self, x: Tensor) -> Tensor:
+        return self.network_.nll(x)
 
 
 @dataclass(frozen=True)

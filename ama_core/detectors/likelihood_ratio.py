@@ -1,7 +1,6 @@
 """Likelihood ratio: a density model against a background model of the same kind, trained on images that were spoiled."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,12 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ama_core.detectors.base import Progress, Score
-from ama_core.detectors.modules import bare, per_image, rebuilt, stored
-from ama_core.detectors.one_score import OneScoreDetector, with_twin
+from ama_core.detectors.base import Score
+from ama_core.detectors.modules import bare, per_image, rebuilt
+from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.detectors.pixelcnn import CHUNK, LEVELS, PixelCNN, PixelCNNSettings, adam
 from ama_core.settings import setting
-from ama_core.storage.bundle import half_precision
 from ama_core.training.trainer import Curve, Trainer, descend
 
 
@@ -96,7 +94,7 @@ class LikelihoodRatioTrainer(Trainer):
         return {"LLR": per_image(pair.ratio, images, self.device, None, CHUNK)}
 
 
-class LikelihoodRatioDetector(OneScoreDetector):
+class LikelihoodRatioDetector(OneNetworkDetector):
     """How much more probable an image is to a background model than to the model of normal images.
 
     Notes:
@@ -123,11 +121,11 @@ class LikelihoodRatioDetector(OneScoreDetector):
         )
     )
 
-    def use_weights(self, weights: Mapping[str, Tensor]) -> None:
-        self.pair_ = rebuilt(lambda: Pair(self.settings), half_precision(weights), self.torch_device)
+    chunk = CHUNK
 
-    def weights(self) -> dict[str, Tensor]:
-        return half_precision(stored(self.pair_))
+    @staticmethod
+    def network(settings) -> nn.Module:
+        return Pair(settings)
 
-    def values(self, images: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        return per_image(self.pair_.ratio, images, self.torch_device, progress, CHUNK)
+    def score_batch(self, x: Tensor) -> Tensor:
+        return self.network_.ratio(x)

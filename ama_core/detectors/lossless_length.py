@@ -5,11 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, features
-from torch import Tensor
 
-from ama_core.data import draw
-from ama_core.detectors.base import AnomalyDetector, Progress, Score
-from ama_core.detectors.pixel_mean import mean_and_spread, two_sided
+from ama_core.detectors.base import Score
+from ama_core.detectors.one_score import TwoSidedDetector
 from ama_core.errors import ConfigError
 from ama_core.settings import Settings, setting
 
@@ -41,7 +39,7 @@ class LosslessLengthSettings(Settings):
     )
 
 
-class LosslessLengthDetector(AnomalyDetector):
+class LosslessLengthDetector(TwoSidedDetector):
     """How far an image's length under a lossless codec is from that of the training images, in standard deviations.
 
     Notes:
@@ -61,25 +59,12 @@ class LosslessLengthDetector(AnomalyDetector):
         ),
     )
 
-    def fit_statistics(self, train: np.ndarray, held_out: np.ndarray) -> None:
-        some = train[draw(len(train), SAMPLE, self.settings.seed)]
-        self.mean_, self.sd_ = mean_and_spread(self._lengths(some))
-
-    def raw_scores(self, images: np.ndarray, progress: Progress | None = None) -> dict[str, np.ndarray]:
-        return {"length": two_sided(self._lengths(images), self.mean_, self.sd_)}
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
-        return {}, {"mean": np.float64(self.mean_), "sd": np.float64(self.sd_)}
-
-    def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        self.mean_, self.sd_ = float(arrays["mean"]), float(arrays["sd"])
-        if not self.sd_ > 0:
-            raise ValueError("sd must be positive")
+    sample = SAMPLE
 
     def card_remark(self) -> str:
         return f", {self.settings.codec} lossless"
 
-    def _lengths(self, images: np.ndarray) -> np.ndarray:
+    def statistic(self, images: np.ndarray) -> np.ndarray:
         if self.settings.codec == "WebP" and not features.check("webp"):
             raise ConfigError("Pillow here has no WebP: set codec=PNG.")
         return lossless_length(images, self.settings.codec)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
-from ama_core.detectors.base import AnomalyDetector, Progress, Score
+from ama_core.detectors.base import Score
+from ama_core.detectors.one_score import TwoSidedDetector
 from ama_core.settings import Settings
 
 
@@ -14,22 +14,12 @@ def pixel_mean(images: np.ndarray) -> np.ndarray:
     return images.mean(axis=(1, 2, 3), dtype=np.float64)
 
 
-def two_sided(values: np.ndarray, mean: float, sd: float) -> np.ndarray:
-    """|values - mean| / sd, (N,): no direction is picked by looking at anomalies."""
-    return np.abs(values - mean) / sd
-
-
-def mean_and_spread(values: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation of reference values; 1 in place of a deviation of 0."""
-    return float(values.mean()), float(values.std()) or 1.0
-
-
 @dataclass(frozen=True)
 class PixelMeanSettings(Settings):
     """Settings of the pixel mean: those that every detector has."""
 
 
-class PixelMeanDetector(AnomalyDetector):
+class PixelMeanDetector(TwoSidedDetector):
     """How far an image's mean brightness is from that of the training images, in standard deviations.
 
     Notes:
@@ -52,16 +42,5 @@ class PixelMeanDetector(AnomalyDetector):
         ),
     )
 
-    def fit_statistics(self, train: np.ndarray, held_out: np.ndarray) -> None:
-        self.mean_, self.sd_ = mean_and_spread(pixel_mean(train))
-
-    def raw_scores(self, images: np.ndarray, progress: Progress | None = None) -> dict[str, np.ndarray]:
-        return {"brightness": two_sided(pixel_mean(images), self.mean_, self.sd_)}
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
-        return {}, {"mean": np.float64(self.mean_), "sd": np.float64(self.sd_)}
-
-    def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        self.mean_, self.sd_ = float(arrays["mean"]), float(arrays["sd"])
-        if not self.sd_ > 0:
-            raise ValueError("sd must be positive")
+    def statistic(self, images: np.ndarray) -> np.ndarray:
+        return pixel_mean(images)

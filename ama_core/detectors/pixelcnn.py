@@ -1,7 +1,6 @@
 """PixelCNN++: the likelihood of an image, pixel by pixel; famously higher for simple images than for normal ones."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ama_core.detectors.base import Progress, Score
-from ama_core.detectors.modules import bare, per_image, rebuilt, stored
-from ama_core.detectors.one_score import OneScoreDetector, with_twin
+from ama_core.detectors.base import Score
+from ama_core.detectors.modules import bare, per_image, rebuilt
+from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
-from ama_core.storage.bundle import half_precision
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 LEVELS = 256
@@ -189,7 +187,7 @@ def adam(
     return torch.optim.Adam(network.parameters(), settings.lr, (0.95, 0.9995), weight_decay=weight_decay, fused=fused(device))
 
 
-class PixelCNNDetector(OneScoreDetector):
+class PixelCNNDetector(OneNetworkDetector):
     """The likelihood of an image under PixelCNN++.
 
     Notes:
@@ -217,11 +215,11 @@ class PixelCNNDetector(OneScoreDetector):
         )
     )
 
-    def use_weights(self, weights: Mapping[str, Tensor]) -> None:
-        self.network_ = rebuilt(lambda: PixelCNN(self.settings), half_precision(weights), self.torch_device)
+    chunk = CHUNK
 
-    def weights(self) -> dict[str, Tensor]:
-        return half_precision(stored(self.network_))
+    @staticmethod
+    def network(settings) -> nn.Module:
+        return PixelCNN(settings)
 
-    def values(self, images: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        return per_image(self.network_.nll, images, self.torch_device, progress, CHUNK)
+    def score_batch(self, x: Tensor) -> Tensor:
+        return self.network_.nll(x)

@@ -1,6 +1,5 @@
 """Skip-GANomaly: a U-Net that redraws normal images, and a discriminator whose features see the difference."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,12 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ama_core.detectors.base import Progress, Score
+from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, stages
-from ama_core.detectors.modules import bare, per_image, rebuilt, stored
-from ama_core.detectors.one_score import OneScoreDetector, with_twin
+from ama_core.detectors.modules import bare, per_image, rebuilt
+from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
-from ama_core.storage.bundle import half_precision
 from ama_core.tensors import BATCH, to_images, to_tensor
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
@@ -136,7 +134,7 @@ def redrawn(networks: Networks, images: np.ndarray, device: torch.device) -> np.
     return np.concatenate([to_images(networks.G(to_tensor(part, device))) for part in parts])
 
 
-class SkipGANomalyDetector(OneScoreDetector):
+class SkipGANomalyDetector(OneNetworkDetector):
     """The weighted error of redrawn pixels and of the discriminator's features.
 
     Notes:
@@ -162,15 +160,13 @@ class SkipGANomalyDetector(OneScoreDetector):
         )
     )
 
-    def use_weights(self, weights: Mapping[str, Tensor]) -> None:
-        self.networks_ = rebuilt(lambda: Networks(self.settings), half_precision(weights), self.torch_device)
+    @staticmethod
+    def network(settings) -> nn.Module:
+        return Networks(settings)
 
-    def weights(self) -> dict[str, Tensor]:
-        return half_precision(stored(self.networks_))
-
-    def values(self, images: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        return per_image(self.networks_.errors, images, self.torch_device, progress)
+    def score_batch(self, x: Tensor) -> Tensor:
+        return self.network_.errors(x)
 
     def reconstruct(self, X) -> np.ndarray:
         """The redrawn images, uint8 (N, S, S, C)."""
-        return redrawn(self._fitted().networks_, self.prepared(X), self.torch_device)
+        return redrawn(self._fitted().network_, self.prepared(X), self.torch_device)

@@ -1,6 +1,5 @@
 """WAIC on an ensemble of Wasserstein GANs: where critics that were trained alike disagree, an image is unknown to them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,12 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ama_core.detectors.ama.losses import gradient_penalty
-from ama_core.detectors.base import Progress, Score
+from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Generator
-from ama_core.detectors.modules import bare, parameters, per_image, rebuilt, stored
-from ama_core.detectors.one_score import OneScoreDetector, with_twin
+from ama_core.detectors.modules import bare, parameters, per_image, rebuilt
+from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
-from ama_core.storage.bundle import half_precision
 from ama_core.training.trainer import Curve, Trainer, descend
 
 
@@ -122,7 +120,7 @@ class WAICTrainer(Trainer):
         return {"WAIC": per_image(lambda x: waic(members, x), images, self.device)}
 
 
-class WAICDetector(OneScoreDetector):
+class WAICDetector(OneNetworkDetector):
     """Mean of the critics' logits, minus their variance.
 
     Notes:
@@ -149,11 +147,9 @@ class WAICDetector(OneScoreDetector):
         )
     )
 
-    def use_weights(self, weights: Mapping[str, Tensor]) -> None:
-        self.critics_ = rebuilt(lambda: critics(self.settings), half_precision(weights), self.torch_device)
+    @staticmethod
+    def network(settings) -> nn.Module:
+        return critics(settings)
 
-    def weights(self) -> dict[str, Tensor]:
-        return half_precision(stored(self.critics_))
-
-    def values(self, images: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        return per_image(lambda x: waic(self.critics_, x), images, self.torch_device, progress)
+    def score_batch(self, x: Tensor) -> Tensor:
+        return waic(self.network_, x)

@@ -72,6 +72,38 @@ def confusion_outside(normal: np.ndarray, anomalous: np.ndarray, low: float, hig
     return Confusion.count(*((np.asarray(v) < low) | (np.asarray(v) > high) for v in (normal, anomalous)))
 
 
+def best_threshold(normal: np.ndarray, anomalous: np.ndarray) -> float:
+    """The threshold on anomaly scores (n,), (m,) with the largest detection rate minus false-alarm rate (Youden, Cancer, 1950).
+
+    Half-way between the two scores that it parts; the highest score, so that nothing is flagged, where no threshold gains.
+    """
+    normal, anomalous = np.sort(normal), np.sort(anomalous)
+    values = np.unique(np.concatenate([normal, anomalous]))
+    above = [1 - np.searchsorted(kind, values, side="right") / len(kind) for kind in (anomalous, normal)]
+    gains = above[0] - above[1]
+    best = int(gains.argmax())
+    if gains[best] <= 0 or best + 1 == len(values):
+        return float(values[-1])
+    return float((values[best] + values[best + 1]) / 2)
+
+
+def both_rules(r: np.ndarray, threshold: float, low: float, high: float) -> dict[str, np.ndarray]:
+    """What R alone (flagging above `threshold`) and A (flagging outside [low, high]) do with anomalies, whose R is (m,).
+
+    Returns:
+        Indices by `both` flag them, `A` alone, `R` alone, `neither`; each in the order of R.
+    """
+    r = np.asarray(r)
+    order = np.argsort(r, kind="stable")
+    one, two = r[order] > threshold, (r[order] < low) | (r[order] > high)
+    return {"both": order[one & two], "A": order[~one & two], "R": order[one & ~two], "neither": order[~one & ~two]}
+
+
+def along(ranked: np.ndarray, n: int) -> np.ndarray:
+    """At most n of some ranked things (m,), evenly along their order."""
+    return ranked if len(ranked) <= n else ranked[np.linspace(0, len(ranked) - 1, n).round().astype(int)]
+
+
 def roc_points(normal: np.ndarray, anomalous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The ROC of anomaly scores (n,), (m,): false-alarm rates and detection rates, both ascending from 0 to 1."""
     truth = np.repeat([0, 1], [len(normal), len(anomalous)])

@@ -3,10 +3,11 @@
 import base64
 import io
 import time
-from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from ama_core._version import __version__
@@ -16,17 +17,7 @@ from ama_core.scoring.check import Checked, drift_warning, reach_warning
 from ama_core.storage.files import open_regular, shown
 
 GENERATOR = '<meta name="generator" content="AMA Explorer">'
-STYLE = """
-:root { color-scheme: light dark; --line: #8886; --flag: #b3470066; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: middle; }
-th, td.number { white-space: nowrap; font-variant-numeric: tabular-nums; }
-td:last-child { min-width: 16rem; }
-tr.flagged { background: var(--flag); }
-img { image-rendering: pixelated; width: 72px; height: 72px; object-fit: contain; display: block; }
-.scroll { overflow-x: auto; }
-"""
+TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def html_report(detector: AnomalyDetector, model: str, checked: Checked, alpha: float) -> str:
@@ -37,53 +28,47 @@ def html_report(detector: AnomalyDetector, model: str, checked: Checked, alpha: 
     """
     by, normal = detector.by, detector.normal or NormalData("unknown")
     n = len(detector.calibration_scores_)
-    rows, summary = [], "No image could be scored."
-    if len(checked):
-        scores = checked.examined.scores
-        p = scores[f"p_{by}"]
-        flagged = p <= alpha
-        summary = (
-            f"<strong>{int(flagged.sum()):,} of {len(checked):,} images are flagged</strong> by {by} at a false-alarm rate of "
-            f"{alpha:g}; of as many normal images, about {alpha * len(checked):.2g} would be."
-        )
-        warnings = (reach_warning(detector, alpha), drift_warning(detector, scores))
-        summary += "".join(f" <strong>{escape(warning)}</strong>" for warning in warnings if warning)
-        for i in np.argsort(-detector.anomaly_scores(scores)[by], kind="stable"):
-            verdict = "flagged" if flagged[i] else "not flagged"
-            remarks = "; ".join((*checked.notes[i], *checked.concerns[i]))
-            cells = [f'<td class="number">{scores[name][i]:.4g}</td>' for name in detector.score_names()]
-            rows.append(
-                f'<tr class="{"flagged" if flagged[i] else "passed"}"><td>{_picture(checked.given[i], checked.names[i])}</td>'
-                f"<td>{_text(checked.names[i])}</td><td>{verdict}</td>"
-                f'<td class="number">{p[i]:.4f}</td>{"".join(cells)}<td>{escape(remarks)}</td></tr>'
-            )
-    refused = "".join(f"<li>{_text(name)}: {_text(why)}</li>" for name, why in checked.refused)
     facts = {
-        "Model": model, "Normal images": f"{label_of(normal.name, normal.label)} ({normal.n:,})",
-        "Data fingerprint": normal.fingerprint or "unknown", "Calibration": f"{n:,} held-out normal images",
-        "Smallest possible p-value": f"{1 / (n + 1):.2g}", "Score that decides": by, "False-alarm rate": f"{alpha:g}",
+        "Model": model,
+        "Normal images": f"{label_of(normal.name, normal.label)} ({normal.n:,})",
+        "Data fingerprint": normal.fingerprint or "unknown",
+        "Calibration": f"{n:,} held-out normal images",
+        "Smallest possible p-value": f"{1 / (n + 1):.2g}",
+        "Score that decides": by,
+        "False-alarm rate": f"{alpha:g}",
         "Made": f"{time.strftime('%Y-%m-%d %H:%M')} with AMA Explorer {__version__}",
-    }  # fmt: skip
-    told = "".join(f"<tr><th>{escape(name)}</th><td>{_text(str(value))}</td></tr>" for name, value in facts.items())
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-{GENERATOR}
-<title>Checked images</title><style>{STYLE}</style></head><body>
-<h1>Checked images</h1>
-<p>{summary}</p>
-{"<p>Not all images were read: the limit was reached.</p>" if checked.more else ""}
-<div class="scroll"><table><thead><tr><th>Image</th><th>Name</th><th>Verdict</th><th>p-value by {by}</th>
-{"".join(f"<th>{name}</th>" for name in detector.score_names())}<th>Done to it</th></tr></thead><tbody>
-{"".join(rows)}
-</tbody></table></div>
-{f"<h2>Could not be scored</h2><ul>{refused}</ul>" if refused else ""}
-<h2>What decided</h2>
-<p>The p-value of an image is the fraction of held-out normal images that look at least as unusual to the model; an image is
-flagged where it is at most the false-alarm rate. The rate holds for images taken like the normal ones.</p>
-<table>{told}</table>
-</body></html>
-"""
+    }
+    rows = _rows(detector, checked, alpha) if len(checked) else []
+    warnings = (reach_warning(detector, alpha), drift_warning(detector, checked.examined.scores)) if rows else ()
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        generator=GENERATOR,
+        by=by,
+        alpha=alpha,
+        rows=rows,
+        n_flagged=sum(row["flagged"] for row in rows),
+        warnings=[warning for warning in warnings if warning],
+        more=checked.more,
+        score_names=detector.score_names(),
+        refused=[(shown(name), shown(why)) for name, why in checked.refused],
+        facts={name: shown(value) for name, value in facts.items()},
+    )
+
+
+def _rows(detector: AnomalyDetector, checked: Checked, alpha: float) -> list[dict[str, Any]]:
+    """What the template shows of each image, the most anomalous first."""
+    scores, by = checked.examined.scores, detector.by
+    return [
+        {
+            "name": shown(checked.names[i]),
+            "png": _png(checked.given[i]),
+            "flagged": bool(scores[f"p_{by}"][i] <= alpha),
+            "p": scores[f"p_{by}"][i],
+            "scores": [scores[name][i] for name in detector.score_names()],
+            "remarks": "; ".join((*checked.notes[i], *checked.concerns[i])),
+        }
+        for i in np.argsort(-detector.anomaly_scores(scores)[by], kind="stable")
+    ]
 
 
 def is_report(file: Path) -> bool:
@@ -95,13 +80,9 @@ def is_report(file: Path) -> bool:
         return False
 
 
-def _text(words: str) -> str:
-    """Words as HTML that can be written and means nothing."""
-    return escape(shown(words))
-
-
-def _picture(image: np.ndarray, name: str) -> str:
-    shown, file = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image), io.BytesIO()
-    shown.thumbnail((96, 96))
-    shown.save(file, "PNG")
-    return f'<img alt="{_text(name)}" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+def _png(image: np.ndarray) -> str:
+    """A small version of an image as PNG in base64."""
+    small, file = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image), io.BytesIO()
+    small.thumbnail((96, 96))
+    small.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()

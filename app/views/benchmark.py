@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import access
 import cache
-import charts
 import controls
 import numpy as np
 import pandas as pd
 import streamlit as st
 from comparison_charts import dot_chart
+from density_charts import density_chart
 from palette import BLUE, CUT, GREEN, ORANGE, VERMILLION
 
 from ama_core import AMAError, Config
@@ -111,7 +111,8 @@ def sentence(found: Comparison, first: str, second: str) -> str:
     ahead, behind, alike = (found.where(k) for k in (1, -1, 0))
     if not found.pairs:
         return ""
-    parts = [f"**{first} is ahead of {second} on {len(ahead)} of {len(found.pairs)}**" + (f": {listing(ahead)}" if ahead else "")]
+    parts = [f"**{first} is ahead of {second} on {len(ahead)} of {len(found.pairs)}**"]
+    parts[0] += f": {listing(ahead)}" if ahead else ""
     parts += [f"{second} is ahead on {len(behind)}: {listing(behind)}"] if behind else []
     parts += [f"alike within {ALIKE} on {len(alike)}"] if alike else []
     return "; ".join(parts) + "."
@@ -165,9 +166,9 @@ def dots(shown: Sequence[Line], name: str) -> None:
         ),
     )  # fmt: skip
     st.caption(
-        "A: the paper's two-sided score, unusual where R is unusually high or low. R: the raw score, the distance that the critic "
-        "sees between an image and its reconstruction. T: all statistics together, ours. Bars: 95 % interval of one training "
-        "over the drawing of the test images; of several seeds ± the standard deviation. The paper prints no intervals. Of "
+        "A: the paper's two-sided score, unusual where R is unusually high or low. R: the raw score, the distance that the "
+        "critic sees between an image and its reconstruction. T: all statistics together, ours. Bars: 95 % interval of one "
+        "training over the drawing of the test images; of several seeds ± the standard deviation. The paper prints no intervals. Of "
         "several trainings of a cell the first of the table is drawn."
     )
 
@@ -368,7 +369,7 @@ def behind_stored(record: Record, ood: str) -> None:
         found = cache.record_densities(record, ood, field)
         medians = "; ".join(f"{name} {value:.3g}" for name, value in found.medians.items())
         controls.chart(
-            charts.density_chart(found.grid, found.curves, xlabel=AXES[axis], log=found.log),
+            density_chart(found.grid, found.curves, xlabel=AXES[axis], log=found.log),
             {"set": np.repeat(list(found.curves), len(found.grid)), field: np.tile(found.grid, len(found.curves)),
              "density": np.concatenate(list(found.curves.values()))},
             f"stored-{record.name}-{ood}-{field}",

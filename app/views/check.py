@@ -2,11 +2,11 @@
 
 import access
 import cache
-import charts
 import controls
 import numpy as np
 import pictures
 import streamlit as st
+from density_charts import density_chart
 
 from ama_core.analysis.density import share_below
 from ama_core.scoring.check import drift_warning
@@ -243,7 +243,7 @@ def among_training(view: controls.View, r: float) -> None:
     density = cache.train_density(view.folder, log=True)
     mu, sigma = view.of_r.mu, view.of_r.sigma
     controls.chart(
-        charts.density_chart(
+        density_chart(
             density.grid, density.curves, xlabel="R-score", log=True, marks={"this image": r},
             bands=[(f"μ ± {k}σ of training R", mu - k * sigma, mu + k * sigma) for k in (2, 1)],
         ),
@@ -264,7 +264,7 @@ def among_held_out(view: controls.View, value: float) -> None:
     edge = view.detector.threshold(score.name, view.alpha) * (-1 if score.low else 1)
     side = "left" if score.low else "right"
     controls.chart(
-        charts.density_chart(
+        density_chart(
             density.grid, density.curves, xlabel=name, log=log, marks={"this image": value},
             cuts={f"flagged {side} of this (α = {controls.percent(view.alpha)})": [edge]},
         ),

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cache
-import charts
 import controls
 import numpy as np
 import pandas as pd
 import pictures
 import streamlit as st
+from density_charts import density_chart
 
 from ama_core import AMAError
 from ama_core.analysis.density import Densities, share_below
@@ -170,7 +170,7 @@ def chart(
     placed = f" Your images: {'; '.join(f'{name} {value:.3g}' for name, value in own)}." if own else ""
     columns = {"density": found.curves} | ({"histogram": found.histograms} if histogram else {})
     controls.chart(
-        charts.density_chart(
+        density_chart(
             found.grid, found.curves, xlabel=axis.label, log=found.log, marks=marks, rug=own,
             histograms=found.histograms if histogram else None, **limits(view, axis),
         ),

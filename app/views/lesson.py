@@ -9,6 +9,7 @@ import controls
 import numpy as np
 import pictures
 import streamlit as st
+from density_charts import density_chart
 
 from ama_core import AMAError
 from ama_core.evaluation.metrics import Confusion, confusion_at, confusion_outside, nearest_the_cut, roc_points, threshold_scale
@@ -93,7 +94,7 @@ def densities(case: Case, axis: str, label: str, name: str, **lines) -> None:
     found = cache.score_densities(case.view.folder, axis, (*sets, (other.name, other.name, "test")), log)
     medians = "; ".join(f"{which} {value:.3g}" for which, value in found.medians.items())
     controls.chart(
-        charts.density_chart(found.grid, found.curves, xlabel=label, log=log, **lines),
+        density_chart(found.grid, found.curves, xlabel=label, log=log, **lines),
         {
             "set": np.repeat(list(found.curves), len(found.grid)), axis: np.tile(found.grid, len(found.curves)),
             "density": np.concatenate(list(found.curves.values())),

@@ -12,7 +12,6 @@ from ama_core.analysis.response import (
     CHANGES,
     Response,
     SetFacts,
-    changed,
     correlation,
     measure_response,
     read_response,
@@ -32,7 +31,7 @@ def test_a_run_measures_it_and_a_shared_model_keeps_it(tiny_bundle, tmp_path):
     assert found.normal == "digits" and found.n == len(images) == 500 and set(found.sets) == set(scores)
     assert found.r == pytest.approx(np.median(scores["digits"]), rel=1e-3)
     for name, change in CHANGES.items():
-        assert found.changed[name] == pytest.approx(np.median(detector.scores(changed(images, change))["R"]), rel=1e-3)
+        assert found.changed[name] == pytest.approx(np.median(detector.scores(change(images))["R"]), rel=1e-3)
     facts = found.sets["digits"]
     assert facts.deviation == pytest.approx(np.median(images.std(axis=(1, 2, 3))))
     expected = np.corrcoef(np.log(scores["digits"].astype(float)), lossless_length(images))[0, 1]
@@ -44,13 +43,13 @@ def test_a_run_measures_it_and_a_shared_model_keeps_it(tiny_bundle, tmp_path):
 
 def test_the_changes_do_what_they_are_called(rng):
     image = rng.integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
-    after = {name: changed(image, change).astype(float) for name, change in CHANGES.items()}
+    after = {name: change(image).astype(float) for name, change in CHANGES.items()}
     grey = np.asarray(Image.fromarray(image[0]).convert("L"), float).mean()
     np.testing.assert_allclose(after["contrast × 0.5"], (image + grey) / 2, atol=1.01)
     np.testing.assert_allclose(after["brightness × 0.3"], 0.3 * image.astype(float), atol=1.01)
     dot = np.zeros((1, 32, 32, 1), np.uint8)
     dot[0, 16, 16] = 255
-    spread = changed(dot, CHANGES["blur of 2 px"])[0, :, :, 0].astype(float)
+    spread = CHANGES["blur of 2 px"](dot)[0, :, :, 0].astype(float)
     assert spread.argmax() == 16 * 32 + 16 and spread.max() == pytest.approx(255 / (2 * np.pi * 2**2), rel=0.2)
 
 

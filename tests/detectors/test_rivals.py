@@ -209,8 +209,8 @@ def test_deep_svdd_has_no_bias_and_a_centre_off_zero(images):
         channels=1, fit="pad", width=4, dim=6, batch_size=16, epochs=100, max_steps=20, pretraining=0.5, precision="fp32"
     )
     detector = deepsvdd.DeepSVDDDetector(settings, device="cpu", verbose=False).fit(load("digits", "train").images[:200])
-    assert not any(name.endswith("bias") for name, _ in detector.embedding_.named_parameters())
-    centre = detector.embedding_.centre.numpy()
+    assert not any(name.endswith("bias") for name, _ in detector.network_.named_parameters())
+    centre = detector.network_.centre.numpy()
     assert (np.abs(centre) >= 0.1 - 1e-6).all()
     expected = ((detector.features(images) - centre) ** 2).sum(axis=1)
     np.testing.assert_allclose(detector.scores(images)["distance"], expected, rtol=1e-3)
@@ -263,7 +263,7 @@ def test_fence_gan_s_dispersion_and_score(x):
     detector = fencegan.FenceGANDetector(fencegan.FenceGANSettings(channels=1, nz=4, width=4), device="cpu")
     detector.use_weights(fencegan.Critic(32, 1, 4, norm=False).state_dict())
     with torch.no_grad():
-        probability = detector.critic_(x).sigmoid().double().numpy()
+        probability = detector.network_(x).sigmoid().double().numpy()
     order = np.argsort(detector.values((x.permute(0, 2, 3, 1).numpy() * 127.5 + 127.5).round().astype(np.uint8)))
     np.testing.assert_array_equal(order, np.argsort(1 - probability))
 

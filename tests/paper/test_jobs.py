@@ -16,7 +16,7 @@ from ama_core.data import hold_out, load, one_class
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.detectors.autoencoder import AutoencoderDetector, AutoencoderSettings
 from ama_core.detectors.lossless_length import lossless_length
-from ama_core.detectors.pixel_mean import mean_and_spread, pixel_mean, two_sided
+from ama_core.detectors.pixel_mean import PixelMeanDetector, PixelMeanSettings, pixel_mean
 from ama_core.errors import BundleError, ConfigError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.paper import jobs as benchmark
@@ -199,9 +199,12 @@ def test_simple_scores_against_numpy(digits):
     images = digits.images[:40]
     values = pixel_mean(images)
     np.testing.assert_allclose(values, images.reshape(40, -1).astype(float).mean(axis=1))
-    reference = mean_and_spread(values[:9])
-    np.testing.assert_allclose(two_sided(values, *reference), abs(values - np.mean(values[:9])) / np.std(values[:9]))
-    assert (two_sided(np.array([3.0, 5.0]), *mean_and_spread(np.full(4, 3.0))) == [0, 2]).all()
+    fitted = PixelMeanDetector(PixelMeanSettings(channels=1))
+    fitted.fit_statistics(images[:9], images[9:])
+    found = fitted.raw_scores(images)["brightness"]
+    np.testing.assert_allclose(found, abs(values - np.mean(values[:9])) / np.std(values[:9]))
+    fitted.fit_statistics(np.full((4, 32, 32, 1), 3, np.uint8), images)  # a statistic that does not vary counts as it is
+    assert (fitted.raw_scores(np.stack([np.full((32, 32, 1), v, np.uint8) for v in (3, 5)]))["brightness"] == [0, 2]).all()
     buffer = io.BytesIO()
     Image.fromarray(images[0, ..., 0]).save(buffer, "PNG", optimize=True)
     assert lossless_length(images[:1], "PNG") == len(buffer.getvalue())

@@ -1,0 +1,58 @@
+"""Which OOD set shows a point best, by its measured AUROCs: the cases that the lesson teaches with.
+
+Every choice is made by a rule over all measured sets, so that it can be said what was chosen and how.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from ama_core.evaluation.protocol import CLEAR, gain
+
+HOLDS = 0.95  # an AUROC of R from here on: the hope behind it holds
+COIN = 0.03  # an AUROC this near to 0.5 is called a coin's
+WORKS = 0.7  # the best score's AUROC below which nothing is said to work
+
+Aurocs = Mapping[str, Mapping[str, float]]  # set -> score -> AUROC
+
+
+def best_of(aurocs: Mapping[str, float]) -> str:
+    """The score with the highest AUROC of one set."""
+    return max(aurocs, key=aurocs.get)
+
+
+def hope_set(aurocs: Aurocs, first: Sequence[str] = ()) -> str:
+    """Where R works: the first of `first` on which it clearly does (HOLDS), else the set with its highest AUROC."""
+    for name in first:
+        if name in aurocs and aurocs[name]["R"] >= HOLDS:
+            return name
+    return max(aurocs, key=lambda name: aurocs[name]["R"])
+
+
+def failure_set(aurocs: Aurocs, first: Sequence[str] = ()) -> str:
+    """Where R fails: the first of `first` on which it lies clearly below a coin, else the set with its lowest AUROC."""
+    for name in first:
+        if name in aurocs and aurocs[name]["R"] < 0.5 - COIN:
+            return name
+    return min(aurocs, key=lambda name: aurocs[name]["R"])
+
+
+def band_set(aurocs: Aurocs) -> str:
+    """Where two sides help most: the set on which the AUROC of A exceeds that of R by most."""
+    return max(aurocs, key=lambda name: aurocs[name]["A"] - aurocs[name]["R"])
+
+
+def overlap_set(aurocs: Aurocs) -> str:
+    """Where R is near a coin and M or T sees more: the largest gain of these over R and A, less the distance of R from 0.5."""
+    return max(aurocs, key=lambda name: gain(aurocs[name]) - abs(aurocs[name]["R"] - 0.5))
+
+
+def limit_set(aurocs: Aurocs) -> str:
+    """Where nothing works: the set on which the best of all scores is lowest."""
+    return min(aurocs, key=lambda name: max(aurocs[name].values()))
+
+
+def telling_sets(aurocs: Aurocs, first: Sequence[str] = ()) -> list[str]:
+    """Few sets that show most together: where R fails, where M or T sees more (if clearly so), and where R works."""
+    chosen = [failure_set(aurocs, first)]
+    if gain(aurocs[overlap_set(aurocs)]) > CLEAR:
+        chosen.append(overlap_set(aurocs))
+    return list(dict.fromkeys([*chosen, hope_set(aurocs)]))

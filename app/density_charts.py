@@ -1,0 +1,167 @@
+"""Density estimates of scores as a figure: curves, their names, and whatever else lies on the axis."""
+
+import html
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from charts import finish, log_ticks
+from palette import BAND, BAND_OUTER, CUT, NORMAL_STYLES, OOD_STYLES, UPLOAD, VERMILLION, rgb
+
+LABEL_WIDTH = 0.34  # of the axis: two names whose curves peak nearer to each other are not written at the same height
+LABEL_STEP = 24  # pixels between the heights of names that would cover each other
+MARKS = ((CUT, "circle"), (VERMILLION, "diamond"))  # the last mark stands out
+
+
+def density_chart(
+    grid: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    *,
+    xlabel: str,
+    log: bool,
+    bands: Sequence[tuple[str, float, float]] = (),
+    cuts: Mapping[str, Sequence[float]] | None = None,
+    marks: Mapping[str, float] | None = None,
+    histograms: Mapping[str, np.ndarray] | None = None,
+    rug: Sequence[tuple[str, float]] = (),
+    rug_name: str = "your images",
+    labels: Mapping[str, str] | None = None,
+    height: int = 460,
+    bare: bool = False,
+) -> go.Figure:
+    """Densities on one axis; a click on a curve chooses its place, a score.
+
+    Args:
+        grid, curves, histograms: as of `ama_core.analysis.density.Densities`; "train" and "test" have styles of their own.
+        bands: (name, low, high), shaded, the widest first.
+        cuts: name -> where scores begin to be flagged, dotted lines.
+        marks: name -> a score to point at; of several, the last one stands out.
+        rug: (name, score) of single images, ticks below the curves; those beyond the axis stand at its end.
+        labels: curve -> its name, written at the curve instead of in the legend.
+        bare: no scale of the density, and the same margin left and right, so that a slider can stand below the axis.
+    """
+    figure = go.Figure()
+    ends = float(grid[0]), float(grid[-1])
+    top = 1.06 * max(float(curve.max()) for curve in (*curves.values(), *(histograms or {}).values()))
+    _bands(figure, bands, ends, top)
+    _curves(figure, grid, curves, histograms, labels)
+    _cuts(figure, cuts or {}, ends, top)
+    _marks(figure, marks or {}, top)
+    _rug(figure, rug, rug_name, ends, top)
+    rows = _labels(figure, grid, curves, labels, log) if labels else 0
+    _axes(figure, ends, list((marks or {}).values()), xlabel, log=log, height=height, bare=bare)
+    above = 1 + rows * LABEL_STEP / (height - 130)
+    figure.update_yaxes(range=[-0.09 * top if rug else 0, above * top], nticks=5)
+    return figure
+
+
+def _bands(figure: go.Figure, bands: Sequence[tuple[str, float, float]], ends: tuple[float, float], top: float) -> None:
+    for i, (name, low, high) in enumerate(bands):
+        low, high = max(low, ends[0]), min(high, ends[1])
+        if low < high:
+            figure.add_trace(go.Scatter(
+                x=[low, low, high, high], y=[0, top, top, 0], mode="lines", line_width=0, fill="toself", name=name,
+                fillcolor=BAND if i == len(bands) - 1 else BAND_OUTER, hoverinfo="skip",
+            ))  # fmt: skip
+
+
+def _styles(curves: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str, str]]:
+    others = iter(OOD_STYLES * (1 + len(curves) // len(OOD_STYLES)))
+    return {name: NORMAL_STYLES.get(name) or next(others) for name in curves}
+
+
+def _curves(
+    figure: go.Figure,
+    grid: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    histograms: Mapping[str, np.ndarray] | None,
+    labels: Mapping[str, str] | None,
+) -> None:
+    for name, (colour, dash, symbol) in _styles(curves).items():
+        if histograms:
+            figure.add_trace(go.Scatter(
+                x=grid.astype(np.float32), y=histograms[name].astype(np.float32), mode="lines", legendgroup=name,
+                line=dict(color=colour, width=1), fill="tozeroy", showlegend=False, hoverinfo="skip",
+                fillcolor=f"rgba({','.join(f'{c:.0f}' for c in rgb(colour))},0.13)",
+            ))  # fmt: skip
+        figure.add_trace(go.Scatter(
+            x=grid.astype(np.float32), y=curves[name].astype(np.float32), name=name, mode="lines+markers", legendgroup=name,
+            line=dict(color=colour, dash=dash, width=2.5), marker=dict(symbol=symbol, size=8, maxdisplayed=9),
+            customdata=grid.tolist(), unselected=dict(marker=dict(opacity=1)), showlegend=not (labels and name in labels),
+            hovertemplate=f"{name}<br>%{{x:.3~g}}<extra></extra>",
+        ))  # fmt: skip
+
+
+def _cuts(figure: go.Figure, cuts: Mapping[str, Sequence[float]], ends: tuple[float, float], top: float) -> None:
+    for (name, places), dash in zip(cuts.items(), ("dot", "dashdot")):
+        inside = [x for x in places if ends[0] <= x <= ends[1]]
+        if inside:
+            xs, ys = zip(*[point for x in inside for point in ((x, 0), (x, top), (None, None))])
+            figure.add_trace(go.Scatter(x=xs, y=ys, mode="lines", name=name, line=dict(color=CUT, dash=dash, width=2)))
+
+
+def _marks(figure: go.Figure, marks: Mapping[str, float], top: float) -> None:
+    for (name, x), (colour, symbol) in zip(marks.items(), MARKS[-len(marks) :] if marks else ()):
+        figure.add_trace(go.Scatter(
+            x=[x, x], y=[0, 0.95 * top], mode="lines+markers", name=name, line=dict(color=colour, width=3),
+            marker=dict(symbol=symbol, size=[0, 13]), hovertemplate=f"{name}<br>%{{x:.4~g}}<extra></extra>",
+        ))  # fmt: skip
+
+
+def _rug(figure: go.Figure, rug: Sequence[tuple[str, float]], rug_name: str, ends: tuple[float, float], top: float) -> None:
+    if not rug:
+        return
+    names, values = zip(*rug)
+    x = np.clip(values, *ends)
+    symbols = np.select([x < values, x > values], ["triangle-right", "triangle-left"], "diamond-tall")
+    figure.add_trace(go.Scatter(
+        x=x, y=np.full(len(x), -0.045 * top), mode="markers", name=rug_name, marker=UPLOAD | dict(symbol=symbols),
+        text=[f"{html.escape(name)}<br>{value:.4g}" for name, value in rug], hovertemplate="%{text}<extra></extra>",
+        unselected=dict(marker=dict(opacity=1)), cliponaxis=False,
+    ))  # fmt: skip
+
+
+def _labels(figure: go.Figure, grid: np.ndarray, curves: Mapping[str, np.ndarray], labels: Mapping[str, str], log: bool) -> int:
+    """Writes each curve's name above its peak, in rows so that none covers another; returns how many rows there are."""
+    styles, at = _styles(curves), np.linspace(0, 1, len(grid))
+    ceiling = max(float(curve.max()) for curve in curves.values())
+    rows: list[list[float]] = []
+    for name in sorted(labels, key=lambda name: -float(curves[name].max())):
+        peak = int(curves[name].argmax())
+        place = float(np.clip(at[peak], LABEL_WIDTH / 2, 1 - LABEL_WIDTH / 2))
+        row = next((r for r, used in enumerate(rows) if all(abs(place - other) >= LABEL_WIDTH for other in used)), len(rows))
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(place)
+        # A line leads from the name, above all curves, down to the peak of its own.
+        x, y = float(grid[peak]), float(curves[name][peak])
+        text_x = float(np.interp(place, at, np.log10(grid) if log else grid))
+        figure.add_annotation(
+            x=np.log10(x) if log else x, y=y, ax=text_x, ay=ceiling, axref="x", ayref="y", text="", showarrow=True, arrowhead=0,
+            arrowwidth=1, arrowcolor=styles[name][0], standoff=2,
+        )  # fmt: skip
+        figure.add_annotation(
+            x=text_x, y=ceiling, yshift=LABEL_STEP * (row + 0.7), text=html.escape(labels[name]), showarrow=False,
+            bordercolor=styles[name][0], borderwidth=1.5, borderpad=2, font=dict(size=12), name=name,
+        )  # fmt: skip
+    return len(rows)
+
+
+def _axes(
+    figure: go.Figure, ends: tuple[float, float], marked: list[float], xlabel: str, *, log: bool, height: int, bare: bool
+) -> None:
+    reach = np.array([*ends, *marked])
+    reach = np.log10(reach) if log else reach
+    low, high = float(reach.min()), float(reach.max())
+    pad = 0.02 * (high - low) if marked and not bare else 0.0  # a mark at the edge is not cut in half
+    finish(figure, xlabel, f"density per {'factor of 10' if log else 'unit'}", height=height, legend_y=-0.2 * 460 / height)
+    figure.update_xaxes(
+        type="log" if log else "linear", range=[low - pad, high + pad], tickvals=log_ticks(low, high) if log else None
+    )
+    if bare:
+        figure.update_yaxes(showticklabels=False, title=None, automargin=False)
+        figure.update_xaxes(automargin="height", ticklabelposition="outside", fixedrange=True)
+        figure.update_layout(margin=dict(l=BARE_MARGIN, r=BARE_MARGIN))
+
+
+BARE_MARGIN = 16  # pixels, of a chart with `bare`
