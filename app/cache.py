@@ -26,6 +26,7 @@ from ama_core.detectors.ama.scores import a_distance, mu_sigma_behind
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.errors import AMAError
+from ama_core.evaluation import comparison
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import metric_intervals
 from ama_core.evaluation.protocol import normal_split
@@ -39,13 +40,23 @@ from ama_core.runs import timing as pace
 from ama_core.scoring import check
 from ama_core.scoring.check import Checked
 from ama_core.scoring.report import html_report
-from ama_core.storage.bundle import PRETRAINED, StoredScores, list_bundles, read_info, read_results, read_scores, zip_bundle
+from ama_core.storage.bundle import (
+    PRETRAINED,
+    StoredScores,
+    list_bundles,
+    n_parameters,
+    read_info,
+    read_results,
+    read_scores,
+    zip_bundle,
+)
 
 MODELS_VARIABLE = "AMA_MODELS_DIR"
 A_DISTANCE = "a_distance"  # names |R − μ| / σ among the scores: A itself lies within a hundredth of any axis that holds it
 HELD_OUT = "held out"  # what held-out normal images are called on charts
 NORMAL = "normal test images"  # stands for the chosen model's own test split wherever sets are listed
 GALLERY = 256  # images of a set that are scored and reconstructed: one forward pass
+TIMED = 16  # images that are scored to time a model
 MOST_CHECKED = 500  # images of one's own that are checked at once
 MODEL = ("model.safetensors", "calibration.npz", "config.json")  # the files that make a model
 
@@ -248,6 +259,28 @@ def stored_pictures(folder: Path, name: str, split: str, rows: tuple[int, ...], 
     model = detector(folder)
     images = stored_images(folder, name, split).images[list(rows)]
     return model.reconstruct(images) if redrawn else model.prepared(images)
+
+
+# Models beside each other
+
+
+@cached("model.safetensors", most=64)
+def parameters(folder: Path) -> int:
+    """How many weights a model has. Raises BundleError."""
+    return n_parameters(folder)
+
+
+@cached(*MODEL, most=64, spinner="Timing …")
+def seconds_per_image(folder: Path) -> float:
+    """How long a model takes to score one of TIMED images here. Raises DataError where its images are not on this computer."""
+    return comparison.seconds_per_image(detector(folder), sample_images(folder, NORMAL).images[:TIMED])
+
+
+@cached("scores.npz", *MODEL, kind="resource", most=32)
+def stored_p_values(folder: Path, name: str, split: str, by: str) -> np.ndarray:
+    """The p-values (n,) of stored scores, by a score of the model. Raises BundleError."""
+    model, found = detector(folder), next(s for s in stored(folder) if (s.name, s.split) == (name, split))
+    return model.with_p_values(found.scores)[f"p_{by}"]
 
 
 # Images that are scored

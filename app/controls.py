@@ -395,9 +395,12 @@ def safe_csv(columns: Mapping[str, Sequence] | pd.DataFrame) -> str:
     return _safe(columns).to_csv(index=False)
 
 
-def grid(columns: Mapping[str, Sequence] | pd.DataFrame, **more: Any) -> Any:
-    """A table to look into: `st.dataframe`, whose own menu downloads what it shows as CSV, and escapes nothing."""
-    return st.dataframe(_safe(columns), hide_index=True, **more)
+def grid(columns: Mapping[str, Sequence] | pd.DataFrame, *, style: Callable = lambda frame: frame, **more: Any) -> Any:
+    """A table to look into: `st.dataframe`, whose own menu downloads what it shows as CSV, and escapes nothing.
+
+    style: makes of the frame one with colours, a pandas Styler.
+    """
+    return st.dataframe(style(_safe(columns)), hide_index=True, **more)
 
 
 def _safe(columns: Mapping[str, Sequence] | pd.DataFrame) -> pd.DataFrame:
@@ -448,7 +451,12 @@ def image_sets(view: View) -> list[str]:
 
 def papers_sets(view: View) -> list[str]:
     """The sets, as they are measured here, that the paper tells the model's normal set from; none for a set of one's own."""
-    return [published.STAND_INS.get(ood, ood) for normal, ood in published.TASKS if normal == view.normal]
+    return papers_sets_of(view.normal)
+
+
+def papers_sets_of(normal: str | None) -> list[str]:
+    """The same by the name of the normal set."""
+    return [published.STAND_INS.get(ood, ood) for name, ood in published.TASKS if name == normal]
 
 
 def title_of(name: str) -> str:

@@ -3,6 +3,7 @@
 Everything is computed from what was measured of the models and stored with them.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 
 from ama_core.data import draw
-from ama_core.detectors.base import NormalData
+from ama_core.detectors.base import AnomalyDetector, NormalData
 from ama_core.detectors.one_score import TWIN
 from ama_core.errors import DataError
 from ama_core.evaluation.metrics import auroc_interval
@@ -88,6 +89,14 @@ def heat_table(results: Mapping[str, Mapping[str, Mapping[str, Any]]], by: Mappi
     whole = ~np.isnan(auroc).any(axis=0)
     means = [values[:, whole].mean(axis=1) if whole.any() else np.full(len(models), np.nan) for values in (auroc, ranks)]
     return HeatTable(models, tuple(sets), auroc, low, high, ranks, *means, int(whole.sum()))
+
+
+def seconds_per_image(detector: AnomalyDetector, images: np.ndarray) -> float:
+    """How long scoring takes here, over images (n, H, W, C), n >= 1, in one call, after one that warms up."""
+    detector.scores(images[:1])
+    began = time.perf_counter()
+    detector.scores(images)
+    return (time.perf_counter() - began) / len(images)
 
 
 def same_images(first: StoredScores, second: StoredScores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

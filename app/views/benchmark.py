@@ -168,8 +168,8 @@ def dots(shown: Sequence[Line], name: str) -> None:
     st.caption(
         "A: the paper's two-sided score, unusual where R is unusually high or low. R: the raw score, the distance that the "
         "critic sees between an image and its reconstruction. T: all statistics together, ours. Bars: 95 % interval of one "
-        "training over the drawing of the test images; of several seeds ± the standard deviation. The paper prints no intervals. Of "
-        "several trainings of a cell the first of the table is drawn."
+        "training over the drawing of the test images; of several seeds ± the standard deviation. The paper prints no "
+        "intervals. Of several trainings of a cell the first of the table is drawn."
     )
 
 
