@@ -18,10 +18,12 @@ from ama_core.analysis.density import Densities, densities
 from ama_core.analysis.latent_map import LatentMap, MapEntry
 from ama_core.analysis.model_card import read_card
 from ama_core.analysis.neighbours import Neighbours
+from ama_core.analysis.probe import Probe, lowest_r, probe, r_after
 from ama_core.analysis.redrawing import Redrawing, redrawing
 from ama_core.analysis.response import Response, read_response
 from ama_core.analysis.shell import NormHistograms
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, inspect, load, one_class, prepare
+from ama_core.data.changes import Change
 from ama_core.detectors.ama.scores import a_distance, mu_sigma_behind
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.detectors.registry import detector_class, load_detector
@@ -259,6 +261,24 @@ def stored_pictures(folder: Path, name: str, split: str, rows: tuple[int, ...], 
     model = detector(folder)
     images = stored_images(folder, name, split).images[list(rows)]
     return model.reconstruct(images) if redrawn else model.prepared(images)
+
+
+@cached(*MODEL, "scores.npz", most=512)
+def probed(folder: Path, name: str, split: str, row: int, change: Change) -> Probe:
+    """What a model says of one of those images before and after a change. Raises DataError."""
+    return probe(detector(folder), stored_images(folder, name, split).images[row], change)
+
+
+@cached(*MODEL, "scores.npz", most=64)
+def r_changed(folder: Path, name: str, split: str, rows: tuple[int, ...], changes: dict[str, Change]) -> dict[str, np.ndarray]:
+    """R of some of those images after each change, by its name. Raises DataError."""
+    return r_after(detector(folder), stored_images(folder, name, split).images[list(rows)], changes)
+
+
+@cached(*MODEL, "scores.npz", most=64)
+def lowest_change(folder: Path, name: str, split: str, row: int) -> Change:
+    """The change of one of those images that gives it the lowest R. Raises DataError."""
+    return lowest_r(detector(folder), stored_images(folder, name, split).images[row])
 
 
 # Models beside each other

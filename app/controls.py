@@ -356,10 +356,12 @@ def chart(
     *,
     select: Sequence[str] = (),
     on_select: str | Callable[[list], None] = "rerun",
+    downloads: Any = None,
 ) -> list:
     """A chart, its text alternative, and its downloads: `data` (columns of equal length) as CSV, the figure as HTML.
 
     Args:
+        downloads: the container of the downloads; default: below the chart.
         select: how points may be chosen: `points`, `box`, `lasso`; `on_select`: what is called with the chosen ones.
 
     Returns:
@@ -372,7 +374,7 @@ def chart(
         config = charts.CONFIG_SELECT if "lasso" in select else charts.CONFIG
         more = {"config": config, "on_select": react, "selection_mode": select}
     state = st.plotly_chart(figure, width="stretch", theme="streamlit", key=key, alt=alt, **more)
-    with st.popover("Download this chart", icon=":material/download:"):
+    with (downloads or st).popover("Download this chart", icon=":material/download:"):
         st.download_button("Data (CSV)", safe_csv(data), f"{name}.csv", "text/csv", key=f"csv-{name}", on_click="ignore")
         # A callable: the 4 MB file is made when it is asked for.
         st.download_button(

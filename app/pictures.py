@@ -7,11 +7,17 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from palette import BLUE, CUT, GREEN, GRID, VERMILLION, rgb
 from PIL import Image
 
+METHOD = (
+    "The encoder E turns the image x into a code z, the generator G turns z into the reconstruction x̂. The critic D sees two "
+    "pairs, the image with itself and the image with its reconstruction, and gives features f of each. Their distance is the "
+    "score R; how usual that R is among the training images is the score A."
+)
 DIFFERENCE_RANGE = 0.5  # a difference of this fraction of the full scale, or more, gets the full colour
 FADE, FADED_TO = 0.45, 200.0  # how much of its contrast an image keeps under a map, and the grey that it fades to
 CRITIC_RANGE = 8  # a place that adds this many times what one adds in the mean training image gets the full colour
@@ -80,6 +86,14 @@ def image_table(heads: Sequence[str], rows: Sequence[tuple[Sequence[tuple[np.nda
         f"<style>{style}</style><div class='ama-scroll' role='region' aria-label='Table of images' tabindex='0'>"
         f"<table class='ama-table' style='--size:{size}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+def method() -> str:
+    """The method as a drawing, x -> E -> z -> G -> x̂ and pairs -> D -> f -> R -> A, for light and dark; as HTML."""
+    drawing = (Path(__file__).parent / "method.svg").read_bytes()
+    source = f"data:image/svg+xml;base64,{base64.b64encode(drawing).decode()}"  # as it is, Streamlit would take it out
+    style = ".ama-method img{width:100%;max-width:560px;display:block}"
+    return f'<style>{style}</style><div class="ama-method"><img src="{source}" alt="{html.escape(METHOD, quote=True)}"></div>'
 
 
 def difference_map(image: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:

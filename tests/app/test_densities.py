@@ -16,7 +16,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ama_core import AMADetector
-from ama_core.data import decode_image, prepare
+from ama_core.data import catalog, decode_image, label_of, prepare
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.evaluation.metrics import auroc_interval, metric_intervals
 from ama_core.paper import published as paper
@@ -140,7 +140,7 @@ def test_the_address_restores_a_view_and_reset_ends_it(open_page):
 def test_stored_scores_reach_the_chart(open_page, models):
     at = open_page("densities", ood=["gradients"], axis="pixels")
     stored = next(s for s in read_scores(models / "digits") if s.name == "gradients")
-    median = f"gradients {np.median(stored.scores['pixel_l1']):.3g}"
+    median = f"Colour gradients {np.median(stored.scores['pixel_l1']):.3g}"
     assert median in words(at) and median in at.get("plotly_chart")[0].proto.alt
 
 
@@ -157,9 +157,10 @@ def test_the_table_holds_what_was_measured_with_its_interval(open_page, models, 
     rows = {row["ood"]: row for row in read_results(models / "digits")["results"]}
     stored = {s.name: s for s in read_scores(models / "digits") if s.split == "test"}
     table = open_page("densities", ood=list(rows), metric=metric).table[0].value
-    assert list(table["Set"]) == list(rows)
+    assert list(table["Set"]) == [label_of(name) for name in rows]
+    names = dict(zip(table["Set"], rows))
     for _, line in table.iterrows():
-        row = rows[line["Set"]]
+        row = rows[names[line["Set"]]]
         intervals = metric_intervals(AMADetector, row, stored["digits"], stored[row["ood"]])
         for score in SCORES:
             low, high = intervals[score][metric.lower()]
@@ -216,17 +217,21 @@ def test_the_images_around_a_score_are_the_nearest_of_every_set(open_page, model
     groups = shown_images(page)
     assert len(groups) == 3 and any(name.startswith("images around") for name in traces(page))
     for body, (where, title) in zip(
-        groups, ((("digits", "train"), "train"), (("digits", "test"), "test"), (("textures", "test"),) * 2)
+        groups,
+        (
+            (("digits", "train"), "training images"),
+            (("digits", "test"), "normal test images"),
+            (("textures", "test"), "Procedural textures"),
+        ),
     ):
         values = stored[where]
         nearest = np.sort(values[np.argsort(abs(values - float(at)), kind="stable")[:8]])
-        title = title if isinstance(title, str) else "textures"
         assert body.count("<img") == 8 and all(f"{title}, score {value:.4g}" in body for value in nearest)
 
 
 @pytest.mark.parametrize("log", ["true", "false"])
 def test_the_axis_of_a_shows_the_mass_of_every_set(open_page, models, log):
-    at = open_page("densities", ood=["textures", "gradients"], axis="A", log=log)
+    at = open_page("densities", ood=["textures", "gradients"], axis="A", log=log, cuts="true")
     found = traces(at)
     x = np.log10(values(found["train"]["x"])) if log == "true" else values(found["train"]["x"])
     mass = np.add.reduce([values(found[name]["y"]) for name in ("train", "test", "textures", "gradients")])
@@ -240,8 +245,71 @@ def test_the_axis_of_a_shows_the_mass_of_every_set(open_page, models, log):
 
 
 def test_the_sets_of_the_lesson_come_first(open_page, models):
-    first = open_page("lesson", model="digits").selectbox(key="against").value
-    assert open_page("densities").multiselect(key="ood").value[0] == first
+    lesson = words(open_page("lesson", model="digits", step="Surprise")).replace("\\", "")
+    first = open_page("densities").multiselect(key="ood").value[0]
+    assert f"Chosen for this step: {catalog()[first].title}, the set with the lowest AUROC of R" in lesson
+
+
+def charts(at: AppTest) -> list[dict]:
+    return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
+
+
+def written(chart: dict) -> list[str]:
+    """The names at the curves of a chart."""
+    return [note["text"] for note in chart["layout"]["annotations"] if note["text"]]
+
+
+def test_fig_4_is_r_and_a_side_by_side_of_the_same_sets_with_their_aurocs(open_page, models):
+    at = open_page("densities", ood=["textures", "gradients"])
+    at = next(g for g in at.button_group if g.key == "axis").set_value("R and A (Fig. 4)").run()
+    assert not at.exception and len(charts(at)) == 2
+    rows = {row["ood"]: row["scores"] for row in read_results(models / "digits")["results"]}
+    stored = {(s.name, s.split): s.scores["R"].astype(float) for s in read_scores(models / "digits")}
+    c = AMADetector.load(models / "digits").calibration_
+    for by, chart in zip("RA", charts(at)):
+        assert set(written(chart)) == {"training images", "normal test images"} | {
+            f"{label_of(name)} {rows[name][by]['auroc']:.3f}" for name in ("textures", "gradients")
+        }
+        assert all(t["showlegend"] is False for t in chart["data"] if t["name"] in ("train", "test", "textures", "gradients"))
+    assert "|R − μ| / σ" in charts(at)[1]["layout"]["xaxis"]["title"]["text"]
+    apart = np.maximum(abs(stored["textures", "test"] - c.mu) / c.sigma, 0.01)
+    assert f"Procedural textures {np.median(apart):.3g}" in at.get("plotly_chart")[1].proto.alt
+
+
+def test_bands_and_cuts_are_drawn_on_demand(open_page):
+    names = {key: set(traces(open_page("densities", ood=["textures"], **{key: "true"}))) for key in ("bands", "cuts")}
+    plain = set(traces(open_page("densities", ood=["textures"])))
+    assert names["bands"] - plain == {"μ ± 2σ of training R", "μ ± 1σ of training R"}
+    assert {name.split(" (α")[0] for name in names["cuts"] - plain} <= {"A flags outside", "R flags right of this"}
+    assert names["cuts"] - plain and not [name for name in plain if "flags" in name or "σ" in name]
+
+
+def test_the_verdict_above_the_chart_is_measured(open_page, models, tmp_path):
+    copy(models / "digits", tmp_path / "digits")
+
+    def said(**aurocs) -> str:
+        results = read_results(models / "digits")
+        for row in results["results"]:
+            for by, value in zip(SCORES, aurocs.get(row["ood"], ())):
+                row["scores"][by]["auroc"] = value
+        write_results(tmp_path / "digits", results)
+        return open_page("densities", tmp_path, ood=["textures", "gradients"]).info[0].value
+
+    text = said(textures=(0.2, 0.8, 0.9, 0.9), gradients=(0.3, 0.4, 0.6, 0.5))
+    assert (
+        "**R fails** on 2 of these 2 sets" in text
+        and "**Procedural textures** (0.200) and **Colour gradients** (0.300)" in text
+    )
+    assert (
+        "turns that round on **Procedural textures** (0.800)" in text
+        and "A does not help on **Colour gradients** (0.400)" in text
+    )
+    assert "No score does well on **Colour gradients** (best: M 0.600)" in text
+    text = said(textures=(0.9, 0.8, 0.9, 0.9), gradients=(0.8, 0.4, 0.6, 0.5))
+    assert (
+        "stays above a coin's 0.5 on all of these 2 sets; lowest is **Colour gradients** (0.800)" in text
+        and "fails" not in text
+    )
 
 
 def test_a_place_means_nothing_on_another_axis(open_page):
