@@ -10,6 +10,7 @@ from ama_core.data import data_dir
 from ama_core.errors import DataError
 from ama_core.runs import execute as runs
 
+ROOT = Path(__file__).resolve().parent.parent  # of the repository
 PUBLIC_VARIABLE = "AMA_PUBLIC"
 ROOTS_VARIABLE = "AMA_DATA_ROOTS"
 

@@ -69,6 +69,28 @@ def roc_chart(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], points: Mappi
     return figure
 
 
+def auroc_dots(sets: Mapping[str, Mapping[str, float]], scores: Sequence[str]) -> go.Figure:
+    """AUROCs, set -> score -> value, a row for each set and a sign for each score, over the line of a coin."""
+    figure = go.Figure()
+    names = list(sets)
+    figure.add_trace(go.Scatter(
+        x=[0.5, 0.5], y=[names[0], names[-1]], mode="lines", name="a coin", line=dict(color=CUT, dash="dot", width=1.5),
+        hoverinfo="skip",
+    ))  # fmt: skip
+    styles = [(colour, symbol) for colour, _, symbol in (*OOD_STYLES[:3], NORMAL_STYLES["train"])]
+    for score, (colour, symbol) in zip(scores, itertools.cycle(styles)):
+        figure.add_trace(go.Scatter(
+            x=[sets[name][score] for name in names], y=names, mode="markers", name=score,
+            marker=dict(color=colour, symbol=symbol, size=11), hovertemplate=f"{score} on %{{y}}: %{{x:.3f}}<extra></extra>",
+        ))  # fmt: skip
+    finish(figure, "AUROC", "", height=140 + 26 * len(names), legend_y=-0.18)
+    figure.update_xaxes(range=[0, 1.02])
+    figure.update_yaxes(
+        autorange="reversed", type="category", title=None, categoryorder="array", categoryarray=names
+    )  # fmt: skip
+    return figure
+
+
 def calibration_chart(
     alphas: np.ndarray, measured: Mapping[str, np.ndarray], low: np.ndarray, high: np.ndarray, level: str
 ) -> go.Figure:

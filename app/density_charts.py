@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 from charts import finish, log_ticks
-from palette import BAND, BAND_OUTER, CUT, NORMAL_STYLES, OOD_STYLES, UPLOAD, VERMILLION, rgb
+from palette import BAND, BAND_OUTER, CUT, INK, NORMAL_STYLES, OOD_STYLES, UPLOAD, VERMILLION, rgb
 
 LABEL_WIDTH = 0.34  # of the axis: two names whose curves peak nearer to each other are not written at the same height
+LABEL_GROUND = "rgba(255,255,255,0.9)"  # behind dark letters, on light and on dark pages
 LABEL_STEP = 24  # pixels between the heights of names that would cover each other
+BARE_MARGIN = 6  # pixels, of a chart with `bare`: those of a slider's track
 MARKS = ((CUT, "circle"), (VERMILLION, "diamond"))  # the last mark stands out
 
 
@@ -88,7 +90,7 @@ def _curves(
             x=grid.astype(np.float32), y=curves[name].astype(np.float32), name=name, mode="lines+markers", legendgroup=name,
             line=dict(color=colour, dash=dash, width=2.5), marker=dict(symbol=symbol, size=8, maxdisplayed=9),
             customdata=grid.tolist(), unselected=dict(marker=dict(opacity=1)), showlegend=not (labels and name in labels),
-            hovertemplate=f"{name}<br>%{{x:.3~g}}<extra></extra>",
+            hovertemplate=f"{html.escape((labels or {}).get(name, name))}<br>%{{x:.3~g}}<extra></extra>",
         ))  # fmt: skip
 
 
@@ -142,7 +144,8 @@ def _labels(figure: go.Figure, grid: np.ndarray, curves: Mapping[str, np.ndarray
         )  # fmt: skip
         figure.add_annotation(
             x=text_x, y=ceiling, yshift=LABEL_STEP * (row + 0.7), text=html.escape(labels[name]), showarrow=False,
-            bordercolor=styles[name][0], borderwidth=1.5, borderpad=2, font=dict(size=12), name=name,
+            bordercolor=styles[name][0], borderwidth=1.5, borderpad=2, bgcolor=LABEL_GROUND, font=dict(size=12, color=INK),
+            name=name,
         )  # fmt: skip
     return len(rows)
 
@@ -162,6 +165,3 @@ def _axes(
         figure.update_yaxes(showticklabels=False, title=None, automargin=False)
         figure.update_xaxes(automargin="height", ticklabelposition="outside", fixedrange=True)
         figure.update_layout(margin=dict(l=BARE_MARGIN, r=BARE_MARGIN))
-
-
-BARE_MARGIN = 16  # pixels, of a chart with `bare`

@@ -7,13 +7,20 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from palette import BLUE, CUT, GREEN, GRID, VERMILLION, rgb
 from PIL import Image
 
+METHOD = (
+    "The encoder E turns the image x into a code z, the generator G turns z into the reconstruction x̂. The critic D sees two "
+    "pairs, the image with itself and the image with its reconstruction, and gives features f of each. Their distance is the "
+    "score R; how usual that R is among the training images is the score A."
+)
 DIFFERENCE_RANGE = 0.5  # a difference of this fraction of the full scale, or more, gets the full colour
-CRITIC_RANGE = 20  # a place that adds this many times what one adds in the mean training image gets the full colour
+FADE, FADED_TO = 0.45, 200.0  # how much of its contrast an image keeps under a map, and the grey that it fades to
+CRITIC_RANGE = 8  # a place that adds this many times what one adds in the mean training image gets the full colour
 
 
 def picture(image: np.ndarray, alt: str) -> str:
@@ -81,6 +88,14 @@ def image_table(heads: Sequence[str], rows: Sequence[tuple[Sequence[tuple[np.nda
     )
 
 
+def method() -> str:
+    """The method as a drawing, x -> E -> z -> G -> x̂ and pairs -> D -> f -> R -> A, for light and dark; as HTML."""
+    drawing = (Path(__file__).parent / "method.svg").read_bytes()
+    source = f"data:image/svg+xml;base64,{base64.b64encode(drawing).decode()}"  # as it is, Streamlit would take it out
+    style = ".ama-method img{width:100%;max-width:560px;display:block}"
+    return f'<style>{style}</style><div class="ama-method"><img src="{source}" alt="{html.escape(METHOD, quote=True)}"></div>'
+
+
 def difference_map(image: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
     """Reconstruction minus image, mean over colours, as uint8 (H, W, 3): vermillion brighter, blue darker, white the same."""
     change = (reconstruction.astype(np.float32) - image.astype(np.float32)).mean(axis=2) / 255
@@ -95,7 +110,7 @@ def difference_key() -> str:
 
 
 def critic_map(image: np.ndarray, shares: np.ndarray, mean_r: float) -> np.ndarray:
-    """What each place adds to R, laid over the image in grey, as uint8 (S, S, 3): vermillion adds, blue takes away.
+    """What each place adds to R, laid over the faded image in grey, as uint8 (S, S, 3): vermillion adds, blue takes away.
 
     Args:
         image: uint8 (S, S, C). shares: (g, g), g divides S; they sum to the image's R.
@@ -105,7 +120,7 @@ def critic_map(image: np.ndarray, shares: np.ndarray, mean_r: float) -> np.ndarr
     amount = shares * shares.size / (CRITIC_RANGE * mean_r)
     amount = np.sign(amount) * np.sqrt(np.minimum(np.abs(amount), 1))  # usual and unusual shares differ by orders of magnitude
     amount = amount.repeat(times, axis=0).repeat(times, axis=1)[..., None]
-    grey = image.astype(np.float32).mean(axis=2, keepdims=True)
+    grey = FADED_TO + FADE * (image.astype(np.float32).mean(axis=2, keepdims=True) - FADED_TO)
     return np.rint(grey + 0.9 * np.abs(amount) * (np.where(amount < 0, rgb(BLUE), rgb(VERMILLION)) - grey)).astype(np.uint8)
 
 

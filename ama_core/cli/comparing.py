@@ -14,8 +14,8 @@ from ama_core.detectors.ama.config import PRESETS
 from ama_core.detectors.base import AnomalyDetector, NormalData
 from ama_core.detectors.registry import detector_class, names
 from ama_core.errors import ConfigError
-from ama_core.evaluation.comparison import Comparison
-from ama_core.evaluation.comparison import compare as compare_detectors
+from ama_core.evaluation.recommendation import Comparison
+from ama_core.evaluation.recommendation import compare as compare_detectors
 from ama_core.runs.spec import config_for
 
 DEFAULT = ("ama", "nearest", "pca", "autoencoder", "lossless_length", "pixel_mean")

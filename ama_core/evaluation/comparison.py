@@ -1,215 +1,163 @@
-"""Several detectors on the same normal and anomalous images: what each finds, what it costs, and which to take."""
+"""Detectors beside each other: those trained on the same normal images, over many OOD sets, and two of them on the same images.
+
+Everything is computed from what was measured of the models and stored with them.
+"""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.stats import rankdata, spearmanr
 
-from ama_core.data import ImageSet
-from ama_core.detectors.base import AnomalyDetector
+from ama_core.data import draw
+from ama_core.detectors.base import AnomalyDetector, NormalData
+from ama_core.detectors.one_score import TWIN
 from ama_core.errors import DataError
 from ama_core.evaluation.metrics import auroc_interval
+from ama_core.evaluation.protocol import STORED_SAMPLE
+from ama_core.storage.bundle import StoredScores
 
-LEVEL = 0.95  # of intervals, and of a difference that is called certain
-FEW = 5  # anomalous or normal test images: with fewer, nothing is called certain
-CLOSE = 0.01  # AUROCs this near to the best count as equal, where that is not surely wrong; then time decides
-Progress = Callable[[str, str], None]
-"""Called with the title of a detector and what is being done with it."""
+DECIDES, RAW, TWO_SIDED = KINDS = ("the score that decides", "the raw score", "its two-sided twin")
+
+
+def which_score(names: Sequence[str], decides: str, kind: str) -> str | None:
+    """The name of a detector's score of one of KINDS; None where it has none of that kind.
+
+    Raw is the first that a detector lists; its two-sided twin is called `A`, as AMA's, or `A_` and its name.
+    """
+    if kind == DECIDES:
+        return decides
+    if kind == RAW:
+        return names[0]
+    return next((name for name in ("A", f"{TWIN}{names[0]}") if name in names), None)
+
+
+def normal_key(info: Mapping[str, Any]) -> tuple[str, int | None] | None:
+    """What a model was trained on, by its config.json: name and class; None where it does not say.
+
+    Models that were shown real anomalies are compared with none: theirs is another task.
+    """
+    normal = NormalData.of(info)
+    return None if normal is None or normal.anomalies else (normal.name, normal.label)
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One detector among several, all on the same images.
+class HeatTable:
+    """AUROC of m models over k sets, NaN where it was not measured.
 
     Attributes:
-        name, title: of the detector. score: its score that decides.
-        auroc, low, high: of that score, with its 95 % interval.
-        detected, false_alarms: fractions of the anomalous and of the normal test images that are flagged at `alpha`.
-        seconds_train: wall-clock time of `fit`. ms_per_image: of scoring the test images.
-        normal, anomalous: anomaly scores of the test images, (n,), (m,).
+        models: names. sets: names of the OOD sets, in the order given.
+        auroc, low, high: (m, k), with the 95 % interval over the drawing of the test images.
+        ranks: (m, k), 1 for the highest AUROC of a set, ties shared; NaN where not measured.
+        mean_auroc, mean_rank: (m,) over the `shared` sets, on which all models were measured; NaN where there is none.
+        shared: how many these are.
     """
 
-    name: str
-    title: str
-    score: str
-    auroc: float
-    low: float
-    high: float
-    detected: float
-    false_alarms: float
-    alpha: float
-    seconds_train: float
-    ms_per_image: float
-    normal: np.ndarray
-    anomalous: np.ndarray
+    models: tuple[str, ...]
+    sets: tuple[str, ...]
+    auroc: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    ranks: np.ndarray
+    mean_auroc: np.ndarray
+    mean_rank: np.ndarray
+    shared: int
+
+    def place(self, model: str) -> int:
+        """The place of a model by mean rank, 1 the best; models of the same mean share the better place."""
+        mine = self.mean_rank[self.models.index(model)]
+        return 1 + int((self.mean_rank < mine).sum())
+
+
+def heat_table(results: Mapping[str, Mapping[str, Mapping[str, Any]]], by: Mapping[str, str], sets: Sequence[str]) -> HeatTable:
+    """The table of models over sets.
+
+    Args:
+        results: model -> OOD set -> row of `evaluate`. by: model -> the score to look at.
+    """
+    models = tuple(results)
+    auroc, low, high = (np.full((len(models), len(sets)), np.nan) for _ in range(3))
+    for i, model in enumerate(models):
+        for j, name in enumerate(sets):
+            row = results[model].get(name)
+            if row and by[model] in row["scores"]:
+                auroc[i, j] = row["scores"][by[model]]["auroc"]
+                low[i, j], high[i, j] = auroc_interval(auroc[i, j], row["n_normal"], row["n_ood"])
+    ranks = rankdata(-auroc, axis=0, nan_policy="omit") if auroc.size else auroc.copy()
+    whole = ~np.isnan(auroc).any(axis=0)
+    means = [values[:, whole].mean(axis=1) if whole.any() else np.full(len(models), np.nan) for values in (auroc, ranks)]
+    return HeatTable(models, tuple(sets), auroc, low, high, ranks, *means, int(whole.sum()))
+
+
+def seconds_per_image(detector: AnomalyDetector, images: np.ndarray) -> float:
+    """How long scoring takes here, over images (n, H, W, C), n >= 1, in one call, after one that warms up."""
+    detector.scores(images[:1])
+    began = time.perf_counter()
+    detector.scores(images)
+    return (time.perf_counter() - began) / len(images)
+
+
+def same_images(first: StoredScores, second: StoredScores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The images that two stored samples of one split have in common.
+
+    Returns:
+        Their rows in the first sample, in the second, and their indices in the split, each (n,), by index.
+
+    Raises:
+        DataError: they are not of the same split, or were drawn from splits of different sizes.
+    """
+    if (first.name, first.split, first.n_total) != (second.name, second.split, second.n_total):
+        raise DataError(
+            f"These scores are of {first.n_total:,} images of {first.name} ({first.split}) and of {second.n_total:,} of "
+            f"{second.name} ({second.split}): not the same images."
+        )
+    drawn = [draw(stored.n_total, STORED_SAMPLE, stored.seed) for stored in (first, second)]
+    common, a, b = np.intersect1d(*drawn, assume_unique=True, return_indices=True)
+    return a, b, common
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Detectors, the best first, and which one to take.
+class Agreement:
+    """What two models say of the same n images at one false-alarm rate.
 
     Attributes:
-        recommended: the name of a detector. reason: why, in sentences. certain: whether every other one is worse for sure.
-        n_normal, n_anomalous: test images. made: whether the anomalies are made defects.
-        detectors: by falling AUROC.
+        both, first_only, second_only, neither: how many images are flagged by whom.
+        correlation: Spearman's, of the p-values; NaN where one of them does not vary.
     """
 
-    recommended: str
-    reason: str
-    certain: bool
-    n_normal: int
-    n_anomalous: int
-    made: bool
-    detectors: tuple[Compared, ...]
+    both: int
+    first_only: int
+    second_only: int
+    neither: int
+    correlation: float
+
+    @property
+    def n(self) -> int:
+        return self.both + self.first_only + self.second_only + self.neither
 
 
-def compare(
-    train: ImageSet,
-    normal: ImageSet,
-    anomalous: ImageSet,
-    detectors: Mapping[str, AnomalyDetector],
-    *,
-    alpha: float = 0.05,
-    made: bool = False,
-    progress: Progress | None = None,
-) -> Comparison:
-    """Fit every detector on `train` and test all of them on the same normal and anomalous images.
+def agreement(first: np.ndarray, second: np.ndarray, alpha: float) -> Agreement:
+    """Of p-values (n,) of two models for the same images, n >= 1."""
+    a, b = first <= alpha, second <= alpha
+    varies = min(np.ptp(first), np.ptp(second)) > 0
+    correlation = float(spearmanr(first, second).statistic) if varies else float("nan")
+    return Agreement(*(int(part.sum()) for part in (a & b, a & ~b, ~a & b, ~a & ~b)), correlation)
+
+
+def disagreements(first: np.ndarray, second: np.ndarray, alpha: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The at most n images that the first model flags and the second finds most normal, and the other way round.
 
     Args:
-        detectors: unfitted ones by name; they are fitted in place.
-        alpha: the false-alarm rate at which `detected` is counted, in (0, 1).
-        made: whether `anomalous` are made defects, which the reason then says.
+        first, second: p-values (N,) of the same images.
 
-    Raises DataError where there is no detector.
+    Returns:
+        Their indices among the images, the largest disagreement first.
     """
-    if not detectors:
-        raise DataError("There is no detector to compare.")
-    found = []
-    for name, detector in detectors.items():
-        found.append(_tested(name, detector, train, normal, anomalous, alpha, progress))
-    ranked = tuple(sorted(found, key=lambda one: (-one.auroc, one.seconds_train)))
-    recommended, reason, certain = recommend(ranked, made)
-    return Comparison(recommended, reason, certain, len(normal), len(anomalous), made, ranked)
 
+    def only(flags: np.ndarray, passes: np.ndarray) -> np.ndarray:
+        rows = np.flatnonzero((flags <= alpha) & (passes > alpha))
+        return rows[np.argsort(-passes[rows], kind="stable")][:n]
 
-def _tested(
-    name: str,
-    detector: AnomalyDetector,
-    train: ImageSet,
-    normal: ImageSet,
-    anomalous: ImageSet,
-    alpha: float,
-    progress: Progress | None,
-) -> Compared:
-    if progress:
-        progress(detector.title, "training")
-    start = time.perf_counter()
-    detector.fit(train)
-    seconds = time.perf_counter() - start
-    if progress:
-        progress(detector.title, "scoring")
-    start = time.perf_counter()
-    of_normal, of_anomalous = detector.scores(normal.images), detector.scores(anomalous.images)
-    each = 1000 * (time.perf_counter() - start) / (len(normal) + len(anomalous))
-    by = detector.by
-    inliers, outliers = (detector.anomaly_scores(scores)[by] for scores in (of_normal, of_anomalous))
-    auroc = float(delong([inliers], [outliers])[0][0])
-    low, high = auroc_interval(auroc, len(normal), len(anomalous), LEVEL)
-    return Compared(
-        name=name,
-        title=detector.title,
-        score=by,
-        auroc=auroc,
-        low=low,
-        high=high,
-        detected=float((of_anomalous[f"p_{by}"] <= alpha).mean()),
-        false_alarms=float((of_normal[f"p_{by}"] <= alpha).mean()),
-        alpha=alpha,
-        seconds_train=seconds,
-        ms_per_image=each,
-        normal=inliers,
-        anomalous=outliers,
-    )
-
-
-def delong(normal: Sequence[np.ndarray], anomalous: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC of k scores of the same images, (k,), and the covariance matrix of these estimates, (k, k).
-
-    DeLong, DeLong, Clarke-Pearson (Biometrics, 1988), Eqs. 4 to 8; ties count one half. Covariances are zero where there is
-    one image of a kind.
-
-    Args:
-        normal, anomalous: anomaly scores of the same images by each score: k arrays (n,) and k arrays (m,).
-    """
-    of_normal, of_anomalous = [], []
-    for inliers, outliers in zip(normal, anomalous):
-        of_anomalous.append(_share_below(outliers, np.sort(inliers)))
-        of_normal.append(1 - _share_below(inliers, np.sort(outliers)))
-    v10, v01 = np.array(of_anomalous), np.array(of_normal)
-    covariance = np.zeros((len(v10), len(v10)))
-    for components in (v10, v01):
-        if components.shape[1] > 1:
-            covariance += np.cov(components).reshape(covariance.shape) / components.shape[1]
-    return v10.mean(axis=1), covariance
-
-
-def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """For each value the fraction of sorted others below it, equal ones counted half."""
-    return 0.5 * (np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")) / len(others)
-
-
-def surely_better(first: Compared, second: Compared) -> bool:
-    """Whether the AUROC of `first` exceeds that of `second` by more than chance: by DeLong's interval of their difference."""
-    if min(len(first.normal), len(first.anomalous)) < FEW:
-        return False
-    aurocs, covariance = delong([first.normal, second.normal], [first.anomalous, second.anomalous])
-    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    return bool(aurocs[0] - aurocs[1] > norm.ppf((1 + LEVEL) / 2) * np.sqrt(max(variance, 0.0)))
-
-
-def recommend(ranked: Sequence[Compared], made: bool = False) -> tuple[str, str, bool]:
-    """Which of several detectors to take, why, and whether all others are surely worse.
-
-    The rule, fixed beforehand: the highest AUROC; of those within CLOSE of it that are not surely worse (`surely_better`), the
-    one that trains fastest.
-
-    Args:
-        ranked: by falling AUROC, of the same test images.
-    """
-    best, rest = ranked[0], ranked[1:]
-    n, m = len(best.normal), len(best.anomalous)
-    images = f"{m:,} {'made defects' if made else 'anomalous images'} and {n:,} normal ones"
-    tied = [one for one in rest if not surely_better(best, one)]
-    chosen = min((best, *(one for one in tied if best.auroc - one.auroc <= CLOSE)), key=lambda one: one.seconds_train)
-    if best.low <= 0.5 or min(n, m) < FEW:
-        reason = (
-            f"Not enough images to tell: with {images} even {best.title}, which ranks them best (AUROC {_interval(best)}), may "
-            "be no better than chance. Add more of both."
-        )
-    elif not rest:
-        reason = f"{best.title} is the only one (AUROC {_interval(best)}): there is nothing to compare it with."
-    elif not tied:
-        reason = (
-            f"{best.title} finds most on these images (AUROC {best.auroc:.3f}; {rest[0].title} {rest[0].auroc:.3f}) and trains "
-            f"in {_seconds(best)}; with {images} the difference is certain."
-        )
-    else:
-        names = ", ".join(f"{one.title} ({one.auroc:.3f})" for one in (best, *tied) if one is not chosen)
-        reason = (
-            f"{chosen.title} finds {'most' if chosen is best else 'as much as the best in less time'} on these images (AUROC "
-            f"{_interval(chosen)}; it trains in {_seconds(chosen)}), but there are not enough images to tell it from {names}: "
-            f"with {images} the difference may be chance."
-        )
-    if made:
-        reason += " Made defects stand in for real ones here: with real bad images the answer may be another."
-    return chosen.name, reason, bool(rest) and not tied and best.low > 0.5 and min(n, m) >= FEW
-
-
-def _interval(one: Compared) -> str:
-    return f"{one.auroc:.3f}, {one.low:.3f} to {one.high:.3f}"
-
-
-def _seconds(one: Compared) -> str:
-    return f"{one.seconds_train:.1f} s" if one.seconds_train < 9.95 else f"{one.seconds_train:,.0f} s"
+    return only(first, second), only(second, first)

@@ -206,6 +206,12 @@ def threshold_scale(low: float, high: float, steps: int = 200) -> tuple[float, f
     return tuple(round(float(v), digits) for v in (np.floor(low / step) * step, np.ceil(high / step) * step, step))
 
 
+def threshold_places(low: float, high: float, log: bool, n: int = 200) -> list[float]:
+    """About n thresholds from `low` to `high`, evenly along a linear or logarithmic axis: (n,) of four digits, ascending."""
+    places = np.geomspace(low, high, n) if log else np.linspace(low, high, n)
+    return sorted({float(f"{place:.4g}") for place in places})
+
+
 def nearest_the_cut(values: np.ndarray, cut: float, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the at most n values (N,) just at or below the cut and just above it, each nearest first."""
     order = np.argsort(values, kind="stable")

@@ -35,7 +35,7 @@ OBJECTIVE = [
     (
         "Simplex interpolation",
         "Mixtures of k codes must decode to images that the critic takes for normal ones: it fills the gaps between the codes.",
-        r"\hat e = \sum_{i=1}^{k} \alpha_i E(x_i) \Big/ \sum_{i=1}^{k} \alpha_i, \quad \alpha_i \sim U[0, 0.5]",
+        r"\hat e = \sum_{i=1}^{k} w_i E(x_i) \Big/ \sum_{i=1}^{k} w_i, \quad w_i \sim U[0, 0.5]",
         [latent.simplex_weights, latent.simplex_interpolation, losses.critic_simplex, losses.autoencoder_simplex],
     ),
     (
@@ -71,6 +71,7 @@ def architecture(view: controls.View) -> None:
     if not callable(getattr(view.detector, "stages", None)):
         kept(view)
         return
+    st.html(pictures.method())
     stages = cache.stages(view.folder)
     drawn = []
     for network, name in NAMES.items():
@@ -169,14 +170,22 @@ def settings(view: controls.View) -> None:
         {
             "setting": [f"`{f.name}`" for f in shown],
             "value": [beside(getattr(config, f.name), getattr(usual, f.name)) for f in shown],
-            "meaning": [controls.literal(f.metadata["doc"]) for f in shown],
+            "meaning": [controls.literal(with_sources(f.metadata["doc"])) for f in shown],
         },
         hide_index=True,
     )
     st.caption(
         ("The defaults are the paper's. " if view.of_r else "")
-        + "[P] the paper, [C] the authors' released code, [D] a decision made here. Any of them: `--set name=value`."
+        + "Where a meaning names its source: the paper, the authors' released code, or a decision made here. Any of them can be "
+        "set: `--set name=value`."
     )
+
+
+def with_sources(meaning: str) -> str:
+    """The meaning of a setting, its marks of where it comes from in words."""
+    for mark, words in {"[P]": "The paper:", "[C]": "Released code:", "[D]": "Decided here:"}.items():
+        meaning = meaning.replace(mark, words)
+    return meaning
 
 
 def beside(value, usual) -> str:

@@ -10,13 +10,13 @@ import pandas as pd
 import pictures
 import streamlit as st
 from density_charts import density_chart
+from measured import table, titled, verdict_of_all
 
 from ama_core import AMAError
 from ama_core.analysis.density import Densities, share_below
 from ama_core.detectors.ama.scores import a_distance
-from ama_core.evaluation.metrics import REPLICATES, nearest_to, threshold_scale
-from ama_core.evaluation.protocol import telling_set
-from ama_core.paper import published as paper
+from ama_core.evaluation.cases import telling_sets
+from ama_core.evaluation.metrics import nearest_to, threshold_scale
 from ama_core.storage.bundle import StoredScores
 
 
@@ -51,13 +51,7 @@ BESIDE = {
         "pixels", "pixel_l1", "mean |x − x̂|", "Pixel error, the plain autoencoder's score; values run from −1 to 1.",
     ),
 }  # fmt: skip
-METRICS = {
-    "AUROC": ("auroc", "The chance that an anomaly looks more anomalous than a normal image: 1 is perfect, 0.5 a coin."),
-    "AUPRC": ("auprc", "Area under precision and recall, anomalies positive: a coin gets their share n anomalous / n."),
-    "FPR95": ("fpr95", "Normal images flagged when 95 % of the anomalies are: less is better."),
-}
-ALL = "All three"
-ALSO_FIRST = ("gradients", "house_numbers")  # beside the set with which the lesson begins
+FIG_4 = "R and A (Fig. 4)"  # instead of an axis: both, side by side
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"]
 MOST = 50  # uploads on the axis at once
 AROUND = 8  # images of each set that are shown around a score
@@ -76,28 +70,6 @@ def axes_of(view: controls.View) -> dict[str, Axis]:
     ]  # fmt: skip
     found += [axis for entry, axis in BESIDE.items() if entry in view.detector.STORED]
     return {axis.name: axis for axis in found}
-
-
-def verdict(view: controls.View, name: str, auroc: dict[str, float]) -> str:
-    """What the AUROCs of the scores on one set say, in words."""
-    first, *rest = view.detector.score_names()
-    others = f"{', '.join(f'{score} {auroc[score]:.2f}' for score in rest)}." if rest else ""
-    a_fails = ""
-    if view.of_r and auroc["A"] < 0.5:
-        a_fails = " A fails here: their R lies nearer to μ than that of the test images."
-    said = f"{first} gives {auroc[first]:.2f} on **{name}**"
-    if auroc[first] >= 0.5:
-        much = "hardly more" if auroc[first] < 0.6 else "more"
-        return f"{said}: it finds them {much} anomalous than the test images. {others}{a_fails}".strip()
-    what = (
-        " A asks whether R is unusual on either side, M also in which direction the difference points, T takes all statistics "
-        f"together: {others}"
-        if view.of_r else f" {others}"
-    )  # fmt: skip
-    return (
-        f"{said}, below the 0.50 of a coin: it finds them *more normal* than the model's own test images, so a threshold on "
-        f"{first} lets them pass.{what}{a_fails}"
-    ).strip()
 
 
 def limits(view: controls.View, axis: Axis) -> dict:
@@ -161,18 +133,36 @@ def uploads(view: controls.View, axes: Mapping[str, Axis]) -> list[tuple[str, di
     return found
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What the charts show beside the curves, and whether their axes are logarithmic."""
+
+    log: bool
+    histogram: bool
+    bands: bool
+    cuts: bool
+
+
 def chart(
-    view: controls.View, found: Densities, axis: Axis, histogram: bool, at: float | None, own: Sequence[tuple[str, float]]
+    view: controls.View,
+    found: Densities,
+    axis: Axis,
+    drawn: Drawn,
+    at: float | None,
+    own: Sequence[tuple[str, float]],
+    *,
+    clicked: bool = True,
 ) -> str:
-    """The densities, with whatever else is on the axis; returns the medians in words."""
-    medians = "; ".join(f"{name} {value:.3g}" for name, value in found.medians.items())
+    """The densities, with whatever else is on the axis; returns the medians in words. `clicked`: a click looks at a score."""
+    medians = "; ".join(f"{called(name)} {value:.3g}" for name, value in found.medians.items())
     marks = {f"images around {at:.4g} below": at} if at is not None and found.grid[0] <= at <= found.grid[-1] else {}
     placed = f" Your images: {'; '.join(f'{name} {value:.3g}' for name, value in own)}." if own else ""
-    columns = {"density": found.curves} | ({"histogram": found.histograms} if histogram else {})
+    columns = {"density": found.curves} | ({"histogram": found.histograms} if drawn.histogram else {})
+    marked = {kind: what for kind, what in limits(view, axis).items() if getattr(drawn, kind)}
     controls.chart(
         density_chart(
             found.grid, found.curves, xlabel=axis.label, log=found.log, marks=marks, rug=own,
-            histograms=found.histograms if histogram else None, **limits(view, axis),
+            histograms=found.histograms if drawn.histogram else None, labels=names(view, axis, found), **marked,
         ),
         {
             "set": np.repeat(list(found.curves), len(found.grid)),
@@ -181,9 +171,23 @@ def chart(
         },
         f"densities-{view.name}-{axis.entry}",
         f"Densities of {axis.name} for {len(found.curves)} sets. Medians: {medians}.{placed}",
-        select=("points",), on_select=look_at,
+        **({"select": ("points",), "on_select": look_at} if clicked else {}),
     )  # fmt: skip
     return medians
+
+
+def names(view: controls.View, axis: Axis, found: Densities) -> dict[str, str]:
+    """How each curve is called: the OOD sets with their AUROC by the score on the axis."""
+    aurocs = cache.aurocs(view.folder)
+    return {
+        name: called(name) + (f" {aurocs[name][axis.name]:.3f}" if axis.name in aurocs.get(name, ()) else "")
+        for name in found.curves
+    }
+
+
+def called(name: str) -> str:
+    """What a curve is of, in words."""
+    return {"train": "training images", "test": "normal test images"}.get(name) or controls.title_of(name)
 
 
 def look_at(places: list) -> None:
@@ -206,7 +210,7 @@ def images_around(view: controls.View, key: str, at: float | None, sets: Sequenc
         values = cache.on_axis(view.folder, key, stored.scores)
         rows = nearest_to(values, at, AROUND)
         below = controls.percent(share_below(at, values))
-        st.markdown(f"**{controls.literal(title)}**: {below} of its {stored.n:,} images score lower")
+        st.markdown(f"**{controls.literal(called(title))}**: {below} of its {stored.n:,} images score lower")
         try:
             images = cache.stored_pictures(view.folder, stored.name, stored.split, tuple(int(i) for i in rows))
         except AMAError as error:
@@ -215,101 +219,33 @@ def images_around(view: controls.View, key: str, at: float | None, sets: Sequenc
             st.caption(controls.literal(str(error)))
             continue
         captions = [f"{values[i]:.4g}" for i in rows]
-        st.html(pictures.figures([(c, image, f"{title}, score {c}") for c, image in zip(captions, images)], width=84))
-
-
-def published(view: controls.View, ood: str) -> dict[str, float]:
-    """What the paper prints for a model like this on this set, score -> AUROC."""
-    normal = view.detector.normal
-    if view.of_r is None or normal is None:
-        return {}
-    return paper.published(view.detector.settings, normal.name, normal.label, ood)
-
-
-def figures(view: controls.View, rows: Sequence[Mapping]) -> pd.DataFrame:
-    """Every figure of some results: one line a set and score, with intervals, and the paper's value where it has one."""
-    lines = []
-    for row in rows:
-        printed, intervals = published(view, row["ood"]), cache.intervals(view.folder, row["ood"])
-        for score in view.detector.score_names():
-            line = {"set": row["ood"], "score": score, "n normal": row["n_normal"], "n anomalous": row["n_ood"]}
-            for field, _ in METRICS.values():
-                low, high = intervals[score].get(field, (None, None))
-                line |= {field: row["scores"][score][field], f"{field} low": low, f"{field} high": high}
-            lines.append(line | {"paper auroc": printed.get(score)})
-    return pd.DataFrame(lines)
-
-
-def cell(line: Mapping, field: str) -> str:
-    """A figure and its interval."""
-    low, high = line[f"{field} low"], line[f"{field} high"]
-    return f"{line[field]:.3f}" + ("" if pd.isna(low) else f" :gray[({low:.3f}–{high:.3f})]")
-
-
-def table(view: controls.View, rows: Sequence[Mapping]) -> None:
-    """How well each score tells the sets apart, with n, intervals and the paper's values; and a sentence for each set."""
-    metric = controls.choose(st.segmented_control, "metric", "Measure", [*METRICS, ALL], "AUROC", required=True)
-    frame, scores = figures(view, rows), view.detector.score_names()
-    counted = [f"{n:,} + {m:,}" for n, m in zip(frame["n normal"], frame["n anomalous"])]
-    printed = ["" if pd.isna(value) else f"{value:.3f}" for value in frame["paper auroc"]]
-    lines = frame.to_dict("records")
-    if metric == ALL:
-        shown = {
-            "Set": frame["set"], "Score": frame["score"],
-            **{name: [cell(line, field) for line in lines] for name, (field, _) in METRICS.items()}, "n": counted,
-        }  # fmt: skip
-        if any(printed):
-            shown["paper, AUROC"] = printed
-    else:
-        field = METRICS[metric][0]
-        shown = {"Set": [row["ood"] for row in rows]}
-        shown |= {score: [cell(line, field) for line in lines if line["score"] == score] for score in scores}
-        shown["n"] = counted[:: len(scores)]
-        for i, score in enumerate(scores):
-            if metric == "AUROC" and any(printed[i :: len(scores)]):
-                shown[f"paper, {score}"] = printed[i :: len(scores)]
-    st.table(shown, hide_index=True)
-    for name in METRICS if metric == ALL else [metric]:
-        st.caption(f"{name}. {METRICS[name][1]}")
-    st.caption(
-        "n = normal test images + anomalies drawn from each set. In brackets: 95 % interval, from drawing the stored scores "
-        f"{REPLICATES} times again; it covers the drawing of the test images, not that of the training seed, and has no width "
-        "where no drawing changes the figure."
-    )
-    if frame["auprc low"].isna().any():
-        st.caption("Where no scores are stored only AUROC has an interval (Hanley & McNeil, 1982).")
-    if any(printed):
-        st.caption(f"paper = what {paper.SOURCE} prints for this pair of sets, by its own protocol and with larger networks.")
-    controls.download_table("All these figures (CSV)", frame, f"figures-{view.name}")
-    for row in rows:
-        name = controls.literal(row["ood"])
-        st.markdown("- " + verdict(view, name, {score: row["scores"][score]["auroc"] for score in scores}))
+        st.html(pictures.figures([(c, image, f"{called(title)}, score {c}") for c, image in zip(captions, images)], width=84))
 
 
 def choose_sets(view: controls.View, choices: list[str]) -> list[str]:
-    """The OOD sets to show; at first the one that the lesson begins with, or, of a model without a lesson, any."""
+    """The OOD sets to show; at first those that show most together, or, of a model without the scores of AMA, any."""
     aurocs = cache.aurocs(view.folder)
-    telling = [telling_set(aurocs, controls.LEADING)] if aurocs and view.of_r else []
-    first = list(dict.fromkeys([*telling, *(name for name in ALSO_FIRST if name in choices)])) or choices[:2]
-    chosen = controls.choose(
-        st.multiselect, controls.MANY, "Sets to compare with the normal images", choices, first, placeholder="Choose sets",
+    first = telling_sets(aurocs, controls.LEADING[:1]) if aurocs and view.of_r else choices[:2]
+    chosen = controls.choose_sets(
+        controls.MANY, "Sets to compare with the normal images", choices, first, placeholder="Choose sets",
     )  # fmt: skip
     controls.keep_sets(chosen, first)
-    st.caption("; ".join(f"{name}: {controls.literal(controls.title_of(name))}" for name in chosen))
     return chosen
 
 
-def choose_axis(axes: Mapping[str, Axis]) -> tuple[Axis, bool, bool]:
-    """What is on the axis, whether it is logarithmic, and whether histograms are drawn."""
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    with left:
-        axis = controls.choose(
-            st.segmented_control, "axis", "On the axis", list(axes), next(iter(axes)), required=True, on_change=look_nowhere,
-        )  # fmt: skip
-    with right, st.container(horizontal=True):
-        log = controls.switch("log", "Logarithmic axis", True, disabled=not axes[axis].log) and axes[axis].log
+def choose_axis(view: controls.View, axes: Mapping[str, Axis]) -> tuple[list[Axis], Drawn]:
+    """What is on the axis, of Fig. 4 on both axes; and what is drawn."""
+    offered = [*([FIG_4] if view.of_r else []), *axes]
+    name = controls.choose(
+        st.segmented_control, "axis", "On the axis", offered, next(iter(axes)), required=True, on_change=look_nowhere,
+    )  # fmt: skip
+    chosen = [axes["R"], axes["A"]] if name == FIG_4 else [axes[name]]
+    with st.container(horizontal=True):
+        log = controls.switch("log", "Logarithmic axis", True, disabled=not chosen[0].log) and chosen[0].log
         histogram = controls.switch("histogram", "Histogram", False, help="Bins on the same axis, under the smooth curves.")
-    return axes[axis], log, histogram
+        bands = controls.switch("bands", "Bands", False, help="On R: μ ± σ and μ ± 2σ of the training images.")
+        cuts = controls.switch("cuts", "Cuts", False, help="From where on a score flags at the false-alarm rate α.")
+    return chosen, Drawn(log, histogram, bands, cuts)
 
 
 def of_held_out(view: controls.View, axes: Mapping[str, Axis], log: bool) -> tuple[Axis, Densities]:
@@ -325,6 +261,16 @@ def of_held_out(view: controls.View, axes: Mapping[str, Axis], log: bool) -> tup
     return axis, cache.held_out_density(view.folder, score.name, log and positive)
 
 
+def on_one_axis(
+    view: controls.View, axis: Axis, on_chart: list[tuple[str, str, str]], behind: list[tuple[str, StoredScores]], log: bool
+) -> Densities:
+    """The densities of one score; linear, with a word on it, where scores are not positive."""
+    positive = all((cache.on_axis(view.folder, axis.entry, s.scores) > 0).all() for _, s in behind)
+    if log and not positive:
+        st.caption("Some of these scores are 0 or less, so the axis is linear.")
+    return cache.score_densities(view.folder, axis.entry, tuple(on_chart), log and positive)
+
+
 def main() -> None:
     view = controls.page(
         "Score densities",
@@ -334,39 +280,47 @@ def main() -> None:
     results = cache.results(view.folder)
     sets = [name for name, split in stored if name != view.normal and split == "test"]
     chosen = choose_sets(view, [*sets, *(name for name in results if name not in sets)])
+    rows = [results[name] for name in chosen if name in results]
+    if rows:
+        said = {row["ood"]: {by: row["scores"][by]["auroc"] for by in view.detector.score_names()} for row in rows}
+        st.info(verdict_of_all(view, said), icon=":material/gavel:")
     axes = axes_of(view)
-    axis, log, histogram = choose_axis(axes)
+    shown, drawn = choose_axis(view, axes)
 
     on_chart = [(split, view.normal, split) for split in ("train", "test") if (view.normal, split) in stored]
     on_chart += [(name, name, "test") for name in chosen if name in sets]
     behind = [(title, stored[name, split]) for title, name, split in on_chart]
     if on_chart:
-        positive = all((cache.on_axis(view.folder, axis.entry, s.scores) > 0).all() for _, s in behind)
-        found = cache.score_densities(view.folder, axis.entry, tuple(on_chart), log and positive)
-        if log and not positive:
-            st.caption("Some of these scores are 0 or less, so the axis is linear.")
+        found = [on_one_axis(view, axis, on_chart, behind, drawn.log) for axis in shown]
     else:
-        axis, found = of_held_out(view, axes, log)
+        shown, found = zip(*[of_held_out(view, axes, drawn.log)])
+    axis = shown[0]
 
     picture, at = st.container(), None
-    own = [(name, scores[axis.entry]) for name, scores in uploads(view, axes)]
+    own = uploads(view, axes)
     if on_chart:
         with st.container(border=True):
-            step = threshold_scale(float(found.grid[0]), float(found.grid[-1]))[2]
+            step = threshold_scale(float(found[0].grid[0]), float(found[0].grid[-1]))[2]
             at = controls.optional_number("at", f"Look at the images around this {axis.label}", step, placeholder="a score")
             images_around(view, axis.entry, at, behind)
     with picture:
-        medians = chart(view, found, axis, histogram, at, own)
-        counts = "; ".join(f"{title} {s.n:,} of {s.n_total:,}" for title, s in behind)
-        st.caption(f"{axis.meaning} Medians: {medians}. Images behind each curve: {counts or 'all that were kept'}. One grid "
-                   "for all, Silverman's bandwidth for each.")  # fmt: skip
+        places = st.columns(len(shown), gap="medium") if len(shown) > 1 else [st.container()]
+        for i, (place, one, densities) in enumerate(zip(places, shown, found)):
+            with place:
+                if len(shown) > 1:
+                    st.markdown(f"**{one.name}**, on the axis {controls.literal(one.label)}")
+                placed = [(name, scores[one.entry]) for name, scores in own]
+                medians = chart(view, densities, one, drawn, at if i == 0 else None, placed, clicked=i == 0)
+                st.caption(f"{one.meaning} Medians: {medians}.")
+        counts = "; ".join(f"{called(title)} {s.n:,} of {s.n_total:,}" for title, s in behind)
+        st.caption(f"At the name of a curve stands its AUROC by the score on the axis. Images behind each curve: "
+                   f"{counts or 'all that were kept'}. One grid for all, Silverman's bandwidth for each.")  # fmt: skip
         for note in dict.fromkeys(note for _, s in behind for note in s.notes):
             st.caption(controls.literal(note))
         if bare := [name for name in chosen if name not in sets]:
-            st.caption(f"Measured, but without stored scores and so without a curve: {controls.literal(', '.join(bare))}.")
+            st.caption(f"Measured, but without stored scores and so without a curve: {', '.join(map(titled, bare))}.")
 
     st.subheader("How well each score tells them apart")
-    rows = [results[name] for name in chosen if name in results]
     if rows:
         table(view, rows)
     else:

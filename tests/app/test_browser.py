@@ -24,7 +24,7 @@ from benchmarks.app_server import CHROMIUM, FLAGS, app_server
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
 TIMEOUT = 180_000  # ms; a fresh server imports PyTorch first, and the machine may be busy with a training
-PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", "check", "benchmark", "about")
+PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", "check", "compare", "benchmark", "about")
 # Streamlit itself asks for these beside a page's own path, and finds them at the root.
 STREAMLITS_OWN = re.compile(r"/[a-z]+/_stcore/(health|host-config)$")
 expect.set_options(timeout=TIMEOUT)
@@ -177,8 +177,8 @@ def test_the_lesson_from_first_to_last_step(server, new_tab):
     page = new_tab()
     page.goto(server)
     page.wait_for_url("**/lesson*")
-    for at in range(1, 7):
-        page.get_by_role("heading", name=f"{at} of 6").wait_for()
+    for at in range(1, 9):
+        page.get_by_role("heading", name=f"{at} of 8").wait_for()
         settled(page)
         assert_sound(page)
         if page.get_by_role("slider", name="Threshold on R").count():
@@ -188,7 +188,7 @@ def test_the_lesson_from_first_to_last_step(server, new_tab):
             expect(matrix.get_by_text("0 (0", exact=False).first).to_be_visible()  # right of every score: nothing is flagged
             settled(page)
             assert matrix.inner_text() != before and "cut=" in page.url
-        if at < 6:
+        if at < 8:
             page.get_by_role("button", name="Next").click()
     groups = page.get_by_role("radiogroup").filter(has=page.get_by_role("radio")).filter(has_not_text="Surprise")
     for group in groups.all():
@@ -224,7 +224,7 @@ def test_the_lesson_by_keyboard_alone(server, new_tab):
         if "Next" in page.evaluate("document.activeElement.innerText"):
             break
     page.keyboard.press("Enter")
-    page.get_by_role("heading", name="4 of 6").wait_for()
+    page.get_by_role("heading", name="5 of 8").wait_for()
 
 
 def expect_near_the_top(page, heading):
@@ -240,17 +240,17 @@ def test_next_lands_at_the_top_of_the_following_step(server, new_tab, width):
     page = new_tab(width=width)
     page.goto(f"{server}/lesson?step=Threshold&model=photos")
     settled(page)
-    for at in (4, 5, 6):
+    for at in (5, 6, 7, 8):
         page.get_by_role("button", name="Next").click()
-        heading = page.get_by_role("heading", name=f"{at} of 6")
+        heading = page.get_by_role("heading", name=f"{at} of 8")
         heading.wait_for()
         settled(page)
         expect_near_the_top(page, heading)
         assert heading.evaluate("heading => heading === document.activeElement"), "who reads by ear goes on there as well"
     page.get_by_role("button", name="Back").click()
-    page.get_by_role("heading", name="5 of 6").wait_for()
+    page.get_by_role("heading", name="7 of 8").wait_for()
     settled(page)
-    expect_near_the_top(page, page.get_by_role("heading", name="5 of 6"))
+    expect_near_the_top(page, page.get_by_role("heading", name="7 of 8"))
     main = page.get_by_test_id("stMain")
     switch = page.get_by_text("Logarithmic axis")
     switch.scroll_into_view_if_needed()
@@ -260,6 +260,77 @@ def test_next_lands_at_the_top_of_the_following_step(server, new_tab, width):
     assert abs(main.evaluate("main => main.scrollTop") - before) < 60
 
 
+# Where the line stands on the chart above its slider, and the middle of the slider's thumb, both in pixels.
+LINE_AND_THUMB = """() => {
+    const chart = document.querySelector('.js-plotly-plot'), axis = chart._fullLayout.xaxis;
+    const x = chart.data.find(trace => trace.name.startsWith('your line')).x[0];
+    const [low, high] = axis.range, place = axis.type === 'log' ? Math.log10(x) : x;
+    const line = chart.getBoundingClientRect().left + axis._offset + axis._length * (place - low) / (high - low);
+    const thumb = document.querySelector('[data-testid="stSliderThumbValue"]').parentElement.getBoundingClientRect();
+    return [line, thumb.left + thumb.width / 2];
+}"""
+
+
+def test_line_slider_matrix_and_sentence_stand_on_one_screen_and_in_line(server, new_tab):
+    page = new_tab()
+    page.set_viewport_size({"width": 1280, "height": 700})
+    page.goto(f"{server}/lesson?step=Cause&model=photos")
+    settled(page)
+    page.get_by_role("button", name="Next").click()
+    page.get_by_role("heading", name="4 of 8").wait_for()
+    settled(page)
+    expect_near_the_top(page, page.get_by_role("heading", name="4 of 8"))
+    slider = page.get_by_role("slider", name="Threshold on R")
+    sentence, best = page.get_by_text(re.compile("^It detects")), page.get_by_text("The best any line can do:")
+    for part in (page.locator(".js-plotly-plot").first, slider, page.get_by_role("table").first, sentence, best):
+        box = part.bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 700, part
+    for times, press in ((1, "Home"), (1, "ArrowRight"), (40, "ArrowRight"), (1, "End")):
+        for _ in range(times):
+            slider.press(press)
+        settled(page)
+        line, thumb = page.evaluate(LINE_AND_THUMB)
+        assert abs(line - thumb) < 6, (times, press)
+
+
+def test_the_reader_moves_a_slider_and_the_tick_follows(server, new_tab):
+    page = new_tab()
+    page.goto(f"{server}/lesson?step=Cause&model=photos")
+    settled(page)
+    tick = "() => document.querySelector('.js-plotly-plot').data.filter(t => t.mode === 'lines+markers').at(-1).x[0]"
+    before, contrast = page.evaluate(tick), page.get_by_role("slider", name="Contrast")
+    for _ in range(8):
+        contrast.press("ArrowLeft")
+    page.get_by_text(re.compile("^R (fell|rose|hardly moved)")).wait_for()
+    settled(page)
+    after = page.evaluate(tick)
+    assert after != before and "contrast=0.6" in page.url
+    page.get_by_role("button", name="Lowest R").click()
+    page.get_by_text(re.compile("^R fell")).wait_for()
+    settled(page)
+    assert page.evaluate(tick) < min(before, after)
+    page.get_by_role("button", name="As it is").click()
+    page.get_by_text("Nothing is changed yet").wait_for()
+    settled(page)
+    assert page.evaluate(tick) == before
+    assert_sound(page)
+
+
+def test_the_saved_lesson_works_without_a_server(server, new_tab, tmp_path):
+    page = new_tab()
+    page.goto(f"{server}/lesson?step=Quiz&model=digits")
+    settled(page)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save the lesson as one HTML file").click()
+    download.value.save_as(tmp_path / "lesson.html")
+    alone = new_tab(width=400)
+    alone.route(re.compile("^https?:"), lambda route: route.abort())
+    alone.goto((tmp_path / "lesson.html").as_uri())
+    alone.locator(".js-plotly-plot .main-svg").first.wait_for()
+    assert alone.locator(".js-plotly-plot").count() == 7
+    assert alone.evaluate("document.documentElement.scrollWidth") <= 400
+
+
 def test_what_the_lesson_shows_goes_along_to_the_densities_and_back(server, new_tab):
     page = new_tab()
     page.goto(f"{server}/lesson?step=Surprise&model=photos&ood=gtsrb")  # a link from before `against`
@@ -267,24 +338,24 @@ def test_what_the_lesson_shows_goes_along_to_the_densities_and_back(server, new_
     page.get_by_text("about the same").click()
     settled(page)
     page.get_by_role("button", name="Next").click()
-    page.get_by_role("heading", name="3 of 6").wait_for()
+    page.get_by_role("heading", name="3 of 8").wait_for()
     settled(page)
     page.get_by_role("link", name="Score densities").click()
     page.get_by_role("heading", name="Score densities").wait_for()
     settled(page)
     expect(page.get_by_text("Choose at least one set")).to_have_count(0)
     page.get_by_text("Model photos, normal").wait_for()
-    page.get_by_role("figure", name=re.compile("Densities of R for 3 sets.*gtsrb")).wait_for()
+    page.get_by_role("figure", name=re.compile("Densities of R for 3 sets.*GTSRB")).wait_for()
 
     page.goto(f"{server}/densities?model=photos&ood=gtsrb&ood=textures")
     settled(page)
-    page.get_by_role("button", name="Remove gtsrb").click()
-    page.get_by_role("figure", name=re.compile("Densities of R for 3 sets.*textures")).wait_for()
+    page.get_by_role("button", name="Remove Traffic signs (GTSRB)").click()
+    page.get_by_role("figure", name=re.compile("Densities of R for 3 sets.*Procedural textures")).wait_for()
     settled(page)
     page.get_by_role("link", name="Why raw scores fail").click()
-    page.get_by_role("heading", name="1 of 6").wait_for()
+    page.get_by_role("heading", name="1 of 8").wait_for()
     settled(page)
-    expect(page.get_by_role("combobox", name="Images that the model has never seen")).to_have_value("textures")
+    expect(page.get_by_role("combobox", name="Images that the model has never seen")).to_have_value("Procedural textures")
     page.get_by_text("Model photos, normal").wait_for()
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ama_core import AMADetector
-from ama_core.data import decode_image, prepare
+from ama_core.data import catalog, decode_image, label_of, prepare
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.evaluation.metrics import auroc_interval, metric_intervals
 from ama_core.paper import published as paper
@@ -102,8 +102,8 @@ def shown_images(at: AppTest) -> list[str]:
     return [element.proto.body for element in at.get("html") if "ama-figures" in element.proto.body]
 
 
-def traces(at: AppTest) -> dict[str, dict]:
-    return {trace["name"]: trace for trace in json.loads(at.get("plotly_chart")[0].proto.spec)["data"] if "name" in trace}
+def traces(at: AppTest, place: int = 0) -> dict[str, dict]:
+    return {trace["name"]: trace for trace in json.loads(at.get("plotly_chart")[place].proto.spec)["data"] if "name" in trace}
 
 
 def values(column) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_the_address_restores_a_view_and_reset_ends_it(open_page):
 def test_stored_scores_reach_the_chart(open_page, models):
     at = open_page("densities", ood=["gradients"], axis="pixels")
     stored = next(s for s in read_scores(models / "digits") if s.name == "gradients")
-    median = f"gradients {np.median(stored.scores['pixel_l1']):.3g}"
+    median = f"Colour gradients {np.median(stored.scores['pixel_l1']):.3g}"
     assert median in words(at) and median in at.get("plotly_chart")[0].proto.alt
 
 
@@ -157,9 +157,10 @@ def test_the_table_holds_what_was_measured_with_its_interval(open_page, models, 
     rows = {row["ood"]: row for row in read_results(models / "digits")["results"]}
     stored = {s.name: s for s in read_scores(models / "digits") if s.split == "test"}
     table = open_page("densities", ood=list(rows), metric=metric).table[0].value
-    assert list(table["Set"]) == list(rows)
+    assert list(table["Set"]) == [label_of(name) for name in rows]
+    names = dict(zip(table["Set"], rows))
     for _, line in table.iterrows():
-        row = rows[line["Set"]]
+        row = rows[names[line["Set"]]]
         intervals = metric_intervals(AMADetector, row, stored["digits"], stored[row["ood"]])
         for score in SCORES:
             low, high = intervals[score][metric.lower()]
@@ -216,17 +217,21 @@ def test_the_images_around_a_score_are_the_nearest_of_every_set(open_page, model
     groups = shown_images(page)
     assert len(groups) == 3 and any(name.startswith("images around") for name in traces(page))
     for body, (where, title) in zip(
-        groups, ((("digits", "train"), "train"), (("digits", "test"), "test"), (("textures", "test"),) * 2)
+        groups,
+        (
+            (("digits", "train"), "training images"),
+            (("digits", "test"), "normal test images"),
+            (("textures", "test"), "Procedural textures"),
+        ),
     ):
         values = stored[where]
         nearest = np.sort(values[np.argsort(abs(values - float(at)), kind="stable")[:8]])
-        title = title if isinstance(title, str) else "textures"
         assert body.count("<img") == 8 and all(f"{title}, score {value:.4g}" in body for value in nearest)
 
 
 @pytest.mark.parametrize("log", ["true", "false"])
 def test_the_axis_of_a_shows_the_mass_of_every_set(open_page, models, log):
-    at = open_page("densities", ood=["textures", "gradients"], axis="A", log=log)
+    at = open_page("densities", ood=["textures", "gradients"], axis="A", log=log, cuts="true")
     found = traces(at)
     x = np.log10(values(found["train"]["x"])) if log == "true" else values(found["train"]["x"])
     mass = np.add.reduce([values(found[name]["y"]) for name in ("train", "test", "textures", "gradients")])
@@ -240,8 +245,71 @@ def test_the_axis_of_a_shows_the_mass_of_every_set(open_page, models, log):
 
 
 def test_the_sets_of_the_lesson_come_first(open_page, models):
-    first = open_page("lesson", model="digits").selectbox(key="against").value
-    assert open_page("densities").multiselect(key="ood").value[0] == first
+    lesson = words(open_page("lesson", model="digits", step="Surprise")).replace("\\", "")
+    first = open_page("densities").multiselect(key="ood").value[0]
+    assert f"Chosen for this step: {catalog()[first].title}, the set with the lowest AUROC of R" in lesson
+
+
+def charts(at: AppTest) -> list[dict]:
+    return [json.loads(chart.proto.spec) for chart in at.get("plotly_chart")]
+
+
+def written(chart: dict) -> list[str]:
+    """The names at the curves of a chart."""
+    return [note["text"] for note in chart["layout"]["annotations"] if note["text"]]
+
+
+def test_fig_4_is_r_and_a_side_by_side_of_the_same_sets_with_their_aurocs(open_page, models):
+    at = open_page("densities", ood=["textures", "gradients"])
+    at = next(g for g in at.button_group if g.key == "axis").set_value("R and A (Fig. 4)").run()
+    assert not at.exception and len(charts(at)) == 2
+    rows = {row["ood"]: row["scores"] for row in read_results(models / "digits")["results"]}
+    stored = {(s.name, s.split): s.scores["R"].astype(float) for s in read_scores(models / "digits")}
+    c = AMADetector.load(models / "digits").calibration_
+    for by, chart in zip("RA", charts(at)):
+        assert set(written(chart)) == {"training images", "normal test images"} | {
+            f"{label_of(name)} {rows[name][by]['auroc']:.3f}" for name in ("textures", "gradients")
+        }
+        assert all(t["showlegend"] is False for t in chart["data"] if t["name"] in ("train", "test", "textures", "gradients"))
+    assert "|R − μ| / σ" in charts(at)[1]["layout"]["xaxis"]["title"]["text"]
+    apart = np.maximum(abs(stored["textures", "test"] - c.mu) / c.sigma, 0.01)
+    assert f"Procedural textures {np.median(apart):.3g}" in at.get("plotly_chart")[1].proto.alt
+
+
+def test_bands_and_cuts_are_drawn_on_demand(open_page):
+    names = {key: set(traces(open_page("densities", ood=["textures"], **{key: "true"}))) for key in ("bands", "cuts")}
+    plain = set(traces(open_page("densities", ood=["textures"])))
+    assert names["bands"] - plain == {"μ ± 2σ of training R", "μ ± 1σ of training R"}
+    assert {name.split(" (α")[0] for name in names["cuts"] - plain} <= {"A flags outside", "R flags right of this"}
+    assert names["cuts"] - plain and not [name for name in plain if "flags" in name or "σ" in name]
+
+
+def test_the_verdict_above_the_chart_is_measured(open_page, models, tmp_path):
+    copy(models / "digits", tmp_path / "digits")
+
+    def said(**aurocs) -> str:
+        results = read_results(models / "digits")
+        for row in results["results"]:
+            for by, value in zip(SCORES, aurocs.get(row["ood"], ())):
+                row["scores"][by]["auroc"] = value
+        write_results(tmp_path / "digits", results)
+        return open_page("densities", tmp_path, ood=["textures", "gradients"]).info[0].value
+
+    text = said(textures=(0.2, 0.8, 0.9, 0.9), gradients=(0.3, 0.4, 0.6, 0.5))
+    assert (
+        "**R fails** on 2 of these 2 sets" in text
+        and "**Procedural textures** (0.200) and **Colour gradients** (0.300)" in text
+    )
+    assert (
+        "turns that round on **Procedural textures** (0.800)" in text
+        and "A does not help on **Colour gradients** (0.400)" in text
+    )
+    assert "No score does well on **Colour gradients** (best: M 0.600)" in text
+    text = said(textures=(0.9, 0.8, 0.9, 0.9), gradients=(0.8, 0.4, 0.6, 0.5))
+    assert (
+        "stays above a coin's 0.5 on all of these 2 sets; lowest is **Colour gradients** (0.800)" in text
+        and "fails" not in text
+    )
 
 
 def test_a_place_means_nothing_on_another_axis(open_page):
@@ -319,7 +387,9 @@ def test_table_1_has_the_papers_cells_and_ours_where_measured(open_page, models)
 def test_sets_beyond_the_paper_are_shown_on_demand_under_their_own_names(open_page):
     further = lines(open_page("benchmark", beyond="true"))
     further = further[further["paper"] == ""]
-    assert set(zip(further["normal"], further["out of distribution"])) >= {("fashionmnist", "gtsrb"), ("digits", "textures")}
+    assert set(zip(further["normal"], further["out of distribution"])) >= {
+        ("FashionMNIST", "Traffic signs (GTSRB)"), ("Handwritten digits", "Procedural textures")
+    }  # fmt: skip
 
 
 def test_models_that_differ_by_their_seed_alone_are_one_line(open_page, models, tmp_path):
@@ -328,11 +398,11 @@ def test_models_that_differ_by_their_seed_alone_are_one_line(open_page, models, 
     with_auroc(copy(models / "fashion", tmp_path / "again", seed=1), "mnist", 0.1)
     with_auroc(copy(models / "fashion", tmp_path / "released", mode="released", seed=3), "mnist", 0.2)
     table = lines(open_page("benchmark", tmp_path))
-    cells = table[table["out of distribution"] == "mnist"].set_index("model")
+    cells = table[table["out of distribution"] == "MNIST"].set_index("model")
     assert set(cells.index) == {"again, fashion-0, fashion-2", "fashion-1", "released"}, "a seed counts once"
     (tmp_path / "again").rename(tmp_path / "zagain")
     table = lines(open_page("benchmark", tmp_path))
-    cells = table[table["out of distribution"] == "mnist"].set_index("model")
+    cells = table[table["out of distribution"] == "MNIST"].set_index("model")
     assert cells.loc["fashion-0, fashion-1, fashion-2", "ours"] == "0.800 ± 0.100 (reduced)"
     assert cells.loc["fashion-0, fashion-1, fashion-2", "seeds"] == "3"
     assert cells.loc["released", "mode"] == "released" and cells.loc["zagain", "ours"] == "0.100 (reduced)"
@@ -394,7 +464,7 @@ def test_what_the_command_stored_fills_cells_that_open_the_densities_behind_them
 
     cell = "mnist → 3, stored, tiny, 2,000 steps"
     at = open_page("benchmark", tmp_path / "none", table="Table 2", cell=cell)
-    assert "Only its figures are stored" in words(at) and not at.get("plotly_chart")
+    assert "Only its figures are stored" in words(at) and len(at.get("plotly_chart")) == 1, "the dot plot alone"
     scores = {s.name: s for s in read_scores(models / "digits")}
     folder = results / "scores" / long.name
     folder.mkdir(parents=True)
@@ -403,7 +473,7 @@ def test_what_the_command_stored_fills_cells_that_open_the_densities_behind_them
     for axis, there in (("R", r), ("A", np.abs(r - c.mu) / c.sigma)):
         at = open_page("benchmark", tmp_path / "none", table="Table 2", cell=cell)
         at.segmented_control(key=f"stored-axis-{long.name}").set_value(axis).run()
-        assert not at.exception and set(traces(at)) == {"test", "rest"}
+        assert not at.exception and set(traces(at, -1)) == {"test", "rest"}
         assert f"rest {np.median(there):.3g}" in words(at)
     assert "--one-class 3" in at.code[0].value and not any("evaluate" in code.value for code in at.code)
 
@@ -428,7 +498,7 @@ def test_what_the_command_stored_stands_below_its_table(open_page, results):
             (results / f"{row}-{seed}.json").write_text(json.dumps(dataclasses.asdict(stored)))
     at = open_page("benchmark", table="Table 2")
     table = at.dataframe[-1].value
-    assert list(table["task"]) == ["mnist → 3"] and table.iloc[0]["paper"] == 0.891
+    assert list(table["task"]) == ["MNIST → 3"] and table.iloc[0]["paper"] == 0.891
     assert table.iloc[0]["A"] == "0.600 ± 0.141" and table.iloc[0]["pixel mean"] == "0.400 ± 0.000"
     assert table.iloc[0]["seeds"] == 2 and table.iloc[0]["size"] == "reduced (a)"
     assert "(a) preset tiny" in words(at) and "python -m ama_core benchmark table2" in words(at)
@@ -442,7 +512,7 @@ def test_a_cell_that_cannot_be_had_says_why_and_what_was_measured_instead(open_p
     assert paper.OUT_OF_REACH["svhn"] in words(open_page("benchmark", cell="cifar10 → svhn"))
     copy(models / "digits", tmp_path / "cifar", normal={"name": "cifar10", "source": "cifar10"}, sets={"textures": "gtsrb"})
     said = words(open_page("benchmark", tmp_path, cell="cifar10 → svhn"))
-    assert "under their own names (switch above): gradients, gtsrb" in said or "(switch above): gtsrb" in said
+    assert "under their own names (switch above): " in said and "Traffic signs (GTSRB)" in said
 
 
 def test_a_measured_cell_opens_its_densities_by_every_score(open_page, models):

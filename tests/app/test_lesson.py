@@ -1,24 +1,33 @@
 """The lesson and the page about the model, without a browser: what they say is what was measured."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
+from html import escape
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from ama_core import AMADetector
+from ama_core.analysis.probe import SEARCHED
 from ama_core.analysis.response import SetFacts, read_response, write_response
+from ama_core.data import catalog, load
+from ama_core.data.changes import Change
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.detectors.conformal import conformal_p_value
-from ama_core.evaluation.protocol import known_aurocs, shows_both, telling_set
+from ama_core.evaluation.protocol import known_aurocs
+from ama_core.paper import published as paper
 from ama_core.storage.bundle import read_results, read_scores, write_results, write_scores
-from tests.common import APP
+from tests.common import APP, ROOT
 
-STEPS = ("Hope", "Surprise", "Threshold", "Band", "Overlap", "Quiz")
+STEPS = ("Hope", "Surprise", "Cause", "Threshold", "Band", "Overlap", "Limits", "Quiz")
+AUTO = "chosen for this step"
 SETS = ("gradients", "textures")
+TEXTURES = "Procedural textures"
 
 
 @pytest.fixture(scope="session")
@@ -104,18 +113,18 @@ def test_the_lesson_is_the_front_page(open_page, lesson_models):
 
 def test_next_and_back_lead_through_all_steps(open_page):
     at = open_page("lesson")
-    for i in range(6):
-        assert not at.exception and at.subheader[0].value.startswith(f"{i + 1} of 6")
-        if i < 5:
+    for i in range(8):
+        assert not at.exception and at.subheader[0].value.startswith(f"{i + 1} of 8")
+        if i < 7:
             at = next(b for b in at.button if b.label == f"Next: {STEPS[i + 1]}").click().run()
     assert not [b for b in at.button if b.label.startswith("Next")]
-    at = next(b for b in at.button if b.label == "Back: Overlap").click().run()
-    assert at.subheader[0].value.startswith("5 of 6")
+    at = next(b for b in at.button if b.label == "Back: Limits").click().run()
+    assert at.subheader[0].value.startswith("7 of 8")
 
 
 def test_an_address_opens_its_step_and_set(open_page):
     at = open_page("lesson", step="Band", against="textures", alpha="0.1")
-    assert at.subheader[0].value.startswith("4 of 6") and at.selectbox(key="against").value == "textures"
+    assert at.subheader[0].value.startswith("5 of 8") and at.selectbox(key="against").value == "textures"
     assert at.select_slider(key="alpha").value == 0.1
 
 
@@ -148,32 +157,60 @@ def test_where_r_does_not_fail_the_set_on_which_it_does_worst_is_offered(open_pa
 def test_the_threshold_moves_the_matrix(open_page, measured):
     own, other = (measured[1][name].scores["R"] for name in ("digits", "textures"))
     at = open_page("lesson", step="Threshold", against="textures")
-    slider = at.slider(key="cut")
-    places = [slider.min, slider.value, (slider.min + slider.max) / 2]
-    for cut in places:
-        at = at.slider(key="cut").set_value(cut).run()
+    options = [float(place) for place in at.select_slider(key="cut").options]
+    for cut in (options[0], at.select_slider(key="cut").value, options[len(options) // 2]):
+        at = at.select_slider(key="cut").set_value(cut).run()
         assert not at.exception and matrices(at) == [counts(own > cut, other > cut)]
     assert f"{(other > cut).mean():.1%} at {(own > cut).mean():.1%} false alarms" in charts(at)[1]
 
 
+@pytest.mark.parametrize("log", ["true", "false"])
+def test_the_places_of_the_line_are_those_of_the_axis_above_it(open_page, log):
+    at = open_page("lesson", step="Threshold", against="textures", log=log)
+    layout = json.loads(at.get("plotly_chart")[0].proto.spec)["layout"]
+    places = np.array([float(place) for place in at.select_slider(key="cut").options])
+    places, ends = (np.log10(places), layout["xaxis"]["range"]) if log == "true" else (places, layout["xaxis"]["range"])
+    np.testing.assert_allclose([places[0], places[-1]], ends, atol=2e-3 * (ends[1] - ends[0]))
+    steps = np.diff(places)
+    assert steps.max() < 1.5 * np.median(steps) and len(places) > 150, "evenly"
+
+
+def test_the_best_line_is_marked_and_said(open_page, measured):
+    own, other = (measured[1][name].scores["R"] for name in ("digits", "textures"))
+    at = open_page("lesson", step="Threshold", against="textures")
+    gains = [(other > cut).mean() - (own > cut).mean() for cut in np.unique([*own, *other])]
+    spec = json.loads(at.get("plotly_chart")[0].proto.spec)
+    (line,) = [trace for trace in spec["data"] if trace.get("name") == "the best any line can do"]
+    cut = line["x"][0]
+    assert (other > cut).mean() - (own > cut).mean() == pytest.approx(max(gains))
+    assert f"detects {percent((other > cut).mean())} at {percent((own > cut).mean())} false alarms" in words(at)
+
+
+def percent(value: float) -> str:
+    digits = ".2g" if value < 0.1 else ".4g" if 0.99 < value < 1 else ".0f"
+    return f"{100 * value:{digits}} %"
+
+
 def test_a_threshold_in_the_address_is_the_lesson_link(open_page, measured):
     own, other = (measured[1][name].scores["R"] for name in ("digits", "textures"))
-    slider = open_page("lesson", step="Threshold", against="textures").slider(key="cut")
-    cut = slider.min + 20 * slider.step
-    at = open_page("lesson", step="Threshold", against="textures", cut=str(cut))
-    assert at.slider(key="cut").value == pytest.approx(cut)
-    assert matrices(at) == [counts(own > cut, other > cut)]
-    far = open_page("lesson", step="Threshold", against="textures", cut="1e9")
-    assert not far.error and far.slider(key="cut").value == pytest.approx(slider.value)
+    slider = open_page("lesson", step="Threshold", against="textures").select_slider(key="cut")
+    places = np.array([float(place) for place in slider.options])
+    asked = float(places[20] + 0.3 * (places[21] - places[20]))  # a link from when the line had other places
+    at = open_page("lesson", step="Threshold", against="textures", cut=str(asked))
+    cut = at.select_slider(key="cut").value
+    assert cut == pytest.approx(places[20]) and matrices(at) == [counts(own > cut, other > cut)]
+    for nonsense in ("1e9", "-3", "left", "nan"):
+        far = open_page("lesson", step="Threshold", against="textures", cut=nonsense)
+        assert not far.error and far.select_slider(key="cut").value == pytest.approx(slider.value)
 
 
 def test_the_images_at_the_line_lie_at_the_line(open_page, measured):
     at = open_page("lesson", step="Threshold", against="textures")
-    cut = at.slider(key="cut").value
+    cut = at.select_slider(key="cut").value
     shown = "".join(e.proto.body for e in at.get("html"))
     r = measured[1]["textures"].scores["R"]
     first_flagged, last_passed = r[r > cut].min(), r[r <= cut].max()
-    assert f"textures R {first_flagged:.4g} flagged" in shown and f"textures R {last_passed:.4g} passed" in shown
+    assert f"{TEXTURES} R {first_flagged:.4g} flagged" in shown and f"{TEXTURES} R {last_passed:.4g} passed" in shown
 
 
 def test_the_band_is_that_of_a(open_page, measured):
@@ -221,7 +258,7 @@ def test_without_stored_scores_the_lesson_says_how_to_get_them(open_page):
 @pytest.mark.parametrize("step", ["Hope", "Surprise", "Threshold"])
 def test_images_that_are_not_here_are_said_to_be_missing(open_page, step):
     at = open_page("lesson", model="elsewhere", step=step)
-    assert at.selectbox(key="against").value == "gtsrb"
+    assert at.selectbox(key="against").value == AUTO and at.selectbox(key="against").options == [AUTO, "Traffic signs (GTSRB)"]
     assert "not on this computer, only their scores: R " in words(at) and not at.error
     assert matrices(at) if step == "Threshold" else not matrices(at)
 
@@ -250,36 +287,211 @@ def test_lesson_and_densities_print_one_auroc_for_one_pair_of_sets(open_page, le
         assert printed == f"{other[by]:.3f}" == table[by][0].split(" ")[0]
 
 
-def test_the_lesson_starts_with_a_set_that_shows_its_points(lesson_models, tmp_path, open_page, monkeypatch):
+@pytest.fixture
+def told(lesson_models, tmp_path, monkeypatch):
+    """A copy of `digits` whose figures may be changed: told({"textures": {"R": 0.3}})."""
     shutil.copytree(lesson_models / "digits", tmp_path / "digits")
-    fails = {"R": 0.3, "A": 0.6, "M": 0.9, "T": 0.7}
     monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path))
-    for best in SETS:
-        refuted = {"R": 0.2, "A": 0.95, "M": 0.9, "T": 0.7}  # R does worse there, but M and T find no more than A
-        with_aurocs(tmp_path / "digits", {name: fails if name == best else refuted for name in SETS})
-        at = open_page("lesson", step="Overlap")
-        assert at.selectbox(key="against").value == best
-        assert at.success and "M (0.900) or T (0.700) sees what R (0.300) and A (0.600) do not" in at.success[0].value
-        assert "chosen to show its points" in words(open_page("lesson")) and "1 of the 2 sets" in words(open_page("lesson"))
-        other = next(name for name in SETS if name != best)
-        at = open_page("lesson", step="Overlap", against=other)
-        assert not at.success and "find no more" in words(at)
-        at = next(b for b in at.button if b.label.startswith(f"Look at {best}")).click().run()
-        assert at.selectbox(key="against").value == best and at.success
+    return lambda changes: with_aurocs(tmp_path / "digits", changes)
+
+
+WORKS = {"R": 0.97, "A": 0.97, "M": 0.98, "T": 0.99}
+FAILS = {"R": 0.2, "A": 0.9, "M": 0.6, "T": 0.65}
+LIES_ON_TOP = {"R": 0.51, "A": 0.52, "M": 0.95, "T": 0.9}
+NOTHING = {"R": 0.5, "A": 0.5, "M": 0.55, "T": 0.52}
 
 
 @pytest.mark.parametrize(
-    "aurocs, first, chosen",
-    [
-        ({"a": (0.3, 0.4, 0.9, 0.9), "b": (0.2, 0.9, 0.9, 0.9), "c": (0.1, 0.4, 0.6, 0.5)}, (), "c"),
-        ({"a": (0.3, 0.4, 0.9, 0.9), "b": (0.2, 0.9, 0.9, 0.9), "c": (0.1, 0.4, 0.6, 0.5)}, ("z", "b", "a"), "a"),
-        ({"a": (0.8, 0.4, 0.9, 0.9), "b": (0.6, 0.9, 0.9, 0.9)}, ("a",), "b"),
-    ],
-)
-def test_the_telling_set(aurocs, first, chosen):
-    aurocs = {name: dict(zip(SCORES, values)) for name, values in aurocs.items()}
-    assert telling_set(aurocs, first) == chosen
-    assert shows_both(aurocs[chosen]) == (chosen != "b")
+    "step, shows, other",
+    [("Hope", WORKS, FAILS), ("Surprise", FAILS, WORKS), ("Threshold", FAILS, WORKS), ("Band", FAILS, WORKS),
+     ("Overlap", LIES_ON_TOP, WORKS), ("Overlap", LIES_ON_TOP, FAILS), ("Limits", NOTHING, WORKS), ("Limits", NOTHING, FAILS)],
+)  # fmt: skip
+def test_every_step_chooses_the_set_that_shows_its_point_and_says_so(open_page, told, step, shows, other):
+    for best, rest in (SETS, SETS[::-1]):
+        told({best: shows, rest: other})
+        text = words(open_page("lesson", step=step)).replace("\\", "")
+        assert f"Chosen for this step: {catalog()[best].title}, " in text
+        own = open_page("lesson", step=step, against=rest)
+        assert "Chosen for this step" not in words(own), "the reader's own choice"
+
+
+def taken(at: AppTest) -> str:
+    (line,) = [m.value for m in at.markdown if m.value.startswith(":material/lightbulb:")]
+    assert line.endswith("**")
+    return line.replace("\\", "")
+
+
+def test_the_take_aways_follow_the_figures(open_page, told):
+    title = catalog()["textures"].title
+    for step, figures, sentence in (
+        ("Hope", WORKS, f"the hope holds: R tells {title} from Handwritten digits with an AUROC of 0.970"),
+        ("Hope", FAILS, "AUROC of 0.200, no better than a coin"),
+        ("Band", FAILS, "Asking on both sides mends it: on Procedural textures, A has an AUROC of 0.900, where R had 0.200"),
+        ("Band", {"R": 0.2, "A": 0.7}, "helps, without mending it"),
+        ("Band", {"R": 0.8, "A": 0.6}, "Asking on both sides loses here"),
+        ("Band", {"R": 0.8, "A": 0.81}, "changes little here"),
+        ("Overlap", LIES_ON_TOP, "R has an AUROC of 0.510 and A of 0.520, M reaches 0.950"),
+        ("Overlap", WORKS, "add nothing clear to R (0.970)"),
+        ("Limits", NOTHING, "the best of four, M, has an AUROC of 0.550"),
+        ("Limits", WORKS, "the best score, T, has an AUROC of 0.990; on 0 of the 2 measured sets"),
+    ):
+        told({"textures": figures, "gradients": WORKS})
+        assert sentence in taken(open_page("lesson", step=step, against="textures")), step
+    told({"textures": FAILS, "gradients": WORKS})
+    at = open_page("lesson", step="Surprise", against="textures")
+    assert not [m for m in at.markdown if "lightbulb" in m.value], "nothing is given away before the guess"
+    at = at.button_group(key="guess-digits-textures").set_value("same").run()
+    assert "A low raw score does not mean normal" in taken(at) and "AUROC 0.200" in taken(at)
+    assert "of 1 of 2 measured sets" in taken(open_page("lesson", step="Quiz"))
+
+
+def test_the_papers_figure_stands_beside_ours(open_page, told):
+    told({"textures": FAILS})
+    at = open_page("lesson", step="Band", against="textures")
+    table = at.table[-1].value
+    assert list(table.iloc[:, 1]) == [f"{paper.ablation(paper.WITHOUT_A, 'cifar10', 'svhn'):.3f}",
+                                      f"{paper.table1('cifar10', 'svhn'):.3f}"]  # fmt: skip
+    assert list(table.iloc[:, 2]) == ["0.200", "0.900"] and table.columns[1] == "The paper: CIFAR-10 against SVHN"
+    assert paper.SOURCE in words(at) and "Another pair of sets" in words(at)
+
+
+def test_what_a_catches_and_r_misses_and_what_both_miss(open_page, measured):
+    calibration, stored = measured
+    r = stored["textures"].scores["R"]
+    low, high = calibration.band(0.2)
+    cut = calibration.threshold("R", 0.2)
+    outside, above = (r < low) | (r > high), r > cut
+    at = open_page("lesson", step="Band", against="textures", alpha="0.2")
+    text = words(at)
+    assert f"**A catches them, R misses them**: {(outside & ~above).sum():,} of {len(r):,} images" in text
+    assert f"**both miss them**: {(~outside & ~above).sum():,} of {len(r):,} images" in text
+    shown = [e.proto.body for e in at.get("html") if "ama-figures" in e.proto.body]
+    captions = [[float(v) for v in re.findall(r"<figcaption>R ([\d.e+]+)<", body)] for body in shown]
+    for rows, values in zip([group for group in (outside & ~above, ~outside & ~above) if group.any()], captions, strict=True):
+        assert len(values) == min(8, rows.sum()) and set(values) <= {float(f"{v:.4g}") for v in r[rows]}
+
+
+# --- the reader causes the failure
+
+
+def probed(at: AppTest) -> tuple[np.ndarray, str]:
+    """The table of R, A, T before and after, and the sentence above it."""
+    (sentence,) = [m.value for m in at.markdown if m.value.startswith(("R **", "R hardly", "Nothing is changed"))]
+    return at.table[0].value, sentence
+
+
+def image_of_lesson(measured, number: int) -> np.ndarray:
+    """The normal test image with this number: the images stand evenly along R."""
+    ranked = np.argsort(measured[1]["digits"].scores["R"], kind="stable")
+    return load("digits", "test").images[ranked[np.linspace(0, len(ranked) - 1, 8).astype(int)[number]]]
+
+
+def test_a_change_moves_the_scores_the_tick_and_the_sentence(open_page, measured, lesson_models):
+    detector = AMADetector.load(lesson_models / "digits", device="cpu")
+    image = image_of_lesson(measured, 2)[None]
+    at = open_page("lesson", step="Cause", image="2")
+    assert probed(at)[1].startswith("Nothing is changed yet")
+    before = float(detector.scores(image)["R"][0])
+    for change in (Change(contrast=0.5), Change(brightness=0.25, blur=1.0), Change(noise=0.3), Change(contrast=2.0)):
+        for key in ("contrast", "brightness", "blur", "noise"):
+            at.slider(key=key).set_value(getattr(change, key))
+        at = at.run()
+        assert not at.exception
+        scores = detector.scores(change(image))
+        after, p = float(scores["R"][0]), float(scores["p_T"][0])
+        table, sentence = probed(at)
+        assert table["R"][0].startswith(f"{before:.3g} ") and table["R"][1].startswith(f"{after:.3g} ")
+        assert f"p {p:.3f}" in table["T"][1] and ("**flagged**" in table["T"][1]) == (p <= 0.05)
+        ratio = after / before
+        assert sentence.startswith("R **fell**" if ratio < 0.97 else "R **rose**" if ratio > 1.03 else "R hardly moved")
+        data = json.loads(at.get("plotly_chart")[0].proto.spec)["data"]
+        assert [t["x"][0] for t in data if t["name"].startswith("changed")] == [pytest.approx(after, rel=1e-4)]
+
+
+def test_presets_set_the_sliders_and_the_address_restores_them(open_page):
+    at = open_page("lesson", step="Cause")
+    at = at.button(key="preset-Dark").click().run()
+    assert (at.slider(key="brightness").value, at.slider(key="contrast").value) == (0.3, 1.0)
+    at = at.button(key="preset-As it is").click().run()
+    assert at.slider(key="brightness").value == 1.0 and probed(at)[1].startswith("Nothing")
+    linked = open_page("lesson", step="Cause", brightness="0.3", blur="1.5", image="4")
+    assert linked.slider(key="blur").value == 1.5 and linked.slider(key="brightness").value == 0.3
+
+
+def test_the_lowest_r_is_the_lowest_of_those_tried(open_page, measured, lesson_models):
+    detector = AMADetector.load(lesson_models / "digits", device="cpu")
+    image = image_of_lesson(measured, 1)[None]
+    at = open_page("lesson", step="Cause").button(key="preset-Lowest R").click().run()
+    lowest = min(float(detector.scores(change(image))["R"][0]) for change in SEARCHED)
+    assert not at.exception and probed(at)[0]["R"][1].startswith(f"{lowest:.3g} ")
+
+
+def test_without_the_models_own_images_others_are_changed(lesson_models, tmp_path, open_page, monkeypatch):
+    stored = read_scores(lesson_models / "digits")
+    for name, kept in (("other", lambda s: s.name != "textures"), ("none", lambda s: s.name == "digits")):
+        shutil.copytree(lesson_models / "digits", tmp_path / name)
+        header = json.loads((tmp_path / name / "config.json").read_text())
+        header["normal"] |= {"name": "cifar10", "source": "cifar10"}
+        (tmp_path / name / "config.json").write_text(json.dumps(header))
+        sets = [replace(s, name="cifar10") if s.name == "digits" else s for s in stored if kept(s)]
+        sets += [replace(s, name="gtsrb") for s in stored if s.name == "textures"]
+        write_scores(tmp_path / name, sets)
+    monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path))
+    at = open_page("lesson", model="other", step="Cause")
+    assert "are not on this computer, so these are Colour gradients, which the model has never seen" in words(at)
+    assert probed(at)[1].startswith("Nothing")
+    at = open_page("lesson", model="none", step="Cause")
+    assert "No images to change are on this computer" in words(at) and not at.slider and taken(at)
+
+
+# --- the lesson as a file, and the class
+
+
+def test_the_saved_lesson_holds_every_chart_once_the_library_and_what_the_steps_say(open_page, told):
+    told({"textures": FAILS, "gradients": WORKS})
+    taken_aways = [taken(open_page("lesson", step=step)) for step in STEPS if step != "Surprise"]
+    open_page("lesson")  # puts the app's modules on the path
+    import cache
+    import controls
+    from lesson import save
+    from lesson.case import case_of
+    from lesson.steps import STEPS as ALL
+
+    folder = cache.models()["digits"]
+    view = controls.View("digits", folder, cache.detector(folder), "T", 0.05)
+    aurocs = cache.aurocs(folder)
+    text = save.document({name: case_of(view, step.choose(aurocs)) for name, step in ALL.items()})
+    assert text.count('class="plotly-graph-div"') == 7 and text.count("Plotly.newPlot(") >= 7
+    assert len(text) < 12e6 and text.count("plotly.js v") == 1, "one copy of the library"
+    assert not re.findall(r'<(?:script|link)[^>]+(?:src|href)="?https?:', text), "no network"
+    for sentence in taken_aways:
+        assert escape(sentence.split("**")[1]) in text
+
+
+def links() -> list[str]:
+    text = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+    return re.findall(r"\(http://localhost:8501/([^)\s]+)\)", text)
+
+
+@pytest.mark.parametrize("link", links())
+def test_a_link_of_the_class_opens_its_view(monkeypatch, link):
+    path, _, query = link.partition("?")
+    asked = {key: value[0] if len(value) == 1 else value for key, value in parse_qs(query).items()}
+    monkeypatch.delenv("AMA_MODELS_DIR", raising=False)
+    monkeypatch.syspath_prepend(str(APP))
+    at = AppTest.from_file(APP / "main.py", default_timeout=120)
+    at.query_params.update(asked)
+    at.switch_page(f"views/{path}.py").run()
+    assert not at.exception and not at.error
+    assert not [w for w in at.warning if "There is no model called" in w.value]
+    widgets = {w.key: w for kind in (at.selectbox, at.multiselect, at.slider, at.select_slider, at.toggle, at.number_input,
+                                     at.button_group) for w in kind}  # fmt: skip
+    for key, value in asked.items():
+        shown = widgets[key].value
+        if isinstance(shown, (int, float)) and not isinstance(shown, bool):
+            assert shown == pytest.approx(float(value), rel=0.05), key
+        else:
+            assert (shown if isinstance(shown, list) else str(shown).lower()) in (value, [value], str(value).lower()), key
 
 
 def test_what_moves_r_is_said_as_measured(open_page, lesson_models, tmp_path, monkeypatch):

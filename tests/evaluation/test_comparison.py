@@ -1,158 +1,93 @@
-"""Detectors on the same images: DeLong's covariance against its definition, and which detector is recommended, and why."""
-
-import json
+"""Models beside each other: the heat table and its ranks, the same images of two models, and where they disagree."""
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from ama_core import load_detector
-from ama_core.data import ImageSet, load
-from ama_core.detectors.registry import detector_class
+from ama_core.data import draw
 from ama_core.errors import DataError
-from ama_core.evaluation.comparison import Compared, compare, delong, recommend, surely_better
-from tests.app.test_own_data import photo
+from ama_core.evaluation import comparison
+from ama_core.evaluation.metrics import auroc_interval
+from ama_core.storage.bundle import StoredScores
 
 
-def compared(name, normal, anomalous, seconds=1.0) -> Compared:
-    auroc = float(delong([normal], [anomalous])[0][0])
-    half = 0.4 if len(anomalous) < 5 else 0.1
-    return Compared(
-        name, name.title(), "s", auroc, auroc - half, auroc + half, 0.5, 0.05, 0.05, seconds, 1.0, normal, anomalous
-    )
+def row(n_normal=500, n_ood=100, **auroc):
+    return {"n_normal": n_normal, "n_ood": n_ood, "scores": {name: {"auroc": value} for name, value in auroc.items()}}
 
 
-def ranked(*found):
-    return sorted(found, key=lambda one: -one.auroc)
+def test_heat_table_ranks_every_set_and_means_only_what_all_have():
+    results = {
+        "one": {"a": row(R=0.9, A=0.1), "b": row(R=0.5, A=0.1), "c": row(R=0.4, A=0.1)},
+        "two": {"a": row(S=0.8), "b": row(S=0.5)},
+        "three": {"a": row(S=0.95), "b": row(S=0.7), "c": row(n_ood=20, S=0.6)},
+    }
+    found = comparison.heat_table(results, {"one": "R", "two": "S", "three": "S"}, ["a", "b", "c"])
+    assert np.array_equal(found.auroc, [[0.9, 0.5, 0.4], [0.8, 0.5, np.nan], [0.95, 0.7, 0.6]], equal_nan=True)
+    assert np.array_equal(found.ranks, [[2, 2.5, 2], [3, 2.5, np.nan], [1, 1, 1]], equal_nan=True)
+    assert found.shared == 2 and found.mean_rank == pytest.approx([2.25, 2.75, 1])
+    assert found.mean_auroc == pytest.approx([0.7, 0.65, 0.825])
+    assert [found.place(name) for name in results] == [2, 3, 1]
+    assert (found.low[2, 2], found.high[2, 2]) == auroc_interval(0.6, 500, 20)
 
 
-def test_delong_against_its_definition(rng):
-    normal = [rng.integers(0, 6, 30).astype(float), rng.normal(size=30)]  # with ties, and without
-    anomalous = [rng.integers(2, 8, 12).astype(float), rng.normal(0.7, 1, 12)]
-    psi = [(y[:, None] > x[None]) + 0.5 * (y[:, None] == x[None]) for x, y in zip(normal, anomalous)]  # (m, n) each
-    v10, v01 = [p.mean(axis=1) for p in psi], [p.mean(axis=0) for p in psi]
-    expected = np.cov(v10) / 12 + np.cov(v01) / 30
-    aurocs, covariance = delong(normal, anomalous)
-    np.testing.assert_allclose(aurocs, [p.mean() for p in psi])
-    np.testing.assert_allclose(covariance, expected)
-
-
-def test_delong_covers_what_drawing_again_gives(rng):
-    """The standard error of a difference is that of many independent drawings."""
-
-    def draw():
-        shared_n, shared_a = rng.normal(size=80), rng.normal(1, 1, 40)
-        normal = [shared_n + 0.5 * rng.normal(size=80), shared_n + rng.normal(size=80)]
-        anomalous = [shared_a + 0.5 * rng.normal(size=40), shared_a + rng.normal(size=40)]
-        return delong(normal, anomalous)
-
-    found = [draw() for _ in range(400)]
-    differences = [aurocs[0] - aurocs[1] for aurocs, _ in found]
-    predicted = np.mean([c[0, 0] + c[1, 1] - 2 * c[0, 1] for _, c in found]) ** 0.5
-    assert 0.9 < np.std(differences) / predicted < 1.1
-
-
-def test_a_clear_difference_is_certain_and_a_small_one_is_not(rng):
-    normal, anomalous = rng.normal(size=60), rng.normal(3, 1, 40)
-    good, poor = compared("good", normal, anomalous), compared("poor", rng.normal(size=60), rng.normal(size=40))
-    assert surely_better(good, poor) and not surely_better(poor, good)
-    name, reason, certain = recommend(ranked(poor, good))
-    assert name == "good" and certain and "certain" in reason and "40 anomalous images" in reason
-    near = compared("near", normal, np.where(np.arange(40) == 7, anomalous.min() - 0.01, anomalous), seconds=500.0)
-    name, reason, certain = recommend(ranked(good, near, poor))
-    assert name == "good" and not certain and "not enough images" in reason and "Near" in reason and "Poor" not in reason
-
-
-def test_of_equals_the_faster_is_taken_and_not_a_clearly_poorer_one(rng):
-    normal, anomalous = rng.normal(size=30), rng.normal(1.5, 1, 15)
-    slow, fast = compared("slow", normal, anomalous, 300.0), compared("fast", normal, anomalous, 2.0)
-    assert recommend([slow, fast])[0] == "fast"
-    worse = compared("worse", normal, anomalous - 0.5, 0.1)
-    assert slow.auroc - worse.auroc > 0.01 and recommend(ranked(slow, fast, worse))[0] == "fast"
-
-
-def test_few_images_tell_nothing_and_made_defects_are_named(rng):
-    one = compared("one", rng.normal(size=30), rng.normal(4, 1, 3))
-    other = compared("other", rng.normal(size=30), rng.normal(size=3))
-    _, reason, certain = recommend(ranked(one, other), made=True)
-    assert not certain and reason.startswith("Not enough images to tell") and "made defects" in reason.lower()
-
-
-def test_detectors_see_the_same_images():
-    train, normal = load("digits", "train").take(np.arange(300)), load("digits", "test").take(np.arange(60))
-    anomalous = load("textures", "test").take(np.arange(30))
-    anomalous = ImageSet("grey", "test", anomalous.images[..., :1], anomalous.labels)
-    detectors = {}
-    for name in ("pca", "pixel_mean"):
-        kind = detector_class(name)
-        detectors[name] = kind(kind.Settings(channels=1, calibration_fraction=0.3), verbose=False)
-    found = compare(train, normal, anomalous, detectors, alpha=0.1)
-    assert [one.auroc for one in found.detectors] == sorted((one.auroc for one in found.detectors), reverse=True)
-    for one in found.detectors:
-        fitted = detectors[one.name]
-        p = fitted.p_value(anomalous.images)
-        assert one.detected == pytest.approx((p <= 0.1).mean()) and len(one.normal) == 60 and one.low <= one.auroc <= one.high
-        np.testing.assert_allclose(one.anomalous, fitted.anomaly_score(anomalous.images))
-    with pytest.raises(DataError, match="no detector"):
-        compare(train, normal, anomalous, {})
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("shop")
-    for name, n in (("good", 110), ("bad", 12)):
-        (folder / name).mkdir()
-        for i in range(n):
-            photo(rng, name == "bad").save(folder / name / f"{i:02}.png")
-    return folder
-
-
-def test_by_command(call, shop, tmp_path):
-    words = ("--detectors", "nearest,pca", "--quiet", "--device", "cpu")
-    code, out, _ = call("compare", shop / "good", "--against", shop / "bad", *words, "--json", "--out", tmp_path / "kept")
-    found = json.loads(out)
-    assert code == 0 and found["recommended"] in ("nearest", "pca") and found["n_anomalous"] == 12 and found["n_normal"] == 22
-    assert {"name", "auroc", "low", "high", "detected", "alpha", "seconds_train", "ms_per_image"} <= set(found["detectors"][0])
-    assert found["recommended"] in {one["name"] for one in found["detectors"]} and not found["made_defects"]
-    kept = load_detector(tmp_path / "kept")
-    assert kept.name == found["recommended"] and kept.normal.source == str((shop / "good").resolve())
-    assert len(kept.calibration_scores_) >= 19  # alpha = 0.05 can be reached
-    assert call("evaluate", tmp_path / "kept", "--ood", shop / "bad", "--json", "--quiet")[0] == 0
-    code, out, _ = call("compare", shop / "good", *words)
-    assert code == 0 and "made defects" in out and "Recommended: " in out
+def test_no_set_that_all_have_gives_no_mean():
+    found = comparison.heat_table({"one": {"a": row(S=0.9)}, "two": {"b": row(S=0.8)}}, {"one": "S", "two": "S"}, ["a", "b"])
+    assert found.shared == 0 and np.isnan(found.mean_rank).all() and found.ranks[0, 0] == 1
 
 
 @pytest.mark.parametrize(
-    "more, said",
+    "names, decides, expected",
     [
-        (("--detectors", "pca,none"), "no detector 'none'"),
-        (("--detectors", ","), "names none"),
-        (("--alpha", "2"), "between 0 and 1"),
-        (("--set", "nothing=1"), "nothing"),
-        (("--against", "{good}"), "lie among"),
+        (("R", "A", "M", "T"), "T", ("T", "R", "A")),
+        (("NLL", "A_NLL"), "NLL", ("NLL", "NLL", "A_NLL")),
+        (("typicality",), "typicality", ("typicality", "typicality", None)),
     ],
 )
-def test_what_cannot_be_compared_is_said(call, shop, more, said):
-    words = [word.format(good=shop / "good") for word in more]
-    chosen = () if "--detectors" in words else ("--detectors", "pca")
-    code, out, err = call("compare", shop / "good", "--quiet", *chosen, *words)
-    assert code == 2 and said in err and err.count("\n") == 1 and not out
+def test_scores_of_a_kind(names, decides, expected):
+    assert tuple(comparison.which_score(names, decides, kind) for kind in comparison.KINDS) == expected
 
 
-def test_a_command_as_inspect_suggests_it_can_be_run(call, shop, tmp_path):
-    code, out, _ = call("inspect", shop / "good", "--json", "--quiet", "--alpha", "0.1")
-    suggested = json.loads(out)["suggested"]
-    assert code == 0 and suggested["smallest_alpha"] <= 0.1 and suggested["settings"]["fit"] == "stretch"
-    words = suggested["command"].split()
-    assert words[:4] == ["python", "-m", "ama_core", "train"]
-    words[words.index("--out") + 1] = str(tmp_path / "run")
-    assert call(*words[3:], "--detector", "pixel_mean", "--no-measure", "--quiet")[0] == 0
-    kept = load_detector(tmp_path / "run")
-    assert 1 / (len(kept.calibration_scores_) + 1) == pytest.approx(suggested["smallest_alpha"])
+def test_models_shown_real_anomalies_are_compared_with_none():
+    normal = {"name": "mnist", "source": "mnist", "label": 3, "n": 9}
+    assert comparison.normal_key({"normal": normal}) == ("mnist", 3)
+    assert comparison.normal_key({"normal": normal | {"anomalies": "flat"}}) is None
+    assert comparison.normal_key({}) is None
 
 
-def test_several_paths_are_looked_at_together(call, shop, tmp_path):
-    Image.new("L", (20, 20)).save(tmp_path / "small.png")
-    code, out, _ = call("inspect", shop / "good", shop / "bad", tmp_path / "small.png", "--json", "--quiet")
-    found = json.loads(out)
-    assert code == 0 and found["n"] == 123 and found["grey"] == 1
+def stored(n_total, seed=0, name="mnist"):
+    index = draw(n_total, 2000, seed)
+    return StoredScores(name, "test", {"S": index.astype(np.float32)}, seed, n_total)
+
+
+def test_rows_of_two_samples_are_of_the_same_images():
+    first, second = stored(5000, 0), stored(5000, 1)
+    a, b, index = comparison.same_images(first, second)
+    assert 500 < len(index) < 1200, "two draws of 2,000 of 5,000 share about 800"
+    assert np.array_equal(first.scores["S"][a], index) and np.array_equal(second.scores["S"][b], index)
+    a, b, index = comparison.same_images(stored(300), stored(300, 7))
+    assert np.array_equal(a, b) and np.array_equal(index, np.arange(300))
+
+
+def test_other_splits_are_not_the_same_images():
+    for other in (stored(301), stored(300, name="omniglot")):
+        with pytest.raises(DataError, match="not the same images"):
+            comparison.same_images(stored(300), other)
+
+
+def test_agreement_counts_who_flags_what(rng):
+    p, q = rng.uniform(size=400), rng.uniform(size=400)
+    found = comparison.agreement(p, q, 0.3)
+    counts = [
+        sum(bool(a <= 0.3) == x and bool(b <= 0.3) == y for a, b in zip(p, q)) for x, y in ((1, 1), (1, 0), (0, 1), (0, 0))
+    ]
+    assert [found.both, found.first_only, found.second_only, found.neither] == counts and found.n == 400
+    ranks = [np.argsort(np.argsort(v)) for v in (p, q)]
+    assert found.correlation == pytest.approx(np.corrcoef(*ranks)[0, 1])
+    assert np.isnan(comparison.agreement(np.full(4, 0.5), q[:4], 0.3).correlation)
+
+
+def test_the_largest_disagreement_comes_first():
+    p = np.array([0.01, 0.01, 0.9, 0.04, 0.5])
+    q = np.array([0.30, 0.80, 0.02, 0.01, 0.6])
+    first, second = comparison.disagreements(p, q, 0.05, 5)
+    assert list(first) == [1, 0] and list(second) == [2]
+    assert [len(rows) for rows in comparison.disagreements(p, q, 0.05, 1)] == [1, 1]

@@ -1,0 +1,66 @@
+"""What a step of the lesson is about: a model and one OOD set, and the words for their figures."""
+
+from dataclasses import dataclass
+
+import cache
+import controls
+
+from ama_core.evaluation.cases import COIN
+from ama_core.storage.bundle import StoredScores
+
+AUTO = "chosen for this step"  # instead of a set: the one that shows the step's point
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, its normal test scores, and those of one OOD set."""
+
+    view: controls.View
+    own: StoredScores
+    other: StoredScores
+    aurocs: dict[str, dict[str, float]]  # set -> score -> AUROC, of every measured set
+
+    @property
+    def auroc(self) -> dict[str, float]:
+        """AUROC of every score of this set."""
+        return self.aurocs[self.other.name]
+
+    @property
+    def title(self) -> str:
+        """What the OOD set is called in a sentence."""
+        return controls.title_of(self.other.name)
+
+    @property
+    def ood(self) -> str:
+        """The same, in bold."""
+        return f"**{controls.literal(self.title)}**"
+
+    @property
+    def normal(self) -> str:
+        """What the model's own set is called in a sentence."""
+        return controls.title_of(self.own.name)
+
+    @property
+    def threshold_r(self) -> float:
+        """R above which 5 % of the held-out normal images would be flagged."""
+        return self.view.detector.threshold("R", 0.05)
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        return self.view.detector.score_names()
+
+
+def case_of(view: controls.View, ood: str) -> Case:
+    """The case of one OOD set. Raises BundleError."""
+    stored = {s.name: s for s in cache.stored(view.folder) if s.split == "test"}
+    return Case(view, stored[view.normal], stored[ood], cache.aurocs(view.folder))
+
+
+def pairs(auroc: float) -> str:
+    """An AUROC as a bet on pairs, in words."""
+    return f"in {100 * auroc:.0f} of 100 pairs of one anomalous and one normal image the anomalous one has the higher score"
+
+
+def order(auroc: float) -> str:
+    """Which of the two kinds of images scores higher: `ood`, `normal` or `same`."""
+    return "same" if abs(auroc - 0.5) <= COIN else "ood" if auroc > 0.5 else "normal"

@@ -1,0 +1,95 @@
+"""The steps of the lesson in their order, and by which rule each chooses the set that shows its point."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import controls
+import plotly.graph_objects as go
+
+from ama_core.evaluation import cases
+from lesson import band, cause, hope, limits, overlap, quiz, surprise, threshold
+from lesson.case import Case
+
+HOPEFUL = ("mnist",)  # where R works, if it does there: the example of most papers
+FAILING = ("svhn",)  # the paper's example of a raw score that fails, if it does there
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the lesson.
+
+    Attributes:
+        title: its heading. show: draws it. take_away: its last sentence, computed. figure: its chart, None where it has none.
+        choose: AUROCs of every measured set -> the set that shows the point. why: by which rule, in words after the set's name.
+        hidden: whether the take-away would give something away yet. of_set: whether it shows images of an OOD set at all.
+    """
+
+    title: str
+    show: Callable[[Case], None]
+    take_away: Callable[[Case], str]
+    figure: Callable[[Case], go.Figure] | None
+    choose: Callable[[Mapping], str]
+    why: Callable[[Mapping, str], str]
+    hidden: Callable[[Case], bool] = lambda case: False
+    of_set: bool = True
+
+
+def hopeful(aurocs: Mapping) -> str:
+    return cases.hope_set(aurocs, HOPEFUL)
+
+
+def failing(aurocs: Mapping) -> str:
+    return cases.failure_set(aurocs, FAILING)
+
+
+def why_hope(aurocs: Mapping, name: str) -> str:
+    best = max(values["R"] for values in aurocs.values())
+    r, n = aurocs[name]["R"], len(aurocs)
+    if r == best:
+        return f"the set with the highest AUROC of R, {r:.3f}, of the {n} measured ones"
+    return f"an example on which R works: its AUROC is {r:.3f} (the highest of the {n} measured sets is {best:.3f})"
+
+
+def why_failure(aurocs: Mapping, name: str) -> str:
+    r = aurocs[name]["R"]
+    absent = "" if "svhn" in aurocs else "; the paper's own example, SVHN, was not measured with this model"
+    if name in FAILING:
+        return f"the paper's own example of a raw score that fails: the AUROC of R is {r:.3f}"
+    worst = f"the set with the lowest AUROC of R, {r:.3f}, of the {len(aurocs)} measured ones"
+    return worst + ("" if r < 0.5 else ", although even that is not below a coin's 0.5") + absent
+
+
+def why_band(aurocs: Mapping, name: str) -> str:
+    more = aurocs[name]["A"] - aurocs[name]["R"]
+    if more <= 0:
+        return f"the set on which A loses least against R ({-more:.3f} of AUROC); it gains on none"
+    return f"the set on which the AUROC of A exceeds that of R by most, {more:.3f}"
+
+
+def why_overlap(aurocs: Mapping, name: str) -> str:
+    return f"the set on which M or T gains most over R and A while R is near a coin (R {aurocs[name]['R']:.3f})"
+
+
+def why_limit(aurocs: Mapping, name: str) -> str:
+    return f"the set on which the best of all four scores is lowest, {max(aurocs[name].values()):.3f}"
+
+
+STEPS = {
+    "Hope": Step("What reconstruction error hopes for", hope.show, hope.take_away, hope.figure, hopeful, why_hope),
+    "Surprise": Step(
+        "The surprise", surprise.show, surprise.take_away, surprise.figure, failing, why_failure,
+        hidden=lambda case: not surprise.guessed(case),
+    ),
+    "Cause": Step("Make it fail yourself", cause.show, cause.take_away, cause.figure, failing, why_failure, of_set=False),
+    "Threshold": Step("A line on R", threshold.show, threshold.take_away, threshold.figure, failing, why_failure),
+    "Band": Step("Two sides: the A-score", band.show, band.take_away, band.figure, cases.band_set, why_band),
+    "Overlap": Step("When even that fails", overlap.show, overlap.take_away, overlap.figure, cases.overlap_set, why_overlap),
+    "Limits": Step("Where nothing works", limits.show, limits.take_away, limits.figure, cases.limit_set, why_limit),
+    "Quiz": Step("What have we learned?", quiz.show, quiz.take_away, None, failing, why_failure),
+}  # fmt: skip
+
+
+def label(case: Case, step: str) -> str:
+    """That the set was chosen, and by which rule."""
+    name = case.other.name
+    return f"Chosen for this step: {controls.title_of(name)}, {STEPS[step].why(case.aurocs, name)}."
