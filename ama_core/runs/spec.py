@@ -1,13 +1,13 @@
 """What a run is asked to do: the contents of `run.json`, as a command, and whether it can be carried out at all."""
 
 import json
-import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ama_core.data import available, catalog, iter_images, load_any, overlapping
+from ama_core.data.guidance import calibration_fraction
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError
 from ama_core.settings import Settings
@@ -16,7 +16,6 @@ from ama_core.storage.files import parse_json
 
 VERSION = 1  # of run.json
 FILE = "run.json"
-MOST_HELD = 0.4  # of few images that are held out
 
 
 @dataclass(frozen=True)
@@ -85,17 +84,14 @@ def config_for(dataset: str, preset_name: str, detector: str = FIRST, **changes:
 def suited_to_few(config: Settings, n: int) -> Settings:
     """The settings with what n images need: batches that they fill, and enough held out for the rate asked for.
 
-    With n_cal calibration images nothing is flagged below alpha = 1 / (n_cal + 1). At most MOST_HELD of the images are held out
-    for that: of very few, a larger rate has to do. A preset for thousands of images is returned as it is. Raises ConfigError.
+    Of very few images not enough can be held out (see `calibration_fraction`): a larger rate has to do. Settings that suit n
+    images already are returned as they are. Raises ConfigError.
     """
     if n < 5:  # `hold_out` says what is wrong with those
         return config
-    needed = 2 * (math.ceil(round(1 / config.false_alarm_rate, 6)) - 1)
-    fraction = config.calibration_fraction
-    if round(n * fraction) < needed:
-        fraction = min(MOST_HELD, math.ceil(100 * needed / n) / 100)
-    changes: dict[str, Any] = {"calibration_fraction": max(fraction, config.calibration_fraction)}
-    left = n - round(n * changes["calibration_fraction"])
+    fraction = max(config.calibration_fraction, calibration_fraction(n, config.false_alarm_rate))
+    changes: dict[str, Any] = {"calibration_fraction": fraction}
+    left = n - round(n * fraction)
     if hasattr(config, "batch_size") and left < config.batch_size:
         changes["batch_size"] = max(2, left // 2)
         if hasattr(config, "k"):

@@ -396,8 +396,8 @@ def test_thirty_photographs_can_be_trained_on_and_the_page_says_what_they_allow(
     app = page(data="my own images")
     app.text_input(key="train-path").set_value(str(tmp_path / "good")).run()
     assert not app.warning and not app.error
-    assert app.number_input(key="hp-batch_size").value == 7 and app.number_input(key="hp-calibration_fraction").value == 0.4
-    assert "5 of them can be set aside" in words(app) and "1/6 = 17 %" in words(app)
+    assert app.number_input(key="hp-batch_size").value == 6 and app.number_input(key="hp-calibration_fraction").value == 0.5
+    assert "6 of them can be set aside" in words(app) and "1/7 = 14 %" in words(app)
     app.text_input(key="train-watch-path").set_value(str(tmp_path / "bad")).run()
     button(app, "Train").click().run()
     assert not app.error and not app.exception

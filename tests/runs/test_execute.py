@@ -381,7 +381,7 @@ def test_settings_suit_few_images(n):
     parts = hold_out(n, suited.calibration_fraction)
     assert suited.total_steps(len(parts.train)) == 700, "every batch is filled"
     reached = 1 / (len(parts.calibration) + 1)
-    assert reached <= 0.05 or suited.calibration_fraction == 0.4
+    assert reached <= 0.05 or suited.calibration_fraction == 0.5
     assert (suited == config) == (n >= 400)
 
 
