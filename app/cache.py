@@ -19,6 +19,7 @@ from ama_core.analysis.latent_map import LatentMap, MapEntry
 from ama_core.analysis.model_card import read_card
 from ama_core.analysis.neighbours import Neighbours
 from ama_core.analysis.probe import Probe, lowest_r, probe, r_after
+from ama_core.analysis.redrawing import Redrawing, redrawing
 from ama_core.analysis.response import Response, read_response
 from ama_core.analysis.shell import NormHistograms
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, inspect, load, one_class, prepare
@@ -26,6 +27,8 @@ from ama_core.data.changes import Change
 from ama_core.detectors.ama.scores import a_distance, mu_sigma_behind
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.detectors.registry import detector_class, load_detector
+from ama_core.errors import AMAError
+from ama_core.evaluation import comparison
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import metric_intervals
 from ama_core.evaluation.protocol import normal_split
@@ -33,19 +36,29 @@ from ama_core.paper import jobs as benchmark
 from ama_core.paper import tables as benchmark_report
 from ama_core.paper.jobs import Record, scores_folder
 from ama_core.paper.jobs import read_results as read_records
-from ama_core.paper.tables import Line
+from ama_core.paper.tables import Line, Member
 from ama_core.runs import execute as runs
 from ama_core.runs import timing as pace
 from ama_core.scoring import check
 from ama_core.scoring.check import Checked
 from ama_core.scoring.report import html_report
-from ama_core.storage.bundle import PRETRAINED, StoredScores, list_bundles, read_info, read_results, read_scores, zip_bundle
+from ama_core.storage.bundle import (
+    PRETRAINED,
+    StoredScores,
+    list_bundles,
+    n_parameters,
+    read_info,
+    read_results,
+    read_scores,
+    zip_bundle,
+)
 
 MODELS_VARIABLE = "AMA_MODELS_DIR"
 A_DISTANCE = "a_distance"  # names |R − μ| / σ among the scores: A itself lies within a hundredth of any axis that holds it
 HELD_OUT = "held out"  # what held-out normal images are called on charts
 NORMAL = "normal test images"  # stands for the chosen model's own test split wherever sets are listed
 GALLERY = 256  # images of a set that are scored and reconstructed: one forward pass
+TIMED = 16  # images that are scored to time a model
 MOST_CHECKED = 500  # images of one's own that are checked at once
 MODEL = ("model.safetensors", "calibration.npz", "config.json")  # the files that make a model
 
@@ -268,6 +281,28 @@ def lowest_change(folder: Path, name: str, split: str, row: int) -> Change:
     return lowest_r(detector(folder), stored_images(folder, name, split).images[row])
 
 
+# Models beside each other
+
+
+@cached("model.safetensors", most=64)
+def parameters(folder: Path) -> int:
+    """How many weights a model has. Raises BundleError."""
+    return n_parameters(folder)
+
+
+@cached(*MODEL, most=64, spinner="Timing …")
+def seconds_per_image(folder: Path) -> float:
+    """How long a model takes to score one of TIMED images here. Raises DataError where its images are not on this computer."""
+    return comparison.seconds_per_image(detector(folder), sample_images(folder, NORMAL).images[:TIMED])
+
+
+@cached("scores.npz", *MODEL, kind="resource", most=32)
+def stored_p_values(folder: Path, name: str, split: str, by: str) -> np.ndarray:
+    """The p-values (n,) of stored scores, by a score of the model. Raises BundleError."""
+    model, found = detector(folder), next(s for s in stored(folder) if (s.name, s.split) == (name, split))
+    return model.with_p_values(found.scores)[f"p_{by}"]
+
+
 # Images that are scored
 
 
@@ -337,6 +372,14 @@ def gallery(folder: Path, set_name: str, siblings: dict[str, Path]) -> Gallery:
     means = {title: mean_score(detector(path)) for title, path in siblings.items()}
     own = next(seen[title] for title, path in siblings.items() if path == folder)
     return Gallery(own.images, chosen.labels, index, seen, means, own.scores, n_total, tuple(notes))
+
+
+@cached(*MODEL, most=32)
+def redrawn(folder: Path, set_name: str, siblings: dict[str, Path]) -> dict[str, Redrawing]:
+    """Whether each sibling redraws the images of a gallery (see `redrawing`), by column title. Raises as `gallery`."""
+    found = gallery(folder, set_name, siblings)
+    same = {title: seen for title, seen in found.seen.items() if seen.images.shape == found.images.shape}
+    return {title: redrawing(seen.images, seen.reconstructions) for title, seen in same.items() if len(seen.images) > 1}
 
 
 def mean_score(model: AnomalyDetector) -> float:
@@ -447,6 +490,44 @@ def records() -> list[Record]:
 @cached("*.json", kind="resource", most=2)
 def _records(folder: Path) -> list[Record]:
     return read_records(folder)
+
+
+def members() -> tuple[list[Member], dict[str, str]]:
+    """What the models on this computer were measured on, and why those that cannot be read are left out, by name."""
+    return _members(models())
+
+
+@cached("config.json", "results.json", kind="resource", most=4)
+def _members(folders: dict[str, Path]) -> tuple[list[Member], dict[str, str]]:
+    found, left_out = [], {}
+    for name, folder in folders.items():
+        try:
+            found += benchmark_report.model_members(name, info(folder), results(folder).values())
+        except AMAError as error:
+            left_out[name] = str(error)
+    return found, left_out
+
+
+def lines(table: str) -> list[Line]:
+    """The lines of a table of the paper, of stored trainings and of the models here; of these alone where a stored file is
+    damaged.
+    """
+    return _lines(benchmark.RESULTS, models(), table)
+
+
+def other_pairs() -> list[Line]:
+    """Lines of AMA on pairs of sets that the paper does not have."""
+    return _lines(benchmark.RESULTS, models(), None)
+
+
+@cached("*.json", kind="resource", most=12)
+def _lines(folder: Path, folders: dict[str, Path], table: str | None) -> list[Line]:
+    try:
+        found = _records(folder)
+    except AMAError:
+        found = []
+    own = _members(folders)[0]
+    return benchmark_report.lines(table, found, own) if table else benchmark_report.other_pairs(found, own)
 
 
 def table_lines(table: str) -> list[Line]:

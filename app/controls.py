@@ -21,6 +21,7 @@ from ama_core.data import catalog, class_of, label_of
 from ama_core.detectors.ama.scores import Calibration
 from ama_core.detectors.base import AnomalyDetector, Score
 from ama_core.evaluation.protocol import REST, available_sets
+from ama_core.paper import published
 from ama_core.storage.files import csv_cell
 
 DEFAULT_MODELS = ("cifar10", "photos")  # the first of these that is here: raw scores fail on both
@@ -202,8 +203,13 @@ def choose(widget, key: str, label: str, options: Sequence, default: Any, *, car
 
 def choose_set(key: str, label: str, names: Sequence[str], default: str, **more: Any) -> str:
     """One data set, shown by its title; the address holds its name."""
+    return choose_shown(key, label, names, default, title_of, **more)
+
+
+def choose_shown(key: str, label: str, names: Sequence[str], default: str, shown: Callable[[str], str], **more: Any) -> str:
+    """One of several things that are shown by other words than the address holds."""
     _from_address(key, names, default, lambda asked: asked[0])
-    value = st.selectbox(label, names, key=key, format_func=title_of, **more)
+    value = st.selectbox(label, names, key=key, format_func=shown, **more)
     return _to_address(key, value, [value], default)
 
 
@@ -392,9 +398,12 @@ def safe_csv(columns: Mapping[str, Sequence] | pd.DataFrame) -> str:
     return _safe(columns).to_csv(index=False)
 
 
-def grid(columns: Mapping[str, Sequence] | pd.DataFrame, **more: Any) -> Any:
-    """A table to look into: `st.dataframe`, whose own menu downloads what it shows as CSV, and escapes nothing."""
-    return st.dataframe(_safe(columns), hide_index=True, **more)
+def grid(columns: Mapping[str, Sequence] | pd.DataFrame, *, style: Callable = lambda frame: frame, **more: Any) -> Any:
+    """A table to look into: `st.dataframe`, whose own menu downloads what it shows as CSV, and escapes nothing.
+
+    style: makes of the frame one with colours, a pandas Styler.
+    """
+    return st.dataframe(style(_safe(columns)), hide_index=True, **more)
 
 
 def _safe(columns: Mapping[str, Sequence] | pd.DataFrame) -> pd.DataFrame:
@@ -441,6 +450,16 @@ def image_sets(view: View) -> list[str]:
             f"`python -m ama_core datasets --download {normal}` fetches them."
         )
     return others
+
+
+def papers_sets(view: View) -> list[str]:
+    """The sets, as they are measured here, that the paper tells the model's normal set from; none for a set of one's own."""
+    return papers_sets_of(view.normal)
+
+
+def papers_sets_of(normal: str | None) -> list[str]:
+    """The same by the name of the normal set."""
+    return [published.STAND_INS.get(ood, ood) for name, ood in published.TASKS if name == normal]
 
 
 def title_of(name: str) -> str:

@@ -34,6 +34,7 @@ page = st.navigation(
             visibility="hidden" if access.public() else "visible",
         ),
         st.Page(VIEWS / "check.py", title="Check images", icon=":material/image_search:"),
+        st.Page(VIEWS / "compare.py", title="Compare", icon=":material/balance:"),
         st.Page(VIEWS / "benchmark.py", title="Benchmark", icon=":material/leaderboard:"),
         st.Page(VIEWS / "about.py", title="About the model", icon=":material/schema:"),
     ]

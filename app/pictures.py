@@ -19,7 +19,8 @@ METHOD = (
     "score R; how usual that R is among the training images is the score A."
 )
 DIFFERENCE_RANGE = 0.5  # a difference of this fraction of the full scale, or more, gets the full colour
-CRITIC_RANGE = 20  # a place that adds this many times what one adds in the mean training image gets the full colour
+FADE, FADED_TO = 0.45, 200.0  # how much of its contrast an image keeps under a map, and the grey that it fades to
+CRITIC_RANGE = 8  # a place that adds this many times what one adds in the mean training image gets the full colour
 
 
 def picture(image: np.ndarray, alt: str) -> str:
@@ -109,7 +110,7 @@ def difference_key() -> str:
 
 
 def critic_map(image: np.ndarray, shares: np.ndarray, mean_r: float) -> np.ndarray:
-    """What each place adds to R, laid over the image in grey, as uint8 (S, S, 3): vermillion adds, blue takes away.
+    """What each place adds to R, laid over the faded image in grey, as uint8 (S, S, 3): vermillion adds, blue takes away.
 
     Args:
         image: uint8 (S, S, C). shares: (g, g), g divides S; they sum to the image's R.
@@ -119,7 +120,7 @@ def critic_map(image: np.ndarray, shares: np.ndarray, mean_r: float) -> np.ndarr
     amount = shares * shares.size / (CRITIC_RANGE * mean_r)
     amount = np.sign(amount) * np.sqrt(np.minimum(np.abs(amount), 1))  # usual and unusual shares differ by orders of magnitude
     amount = amount.repeat(times, axis=0).repeat(times, axis=1)[..., None]
-    grey = image.astype(np.float32).mean(axis=2, keepdims=True)
+    grey = FADED_TO + FADE * (image.astype(np.float32).mean(axis=2, keepdims=True) - FADED_TO)
     return np.rint(grey + 0.9 * np.abs(amount) * (np.where(amount < 0, rgb(BLUE), rgb(VERMILLION)) - grey)).astype(np.uint8)
 
 

@@ -44,6 +44,18 @@ def shell_facts(codes: np.ndarray) -> ShellFacts:
     return ShellFacts(float(np.median(norms) / np.sqrt(d)), float(np.mean((norms >= low) & (norms <= high))), len(codes))
 
 
+def norm_range(codes: np.ndarray, level: float = 0.99) -> tuple[float, float]:
+    """Between which lengths the central part `level` of codes (n, d) lies, n >= 1."""
+    low, high = np.quantile(np.linalg.norm(codes, axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def share_between(codes: np.ndarray, low: float, high: float) -> float:
+    """The fraction of codes (n, d) with a length from `low` to `high`."""
+    norms = np.linalg.norm(codes, axis=1)
+    return float(np.mean((norms >= low) & (norms <= high)))
+
+
 @dataclass(frozen=True)
 class NormHistograms:
     """Histograms of |z| on shared bins, as densities.

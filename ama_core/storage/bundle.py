@@ -30,6 +30,7 @@ from torch import Tensor
 from ama_core.errors import BundleError
 from ama_core.storage.files import (
     DAMAGED_ARRAYS,
+    MAX_JSON_BYTES,
     ROOT,
     npz_bytes,
     open_regular,
@@ -191,6 +192,26 @@ def read_bundle(path: Path | str) -> Bundle:
         raise BundleError(f"{file} is missing or damaged: {error}. Copy it again.") from error
     info = {name: value for name, value in header.items() if name not in ("format", "version", "detector", "config")}
     return Bundle(header["detector"], header["config"], tensors, arrays, info)
+
+
+def n_parameters(path: Path | str) -> int:
+    """How many numbers the weights of a bundle hold, read from the header of the file alone; 0 where it has none.
+
+    Raises BundleError on a damaged file.
+    """
+    file = Path(path) / "model.safetensors"
+    if not file.exists():
+        return 0
+    try:
+        with open_regular(file) as opened:
+            size = int.from_bytes(opened.read(8), "little")
+            if size > MAX_JSON_BYTES:
+                raise ValueError("its header is too large")
+            header = parse_json(opened.read(size))
+        shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+        return sum(math.prod(int(side) for side in shape) for shape in shapes)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{file} is damaged: {error}. Copy it again.") from error
 
 
 def write_scores(path: Path | str, stored: list[StoredScores]) -> None:

@@ -10,7 +10,9 @@ import controls
 import numpy as np
 import pandas as pd
 import streamlit as st
+from comparison_charts import dot_chart
 from density_charts import density_chart
+from palette import BLUE, CUT, GREEN, ORANGE, VERMILLION
 
 from ama_core import AMAError, Config
 from ama_core.detectors.ama.config import PRESETS
@@ -19,14 +21,29 @@ from ama_core.evaluation.metrics import auroc_interval
 from ama_core.paper import published as paper
 from ama_core.paper.jobs import small_training
 from ama_core.paper.records import Record
-from ama_core.paper.report import condition_text, figure, task
-from ama_core.paper.tables import MISSING, N_CLASSES, Line, Member, lines, model_members, other_pairs
+from ama_core.paper.report import PAPER_NAMES, condition_text, figure, task
+from ama_core.paper.tables import MISSING, N_CLASSES, Line, Member
+from ama_core.paper.verdicts import (
+    ALIKE,
+    Comparison,
+    Pair,
+    a_against_r,
+    first_of_each,
+    interval,
+    ours_against_paper,
+    plain_against_mirrored,
+    simple_against_ama,
+)
 from ama_core.runs import queue
 from ama_core.runs.folder import Run, list_runs, runs_dir
 from ama_core.runs.spec import RunSpec, command_line
 from ama_core.runs.status import State
 
 TABLES = {"Table 1": "table1", "Ablations": "ablations", "Table 2": "table2"}
+DOTS = {  # series of the dot plot: colour and symbol
+    "paper": (CUT, "diamond-open"), "ours, A": (BLUE, "circle"), "ours, R": (VERMILLION, "triangle-up"),
+    "ours, T": (GREEN, "square"), "ours, best simple score": (ORANGE, "x"),
+}  # fmt: skip
 AXES = {"R": "R-score", "A": "|R − μ| / σ (far out: low A)", "M": "M-score", "T": "T-score"}
 COLUMNS = {
     "paper": st.column_config.TextColumn("paper", help=f"AUROC as printed: {paper.SOURCE}."),
@@ -46,31 +63,19 @@ COLUMNS = {
 
 def models() -> list[Member]:
     """What the models on this computer were measured on; those that cannot be read are named and left out."""
-    found = []
-    for name, folder in cache.models().items():
-        try:
-            found += model_members(name, cache.info(folder), cache.results(folder).values())
-        except AMAError as error:
-            st.warning(f"**{controls.literal(name)}** is left out. {controls.literal(str(error))}")
+    found, left_out = cache.members()
+    for name, why in left_out.items():
+        st.warning(f"**{controls.literal(name)}** is left out. {controls.literal(why)}")
     return found
 
 
-def records() -> list[Record]:
-    """What the command has stored; nothing where a file of it is damaged: the table of all stored runs says so."""
-    try:
-        return cache.records()
-    except AMAError:
-        return []
-
-
-def chosen_lines(table: str, found: list[Member]) -> list[Line]:
+def chosen_lines(table: str) -> list[Line]:
     """The lines of the chosen table that the page shows: those of the paper's rows on its own pairs of sets, and others on
     demand.
     """
-    stored = records()
     if table == "Table 1":
         beyond = controls.switch("beyond", "Also sets that the paper does not use", False)
-        row, more = paper.AMA, other_pairs(stored, found) if beyond else []
+        row, more = paper.AMA, cache.other_pairs() if beyond else []
     elif table == "Ablations":
         variants = list(paper.ABLATIONS)
         row, more = controls.choose(
@@ -78,8 +83,94 @@ def chosen_lines(table: str, found: list[Member]) -> list[Line]:
         ), []  # fmt: skip
     else:
         st.caption("Trained on one class, tested against the other nine of the same set.")
-        return with_means(lines("table2", stored, found))
-    return [line for line in lines(TABLES[table], stored, found) if line.row == row and line.paper is not None] + more
+        return with_means(cache.lines("table2"))
+    return [line for line in cache.lines(TABLES[table]) if line.row == row and line.paper is not None] + more
+
+
+# The verdicts and the chart above the tables
+
+
+def what(line: Line) -> str:
+    """What a line is about, in words: the normal set, and what it is told from or its class."""
+    normal = controls.title_of(line.normal)
+    if line.classes:
+        return f"{normal}, mean of {line.classes}"
+    if line.label is not None:
+        name = controls.class_name(line.normal, line.label)
+        return f"{normal}, {line.label}" + ("" if name == str(line.label) else f" {name}")
+    return f"{normal} → {controls.title_of(line.ood)}"
+
+
+def listing(pairs: Sequence[Pair]) -> str:
+    """The cells in which a figure is ahead, with both figures."""
+    return "; ".join(f"{what(p.line)} ({f'{p.of} ' if p.of else ''}{p.first:.3f} against {p.second:.3f})" for p in pairs)
+
+
+def sentence(found: Comparison, first: str, second: str) -> str:
+    """Where one figure is ahead of another, and where not; empty where nothing was compared."""
+    ahead, behind, alike = (found.where(k) for k in (1, -1, 0))
+    if not found.pairs:
+        return ""
+    parts = [f"**{first} is ahead of {second} on {len(ahead)} of {len(found.pairs)}**"]
+    parts[0] += f": {listing(ahead)}" if ahead else ""
+    parts += [f"{second} is ahead on {len(behind)}: {listing(behind)}"] if behind else []
+    parts += [f"alike within {ALIKE} on {len(alike)}"] if alike else []
+    return "; ".join(parts) + "."
+
+
+def verdicts(table: str, shown: Sequence[Line]) -> None:
+    """What the figures of a table come to, in computed sentences."""
+    key = TABLES[table]
+    ama = [line for line in cache.lines("table1" if key == "ablations" else key) if line.row == paper.AMA and not line.classes]
+    said = []
+    if table != "Ablations":
+        ours = ours_against_paper(ama if table == "Table 1" else shown)
+        said.append(sentence(ours, "Our A", "the paper's"))
+        said.append(sentence(a_against_r(ama), "A (two-sided)", "R (raw)"))
+        simple = simple_against_ama(first_of_each([line for line in ama if line.simple]))
+        said.append(sentence(simple, "The best simple score", "the better of A and T"))
+    else:
+        for variant in paper.ABLATIONS[:1]:
+            plain = [line for line in cache.lines("ablations") if line.row == variant]
+            found = plain_against_mirrored(plain, ama)
+            said.append(sentence(found, "The plain loss", "the mirrored one, trained alike,"))
+    said = [words for words in said if words]
+    if not said:
+        st.info("Nothing of this table has been measured here yet.", icon=":material/hourglass_empty:")
+        return
+    st.markdown("\n".join(f"- {words}" for words in said))
+
+
+def dots(shown: Sequence[Line], name: str) -> None:
+    """The paper's figures and ours with their intervals, a row a cell; in the rows' own score, and R beside A."""
+    own = first_of_each(shown)
+    lines = {(line.normal, line.label, line.classes, line.ood): line for line in shown}
+    measured = {(line.normal, line.label, line.classes, line.ood): line for line in own}
+    rows = []
+    for key, line in lines.items():
+        found = {"paper": (line.paper,) * 3} if line.paper is not None else {}
+        if ours := measured.get(key):
+            scores = ("R",) if line.row == paper.WITHOUT_A else ("A", "R", "T")
+            found |= {f"ours, {by}": (ours.auroc(by)[0], *interval(ours, by)) for by in scores}
+            if ours.simple:
+                best = max(value for value, _ in ours.simple.values())
+                found["ours, best simple score"] = (best, best, best)
+        rows.append((what(line), found))
+    series = [name for name in DOTS if any(name in found for _, found in rows)]
+    figure = dot_chart(rows, {name: DOTS[name] for name in series}, "AUROC (higher is better)", level=(0.5, "a coin"))
+    flat = [(row, name, *values) for row, found in rows for name, values in found.items()]
+    controls.chart(
+        figure, dict(zip(("cell", "series", "auroc", "low", "high"), zip(*flat))), f"dots-{name}",
+        "Paper and ours, a row a cell. " + "; ".join(
+            f"{row}: " + ", ".join(f"{name} {value[0]:.3f}" for name, value in found.items()) for row, found in rows
+        ),
+    )  # fmt: skip
+    st.caption(
+        "A: the paper's two-sided score, unusual where R is unusually high or low. R: the raw score, the distance that the "
+        "critic sees between an image and its reconstruction. T: all statistics together, ours. Bars: 95 % interval of one "
+        "training over the drawing of the test images; of several seeds ± the standard deviation. The paper prints no "
+        "intervals. Of several trainings of a cell the first of the table is drawn."
+    )
 
 
 def with_means(found: list[Line]) -> list[Line]:
@@ -95,7 +186,7 @@ def with_means(found: list[Line]) -> list[Line]:
 
 def cells(line: Line, shown: Sequence[Line]) -> dict:
     """A line as a row of the table: what it is about, the paper's value, and ours where there is one."""
-    row = {"normal": line.normal}
+    row = {"normal": controls.title_of(line.normal)}
     if line.classes:
         row["class"] = f"mean of {line.classes}"
     elif line.label is not None:
@@ -103,11 +194,25 @@ def cells(line: Line, shown: Sequence[Line]) -> dict:
         row["class"] = str(line.label) if name == str(line.label) else f"{line.label} {name}"
     else:
         theirs = paper.paper_name(line.ood)
-        row["out of distribution"] = line.ood if theirs == line.ood else f"{theirs} (here {line.ood})"
+        here = controls.title_of(line.ood)
+        row["out of distribution"] = here if theirs == line.ood else f"{PAPER_NAMES.get(theirs, theirs)} (here {here})"
     if line.row in paper.ABLATIONS:
         row["AMA in the paper"] = paper.table1(line.normal, paper.paper_name(line.ood))
     row["paper"] = line.paper
     return row | (measured(line) if line.ours else {"ours": not_measured(line, shown)})
+
+
+def cell_of(line: Line) -> str:
+    """What an address calls a line: names of sets as in files, and its trainings."""
+    if line.classes:
+        about = f"mean of {line.classes}"
+    elif line.label is not None:
+        name = controls.class_name(line.normal, line.label)
+        about = str(line.label) if name == str(line.label) else f"{line.label} {name}"
+    else:
+        theirs = paper.paper_name(line.ood)
+        about = line.ood if theirs == line.ood else f"{theirs} (here {line.ood})"
+    return f"{line.normal} → {about}" + (f", {models_of(line)}" if line.members else "")
 
 
 def not_measured(line: Line, shown: Sequence[Line]) -> str:
@@ -157,11 +262,11 @@ def alike(rows: Sequence[dict[str, str]]) -> dict[str, str]:
     return {key: "; ".join(dict.fromkeys(row[key] for row in rows)) for key in rows[0]}
 
 
-def show(shown: list[Line], name: str, found: list[Member]) -> None:
+def show(shown: list[Line], name: str) -> None:
     """The table, its download, and what lies behind the chosen line."""
     rows = [cells(line, shown) for line in shown]
     shown_as = pd.DataFrame([{key: in_words(value) for key, value in row.items()} for row in rows]).fillna("")
-    names = [named(row, line) for row, line in zip(rows, shown)]
+    names = [cell_of(line) for line in shown]
     names = [name if name not in names[:i] else f"{name} ({1 + names[:i].count(name)})" for i, name in enumerate(names)]
 
     def select() -> None:
@@ -174,8 +279,11 @@ def show(shown: list[Line], name: str, found: list[Member]) -> None:
     )  # fmt: skip
     controls.download_table("This table (CSV)", pd.DataFrame(rows), name)
     with st.container(border=True):
-        cell = controls.choose(st.selectbox, "cell", "What lies behind a cell (or click its row)", names, names[0])
-        behind(cell, shown[names.index(cell)], found)
+        labels = {key: f"{what(line)}" + (f": {models_of(line)}" if line.members else "") for key, line in zip(names, shown)}
+        cell = controls.choose_shown(
+            "cell", "What lies behind a cell (or click its row)", names, names[0], lambda key: labels.get(key, key)
+        )
+        behind(cell, shown[names.index(cell)])
 
 
 def in_words(value) -> str:
@@ -185,19 +293,13 @@ def in_words(value) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def named(row: dict, line: Line) -> str:
-    """A line's name among all lines of its table."""
-    what = " → ".join(list(row.values())[:2])
-    return f"{what}, {models_of(line)}" if line.members else what
-
-
-def behind(cell: str, line: Line, found: list[Member]) -> None:
+def behind(cell: str, line: Line) -> None:
     """What a cell rests on, the way to its densities, and the training that fills it or gives it another seed."""
     if line.classes:
         st.markdown("The mean over the ten classes: ours where all ten were trained with the same settings and measured.")
         return
     if not line.members:
-        behind_nothing(cell, line, found)
+        behind_nothing(cell, line)
         return
     scores = ", ".join(f"{by} {figure(line.auroc(by))}" for by in SCORES)
     n = len(line.members)
@@ -217,14 +319,15 @@ def behind(cell: str, line: Line, found: list[Member]) -> None:
     evaluate_again(line)
 
 
-def behind_nothing(cell: str, line: Line, found: list[Member]) -> None:
+def behind_nothing(cell: str, line: Line) -> None:
     """Why a cell is empty, what was measured instead, and a training that fills it."""
     sets = (line.normal, paper.paper_name(line.ood))
     reason = next((paper.OUT_OF_REACH[name] for name in sets if name in paper.OUT_OF_REACH), None)
     why = f": {reason}" if reason else " yet"
-    pairs = other_pairs(records(), found)
-    others = ", ".join(dict.fromkeys(other.ood for other in pairs if other.normal == line.normal))
-    elsewhere = f" Measured for {line.normal} under their own names (switch above): {others}." if others else ""
+    names = dict.fromkeys(other.ood for other in cache.other_pairs() if other.normal == line.normal)
+    others = ", ".join(map(controls.title_of, names))
+    own = controls.title_of(line.normal)
+    elsewhere = f" Measured for {own} under their own names (switch above): {others}." if others else ""
     st.markdown(f"Not measured{why}.{elsewhere} With the data available locally, this trains and measures a small one:")
     launch(cell, *small_training(line.row, line.normal, line.label), 0)
 
@@ -365,10 +468,13 @@ def main() -> None:
     )
     with st.sidebar:
         controls.reset_button()
-    found = models()
+    models()
     names = list(TABLES)
     table = controls.choose(st.segmented_control, "table", "Table", names, names[0], required=True)
-    show(chosen_lines(table, found), table.lower().replace(" ", "-"), found)
+    shown, name = chosen_lines(table), table.lower().replace(" ", "-")
+    verdicts(table, shown)
+    dots(shown, name)
+    show(shown, name)
     if table != "Ablations":
         baselines(1 if table == "Table 1" else 2)
     stored(table)

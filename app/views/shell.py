@@ -12,11 +12,13 @@ import pictures
 import streamlit as st
 
 from ama_core.analysis.latent_map import CODES, LatentMap, MapEntry, polar
-from ama_core.analysis.shell import DIRECTIONS, ShellFacts, shell_band, shell_facts
+from ama_core.analysis.shell import DIRECTIONS, ShellFacts, norm_range, share_between, shell_band, shell_facts
 
 MAPS = {"PCA": ("first principal component", "second principal component"), "UMAP": ("UMAP 1", "UMAP 2")}
 COLOURS = ("set", "‖z‖ − √d")
 SHOWN_FIRST = ("gradients", "house_numbers")
+GOOD, ROUGH = 0.9, 0.6  # of the codes in the band of 95 %: keeps to the shell, keeps to it roughly
+SHELL, MAP, AGAINST_R = TABS = ("The shell", "Maps of the codes", "Length of a code and R")
 GRID = 36  # images of a choice shown at once
 ENDS = 18  # images of one end of a set
 HOVER = 400  # points that carry their image
@@ -30,24 +32,41 @@ EQUATION = (
 )
 
 
-def titles(found: LatentMap, normal: str) -> dict[str, MapEntry]:
-    """What each set of the map is called here; "train" and "test" are the model's own."""
-    named = {}
-    for entry in found.entries:
-        title = f"atypical {entry.name}" if entry.split == CODES else entry.split if entry.name == normal else entry.name
-        named[title] = entry
-    return named
+def names_of(found: LatentMap, normal: str) -> dict[str, str]:
+    """What each set of the map is called in an address -> here; "train" and "test" are the model's own."""
+    ids = [f"atypical {e.name}" if e.split == CODES else e.split if e.name == normal else e.name for e in found.entries]
+    return {name: controls.title_of(name) for name in ids}
 
 
 def verdict(name: str, facts: ShellFacts) -> str:
-    """Whether the codes of a set follow sqrt(d), in words."""
+    """Whether the codes of a set keep to the shell, in words."""
     ratio, share = facts.median_ratio, facts.share_in_band
-    where = "on" if abs(ratio - 1) < 0.02 else f"{100 * abs(ratio - 1):.0f} % {'inside' if ratio < 1 else 'outside'}"
-    follows = "**follow**" if share >= 0.9 else "**follow only in part**" if share >= 0.6 else "**do not follow**"
+    where = "on it" if abs(ratio - 1) < 0.02 else f"{100 * abs(ratio - 1):.0f} % {'inside' if ratio < 1 else 'outside'}"
+    keep = "**keep to the shell**" if share >= GOOD else "**keep to the shell roughly**" if share >= ROUGH else (
+        "**do not keep to the shell**"
+    )  # fmt: skip
     return (
-        f"The codes of **{name}** {follows} √d: their median ‖z‖ is {ratio:.2f} √d, {where} the shell, and "
-        f"{share:.0%} of {facts.n:,} lie in the band that holds 95 % of Gaussian codes."
-    ).replace("%", " %").replace("  %", " %")  # fmt: skip
+        f"The codes of the {name} images {keep}: their median length is {ratio:.2f} √d ({where}), and {100 * share:.0f} % of "
+        f"{facts.n:,} lie in the band that would hold 95 % of Gaussian codes."
+    )
+
+
+def negatives(view: controls.View, found: LatentMap, named: Mapping[str, MapEntry], lead: str) -> str:
+    """Where the negatives of this model's training lie beside the codes of a set, in words."""
+    direction, d = view.detector.settings.atypical, found.codes.shape[1]
+    entry = named.get(f"atypical {direction}")
+    if entry is None:
+        return " It was trained without atypical codes."
+    low, high = norm_range(found.codes[entry.rows])
+    share = share_between(found.codes[named[lead].rows], low, high)
+    if share < 0.05:
+        said = f"{100 * share:.0f} % of the {lead} codes lie there, so they are beside the normal ones, as they should be"
+    else:
+        said = f"{100 * share:.0f} % of the {lead} codes lie there too, so they are among the normal ones, not beside them"
+    return (
+        f" Its negatives in training, the **atypical** codes ({direction}), have lengths from {low / math.sqrt(d):.2f} to "
+        f"{high / math.sqrt(d):.2f} √d; {said}."
+    )
 
 
 def words(named: Mapping[str, MapEntry], title: str, found: LatentMap, row: int, norm: float) -> str:
@@ -130,7 +149,8 @@ def norms_and_scores(view: controls.View, named: Mapping[str, MapEntry], chosen:
             )
         with right:
             st.caption(
-                "Each point is an image: how far out its code lies, and how differently the critic sees its reconstruction. "
+                "Each point is an image: how long its code is, and its R, how differently the critic sees it and its "
+                "reconstruction. "
                 f"Where the sets part only upwards, the length of the code says nothing that R does not. At most {SCATTERED} "
                 "images of each set are drawn. Click a point, or take the lasso, to see the images."
             )
@@ -150,29 +170,33 @@ def norms_and_scores(view: controls.View, named: Mapping[str, MapEntry], chosen:
 
 
 @st.fragment
-def atypical(view: controls.View, found: LatentMap, named: Mapping[str, MapEntry], chosen: list[str]) -> None:
+def polar_view(view: controls.View, found: LatentMap, named: Mapping[str, MapEntry], chosen: list[str]) -> None:
     """The polar view with atypical codes that move with the sliders, and their decodes."""
     with controls.error_panel():
         config, d = view.detector.settings, found.codes.shape[1]
         own = config.atypical if config.atypical in DIRECTIONS else DIRECTIONS[0]
-        first, second, third = st.columns([2, 2, 1], vertical_alignment="bottom")
+        st.markdown("**The shell from above**: every point is a code, its distance from the middle is its length")
+        place = st.container()
+        direction = controls.choose(
+            st.segmented_control, "direction", "Atypical codes", DIRECTIONS, own, required=True,
+            help="Codes beside the shell, which AMA draws in training as its anomalies: inward of it, outward of it, or, after "
+            "Sipple (2020), from a cube around 0.",
+        )  # fmt: skip
+        first, second = st.columns([3, 1], vertical_alignment="bottom")
         with first:
-            direction = controls.choose(st.segmented_control, "direction", "Direction", DIRECTIONS, own, required=True)
-        with second:
             most = float(math.ceil(max(math.sqrt(d), config.delta)))
             delta = controls.slider(
                 "delta", "δ: how far from the shell", 0.0, most, float(config.delta), 0.1, disabled=direction == "sipple",
                 help=f"This model was trained with {config.atypical}, δ = {config.delta:g}.",
             )  # fmt: skip
-        with third:
+        with second:
             seed = controls.number("seed", "Seed", 9999)
         found_codes = cache.atypical(view.folder, N_ATYPICAL, direction, delta, seed)
-        left, right = st.columns([1, 1], gap="large")
-        with left:
-            low, high = shell_band(d)
-            radius, angle = polar(found_codes.codes, found.pca)
+        low, high = shell_band(d)
+        radius, angle = polar(found_codes.codes, found.pca)
+        with place:
             shown = [title for title in chosen if named[title].split != CODES]
-            step = -(-sum(named[t].stop - named[t].start for t in shown) // POLAR)
+            step = max(1, -(-sum(named[t].stop - named[t].start for t in shown) // POLAR))
             groups = {title: polar(found.codes[named[title].rows][::step], found.pca) for title in shown}
             controls.chart(
                 charts.polar_chart(groups, (radius, angle), (low / math.sqrt(d), high / math.sqrt(d))),
@@ -185,22 +209,22 @@ def atypical(view: controls.View, found: LatentMap, named: Mapping[str, MapEntry
                 f"Polar view: radius ‖z‖/√d, angle from PCA. Atypical codes at {', '.join(f'{r:.2f}' for r in radius)} √d.",
             )
             st.caption(
-                "Radius = ‖z‖/√d, true. Angle = the angle on the PCA map, **only a view** of d dimensions."
+                "Radius: the length ‖z‖ as a multiple of √d, true. Angle: that on the PCA map, **only a view** of d "
+                "dimensions. Dotted: the band of 95 % of Gaussian codes."
                 + (f" One code in {step} is drawn." if step > 1 else "")
             )
-        with right:
-            st.markdown("**What the model decodes the numbered codes to**")
-            scores, by = found_codes.scores, view.score
-            st.html(pictures.figures([
-                (f"{i + 1}: {r:.2f} √d, R {scores['R'][i]:.3g}, p {scores[f'p_{by}'][i]:.4f}", image,
-                 f"Decode of atypical code {i + 1}, radius {r:.2f} root d")
-                for i, (r, image) in enumerate(zip(radius, found_codes.images))
-            ], 110))  # fmt: skip
-            st.caption(
-                "Training tells the model to redraw *these* images badly, so that what lies beside the shell counts as "
-                f"anomalous. R and p (by {by}) are those of each decode, taken as an input image. Directions stay, and δ moves "
-                "the codes along them; Sipple is a cube around the origin and knows no δ."
-            )
+        scores, by = found_codes.scores, view.score
+        st.markdown("What the model **decodes** the numbered atypical codes to, that is, the images that it makes of them:")
+        st.html(pictures.figures([
+            (f"{i + 1}: {r:.2f} √d, R {scores['R'][i]:.3g}, p {scores[f'p_{by}'][i]:.4f}", image,
+             f"Decode of atypical code {i + 1}, radius {r:.2f} root d")
+            for i, (r, image) in enumerate(zip(radius, found_codes.images))
+        ], 84))  # fmt: skip
+        st.caption(
+            "Training tells the model to redraw *these* images badly, so that what lies beside the shell counts as anomalous. "
+            f"R (how differently the critic sees an image and its reconstruction) and p (by {by}: the fraction of held-out "
+            "normal images that look at least as unusual) are those of each decode, taken as an input image."
+        )
 
 
 def latent_map(view: controls.View, found: LatentMap, named, chosen: list[str], norms: np.ndarray, kind: str, colour: str,
@@ -209,9 +233,15 @@ def latent_map(view: controls.View, found: LatentMap, named, chosen: list[str], 
     root = math.sqrt(found.codes.shape[1])
     xy = found.umap if kind == "UMAP" else found.pca.project(found.codes)
     if kind == "PCA":
-        st.caption(f"PCA: the plane that keeps most of the spread, {100 * found.pca.explained.sum():.0f} % of it.")
+        st.caption(
+            f"PCA, principal component analysis: the codes seen from the side on which they are spread most; this plane keeps "
+            f"{100 * found.pca.explained.sum():.0f} % of their variance. A code near the middle may still be long."
+        )
     else:
-        st.caption("UMAP keeps neighbours together and **loses the radius**: never read the shell off it.")
+        st.caption(
+            "UMAP places codes that are neighbours in d dimensions near each other, and **loses the radius**: never read the "
+            "shell off it."
+        )
     if hover:
         points = hover_points(view, named, chosen, xy, norms)
         st.altair_chart(charts.hover_map(points, MAPS[kind]), width="stretch")
@@ -244,7 +274,7 @@ def norm_histogram(view: controls.View, found: LatentMap, named, facts: Mapping[
     """How long the codes are, beside how long Gaussian ones would be; returns the rows of the bins that are chosen."""
     d, chosen = found.codes.shape[1], list(facts)
     low, high = shell_band(d)
-    st.caption(f"Radius: √d = {math.sqrt(d):.2f} for d = {d}; 95 % of Gaussian codes lie between {low:.2f} and {high:.2f}.")
+    st.markdown("**How long the codes are**, beside how long Gaussian ones would be")
     norms = cache.norms(view.folder, tuple((title, named[title]) for title in chosen))
     bins = controls.chart(
         charts.norm_chart(norms.edges, norms.densities, (norms.grid, norms.chi), (math.sqrt(d), low, high)),
@@ -258,23 +288,38 @@ def norm_histogram(view: controls.View, found: LatentMap, named, facts: Mapping[
         "Histogram of code norms. " + "; ".join(f"{t}: median {f.median_ratio:.2f} √d" for t, f in facts.items()),
         select=("points",),
     )
+    st.caption(
+        f"The curve is χ_d, the density of the length of a Gaussian vector in d = {d} dimensions: it has its peak at about "
+        f"√d = {math.sqrt(d):.2f}, and 95 % lie between {low:.2f} and {high:.2f}. Click a bar to see the images below."
+    )
+    st.table(
+        {
+            "Set": list(facts),
+            "median ‖z‖/√d": [f"{f.median_ratio:.2f}" for f in facts.values()],
+            "in the 95 % band": [f"{100 * f.share_in_band:.0f} %" for f in facts.values()],
+            "codes": [f"{f.n:,}" for f in facts.values()],
+        },
+        hide_index=True,
+    )
     return [named[chosen[at]].start + int(i) for at, b in bins for i in norms.rows[chosen[at]][b]]
 
 
-def behind_the_codes(view: controls.View, found: LatentMap, named, norms: np.ndarray, picked: list[int], hover: bool) -> None:
+def behind_the_codes(
+    view: controls.View, found: LatentMap, names: Mapping[str, str], named, norms: np.ndarray, picked: list[int]
+) -> None:
     """The images of the chosen codes; of one end of a set where none is chosen."""
     st.subheader("Images behind the codes")
     if picked:
         picks(view, named, sorted(set(picked)), norms)
         return
     st.caption(
-        ("Hover a point of the map" if hover else "Click a point of the map, or take the lasso or the box above it")
-        + "; click a bin of the histogram; or look at one end of a set:"
+        "Click a bar of the histogram; on the map, click a point, or take the lasso or the box above it; or look at one end "
+        "of a set:"
     )
     one, two = st.columns(2)
     with one:
-        first = "test" if "test" in named else next(t for t in named if named[t].split != CODES)
-        of = controls.choose(st.selectbox, "of", "Set", list(named), first)
+        first = "test" if "test" in names else next(name for name in names if named[names[name]].split != CODES)
+        of = names[controls.choose_set("of", "Set", list(names), first)]
     with two:
         ends = ("shortest codes", "longest codes", "closest to √d")
         end = controls.choose(st.selectbox, "end", "Which", ends, ends[0])
@@ -303,27 +348,8 @@ def explanation(view: controls.View, found: LatentMap) -> None:
     )  # fmt: skip
 
 
-def main() -> None:
-    view = controls.page(
-        "Latent shell",
-        "The encoder turns every image into d numbers, its code z. AMA counts on normal codes near the shell ‖z‖ = √d, and "
-        "takes its negatives from beside it. Look whether this model keeps to that.",
-        scoring=False,
-        needs=("encode", "decode", "critic", "R"),
-    )
-    found = cache.latents(view.folder)
-    if found is None:
-        st.info("This model has no stored codes yet. Make them, then reload this page:", icon=":material/blur_circular:")
-        st.code(f"python -m ama_core measure {access.shown(view.folder)}", language="bash")
-        st.stop()
-    named = titles(found, view.normal or "")
-    sets = [t for t in named if named[t].split != CODES]
-    norms = np.linalg.norm(found.codes, axis=1)
-
-    first = ["train", "test", *([n for n in SHOWN_FIRST if n in named] or [n for n in sets if n not in ("train", "test")][:2])]
-    chosen = controls.choose(
-        st.multiselect, "sets", "Sets on the map", list(named), [n for n in first if n in named], placeholder="Choose sets",
-    )  # fmt: skip
+def map_tab(view: controls.View, found: LatentMap, named, chosen: list[str], norms: np.ndarray) -> list[int]:
+    """The map and its choices; returns the rows that are chosen on it."""
     one, two, three = st.columns([1, 1, 1], vertical_alignment="bottom")
     with one:
         maps = list(MAPS) if found.umap is not None else ["PCA"]
@@ -332,35 +358,56 @@ def main() -> None:
         colour = controls.choose(st.segmented_control, "colour", "Colour", COLOURS, COLOURS[0], required=True)
     with three:
         hover = controls.switch("hover", "Images on hover", False, help=f"Draws at most {HOVER} points, each with its image.")
+    return latent_map(view, found, named, chosen, norms, kind, colour, hover)
+
+
+def main() -> None:
+    view = controls.page(
+        "Latent shell",
+        "The encoder turns every image into d numbers, its **code** z. In many dimensions nearly all Gaussian vectors have "
+        "almost the same length ‖z‖, about √d: they lie in a thin **shell**. AMA counts on the codes of normal images being "
+        "there, and takes its negatives from beside it. Look whether this model keeps to that.",
+        scoring=False,
+        needs=("encode", "decode", "critic", "R"),
+    )
+    found = cache.latents(view.folder)
+    if found is None:
+        st.info("This model has no stored codes yet. Make them, then reload this page:", icon=":material/blur_circular:")
+        st.code(f"python -m ama_core measure {access.shown(view.folder)}", language="bash")
+        st.stop()
+    names = names_of(found, view.normal or "")
+    named = dict(zip(names.values(), found.entries))
+    sets = [name for name in names if named[names[name]].split != CODES]
+    norms = np.linalg.norm(found.codes, axis=1)
+
+    lead = "test" if "test" in named else names[sets[0]]
+    of_lead = shell_facts(found.codes[named[lead].rows])
+    (st.success if of_lead.share_in_band >= GOOD else st.warning)(
+        verdict(lead, of_lead) + negatives(view, found, named, lead), icon=":material/radio_button_checked:"
+    )
+    own = ("train", "test")
+    others = dict.fromkeys((*controls.papers_sets(view), *SHOWN_FIRST, *(name for name in sets if name not in own)))
+    first = [*own, *[name for name in others if name in sets][:2]]
+    chosen = [names[n] for n in controls.choose_sets(
+        "sets", "Sets", list(names), [n for n in first if n in names], placeholder="Choose sets"
+    )]  # fmt: skip
     if not chosen:
         st.info("Choose at least one set.")
         st.stop()
-
     facts = {title: shell_facts(found.codes[named[title].rows]) for title in chosen}
-    lead = "test" if "test" in facts else chosen[0]
-    (st.success if facts[lead].share_in_band >= 0.9 else st.warning)(
-        verdict(lead, facts[lead]), icon=":material/radio_button_checked:"
-    )
-    left, right = st.columns([1, 1], gap="large")
-    with left:
-        picked = latent_map(view, found, named, chosen, norms, kind, colour, hover)
-    with right:
-        picked = picked + norm_histogram(view, found, named, facts)
-    behind_the_codes(view, found, named, norms, picked, hover)
-    st.subheader("Beside the shell: atypical codes")
-    atypical(view, found, named, chosen)
-    st.subheader("Does the length of a code tell what R tells?")
-    norms_and_scores(view, named, chosen, math.sqrt(found.codes.shape[1]))
-    st.subheader("Every set's norms")
-    st.table(
-        {
-            "Set": list(facts),
-            "median ‖z‖/√d": [f"{f.median_ratio:.2f}" for f in facts.values()],
-            "in the 95 % band": [f"{100 * f.share_in_band:.0f} %" for f in facts.values()],
-            "codes": [f"{f.n:,}" for f in facts.values()],
-        },
-        hide_index=True,
-    )
+    on_map = any(key in st.query_params for key in ("map", "colour", "hover"))  # a link to a map opens it
+    shell_tab, maps_tab, r_tab = st.tabs(TABS, default=MAP if on_map else SHELL)
+    with shell_tab:
+        left, right = st.columns([1, 1], gap="large")
+        with left:
+            polar_view(view, found, named, chosen)
+        with right:
+            picked = norm_histogram(view, found, named, facts)
+    with maps_tab:
+        picked = map_tab(view, found, named, chosen, norms) + picked
+    with r_tab:
+        norms_and_scores(view, named, chosen, math.sqrt(found.codes.shape[1]))
+    behind_the_codes(view, found, names, named, norms, picked)
     explanation(view, found)
 
 

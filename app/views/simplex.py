@@ -27,8 +27,8 @@ def pictured(view: controls.View, i: int, sets: list[str]) -> tuple[str, int]:
     """The choice of one of the three images: set and number."""
     letter = LETTERS[i]
     number_key = f"n{letter.lower()}"
-    name = controls.choose(
-        st.selectbox, f"set{letter.lower()}", f"Image {letter}: set", sets, sets[0],
+    name = controls.choose_set(
+        f"set{letter.lower()}", f"Image {letter}: set", sets, sets[0],
         on_change=lambda: st.session_state.update({number_key: i}),  # the old number may not exist in the new set
     )  # fmt: skip
     highest = len(cache.sample_images(view.folder, name)) - 1
@@ -60,6 +60,28 @@ def words(view: controls.View, found: cache.Decoded, i: int) -> str:
     """R, the p-value and whether that flags the image, for a caption."""
     p = found.scores[f"p_{view.score}"][i]
     return f"R {found.scores['R'][i]:.3g}, p {p:.3f}{', flagged' if p <= view.alpha else ''}"
+
+
+def verdict(view: controls.View, picks: tuple[tuple[str, int], ...]) -> None:
+    """How many mixtures inside the triangle the model flags, beside the three images themselves."""
+    nodes = triangle_weights()
+    mixed = cache.mixed(view.folder, picks, tuple(map(tuple, nodes.tolist())))
+    own, by = cache.parents(view.folder, picks), f"p_{view.score}"
+    n, of = int((mixed.scores[by] <= view.alpha).sum()), len(nodes)
+    parents = int((own.scores[by] <= view.alpha).sum())
+    few = n <= 2 * view.alpha * of
+    said = (
+        f"**{n} of {of} mixtures are flagged** by {view.score} at α = {controls.percent(view.alpha)}; of {of} normal images "
+        f"about {view.alpha * of:.2g} would be. Of the three images themselves "
+        f"{parents or 'none'} {'are' if parents > 1 else 'is'}. "
+    )
+    said += (
+        "So between these images the model decodes to what it takes for normal, as its training on mixtures wants it."
+        if few
+        else "So what lies between these images decodes to something that the model finds unusual: its training on mixtures "
+        "has not filled the space between them."
+    )
+    (st.success if few else st.warning)(said, icon=":material/change_history:")
 
 
 @st.fragment
@@ -149,8 +171,9 @@ def path(view: controls.View, picks: tuple[tuple[str, int], ...], outside: bool)
 def main() -> None:
     view = controls.page(
         "Simplex",
-        "AMA also trains on mixtures of three codes, so that the space *between* normal images decodes to something its critic "
-        "accepts. Mix three images and look.",
+        "The encoder turns an image into a **code**, the generator **decodes** a code into an image. AMA also trains on "
+        "mixtures of three codes, so that the space *between* normal images decodes to something its critic accepts. Mix three "
+        "images and look: R says how differently the critic sees a decode and its reconstruction, p how unusual that is.",
         needs=("encode", "decode", "critic", "R"),
     )
     sets = [cache.NORMAL, *(name for name in available_sets() if name != view.normal)]
@@ -174,6 +197,7 @@ def main() -> None:
             "outside", "Show the outside as well", False,
             help="Also draws mixtures with weights from −0.5 to 1.5, and paths that run on beyond both images.",
         )  # fmt: skip
+    verdict(view, tuple(picks))
     triangle(view, tuple(picks), outside)
     st.subheader("A path from one image to another")
     path(view, tuple(picks), outside)

@@ -30,6 +30,14 @@ def test_band_of_128_dimensions_is_the_known_one():
     assert shell.shell_band(128) == pytest.approx((9.93, 12.70), abs=0.01)
 
 
+def test_what_lies_between_two_lengths_is_counted(rng):
+    codes = rng.normal(size=(1, 7))
+    codes = codes / np.linalg.norm(codes) * np.arange(1, 101)[:, None]  # of lengths 1 to 100
+    assert shell.norm_range(codes, 0.98) == pytest.approx((1.99, 99.01))
+    assert shell.share_between(codes, 10, 19.5) == pytest.approx(0.10)
+    assert shell.share_between(codes, *shell.norm_range(codes, 1.0)) == pytest.approx(1, abs=0.021)
+
+
 def test_norm_histograms_are_densities_that_know_their_codes(rng):
     samples = {"a": rng.normal(size=(400, 16)), "b": 3 * rng.normal(size=(100, 16))}
     found = shell.norm_histograms(samples)

@@ -24,7 +24,7 @@ from benchmarks.app_server import CHROMIUM, FLAGS, app_server
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
 TIMEOUT = 180_000  # ms; a fresh server imports PyTorch first, and the machine may be busy with a training
-PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", "check", "benchmark", "about")
+PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", "check", "compare", "benchmark", "about")
 # Streamlit itself asks for these beside a page's own path, and finds them at the root.
 STREAMLITS_OWN = re.compile(r"/[a-z]+/_stcore/(health|host-config)$")
 expect.set_options(timeout=TIMEOUT)

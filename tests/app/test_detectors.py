@@ -21,7 +21,7 @@ from ama_core.storage.bundle import read_scores
 from tests import forty_lines
 from tests.common import APP, ROOT
 
-PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", "check", "benchmark", "about")
+PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", "check", "compare", "benchmark", "about")
 FORTY = "forty=tests.forty_lines:FortyLines"
 SMALL = {
     "forty": {},
@@ -114,7 +114,7 @@ def test_a_page_opens_or_says_what_it_needs(open_page, page, name):
     need = needed(page, name)
     if need is None:
         assert "needs a model that" not in said
-        assert page in ("train", "benchmark") or f"Model **{name}**" in said
+        assert page in ("train", "compare", "benchmark") or f"Model **{name}**" in said
         return
     assert f"This page needs a model that {need}; **{name}** ({title}) does not. Choose one that does:" in said
     assert len(at.title) == 1 and not at.get("plotly_chart")

@@ -65,7 +65,7 @@ def test_shell_says_plainly_whether_norms_follow_the_shell(open_page, latent_mod
     facts = shell.shell_facts(stored.codes[stored.entries[1].rows])
     said = [element.value for element in (*at.success, *at.warning) if "√d" in element.value]
     assert len(said) == 1 and f"{facts.median_ratio:.2f} √d" in said[0] and f"{100 * facts.share_in_band:.0f} %" in said[0]
-    assert ("do not follow" in said[0]) == (facts.share_in_band < 0.6)
+    assert ("do not keep" in said[0]) == (facts.share_in_band < 0.6)
 
 
 def test_shell_draws_map_histogram_and_polar_view(open_page):
@@ -137,7 +137,7 @@ def test_shell_of_images_that_are_not_at_hand_says_so(open_page, latent_models, 
     latent_map.write_latents(tmp_path / "digits", replace(stored, entries=entries))
     at = open_page("shell", models=tmp_path, of="mnist")
     assert not at.exception and not at.error
-    assert any("mnist cannot be shown" in element.value and "--download mnist" in element.value for element in at.info)
+    assert any("MNIST cannot be shown" in element.value and "--download mnist" in element.value for element in at.info)
 
 
 def test_shell_with_no_set_chosen_asks_for_one(open_page):
@@ -161,6 +161,19 @@ def test_simplex_shows_triangle_mixture_and_path(open_page, latent_models):
     assert shown["critic D̄"] == f"{simplex.mixture_critic(detector, decode, detector.prepared(parents))[0]:.3g}"
     assert shown["R"] == f"{detector.r_score(decode)[0]:.4g}"
     assert shown["p by T"] == f"{detector.p_value(decode)[0]:.3f}"
+
+
+def test_simplex_counts_the_mixtures_that_are_flagged(open_page, latent_models):
+    detector = AMADetector.load(latent_models / "digits", device="cpu")
+    parents = load("digits", "test").images[:3]
+    decoded = detector.decode(simplex.mixtures(detector.encode(parents), simplex.triangle_weights()))
+    for alpha in (0.05, 0.2):
+        flagged = [int((detector.scores(images)["p_T"] <= alpha).sum()) for images in (decoded, parents)]
+        at = open_page("simplex", alpha=str(alpha))
+        said = [element.value for element in (*at.success, *at.warning) if "of 21 mixtures" in element.value]
+        assert len(said) == 1 and f"**{flagged[0]} of 21 mixtures are flagged**" in said[0]
+        assert f"themselves {flagged[1] or 'none'} " in said[0]
+        assert ("not filled" in said[0]) == (flagged[0] > 2 * alpha * 21) == (said[0] in [e.value for e in at.warning])
 
 
 def test_simplex_sliders_keep_the_sum_at_one(open_page):

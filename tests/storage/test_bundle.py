@@ -21,6 +21,7 @@ from ama_core.storage.bundle import (
     find_bundle,
     half_precision,
     list_bundles,
+    n_parameters,
     read_bundle,
     read_info,
     read_results,
@@ -411,3 +412,14 @@ def test_find_and_list(tiny_bundle, monkeypatch):
     assert find_bundle(tiny_bundle.name) == tiny_bundle
     with pytest.raises(BundleError, match=f"nothing.*{tiny_bundle.name}"):
         find_bundle("nothing")
+
+
+def test_parameters_are_counted_from_the_header_alone(tmp_path):
+    weights = {"a": torch.zeros(3, 4), "b": torch.zeros(5, dtype=torch.float16), "c": torch.tensor(1.0)}
+    assert n_parameters(tmp_path) == 0
+    save_file(weights, tmp_path / "model.safetensors")
+    assert n_parameters(tmp_path) == 3 * 4 + 5 + 1
+    for damaged in (b"", b"\xff" * 8, b"\x05" + bytes(7) + b"{nope", b"\x09" + bytes(7) + b'{"a": []}'):
+        (tmp_path / "model.safetensors").write_bytes(damaged)
+        with pytest.raises(BundleError, match="is damaged"):
+            n_parameters(tmp_path)

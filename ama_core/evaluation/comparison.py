@@ -1,0 +1,163 @@
+"""Detectors beside each other: those trained on the same normal images, over many OOD sets, and two of them on the same images.
+
+Everything is computed from what was measured of the models and stored with them.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata, spearmanr
+
+from ama_core.data import draw
+from ama_core.detectors.base import AnomalyDetector, NormalData
+from ama_core.detectors.one_score import TWIN
+from ama_core.errors import DataError
+from ama_core.evaluation.metrics import auroc_interval
+from ama_core.evaluation.protocol import STORED_SAMPLE
+from ama_core.storage.bundle import StoredScores
+
+DECIDES, RAW, TWO_SIDED = KINDS = ("the score that decides", "the raw score", "its two-sided twin")
+
+
+def which_score(names: Sequence[str], decides: str, kind: str) -> str | None:
+    """The name of a detector's score of one of KINDS; None where it has none of that kind.
+
+    Raw is the first that a detector lists; its two-sided twin is called `A`, as AMA's, or `A_` and its name.
+    """
+    if kind == DECIDES:
+        return decides
+    if kind == RAW:
+        return names[0]
+    return next((name for name in ("A", f"{TWIN}{names[0]}") if name in names), None)
+
+
+def normal_key(info: Mapping[str, Any]) -> tuple[str, int | None] | None:
+    """What a model was trained on, by its config.json: name and class; None where it does not say.
+
+    Models that were shown real anomalies are compared with none: theirs is another task.
+    """
+    normal = NormalData.of(info)
+    return None if normal is None or normal.anomalies else (normal.name, normal.label)
+
+
+@dataclass(frozen=True)
+class HeatTable:
+    """AUROC of m models over k sets, NaN where it was not measured.
+
+    Attributes:
+        models: names. sets: names of the OOD sets, in the order given.
+        auroc, low, high: (m, k), with the 95 % interval over the drawing of the test images.
+        ranks: (m, k), 1 for the highest AUROC of a set, ties shared; NaN where not measured.
+        mean_auroc, mean_rank: (m,) over the `shared` sets, on which all models were measured; NaN where there is none.
+        shared: how many these are.
+    """
+
+    models: tuple[str, ...]
+    sets: tuple[str, ...]
+    auroc: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    ranks: np.ndarray
+    mean_auroc: np.ndarray
+    mean_rank: np.ndarray
+    shared: int
+
+    def place(self, model: str) -> int:
+        """The place of a model by mean rank, 1 the best; models of the same mean share the better place."""
+        mine = self.mean_rank[self.models.index(model)]
+        return 1 + int((self.mean_rank < mine).sum())
+
+
+def heat_table(results: Mapping[str, Mapping[str, Mapping[str, Any]]], by: Mapping[str, str], sets: Sequence[str]) -> HeatTable:
+    """The table of models over sets.
+
+    Args:
+        results: model -> OOD set -> row of `evaluate`. by: model -> the score to look at.
+    """
+    models = tuple(results)
+    auroc, low, high = (np.full((len(models), len(sets)), np.nan) for _ in range(3))
+    for i, model in enumerate(models):
+        for j, name in enumerate(sets):
+            row = results[model].get(name)
+            if row and by[model] in row["scores"]:
+                auroc[i, j] = row["scores"][by[model]]["auroc"]
+                low[i, j], high[i, j] = auroc_interval(auroc[i, j], row["n_normal"], row["n_ood"])
+    ranks = rankdata(-auroc, axis=0, nan_policy="omit") if auroc.size else auroc.copy()
+    whole = ~np.isnan(auroc).any(axis=0)
+    means = [values[:, whole].mean(axis=1) if whole.any() else np.full(len(models), np.nan) for values in (auroc, ranks)]
+    return HeatTable(models, tuple(sets), auroc, low, high, ranks, *means, int(whole.sum()))
+
+
+def seconds_per_image(detector: AnomalyDetector, images: np.ndarray) -> float:
+    """How long scoring takes here, over images (n, H, W, C), n >= 1, in one call, after one that warms up."""
+    detector.scores(images[:1])
+    began = time.perf_counter()
+    detector.scores(images)
+    return (time.perf_counter() - began) / len(images)
+
+
+def same_images(first: StoredScores, second: StoredScores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The images that two stored samples of one split have in common.
+
+    Returns:
+        Their rows in the first sample, in the second, and their indices in the split, each (n,), by index.
+
+    Raises:
+        DataError: they are not of the same split, or were drawn from splits of different sizes.
+    """
+    if (first.name, first.split, first.n_total) != (second.name, second.split, second.n_total):
+        raise DataError(
+            f"These scores are of {first.n_total:,} images of {first.name} ({first.split}) and of {second.n_total:,} of "
+            f"{second.name} ({second.split}): not the same images."
+        )
+    drawn = [draw(stored.n_total, STORED_SAMPLE, stored.seed) for stored in (first, second)]
+    common, a, b = np.intersect1d(*drawn, assume_unique=True, return_indices=True)
+    return a, b, common
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What two models say of the same n images at one false-alarm rate.
+
+    Attributes:
+        both, first_only, second_only, neither: how many images are flagged by whom.
+        correlation: Spearman's, of the p-values; NaN where one of them does not vary.
+    """
+
+    both: int
+    first_only: int
+    second_only: int
+    neither: int
+    correlation: float
+
+    @property
+    def n(self) -> int:
+        return self.both + self.first_only + self.second_only + self.neither
+
+
+def agreement(first: np.ndarray, second: np.ndarray, alpha: float) -> Agreement:
+    """Of p-values (n,) of two models for the same images, n >= 1."""
+    a, b = first <= alpha, second <= alpha
+    varies = min(np.ptp(first), np.ptp(second)) > 0
+    correlation = float(spearmanr(first, second).statistic) if varies else float("nan")
+    return Agreement(*(int(part.sum()) for part in (a & b, a & ~b, ~a & b, ~a & ~b)), correlation)
+
+
+def disagreements(first: np.ndarray, second: np.ndarray, alpha: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The at most n images that the first model flags and the second finds most normal, and the other way round.
+
+    Args:
+        first, second: p-values (N,) of the same images.
+
+    Returns:
+        Their indices among the images, the largest disagreement first.
+    """
+
+    def only(flags: np.ndarray, passes: np.ndarray) -> np.ndarray:
+        rows = np.flatnonzero((flags <= alpha) & (passes > alpha))
+        return rows[np.argsort(-passes[rows], kind="stable")][:n]
+
+    return only(first, second), only(second, first)

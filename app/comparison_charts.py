@@ -1,0 +1,86 @@
+"""Charts that set models beside each other: dots with intervals, a heat table, and two scores of the same images."""
+
+import html
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from charts import MODEBAR, TEMPLATE
+from palette import BLUE, CUT, GRID, INK, NORMAL_STYLES, OOD_STYLES, VERMILLION, rgb
+
+
+def dot_chart(
+    rows: Sequence[tuple[str, Mapping[str, tuple[float, float, float]]]], styles: Mapping[str, tuple[str, str]], xlabel: str,
+    *, level: tuple[float, str] | None = None,
+) -> go.Figure:  # fmt: skip
+    """Values with their intervals, a row each, the first on top; what a row lacks is left out.
+
+    Args:
+        rows: (name of the row, series -> (value, low, high)). styles: series -> (colour, symbol), from above within a row.
+        level: a value to compare with, and its name.
+    """
+    figure = go.Figure()
+    step = 0.62 / max(len(styles) - 1, 1)
+    for place, (name, (colour, symbol)) in enumerate(styles.items()):
+        at = [(i, *found[name]) for i, (_, found) in enumerate(rows) if name in found]
+        if not at:
+            continue
+        y, x, low, high = (np.array(column, float) for column in zip(*at))
+        bars = dict(type="data", symmetric=False, array=high - x, arrayminus=x - low, thickness=1.5, width=3, color=colour)
+        figure.add_trace(go.Scatter(
+            x=x, y=y + (place - (len(styles) - 1) / 2) * step, mode="markers", name=name, error_x=bars,
+            marker=dict(symbol=symbol, size=10, color=colour), text=[rows[i][0] for i, *_ in at],
+            hovertemplate=f"%{{text}}<br>{name} %{{x:.3f}}<extra></extra>",
+        ))  # fmt: skip
+    if level:
+        figure.add_trace(go.Scatter(
+            x=[level[0]] * 2, y=[-0.5, len(rows) - 0.5], mode="lines", name=level[1], hoverinfo="skip",
+            line=dict(color=CUT, dash="dot", width=1.5),
+        ))  # fmt: skip
+    height = 130 + max(36, 13 * len(styles)) * len(rows)
+    figure.update_layout(template=TEMPLATE, height=height, legend_y=-65 / height)
+    figure.update_xaxes(title=xlabel, gridcolor=GRID)
+    low = min([0.45, *(x for _, found in rows for x, *_ in found.values())])
+    figure.update_xaxes(range=[low - 0.04, 1.02])
+    figure.update_yaxes(
+        tickvals=list(range(len(rows))), ticktext=[html.escape(name) for name, _ in rows], range=[len(rows) - 0.5, -0.5],
+    )  # fmt: skip
+    return figure
+
+
+def heat_colours(value: float) -> str:
+    """The colours of a cell with an AUROC, as CSS: vermillion below a coin's 0.5, white at it, blue above; none for NaN."""
+    if not np.isfinite(value):
+        return ""
+    amount = min(1.0, abs(value - 0.5) / 0.5)
+    red, green, blue = 255 + amount * 0.85 * (rgb(VERMILLION if value < 0.5 else BLUE) - 255)
+    ink = "#ffffff" if amount > 0.6 else INK
+    return f"background-color: rgb({red:.0f},{green:.0f},{blue:.0f}); color: {ink}"
+
+
+def pair_chart(
+    groups: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence]], axes: tuple[str, str], cuts: tuple[float, float] | None,
+    *, log: bool,
+) -> go.Figure:  # fmt: skip
+    """Two figures of the same images, which may be chosen by click, box or lasso.
+
+    Args:
+        groups: name -> x (n,), y (n,), customdata (n,); the first is of normal images. cuts: below which x and y are flagged.
+    """
+    figure = go.Figure()
+    styles = dict(zip(groups, [NORMAL_STYLES["test"], *OOD_STYLES]))
+    for name, (x, y, ids) in groups.items():
+        colour, _, symbol = styles[name]
+        figure.add_trace(go.Scattergl(
+            x=np.asarray(x, np.float32), y=np.asarray(y, np.float32), mode="markers", name=name, customdata=list(ids),
+            marker=dict(symbol=symbol, size=7, opacity=0.65, color=colour), unselected=dict(marker=dict(opacity=0.12)),
+            hovertemplate=f"{html.escape(name)}<br>%{{x:.3~g}}, %{{y:.3~g}}<extra></extra>",
+        ))  # fmt: skip
+    if cuts:
+        figure.add_vline(x=cuts[0], line=dict(color=CUT, dash="dot"))
+        figure.add_hline(y=cuts[1], line=dict(color=CUT, dash="dot"))
+    figure.update_layout(template=TEMPLATE, height=500, legend_y=-0.16, margin_t=40, modebar=MODEBAR)
+    kind = "log" if log else "linear"
+    figure.update_xaxes(title=axes[0], gridcolor=GRID, type=kind)
+    figure.update_yaxes(title=axes[1], gridcolor=GRID, type=kind)
+    return figure

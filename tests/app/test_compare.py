@@ -1,0 +1,144 @@
+"""The page Compare: the heat table is what is stored, its cells lead to densities, two models see the same images."""
+
+import json
+import shutil
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from ama_core.detectors import registry
+from ama_core.detectors.registry import load_detector
+from ama_core.evaluation import protocol as evaluation
+from ama_core.evaluation.metrics import auroc_interval
+from ama_core.runs import execute as runs
+from ama_core.storage.bundle import n_parameters, read_results, read_scores
+from tests.common import APP, html, words
+
+OTHERS = ("pixel_mean", "nearest")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, tiny_bundle) -> Path:
+    """AMA and two other detectors, each measured on the same two sets."""
+    folder = tmp_path_factory.mktemp("compare-models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "available_sets", lambda: ["digits", "gradients", "textures"])
+        for name in OTHERS:
+            settings = registry.detector_class(name).Settings.from_dict({"channels": 1, "fit": "pad"})
+            runs.execute(folder / name, runs.RunSpec("digits", settings, detector=name), device="cpu")
+    shutil.copytree(tiny_bundle, folder / "mine")
+    return folder
+
+
+@pytest.fixture
+def open_page(models, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(APP))
+    monkeypatch.setenv("AMA_RUNS_DIR", str(tmp_path / "runs"))
+
+    def open_(folder: Path = models, **address) -> AppTest:
+        monkeypatch.setenv("AMA_MODELS_DIR", str(folder))
+        at = AppTest.from_file(APP / "main.py", default_timeout=120)
+        at.query_params.update(address)
+        at.switch_page("views/compare.py").run()
+        assert not at.exception, at.exception[0].value
+        return at
+
+    return open_
+
+
+def links(at: AppTest) -> list[dict]:
+    found = [parse_qs(link.proto.query_string)["view"][0] for link in at.get("page_link") if link.proto.query_string]
+    return [{key: value[0] for key, value in parse_qs(view).items()} for view in found]
+
+
+def aurocs(models: Path, name: str, by: str) -> dict[str, float]:
+    return {row["ood"]: row["scores"][by]["auroc"] for row in read_results(models / name)["results"]}
+
+
+def test_the_heat_table_is_what_was_measured_with_intervals_ranks_and_cost(open_page, models):
+    at = open_page()
+    table = at.dataframe[0].value
+    table = getattr(table, "data", table).set_index("model")
+    assert table.index[0] == "mine" and set(table.index) == {"mine", *OTHERS}
+    row = read_results(models / "mine")["results"][0]
+    value = row["scores"]["T"]["auroc"]
+    low, high = auroc_interval(value, row["n_normal"], row["n_ood"])
+    assert table.loc["mine", "Colour gradients"] == f"{value:.3f} ± {(high - low) / 2:.3f}"
+    assert table.loc["mine", "parameters"] == f"{n_parameters(models / 'mine'):,}"
+    assert table.loc["pixel_mean", "parameters"] == "0"
+    by = {name: load_detector(models / name).decides for name in table.index}
+    figures = {name: aurocs(models, name, by[name]) for name in table.index}
+    for name in table.index:
+        ranks = [
+            1 + sum(figures[o][s] > figures[name][s] for o in figures)
+            + sum(figures[o][s] == figures[name][s] for o in figures if o != name) / 2
+            for s in ("gradients", "textures")
+        ]  # fmt: skip
+        assert table.loc[name, "mean rank"] == f"{np.mean(ranks):.1f}"
+    best = min(table.index, key=lambda name: float(table.loc[name, "mean rank"]))
+    assert f"**{best}** has the best mean rank" in words(at)
+
+
+def test_a_cell_opens_its_densities(open_page, models):
+    at = open_page(of="nearest", on="textures")
+    by = load_detector(models / "nearest").decides
+    assert {"model": "nearest", "ood": "textures", "axis": by, "score": by} in links(at)
+    assert f"AUROC **{aurocs(models, 'nearest', by)['textures']:.3f}**" in words(at)
+
+
+def test_raw_scores_and_their_twins_can_be_compared(open_page, models):
+    raw = open_page(kind="the raw score", of="mine", on="gradients")
+    assert f"AUROC **{aurocs(models, 'mine', 'R')['gradients']:.3f}**" in words(raw)
+    twin = open_page(kind="its two-sided twin", of="mine", on="gradients")
+    assert f"AUROC **{aurocs(models, 'mine', 'A')['gradients']:.3f}**" in words(twin)
+
+
+def test_two_models_are_counted_on_the_same_images(open_page, models):
+    at = open_page(first="mine", second="nearest", against="textures", alpha="0.1")
+    stored = {name: {(s.name, s.split): s for s in read_scores(models / name)} for name in ("mine", "nearest")}
+    flagged = []
+    for name in ("mine", "nearest"):
+        model = load_detector(models / name)
+        of = stored[name]["textures", "test"]
+        held_out, scores = model.held_out_scores_[model.decides], model.anomaly_scores(of.scores)[model.decides]
+        flagged.append((1 + (held_out[None] >= scores[:, None]).sum(axis=1)) / (len(held_out) + 1) <= 0.1)
+    a, b = flagged
+    said = words(at)
+    assert f"{len(a):,} images of Procedural textures" in said
+    assert f"by both {(a & b).sum():,}, by mine alone {(a & ~b).sum():,}, by nearest alone {(~a & b).sum():,}" in said
+    assert f"by neither {(~a & ~b).sum():,}" in said
+    points = json.loads(at.get("plotly_chart")[0].proto.spec)["data"]
+    assert [trace["name"] for trace in points] == ["Handwritten digits, test", "Procedural textures"]
+    assert html(at).count("<img") == sum(min(9, int(part.sum())) for part in (a & ~b, ~a & b))
+
+
+def test_one_model_alone_and_none_are_designed_states(open_page, models, tmp_path):
+    shutil.copytree(models / "mine", tmp_path / "one" / "mine")
+    assert "Only one model here" in words(open_page(tmp_path / "one"))
+    at = open_page(tmp_path / "none")
+    assert "No measured model is here yet" in words(at) and "--detector deepsvdd" in at.code[0].value
+
+
+def test_models_of_other_images_and_those_shown_anomalies_stand_apart(open_page, models, tmp_path):
+    shutil.copytree(models / "mine", tmp_path / "m" / "mine")
+    changes = {"other": ('"name": "digits"', '"name": "mnist"'), "semi": ('"anomalies": null', '"anomalies": "flat"')}
+    for name, change in changes.items():
+        shutil.copytree(models / "mine", tmp_path / "m" / name)
+        config = tmp_path / "m" / name / "config.json"
+        changed = config.read_text().replace(*change)
+        assert changed != config.read_text()
+        config.write_text(changed)
+    at = open_page(tmp_path / "m")
+    assert sorted(at.selectbox(key="normal").options) == ["Handwritten digits", "MNIST"]
+    assert at.selectbox(key="of").options == ["mine"]
+
+
+def test_a_damaged_model_is_named_and_left_out(open_page, models, tmp_path):
+    shutil.copytree(models / "mine", tmp_path / "m" / "mine")
+    (tmp_path / "m" / "broken").mkdir()
+    (tmp_path / "m" / "broken" / "config.json").write_text("{")
+    at = open_page(tmp_path / "m")
+    assert "**broken** is left out" in at.warning[0].value and "Only one model here" in words(at)
