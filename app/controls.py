@@ -28,6 +28,7 @@ DEFAULT_MODELS = ("cifar10", "photos")  # the first of these that is here: raw s
 ALPHAS = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
 ONE, MANY = "against", "ood"  # the choice of one OOD set and of several; one key for both would mix up their values
 SETS_KEYS = {"lesson": ONE, "densities": MANY}  # page -> how it calls its choice
+LEADING = ("svhn", "house_numbers", "gtsrb")  # the paper's case, then what is like it: the sets to begin with
 HOPEFUL = ("mnist",)  # where R works, if it does there: the example of most papers
 FAILING = ("svhn",)  # the paper's example of a raw score that fails, if it does there
 OFFERED = 12  # models that a page names where the chosen one cannot serve it
