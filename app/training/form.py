@@ -50,8 +50,9 @@ def new_run() -> None:
     with right:
         kind = choose_detector()
         watch = choose_watched(kind, data, source)
-    if data == OWN and source:
-        own_images(source)
+    with st.container():  # there in any case: an expander whose place changes closes
+        if data == OWN and source:
+            own_images(source)
     size, *plain = st.columns(3)
     with size:
         preset_name = choose_preset(kind)
