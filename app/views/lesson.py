@@ -93,7 +93,7 @@ def main() -> None:
     controls.keep_sets([ood], [chosen], one=True)
     case = case_of(view, ood)
     if not step.of_set:
-        st.caption("The choice above is for the other steps: this one changes images of the model's own kind where they are here.")
+        st.caption("The choice above is for the other steps: this one changes the model's own images where they are here.")
     elif asked == AUTO:
         st.caption(controls.literal(label(case, name)))
     at = list(STEPS).index(name)
