@@ -29,6 +29,8 @@ ALPHAS = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
 ONE, MANY = "against", "ood"  # the choice of one OOD set and of several; one key for both would mix up their values
 SETS_KEYS = {"lesson": ONE, "densities": MANY}  # page -> how it calls its choice
 LEADING = ("svhn", "house_numbers", "gtsrb")  # the paper's case, then what is like it: the sets to begin with
+HOPEFUL = ("mnist",)  # where R works, if it does there: the example of most papers
+FAILING = ("svhn",)  # the paper's example of a raw score that fails, if it does there
 OFFERED = 12  # models that a page names where the chosen one cannot serve it
 TRAIN_COMMAND = "python -m ama_core train photos --preset tiny --out runs/photos"
 PLAIN = "-plain"  # ends the name of a model trained with the plain-Wasserstein ablation
@@ -226,7 +228,7 @@ def _from_address(key: str, names: Sequence[str], default: Any, take: Callable[[
     """
     st.session_state["defaults"][key] = default
     asked, known = st.query_params.get_all(key), f"address-{key}"
-    if asked != st.session_state.get(known, []):
+    if asked != st.session_state.get(known, []) or key not in st.session_state:  # the latter: back from another page
         possible = [name for name in asked if name in names]
         st.session_state[key] = take(possible) if possible else default
     before = st.session_state.get(key)
@@ -326,9 +328,13 @@ def scroll_to(anchor: str, now: bool) -> None:
     # The browser runs a script whose text is new to it, hence the count. The element is there in any case, so that what follows
     # keeps its place.
     times = st.session_state["scrolled"] = st.session_state.get("scrolled", 0) + now
+    # Again and again for a second, since what is drawn later moves it, unless the reader moves meanwhile.
     go = (
-        f"/* {times} */ {{ const heading = document.getElementById('{anchor}');"
-        "heading.tabIndex = -1; heading.focus({preventScroll: true}); heading.scrollIntoView({block: 'start'}); }"
+        f"/* {times} */ {{ const find = () => document.getElementById('{anchor}'); let left = 6;"
+        "const stop = () => left = 0; for (const kind of ['wheel', 'touchstart', 'keydown', 'pointerdown'])"
+        " addEventListener(kind, stop, {once: true});"
+        "find().tabIndex = -1; find().focus({preventScroll: true});"
+        "const go = () => { find()?.scrollIntoView({block: 'start'}); if (--left > 0) setTimeout(go, 200); }; go(); }"
     )
     with st.container(height=1, border=False, gap=None):
         st.html(f"<div hidden></div><script>{go if now else ''}</script>", unsafe_allow_javascript=True)
