@@ -17,7 +17,18 @@ from ama_core.storage.bundle import half_precision
 from ama_core.tensors import BATCH, to_images, to_tensor
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
-_SHARED = "image_size fold nz width_encoder width_generator batch_size epochs max_steps lr lr_schedule".split()
+_SHARED = [
+    "image_size",
+    "fold",
+    "nz",
+    "width_encoder",
+    "width_generator",
+    "batch_size",
+    "epochs",
+    "max_steps",
+    "lr",
+    "lr_schedule",
+]
 
 
 @dataclass(frozen=True)
