@@ -34,9 +34,7 @@ def verdict_of_all(view: controls.View, aurocs: Mapping[str, Mapping[str, float]
     below = sorted((name for name in aurocs if aurocs[name][first] < 0.5 - COIN), key=lambda name: aurocs[name][first])
     if not below:
         lowest = min(aurocs, key=lambda name: aurocs[name][first])
-        said = [
-            f"{first} is clearly below 0.5 on none of these {len(aurocs)} sets; lowest is {named([lowest], first)}."
-        ]
+        said = [f"{first} is clearly below 0.5 on none of these {len(aurocs)} sets; lowest is {named([lowest], first)}."]
     else:
         said = [
             f"**{first} fails** on {len(below)} of these {len(aurocs)} sets: it ranks {named(below, first)} as *more normal* "
