@@ -55,16 +55,16 @@ def main(table: int) -> None:
     )  # fmt: skip
     every = [
         {
-            "pair": cell_of_rival(line), "method": line.method, "paper": line.paper, "ours": figure(line.ours),
+            "pair": cell_of_rival(line), "method": line.method,
+            "paper": "" if line.paper is None else f"{line.paper:.3f}", "ours": figure(line.ours),
             "95 %": "{:.3f} – {:.3f}".format(*line.interval) if line.ours else "",
-            "score": line.entries[0].by if line.entries else "", "seeds": len({entry.seed for entry in line.entries}) or None,
+            "score": line.entries[0].by if line.entries else "",
+            "seeds": str(len({entry.seed for entry in line.entries}) or ""),
             "status": line.status, "model": ", ".join(dict.fromkeys(entry.source for entry in line.entries)),
         }
         for line in found
     ]  # fmt: skip
-    controls.grid(
-        pd.DataFrame(every), width="stretch", column_config={"paper": st.column_config.NumberColumn("paper", format="%.3f")}
-    )
+    controls.grid(pd.DataFrame(every), width="stretch")
     with st.container(horizontal=True):
         controls.link("compare", "Compare the models here", "balance")
         for line in shown:

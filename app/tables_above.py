@@ -22,6 +22,7 @@ from ama_core.paper.verdicts import (
     simple_against_ama,
 )
 
+LISTED = 4  # cells that a verdict names
 DOTS = {  # series of the dot plot: colour and symbol
     "paper": (CUT, "diamond-open"), "ours, A": (BLUE, "circle"), "ours, R": (VERMILLION, "triangle-up"),
     "ours, T": (GREEN, "square"), "ours, best simple score": (ORANGE, "x"),
@@ -40,8 +41,12 @@ def what(line: Line) -> str:
 
 
 def listing(pairs: Sequence[Pair]) -> str:
-    """The cells in which a figure is ahead, with both figures."""
-    return "; ".join(f"{what(p.line)} ({f'{p.of} ' if p.of else ''}{p.first:.3f} against {p.second:.3f})" for p in pairs)
+    """The cells in which a figure is ahead, with both figures; of many those with the largest difference."""
+    clear = sorted(pairs, key=lambda pair: -abs(pair.first - pair.second))[:LISTED]
+    said = "; ".join(
+        f"{what(p.line)} ({f'{p.of} ' if p.of else ''}{p.first:.3f} against {p.second:.3f})" for p in pairs if p in clear
+    )
+    return said + (f"; and {len(pairs) - len(clear)} more" if len(pairs) > len(clear) else "")
 
 
 def sentence(found: Comparison, first: str, second: str) -> str:
