@@ -8,10 +8,13 @@ import plotly.graph_objects as go
 from charts import finish, log_ticks
 from palette import BAND, BAND_OUTER, CUT, INK, NORMAL_STYLES, OOD_STYLES, UPLOAD, VERMILLION, rgb
 
-LABEL_WIDTH = 0.34  # of the axis: two names whose curves peak nearer to each other are not written at the same height
+LABEL_WIDTH = 0.4  # of the axis, a guess for narrow screens: how broad a name is
 LABEL_GROUND = "rgba(255,255,255,0.9)"  # behind dark letters, on light and on dark pages
+TOP = 1.06  # of the highest curve, the top of what is drawn
 LABEL_STEP = 24  # pixels between the heights of names that would cover each other
 BARE_MARGIN = 6  # pixels, of a chart with `bare`: those of a slider's track
+# Where names stand at the curves, pixels must be known: above the plot, below it, left of it, and of an entry of the legend.
+ABOVE, BELOW, LEFT, ENTRY = 16, 64, 58, 20
 MARKS = ((CUT, "circle"), (VERMILLION, "diamond"))  # the last mark stands out
 
 
@@ -44,16 +47,24 @@ def density_chart(
     """
     figure = go.Figure()
     ends = float(grid[0]), float(grid[-1])
-    top = 1.06 * max(float(curve.max()) for curve in (*curves.values(), *(histograms or {}).values()))
+    top = TOP * max(float(curve.max()) for curve in (*curves.values(), *(histograms or {}).values()))
     _bands(figure, bands, ends, top)
     _curves(figure, grid, curves, histograms, labels)
     _cuts(figure, cuts or {}, ends, top)
     _marks(figure, marks or {}, top)
     _rug(figure, rug, rug_name, ends, top)
-    rows = _labels(figure, grid, curves, labels, log) if labels else 0
+    placed = _label_rows(grid, curves, labels) if labels else {}
+    rows = 1 + max((row for _, row, _ in placed.values()), default=-1)
+    height += LABEL_STEP * max(0, rows - 3)
     _axes(figure, ends, list((marks or {}).values()), xlabel, log=log, height=height, bare=bare)
-    above = 1 + rows * LABEL_STEP / (height - 130)
-    figure.update_yaxes(range=[-0.09 * top if rug else 0, above * top], nticks=5)
+    plot = height - ABOVE - BELOW - ENTRY * sum(trace.showlegend is not False for trace in figure.data)
+    if labels:
+        _fix_plot(figure, plot, height, BARE_MARGIN if bare else LEFT)
+    bottom = -0.09 * top if rug else 0
+    share = 1 - LABEL_STEP * (rows + 0.5) / plot if rows else 1.0  # of the plot that the curves have, below their names
+    figure.update_yaxes(range=[bottom, bottom + (top - bottom) / share], nticks=5)
+    if labels:
+        _labels(figure, grid, curves, labels, placed, pixels=plot * share / TOP)
     return figure
 
 
@@ -123,31 +134,50 @@ def _rug(figure: go.Figure, rug: Sequence[tuple[str, float]], rug_name: str, end
     ))  # fmt: skip
 
 
-def _labels(figure: go.Figure, grid: np.ndarray, curves: Mapping[str, np.ndarray], labels: Mapping[str, str], log: bool) -> int:
-    """Writes each curve's name above its peak, in rows so that none covers another; returns how many rows there are."""
-    styles, at = _styles(curves), np.linspace(0, 1, len(grid))
-    ceiling = max(float(curve.max()) for curve in curves.values())
-    rows: list[list[float]] = []
+def _label_rows(
+    grid: np.ndarray, curves: Mapping[str, np.ndarray], labels: Mapping[str, str]
+) -> dict[str, tuple[int, int, str]]:
+    """For each curve where its peak is on the grid, in which row its name stands, and its side of the name: so that, as far as
+    widths can be known here, no name covers another or leaves the chart.
+    """
+    last, rows, found = len(grid) - 1, [], {}
     for name in sorted(labels, key=lambda name: -float(curves[name].max())):
         peak = int(curves[name].argmax())
-        place = float(np.clip(at[peak], LABEL_WIDTH / 2, 1 - LABEL_WIDTH / 2))
-        row = next((r for r, used in enumerate(rows) if all(abs(place - other) >= LABEL_WIDTH for other in used)), len(rows))
-        if row == len(rows):
-            rows.append([])
-        rows[row].append(place)
-        # A line leads from the name, above all curves, down to the peak of its own.
+        at = peak / last
+        anchor, left = (
+            ("right", at - LABEL_WIDTH) if at > 0.7 else ("left", at) if at < 0.3 else ("center", at - LABEL_WIDTH / 2)
+        )
+        free = (r for r, used in enumerate(rows) if all(abs(left - other) >= LABEL_WIDTH for other in used))
+        row = next(free, len(rows))
+        rows += [[]] if row == len(rows) else []
+        rows[row].append(left)
+        found[name] = (peak, row, anchor)
+    return found
+
+
+def _labels(
+    figure: go.Figure,
+    grid: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    labels: Mapping[str, str],
+    placed: Mapping[str, tuple[int, int, str]],
+    pixels: float,
+) -> None:
+    """Writes each curve's name above all curves, with a line that leads down to its peak.
+
+    Args:
+        placed: as of `_label_rows`. pixels: how high the highest curve is.
+    """
+    styles, log = _styles(curves), figure.layout.xaxis.type == "log"
+    ceiling = max(float(curve.max()) for curve in curves.values())
+    for name, (peak, row, anchor) in sorted(placed.items(), key=lambda item: -item[1][1]):  # lower names over higher lines
         x, y = float(grid[peak]), float(curves[name][peak])
-        text_x = float(np.interp(place, at, np.log10(grid) if log else grid))
         figure.add_annotation(
-            x=np.log10(x) if log else x, y=y, ax=text_x, ay=ceiling, axref="x", ayref="y", text="", showarrow=True, arrowhead=0,
-            arrowwidth=1, arrowcolor=styles[name][0], standoff=2,
+            x=np.log10(x) if log else x, y=y, ax=0, ay=-(pixels * (1 - y / ceiling) + LABEL_STEP * (row + 0.9)),
+            text=html.escape(labels[name]), xanchor=anchor, showarrow=True, arrowhead=0, arrowwidth=1.2,
+            arrowcolor=styles[name][0], bordercolor=styles[name][0], borderwidth=1.5, borderpad=2, bgcolor=LABEL_GROUND,
+            font=dict(size=12, color=INK), name=name,
         )  # fmt: skip
-        figure.add_annotation(
-            x=text_x, y=ceiling, yshift=LABEL_STEP * (row + 0.7), text=html.escape(labels[name]), showarrow=False,
-            bordercolor=styles[name][0], borderwidth=1.5, borderpad=2, bgcolor=LABEL_GROUND, font=dict(size=12, color=INK),
-            name=name,
-        )  # fmt: skip
-    return len(rows)
 
 
 def _axes(
@@ -162,6 +192,13 @@ def _axes(
         type="log" if log else "linear", range=[low - pad, high + pad], tickvals=log_ticks(low, high) if log else None
     )
     if bare:
-        figure.update_yaxes(showticklabels=False, title=None, automargin=False)
-        figure.update_xaxes(automargin="height", ticklabelposition="outside", fixedrange=True)
-        figure.update_layout(margin=dict(l=BARE_MARGIN, r=BARE_MARGIN))
+        figure.update_yaxes(showticklabels=False, title=None)
+        figure.update_xaxes(fixedrange=True)
+
+
+def _fix_plot(figure: go.Figure, plot: float, height: float, left: float) -> None:
+    """Makes the plot `plot` pixels high, whatever stands in the legend below it."""
+    figure.update_layout(
+        margin=dict(l=left, r=min(left, 8), t=ABOVE, b=height - ABOVE - plot, autoexpand=False),
+        legend=dict(orientation="v", yanchor="top", y=-(BELOW - 4) / plot),
+    )

@@ -2,13 +2,15 @@
 
 import argparse
 import json
+import shlex
 import sys
+from pathlib import Path
 
 from tqdm import tqdm
 
 from ama_core.cli.arguments import Commands, add_command, add_quiet, source
 from ama_core.cli.progress import hidden
-from ama_core.data import available, catalog, data_dir, load
+from ama_core.data import Guidance, available, catalog, data_dir, divided, guidance, load
 from ama_core.data import inspect as inspect_images
 from ama_core.errors import ConfigError
 
@@ -48,19 +50,38 @@ def _downloaded(done: int, total: int, what: str) -> None:
 def add_inspect(commands: Commands) -> None:
     parser = add_command(commands, inspect)
     add = parser.add_argument
-    add("source", type=source, metavar="PATH", help="a folder (with or without train and test), .zip or .npz file")
+    add(
+        "sources", nargs="+", type=source, metavar="PATH", help="folders, .zip, .npz or image files"
+    )
     add("--against", type=source, metavar="PATH", help="images that should not be among them, such as the test's")
+    add("--alpha", type=float, default=0.05, help="false-alarm rate that the suggested settings shall reach (%(default)s)")
     add("--json", action="store_true")
     add_quiet(parser)
 
 
 def inspect(arguments: argparse.Namespace) -> None:
-    """Look at one's own images before training: sizes, unreadable files, duplicates, images shared by train and test."""
+    """Look at one's own images before training: sizes, unreadable files, duplicates, and the settings that follow."""
+    if not 0 < arguments.alpha < 1:
+        raise ConfigError(f"--alpha {arguments.alpha:g} must lie between 0 and 1.")
+    sources = [Path(word) for word in arguments.sources]
     with tqdm(unit="file", disable=hidden(arguments.quiet)) as bar:
-        found = inspect_images(arguments.source, arguments.against, lambda met: bar.update(met - bar.n))
+        found = inspect_images(sources, arguments.against, lambda met: bar.update(met - bar.n))
+    suited = guidance(found, arguments.alpha, len(sources) == 1 and divided(sources[0])) if found.n else None
+    command = _training(sources[0], suited) if suited else None
     if arguments.json:
         sizes = [{"width": width, "height": height, "n": n} for (width, height), n in found.sizes.items()]
         parts = {name: getattr(found, name) for name in ("n", "grey", "refused", "duplicates", "near", "shared", "notes")}
-        print(json.dumps(parts | {"sizes": sizes}))
-    else:
-        print("\n".join(found.sentences()))
+        follows = suited and {"settings": suited.settings(), "smallest_alpha": suited.smallest_alpha, "command": command}
+        print(json.dumps(parts | {"sizes": sizes, "suggested": follows}))
+        return
+    print("\n".join(found.sentences()))
+    if suited:
+        print("\nSettings that follow:\n" + "\n".join(f"- {reason}" for reason in suited.reasons))
+        print(f"\n{command}")
+
+
+def _training(source: Path, suited: Guidance) -> str:
+    """The command that trains with these settings."""
+    changes = [word for name, value in suited.settings().items() for word in ("--set", f"{name}={value}")]
+    out = Path("runs") / (source.resolve().stem or "mine")
+    return shlex.join(["python", "-m", "ama_core", "train", str(source), "--out", str(out), *changes])

@@ -13,6 +13,7 @@ from ama_core.errors import AMAError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import auroc_interval
 from ama_core.runs.measuring import measure_run
+from ama_core.scoring.onnx_export import export_onnx, is_onnx
 from ama_core.storage.bundle import find_bundle, is_shared, read_info, read_results, read_scores, zip_bundle
 from ama_core.storage.files import write_atomically
 
@@ -122,6 +123,23 @@ def _print_results(found: dict[str, Any]) -> None:
         print(" " * 34 + "".join(f"{f'{low:.3f} to {high:.3f}':<24}" for low, high in intervals))
     for note in found.get("notes", ()):
         print(note, file=sys.stderr)
+
+
+def add_export(commands: Commands) -> None:
+    parser = add_command(commands, export)
+    add_model(parser)
+    add = parser.add_argument
+    add("--onnx", required=True, type=path, metavar="FILE", dest="out", help="the .onnx file")
+    add("--by", metavar="SCORE", help="the score that gives the p-value (default: the detector's own)")
+    add("--force", action="store_true", help="replace FILE even where it is no ONNX file of ours")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write a model as one ONNX file for other programs, calibration inside, checked against PyTorch."""
+    check_out(arguments, is_onnx, ())
+    found = export_onnx(load_detector(arguments.model, score=arguments.by, device="cpu"), arguments.out)
+    apart = ", ".join(f"{name} {value:.0e}" for name, value in found.items())
+    print(f"{arguments.out} is written; differences from PyTorch, relative: {apart}", file=sys.stderr)
 
 
 def add_share(commands: Commands) -> None:

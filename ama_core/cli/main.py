@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 
 from ama_core._version import __version__
+from ama_core.cli.comparing import add_compare
 from ama_core.cli.data import add_datasets, add_inspect
-from ama_core.cli.evaluating import add_evaluate, add_info, add_measure, add_share
+from ama_core.cli.evaluating import add_evaluate, add_export, add_info, add_measure, add_share
 from ama_core.cli.scoring import add_report, add_score
 from ama_core.cli.tables import add_bench, add_benchmark
 from ama_core.cli.training import add_detectors, add_train, add_work
@@ -19,9 +20,22 @@ from ama_core.errors import AMAError
 from ama_core.runs.execute import RunStopped
 
 COMMANDS = (
-    add_datasets, add_detectors, add_train, add_score, add_inspect, add_report, add_share, add_evaluate, add_measure, add_bench,
-    add_work, add_benchmark, add_info,
-)  # fmt: skip
+    add_datasets,
+    add_detectors,
+    add_inspect,
+    add_train,
+    add_compare,
+    add_score,
+    add_report,
+    add_evaluate,
+    add_measure,
+    add_info,
+    add_share,
+    add_export,
+    add_benchmark,
+    add_bench,
+    add_work,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

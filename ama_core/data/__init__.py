@@ -12,8 +12,9 @@ from ama_core.data.files import (
     read_npz,
 )
 from ama_core.data.folders import load_any, load_folder, overlapping
+from ama_core.data.guidance import Guidance, calibration_fraction, guidance
 from ama_core.data.imageset import ImageSet
-from ama_core.data.inspection import Inspection, inspect
+from ama_core.data.inspection import Inspection, divided, inspect
 from ama_core.data.preprocess import check_images, prepare
 from ama_core.data.sets import SetInfo, available, catalog, class_of, data_dir, label_of, load
 from ama_core.data.splits import HoldOut, anomaly_mask, draw, draw_anomalies, hold_out, one_class, validation_anomalies
@@ -21,6 +22,7 @@ from ama_core.data.splits import HoldOut, anomaly_mask, draw, draw_anomalies, ho
 __all__ = [
     "FileImage",
     "Source",
+    "Guidance",
     "HoldOut",
     "ImageSet",
     "Inspection",
@@ -29,14 +31,17 @@ __all__ = [
     "available",
     "catalog",
     "class_of",
+    "calibration_fraction",
     "check_images",
     "check_path",
     "check_sources",
     "data_dir",
     "count_images",
     "decode_image",
+    "divided",
     "draw",
     "draw_anomalies",
+    "guidance",
     "hold_out",
     "inspect",
     "label_of",

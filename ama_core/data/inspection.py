@@ -87,23 +87,28 @@ class Inspection:
         return [f"{_counted(count, 'file')} left out, such as {first[why]}: {why}" for why, count in reasons]
 
 
-def inspect(source: str | Path, against: str | Path | None = None, progress: Callable[[int], None] | None = None) -> Inspection:
-    """Look at a folder, .zip or .npz file; a folder with subfolders train and test is compared between them.
+def inspect(
+    source: str | Path | Sequence[str | Path],
+    against: str | Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Inspection:
+    """Look at folders, .zip, .npz or image files; one folder with subfolders train and test is compared between them.
 
     Args:
+        source: a path, or several that are looked at together.
         against: other images that should not be among these, such as those of the test.
         progress: called with how many files were met.
 
     Raises DataError for a path that does not exist and for a folder without any file.
     """
-    source = Path(source)
-    train, test = (source / split for split in SPLITS)
-    if against is None and train.is_dir() and test.is_dir():
-        source, against = train, test
+    sources = [Path(source)] if isinstance(source, (str, Path)) else [Path(one) for one in source]
+    if against is None and len(sources) == 1 and divided(sources[0]):
+        sources, against = [sources[0] / SPLITS[0]], sources[0] / SPLITS[1]
     sizes, notes, refused, preview = Counter(), Counter(), [], []
     paths, exact, hashes, grey = [], {}, [], 0
-    for met, item in enumerate(iter_images([source]), 1):
-        name = item.path.removeprefix(f"{source}/") + (f"#{item.index}" if item.path.lower().endswith(".npz") else "")
+    for met, item in enumerate(iter_images(sources), 1):
+        name = item.path if len(sources) > 1 else item.path.removeprefix(f"{sources[0]}/")
+        name += f"#{item.index}" if item.path.lower().endswith(".npz") else ""
         if progress and met % 32 == 0:
             progress(met)
         if item.image is None:
@@ -119,23 +124,31 @@ def inspect(source: str | Path, against: str | Path | None = None, progress: Cal
         if len(preview) < PREVIEW:
             preview.append(_small(item.image))
     compared = len(paths) <= MOST_COMPARED
-    near, shared = [], []
-    if compared and paths:
-        same = {frozenset(pair) for group in exact.values() for pair in zip(group, group[1:])}
-        doubled = {name for group in exact.values() for name in group[1:]}
-        near = [
-            (paths[i], paths[j]) for i, j in look_alikes(hashes, hashes)
-            if i < j and frozenset((paths[i], paths[j])) not in same and not {paths[i], paths[j]} & doubled
-        ]  # fmt: skip
-        if against is not None:
-            others = [(item.path, item.image) for item in iter_images([against]) if item.image is not None][:MOST_COMPARED]
-            theirs = [difference_hash(image) for _, image in others]
-            names = [name.removeprefix(f"{against}/") for name, _ in others]
-            shared = [(paths[i], names[j]) for i, j in look_alikes(hashes, theirs)]
     groups = tuple(tuple(group) for group in exact.values() if len(group) > 1)
+    near = _near(paths, hashes, groups) if compared else ()
+    shared = _shared(paths, hashes, against) if compared and paths and against is not None else ()
     return Inspection(
-        len(paths), dict(sizes), grey, tuple(refused), groups, tuple(near), tuple(shared), dict(notes), tuple(preview), compared
+        len(paths), dict(sizes), grey, tuple(refused), groups, near, shared, dict(notes), tuple(preview), compared
     )
+
+
+def divided(source: Path) -> bool:
+    """Whether a folder has subfolders for training and for testing."""
+    return all((source / split).is_dir() for split in SPLITS)
+
+
+def _near(paths: list[str], hashes: list[int | None], groups: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, str], ...]:
+    """Pairs that look the same and are not the same; of exact duplicates only the first counts."""
+    doubled = {name for group in groups for name in group[1:]}
+    pairs = ((paths[i], paths[j]) for i, j in look_alikes(hashes, hashes) if i < j)
+    return tuple(pair for pair in pairs if not {*pair} & doubled)
+
+
+def _shared(paths: list[str], hashes: list[int | None], against: str | Path) -> tuple[tuple[str, str], ...]:
+    """Pairs of an image here and one of `against` that look the same."""
+    others = [(item.path, item.image) for item in iter_images([against]) if item.image is not None][:MOST_COMPARED]
+    names = [name.removeprefix(f"{against}/") for name, _ in others]
+    return tuple((paths[i], names[j]) for i, j in look_alikes(hashes, [difference_hash(image) for _, image in others]))
 
 
 def difference_hash(image: np.ndarray) -> int | None:

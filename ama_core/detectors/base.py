@@ -43,6 +43,7 @@ CAPABILITIES = {
     "decode": "decode",  # codes (N, d) -> images
     "localise": "maps",  # images -> what each place adds to the score, float32 (N, g, g)
     "features": "features",  # images -> feature vectors in which near means alike, float32 (N, p)
+    "export": "graph",  # -> one module from uint8 images to scores and p-value (see `detectors.graph`)
 }
 
 Progress = Callable[[int, int], None]
@@ -235,6 +236,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         if by not in self.score_names():
             raise ConfigError(f"score = {by!r} must be one of {', '.join(self.score_names())}.")
         return by
+
+    def deciding_score(self) -> Score:
+        """The score of name `by`. Raises ConfigError as `by` does."""
+        return next(score for score in self.SCORES if score.name == self.by)
 
     @property
     def false_alarm_rate(self) -> float:

@@ -68,6 +68,8 @@ class ComplexityDetector(PixelCNNDetector):
         )
     )
 
+    graph = None  # a lossless codec is no tensor operation
+
     def trainer(self) -> Trainer | None:
         check_codec(self.settings.codec)
         return super().trainer()

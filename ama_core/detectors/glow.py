@@ -297,6 +297,9 @@ class TypicalityDetector(GlowDetector):
     def raw_scores(self, images: np.ndarray, progress: Progress | None = None) -> dict[str, np.ndarray]:
         return {"typicality": np.abs(self.values(images, progress) - self.mu_)}
 
+    def tensor_scores(self, value: Tensor) -> dict[str, Tensor]:
+        return {"typicality": (value - self.mu_).abs()}
+
     def of_groups(self, X, m: int = 2) -> np.ndarray:
         """The score of groups of m images that follow one another, (N // m,)."""
         values = self._fitted().values(self.prepared(X))

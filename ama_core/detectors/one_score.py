@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ama_core.data import draw
 from ama_core.detectors.base import AnomalyDetector, Progress, Score
+from ama_core.detectors.graph import Graph
 from ama_core.detectors.modules import per_image, rebuilt, stored
 from ama_core.storage.bundle import half_precision
 from ama_core.tensors import BATCH
@@ -131,6 +132,20 @@ class OneNetworkDetector(OneScoreDetector):
 
     def values(self, images: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         return per_image(self.score_batch, images, self.torch_device, progress, self.chunk)
+
+    def graph(self) -> Graph:
+        """The score, its two-sided twin and the p-value of the deciding one, as one module on the CPU."""
+        self._fitted()
+        copy = type(self)(self.settings, device="cpu")
+        copy.use_weights(self.weights())
+        copy.mu_, copy.sigma_ = self.mu_, self.sigma_
+        outputs = lambda _, x: copy.tensor_scores(copy.score_batch(x).double())  # noqa: E731 (of `copy`, which Graph holds)
+        return Graph(copy.network_, outputs, self.by, False, self.held_out_scores_[self.by]).eval()
+
+    def tensor_scores(self, value: Tensor) -> dict[str, Tensor]:
+        """As `raw_scores`, from the network's score (n,) of each image."""
+        name = self.SCORES[0].name
+        return {name: value, TWIN + name: (value - self.mu_).abs() / self.sigma_}
 
     def _as_stored(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return half_precision(weights) if self.stored_in_half else weights

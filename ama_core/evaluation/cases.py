@@ -50,9 +50,13 @@ def limit_set(aurocs: Aurocs) -> str:
     return min(aurocs, key=lambda name: max(aurocs[name].values()))
 
 
-def telling_sets(aurocs: Aurocs, first: Sequence[str] = ()) -> list[str]:
-    """Few sets that show most together: where R fails, where M or T sees more (if clearly so), and where R works."""
-    chosen = [failure_set(aurocs, first)]
+def telling_sets(aurocs: Aurocs, failing: Sequence[str] = (), hopeful: Sequence[str] = ()) -> list[str]:
+    """Few sets that show most together: where R fails, where M or T sees more (if clearly so), and where R works.
+
+    Args:
+        failing, hopeful: which to prefer, as of `failure_set` and `hope_set`.
+    """
+    chosen = [failure_set(aurocs, failing)]
     if gain(aurocs[overlap_set(aurocs)]) > CLEAR:
         chosen.append(overlap_set(aurocs))
-    return list(dict.fromkeys([*chosen, hope_set(aurocs)]))
+    return list(dict.fromkeys([*chosen, hope_set(aurocs, hopeful)]))

@@ -94,8 +94,11 @@ def show(case: Case) -> None:
 def choose_image(images: np.ndarray, name: str) -> int:
     """The number of the image that is changed, from 1."""
     numbers = [str(i + 1) for i in range(len(images))]
-    st.html(pictures.figures([(n, image, f"{name}, image {n}") for n, image in zip(numbers, images)], width=60))
-    return int(controls.choose(st.segmented_control, "image", "Image", numbers, "1", required=True))
+    left, right = st.columns(2, gap="medium", vertical_alignment="bottom")
+    with left:
+        st.html(pictures.figures([(n, image, f"{name}, image {n}") for n, image in zip(numbers, images)], width=50))
+    with right:
+        return int(controls.choose(st.segmented_control, "image", "Image", numbers, "1", required=True))
 
 
 def presets(where: tuple, row: int) -> None:
@@ -172,6 +175,8 @@ def what_happens(found: Probe, change: Change) -> str:
 
 
 def among(found: Probe) -> str:
+    if not found.below[1]:
+        return "No training image that was kept has a lower one."
     return f"It is higher than that of {controls.percent(found.below[1])} of the training images."
 
 

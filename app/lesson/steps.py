@@ -10,9 +10,6 @@ from ama_core.evaluation import cases
 from lesson import band, cause, hope, limits, overlap, quiz, surprise, threshold
 from lesson.case import Case
 
-HOPEFUL = ("mnist",)  # where R works, if it does there: the example of most papers
-FAILING = ("svhn",)  # the paper's example of a raw score that fails, if it does there
-
 
 @dataclass(frozen=True)
 class Step:
@@ -35,11 +32,11 @@ class Step:
 
 
 def hopeful(aurocs: Mapping) -> str:
-    return cases.hope_set(aurocs, HOPEFUL)
+    return cases.hope_set(aurocs, controls.HOPEFUL)
 
 
 def failing(aurocs: Mapping) -> str:
-    return cases.failure_set(aurocs, FAILING)
+    return cases.failure_set(aurocs, controls.FAILING)
 
 
 def why_hope(aurocs: Mapping, name: str) -> str:
@@ -53,7 +50,7 @@ def why_hope(aurocs: Mapping, name: str) -> str:
 def why_failure(aurocs: Mapping, name: str) -> str:
     r = aurocs[name]["R"]
     absent = "" if "svhn" in aurocs else "; the paper's own example, SVHN, was not measured with this model"
-    if name in FAILING:
+    if name in controls.FAILING:
         return f"the paper's own example of a raw score that fails: the AUROC of R is {r:.3f}"
     worst = f"the set with the lowest AUROC of R, {r:.3f}, of the {len(aurocs)} measured ones"
     return worst + ("" if r < 0.5 else ", although even that is not below a coin's 0.5") + absent

@@ -100,9 +100,22 @@ def offer_worse(case: Case) -> None:
     r = case.aurocs[worst]["R"]
     if worst == case.other.name:
         st.caption(f"It is already the set with the lowest AUROC of R for this model, {r:.3f}: none falls below 0.5.")
+        offer_model(case)
         return
     fails = "there R fails" if r < 0.5 else "even there R stays above a coin; another model may fail"
     offer(worst, f"AUROC of R {r:.3f} ({fails})")
+
+
+def offer_model(case: Case) -> None:
+    """Leads to a model on which R fails, where there is one."""
+    for name, folder in cache.models().items():
+        measured = {} if controls.lacking(folder, ("R", "A", "M", "T", "reconstruct")) else cache.results(folder)
+        r = {ood: row["scores"]["R"]["auroc"] for ood, row in measured.items()}
+        worst = min(r, key=r.get, default=None)
+        if name != case.view.name and worst and r[worst] < 0.5:
+            what = f"Look at the model {name} instead: on {controls.title_of(worst)} its R has an AUROC of {r[worst]:.3f}"
+            controls.link("lesson", what, "swap_horiz", model=name, step="Surprise")
+            return
 
 
 def offer(name: str, why: str) -> None:

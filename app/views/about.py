@@ -176,7 +176,7 @@ def settings(view: controls.View) -> None:
     )
     st.caption(
         ("The defaults are the paper's. " if view.of_r else "")
-        + "Where a meaning names its source: the paper, the authors' released code, or a decision made here. Any of them can be "
+        + "Where a meaning names its source, it is the paper, the authors' released code, or a decision made here. Each can be "
         "set: `--set name=value`."
     )
 

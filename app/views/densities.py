@@ -225,7 +225,7 @@ def images_around(view: controls.View, key: str, at: float | None, sets: Sequenc
 def choose_sets(view: controls.View, choices: list[str]) -> list[str]:
     """The OOD sets to show; at first those that show most together, or, of a model without the scores of AMA, any."""
     aurocs = cache.aurocs(view.folder)
-    first = telling_sets(aurocs, controls.LEADING[:1]) if aurocs and view.of_r else choices[:2]
+    first = telling_sets(aurocs, controls.FAILING, controls.HOPEFUL) if aurocs and view.of_r else choices[:2]
     chosen = controls.choose_sets(
         controls.MANY, "Sets to compare with the normal images", choices, first, placeholder="Choose sets",
     )  # fmt: skip

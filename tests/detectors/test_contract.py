@@ -257,6 +257,21 @@ def test_training_moves_weights_and_resumes_bit_for_bit(name, digits, tmp_path):
     assert names == set(event.values) - {"epoch", "lr", "images_per_s", "seconds", "eta_s"}
 
 
+def test_the_graph_computes_its_scores(name, fitted, images):
+    """What is exported: one module, on other images than it was calibrated with, calibration included."""
+    if "export" not in fitted.can():
+        return
+    shown = np.concatenate([fitted.prepared(images), fitted.prepared(load("textures", "test").images[:7])])
+    expected = fitted.scores(shown)
+    with torch.no_grad():
+        found = fitted.graph()(torch.from_numpy(shown))
+    for score in fitted.SCORES:
+        key = score.ranks_by or score.name
+        np.testing.assert_allclose(found[key].numpy(), expected[key], rtol=1e-4, atol=1e-5)
+    steps = np.abs(found["p_value"].numpy() - expected[f"p_{fitted.by}"]) * (len(fitted.calibration_scores_) + 1)
+    assert steps.max() <= 1.01  # rounding may move an image past one calibration image
+
+
 def test_real_anomalies_and_validation_where_nothing_is_trained(name, digits, images):
     detector = new(name)
     if not detector.trains():

@@ -13,8 +13,11 @@ from ama_core.detectors.conformal import conformal_p_value
 from ama_core.errors import DataError
 from ama_core.evaluation.metrics import (
     _drawn_metrics,
+    along,
     auroc_interval,
+    best_threshold,
     bootstrap_errors,
+    both_rules,
     confusion_at,
     confusion_outside,
     detection_metrics,
@@ -25,6 +28,7 @@ from ama_core.evaluation.metrics import (
     nearest_the_cut,
     nearest_to,
     roc_points,
+    threshold_places,
     threshold_scale,
 )
 from ama_core.evaluation.protocol import STORED_SAMPLE, stored_aurocs, stored_images
@@ -227,3 +231,40 @@ def test_the_stages_of_the_networks_are_all_there(changes):
     assert shapes["E"][0] == shapes["G"][-1] == image and shapes["E"][-1] == (16,)
     assert shapes["D"][0][0] == config.channels * (1 if config.reconstruction == "plain" else 2)
     assert shapes["D"][-2:] == [(8,), (1,)]
+
+
+@given(SCORES, SCORES)
+def test_no_threshold_gains_more_than_the_best_one(normal, anomalous):
+    normal, anomalous = np.array(normal), np.array(anomalous)
+
+    def gain(cut: float) -> float:
+        counts = confusion_at(normal, anomalous, cut)
+        return counts.detection_rate - counts.false_alarm_rate
+
+    best = best_threshold(normal, anomalous)
+    assert gain(best) == pytest.approx(max(0.0, *(gain(cut) for cut in (*normal, *anomalous))))
+    if gain(best) <= 0:
+        assert confusion_at(normal, anomalous, best).hits == 0, "then nothing is flagged"
+
+
+@given(SCORES, some.integers(-6, 6), some.integers(-6, 6), some.integers(0, 6))
+def test_both_rules_part_all_images(r, cut, low, width):
+    found = both_rules(np.array(r), cut, low, low + width)
+    assert sorted(np.concatenate(list(found.values()))) == list(range(len(r)))
+    for name, rows in found.items():
+        for i in rows:
+            one, two = r[i] > cut, r[i] < low or r[i] > low + width
+            assert name == {(True, True): "both", (False, True): "A", (True, False): "R", (False, False): "neither"}[one, two]
+        assert list(np.array(r)[rows]) == sorted(np.array(r)[rows])
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_threshold_places_lie_evenly_on_the_axis(log):
+    places = np.array(threshold_places(3.0, 900.0, log))
+    steps = np.diff(np.log10(places) if log else places)
+    assert places[0] == 3.0 and places[-1] == 900.0 and len(places) == 200 and steps.max() < 1.1 * steps.min()
+
+
+def test_some_along_an_order():
+    ranked = np.arange(100)
+    assert list(along(ranked, 3)) == [0, 50, 99] and list(along(ranked[:2], 3)) == [0, 1] and len(along(ranked[:0], 3)) == 0

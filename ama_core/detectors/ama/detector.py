@@ -5,14 +5,17 @@ from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ama_core.detectors.ama import inference
 from ama_core.detectors.ama.config import Config
+from ama_core.detectors.ama.graph import AMAScores
 from ama_core.detectors.ama.networks import Stage, build_networks, summary
 from ama_core.detectors.ama.scores import Calibration, Gaussian, Statistics
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.detectors.base import AnomalyDetector, Examination, Progress, Score
+from ama_core.detectors.graph import Graph
 from ama_core.errors import DataError
 from ama_core.storage.bundle import half_precision
 
@@ -171,6 +174,19 @@ class AMADetector(AnomalyDetector):
         seen = inference.examine(self.networks_, images)
         scores = self.with_p_values(self._statistics.score(seen.statistics))
         return Examination(images, scores, seen.reconstructions, seen.maps, seen.features)
+
+    def graph(self) -> Graph:
+        """Scores, critic map, reconstruction and p-value of the deciding score, as one module on the CPU."""
+        self._fitted()
+        networks = build_networks(self.settings, self.networks_.state_dict(), torch.device("cpu"))
+        score = self.deciding_score()
+        return Graph(
+            AMAScores(networks, self._statistics),
+            lambda network, x: network(x),
+            score.ranks_by or score.name,
+            score.low,
+            self.held_out_scores_[self.by],
+        ).eval()
 
     def card_remark(self) -> str:
         return f", {self.settings.reconstruction} Wasserstein loss"

@@ -1,91 +1,24 @@
-"""The lesson and the page about the model, without a browser: what they say is what was measured."""
+"""The lesson step by step, without a browser: what it says is what was measured."""
 
 import json
 import re
 import shutil
 from dataclasses import replace
-from html import escape
-from pathlib import Path
-from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from ama_core import AMADetector
-from ama_core.analysis.probe import SEARCHED
 from ama_core.analysis.response import SetFacts, read_response, write_response
-from ama_core.data import catalog, load
-from ama_core.data.changes import Change
+from ama_core.data import catalog
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.detectors.conformal import conformal_p_value
-from ama_core.evaluation.protocol import known_aurocs
 from ama_core.paper import published as paper
-from ama_core.storage.bundle import read_results, read_scores, write_results, write_scores
-from tests.common import APP, ROOT
+from tests.app.lesson.common import FAILS, LIES_ON_TOP, NOTHING, SETS, STEPS, WORKS, taken, with_aurocs
+from tests.common import APP, words
 
-STEPS = ("Hope", "Surprise", "Cause", "Threshold", "Band", "Overlap", "Limits", "Quiz")
 AUTO = "chosen for this step"
-SETS = ("gradients", "textures")
 TEXTURES = "Procedural textures"
-
-
-@pytest.fixture(scope="session")
-def lesson_models(tmp_path_factory, tiny_bundle) -> Path:
-    """`digits` as measured, `bare` without stored scores, and `elsewhere` whose OOD images are not here."""
-    folder = tmp_path_factory.mktemp("lesson")
-    for name in ("digits", "bare", "elsewhere"):
-        shutil.copytree(tiny_bundle, folder / name, ignore=shutil.ignore_patterns("samples", "checkpoint*"))
-    (folder / "bare" / "scores.npz").unlink()
-    stored = read_scores(tiny_bundle)
-    away = [replace(s, name="gtsrb") if s.name == "gradients" else s for s in stored if s.name != "textures"]
-    write_scores(folder / "elsewhere", away)
-    return folder
-
-
-@pytest.fixture
-def open_page(lesson_models, monkeypatch):
-    """Opens a page with what its address says: open_page("lesson", step="Band")."""
-    monkeypatch.setenv("AMA_MODELS_DIR", str(lesson_models))
-    monkeypatch.syspath_prepend(str(APP))
-
-    def open_(page: str, **address) -> AppTest:
-        at = AppTest.from_file(APP / "main.py", default_timeout=120)
-        at.query_params.update({"model": "digits", **address})
-        at.switch_page(f"views/{page}.py").run()
-        assert not at.exception, at.exception[0].value
-        return at
-
-    return open_
-
-
-@pytest.fixture(scope="session")
-def measured(lesson_models):
-    """The calibration of `digits`, and its stored scores by set."""
-    stored = {s.name: s for s in read_scores(lesson_models / "digits") if s.split == "test"}
-    return AMADetector.load(lesson_models / "digits", device="cpu").calibration_, stored
-
-
-@pytest.fixture(scope="session")
-def aurocs(lesson_models) -> dict[str, dict[str, float]]:
-    """What every page says of `digits`: the figures of the protocol."""
-    results = {row["ood"]: row for row in read_results(lesson_models / "digits")["results"]}
-    return known_aurocs(AMADetector.load(lesson_models / "digits"), results, read_scores(lesson_models / "digits"))
-
-
-def with_aurocs(folder: Path, changes: dict[str, dict[str, float]]) -> Path:
-    """The bundle, with other figures of some sets."""
-    results = read_results(folder)
-    for row in results["results"]:
-        for by, value in changes.get(row["ood"], {}).items():
-            row["scores"][by]["auroc"] = value
-    write_results(folder, results)
-    return folder
-
-
-def words(at: AppTest) -> str:
-    kinds = (at.title, at.subheader, at.markdown, at.caption, at.info, at.warning, at.error, at.success)
-    return "\n".join(element.value for kind in kinds for element in kind)
 
 
 def matrices(at: AppTest) -> list[list[int]]:
@@ -287,20 +220,6 @@ def test_lesson_and_densities_print_one_auroc_for_one_pair_of_sets(open_page, le
         assert printed == f"{other[by]:.3f}" == table[by][0].split(" ")[0]
 
 
-@pytest.fixture
-def told(lesson_models, tmp_path, monkeypatch):
-    """A copy of `digits` whose figures may be changed: told({"textures": {"R": 0.3}})."""
-    shutil.copytree(lesson_models / "digits", tmp_path / "digits")
-    monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path))
-    return lambda changes: with_aurocs(tmp_path / "digits", changes)
-
-
-WORKS = {"R": 0.97, "A": 0.97, "M": 0.98, "T": 0.99}
-FAILS = {"R": 0.2, "A": 0.9, "M": 0.6, "T": 0.65}
-LIES_ON_TOP = {"R": 0.51, "A": 0.52, "M": 0.95, "T": 0.9}
-NOTHING = {"R": 0.5, "A": 0.5, "M": 0.55, "T": 0.52}
-
-
 @pytest.mark.parametrize(
     "step, shows, other",
     [("Hope", WORKS, FAILS), ("Surprise", FAILS, WORKS), ("Threshold", FAILS, WORKS), ("Band", FAILS, WORKS),
@@ -313,12 +232,6 @@ def test_every_step_chooses_the_set_that_shows_its_point_and_says_so(open_page, 
         assert f"Chosen for this step: {catalog()[best].title}, " in text
         own = open_page("lesson", step=step, against=rest)
         assert "Chosen for this step" not in words(own), "the reader's own choice"
-
-
-def taken(at: AppTest) -> str:
-    (line,) = [m.value for m in at.markdown if m.value.startswith(":material/lightbulb:")]
-    assert line.endswith("**")
-    return line.replace("\\", "")
 
 
 def test_the_take_aways_follow_the_figures(open_page, told):
@@ -371,129 +284,6 @@ def test_what_a_catches_and_r_misses_and_what_both_miss(open_page, measured):
         assert len(values) == min(8, rows.sum()) and set(values) <= {float(f"{v:.4g}") for v in r[rows]}
 
 
-# --- the reader causes the failure
-
-
-def probed(at: AppTest) -> tuple[np.ndarray, str]:
-    """The table of R, A, T before and after, and the sentence above it."""
-    (sentence,) = [m.value for m in at.markdown if m.value.startswith(("R **", "R hardly", "Nothing is changed"))]
-    return at.table[0].value, sentence
-
-
-def image_of_lesson(measured, number: int) -> np.ndarray:
-    """The normal test image with this number: the images stand evenly along R."""
-    ranked = np.argsort(measured[1]["digits"].scores["R"], kind="stable")
-    return load("digits", "test").images[ranked[np.linspace(0, len(ranked) - 1, 8).astype(int)[number]]]
-
-
-def test_a_change_moves_the_scores_the_tick_and_the_sentence(open_page, measured, lesson_models):
-    detector = AMADetector.load(lesson_models / "digits", device="cpu")
-    image = image_of_lesson(measured, 2)[None]
-    at = open_page("lesson", step="Cause", image="2")
-    assert probed(at)[1].startswith("Nothing is changed yet")
-    before = float(detector.scores(image)["R"][0])
-    for change in (Change(contrast=0.5), Change(brightness=0.25, blur=1.0), Change(noise=0.3), Change(contrast=2.0)):
-        for key in ("contrast", "brightness", "blur", "noise"):
-            at.slider(key=key).set_value(getattr(change, key))
-        at = at.run()
-        assert not at.exception
-        scores = detector.scores(change(image))
-        after, p = float(scores["R"][0]), float(scores["p_T"][0])
-        table, sentence = probed(at)
-        assert table["R"][0].startswith(f"{before:.3g} ") and table["R"][1].startswith(f"{after:.3g} ")
-        assert f"p {p:.3f}" in table["T"][1] and ("**flagged**" in table["T"][1]) == (p <= 0.05)
-        ratio = after / before
-        assert sentence.startswith("R **fell**" if ratio < 0.97 else "R **rose**" if ratio > 1.03 else "R hardly moved")
-        data = json.loads(at.get("plotly_chart")[0].proto.spec)["data"]
-        assert [t["x"][0] for t in data if t["name"].startswith("changed")] == [pytest.approx(after, rel=1e-4)]
-
-
-def test_presets_set_the_sliders_and_the_address_restores_them(open_page):
-    at = open_page("lesson", step="Cause")
-    at = at.button(key="preset-Dark").click().run()
-    assert (at.slider(key="brightness").value, at.slider(key="contrast").value) == (0.3, 1.0)
-    at = at.button(key="preset-As it is").click().run()
-    assert at.slider(key="brightness").value == 1.0 and probed(at)[1].startswith("Nothing")
-    linked = open_page("lesson", step="Cause", brightness="0.3", blur="1.5", image="4")
-    assert linked.slider(key="blur").value == 1.5 and linked.slider(key="brightness").value == 0.3
-
-
-def test_the_lowest_r_is_the_lowest_of_those_tried(open_page, measured, lesson_models):
-    detector = AMADetector.load(lesson_models / "digits", device="cpu")
-    image = image_of_lesson(measured, 1)[None]
-    at = open_page("lesson", step="Cause").button(key="preset-Lowest R").click().run()
-    lowest = min(float(detector.scores(change(image))["R"][0]) for change in SEARCHED)
-    assert not at.exception and probed(at)[0]["R"][1].startswith(f"{lowest:.3g} ")
-
-
-def test_without_the_models_own_images_others_are_changed(lesson_models, tmp_path, open_page, monkeypatch):
-    stored = read_scores(lesson_models / "digits")
-    for name, kept in (("other", lambda s: s.name != "textures"), ("none", lambda s: s.name == "digits")):
-        shutil.copytree(lesson_models / "digits", tmp_path / name)
-        header = json.loads((tmp_path / name / "config.json").read_text())
-        header["normal"] |= {"name": "cifar10", "source": "cifar10"}
-        (tmp_path / name / "config.json").write_text(json.dumps(header))
-        sets = [replace(s, name="cifar10") if s.name == "digits" else s for s in stored if kept(s)]
-        sets += [replace(s, name="gtsrb") for s in stored if s.name == "textures"]
-        write_scores(tmp_path / name, sets)
-    monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path))
-    at = open_page("lesson", model="other", step="Cause")
-    assert "are not on this computer, so these are Colour gradients, which the model has never seen" in words(at)
-    assert probed(at)[1].startswith("Nothing")
-    at = open_page("lesson", model="none", step="Cause")
-    assert "No images to change are on this computer" in words(at) and not at.slider and taken(at)
-
-
-# --- the lesson as a file, and the class
-
-
-def test_the_saved_lesson_holds_every_chart_once_the_library_and_what_the_steps_say(open_page, told):
-    told({"textures": FAILS, "gradients": WORKS})
-    taken_aways = [taken(open_page("lesson", step=step)) for step in STEPS if step != "Surprise"]
-    open_page("lesson")  # puts the app's modules on the path
-    import cache
-    import controls
-    from lesson import save
-    from lesson.case import case_of
-    from lesson.steps import STEPS as ALL
-
-    folder = cache.models()["digits"]
-    view = controls.View("digits", folder, cache.detector(folder), "T", 0.05)
-    aurocs = cache.aurocs(folder)
-    text = save.document({name: case_of(view, step.choose(aurocs)) for name, step in ALL.items()})
-    assert text.count('class="plotly-graph-div"') == 7 and text.count("Plotly.newPlot(") >= 7
-    assert len(text) < 12e6 and text.count("plotly.js v") == 1, "one copy of the library"
-    assert not re.findall(r'<(?:script|link)[^>]+(?:src|href)="?https?:', text), "no network"
-    for sentence in taken_aways:
-        assert escape(sentence.split("**")[1]) in text
-
-
-def links() -> list[str]:
-    text = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
-    return re.findall(r"\(http://localhost:8501/([^)\s]+)\)", text)
-
-
-@pytest.mark.parametrize("link", links())
-def test_a_link_of_the_class_opens_its_view(monkeypatch, link):
-    path, _, query = link.partition("?")
-    asked = {key: value[0] if len(value) == 1 else value for key, value in parse_qs(query).items()}
-    monkeypatch.delenv("AMA_MODELS_DIR", raising=False)
-    monkeypatch.syspath_prepend(str(APP))
-    at = AppTest.from_file(APP / "main.py", default_timeout=120)
-    at.query_params.update(asked)
-    at.switch_page(f"views/{path}.py").run()
-    assert not at.exception and not at.error
-    assert not [w for w in at.warning if "There is no model called" in w.value]
-    widgets = {w.key: w for kind in (at.selectbox, at.multiselect, at.slider, at.select_slider, at.toggle, at.number_input,
-                                     at.button_group) for w in kind}  # fmt: skip
-    for key, value in asked.items():
-        shown = widgets[key].value
-        if isinstance(shown, (int, float)) and not isinstance(shown, bool):
-            assert shown == pytest.approx(float(value), rel=0.05), key
-        else:
-            assert (shown if isinstance(shown, list) else str(shown).lower()) in (value, [value], str(value).lower()), key
-
-
 def test_what_moves_r_is_said_as_measured(open_page, lesson_models, tmp_path, monkeypatch):
     shutil.copytree(lesson_models / "digits", tmp_path / "digits")
     with_aurocs(tmp_path / "digits", {"textures": {"R": 0.3}})
@@ -519,43 +309,3 @@ def test_what_moves_r_is_said_as_measured(open_page, lesson_models, tmp_path, mo
     (tmp_path / "digits" / "response.json").unlink()
     text = said()
     assert "R fails here" in text and "strangeness" not in text, "nothing is said where nothing was measured"
-
-
-# --- about
-
-
-@pytest.mark.parametrize("part", ["Architecture", "Equations", "Settings", "Calibration", "Card"])
-@pytest.mark.parametrize("model", ["digits", "bare"])
-def test_every_part_of_the_page_about_the_model_opens(open_page, part, model):
-    at = open_page("about", part=part, model=model)
-    assert not at.error and f"Model **{model}**" in words(at)
-
-
-def test_the_architecture_is_that_of_the_model(open_page, lesson_models):
-    networks = AMADetector.load(lesson_models / "digits", device="cpu").networks_
-    total = sum(p.numel() for p in networks.parameters())
-    at = open_page("about")
-    assert f"{total:,} parameters in all" in words(at)
-    assert at.dataframe[0].value["parameters"].sum() == total
-
-
-def test_every_equation_shows_its_code(open_page):
-    at = open_page("about", part="Equations")
-    assert len(at.latex) == 10
-    code = "\n".join(block.value for block in at.code)
-    for name in ("critic_wasserstein", "simplex_weights", "atypical_codes", "gradient_penalty", "latent_regulariser", "r_score",
-                 "log_a_score", "mahalanobis", "t_vector", "conformal_p_value"):  # fmt: skip
-        assert f"def {name}" in code
-
-
-def test_only_what_differs_from_the_paper(open_page, tiny_config):
-    at = open_page("about", part="Settings", changed="true")
-    named = {name.strip("`") for name in at.table[0].value["setting"]}
-    assert {"nz", "width_critic", "max_steps"} <= named and "lambda_gp" not in named
-
-
-def test_the_calibration_curve_is_measured_on_the_normal_test_images(open_page, measured):
-    calibration, stored = measured
-    p = conformal_p_value(anomaly_scores(stored["digits"].scores)["T"], calibration.scores["T"])
-    at = open_page("about", part="Calibration")
-    assert f"T {100 * (p <= 0.05).mean():.1f} %" in words(at)

@@ -1,0 +1,215 @@
+"""Several detectors on the same normal and anomalous images: what each finds, what it costs, and which to take."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import norm
+
+from ama_core.data import ImageSet
+from ama_core.detectors.base import AnomalyDetector
+from ama_core.errors import DataError
+from ama_core.evaluation.metrics import auroc_interval
+
+LEVEL = 0.95  # of intervals, and of a difference that is called certain
+FEW = 5  # anomalous or normal test images: with fewer, nothing is called certain
+CLOSE = 0.01  # AUROCs this near to the best count as equal, where that is not surely wrong; then time decides
+Progress = Callable[[str, str], None]
+"""Called with the title of a detector and what is being done with it."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One detector among several, all on the same images.
+
+    Attributes:
+        name, title: of the detector. score: its score that decides.
+        auroc, low, high: of that score, with its 95 % interval.
+        detected, false_alarms: fractions of the anomalous and of the normal test images that are flagged at `alpha`.
+        seconds_train: wall-clock time of `fit`. ms_per_image: of scoring the test images.
+        normal, anomalous: anomaly scores of the test images, (n,), (m,).
+    """
+
+    name: str
+    title: str
+    score: str
+    auroc: float
+    low: float
+    high: float
+    detected: float
+    false_alarms: float
+    alpha: float
+    seconds_train: float
+    ms_per_image: float
+    normal: np.ndarray
+    anomalous: np.ndarray
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Detectors, the best first, and which one to take.
+
+    Attributes:
+        recommended: the name of a detector. reason: why, in sentences. certain: whether every other one is worse for sure.
+        n_normal, n_anomalous: test images. made: whether the anomalies are made defects.
+        detectors: by falling AUROC.
+    """
+
+    recommended: str
+    reason: str
+    certain: bool
+    n_normal: int
+    n_anomalous: int
+    made: bool
+    detectors: tuple[Compared, ...]
+
+
+def compare(
+    train: ImageSet,
+    normal: ImageSet,
+    anomalous: ImageSet,
+    detectors: Mapping[str, AnomalyDetector],
+    *,
+    alpha: float = 0.05,
+    made: bool = False,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Fit every detector on `train` and test all of them on the same normal and anomalous images.
+
+    Args:
+        detectors: unfitted ones by name; they are fitted in place.
+        alpha: the false-alarm rate at which `detected` is counted, in (0, 1).
+        made: whether `anomalous` are made defects, which the reason then says.
+
+    Raises DataError where there is no detector.
+    """
+    if not detectors:
+        raise DataError("There is no detector to compare.")
+    found = []
+    for name, detector in detectors.items():
+        found.append(_tested(name, detector, train, normal, anomalous, alpha, progress))
+    ranked = tuple(sorted(found, key=lambda one: (-one.auroc, one.seconds_train)))
+    recommended, reason, certain = recommend(ranked, made)
+    return Comparison(recommended, reason, certain, len(normal), len(anomalous), made, ranked)
+
+
+def _tested(
+    name: str,
+    detector: AnomalyDetector,
+    train: ImageSet,
+    normal: ImageSet,
+    anomalous: ImageSet,
+    alpha: float,
+    progress: Progress | None,
+) -> Compared:
+    if progress:
+        progress(detector.title, "training")
+    start = time.perf_counter()
+    detector.fit(train)
+    seconds = time.perf_counter() - start
+    if progress:
+        progress(detector.title, "scoring")
+    start = time.perf_counter()
+    of_normal, of_anomalous = detector.scores(normal.images), detector.scores(anomalous.images)
+    each = 1000 * (time.perf_counter() - start) / (len(normal) + len(anomalous))
+    by = detector.by
+    inliers, outliers = (detector.anomaly_scores(scores)[by] for scores in (of_normal, of_anomalous))
+    auroc = float(delong([inliers], [outliers])[0][0])
+    low, high = auroc_interval(auroc, len(normal), len(anomalous), LEVEL)
+    return Compared(
+        name=name,
+        title=detector.title,
+        score=by,
+        auroc=auroc,
+        low=low,
+        high=high,
+        detected=float((of_anomalous[f"p_{by}"] <= alpha).mean()),
+        false_alarms=float((of_normal[f"p_{by}"] <= alpha).mean()),
+        alpha=alpha,
+        seconds_train=seconds,
+        ms_per_image=each,
+        normal=inliers,
+        anomalous=outliers,
+    )
+
+
+def delong(normal: Sequence[np.ndarray], anomalous: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC of k scores of the same images, (k,), and the covariance matrix of these estimates, (k, k).
+
+    DeLong, DeLong, Clarke-Pearson (Biometrics, 1988), Eqs. 4 to 8; ties count one half. Covariances are zero where there is
+    one image of a kind.
+
+    Args:
+        normal, anomalous: anomaly scores of the same images by each score: k arrays (n,) and k arrays (m,).
+    """
+    of_normal, of_anomalous = [], []
+    for inliers, outliers in zip(normal, anomalous):
+        of_anomalous.append(_share_below(outliers, np.sort(inliers)))
+        of_normal.append(1 - _share_below(inliers, np.sort(outliers)))
+    v10, v01 = np.array(of_anomalous), np.array(of_normal)
+    covariance = np.zeros((len(v10), len(v10)))
+    for components in (v10, v01):
+        if components.shape[1] > 1:
+            covariance += np.cov(components).reshape(covariance.shape) / components.shape[1]
+    return v10.mean(axis=1), covariance
+
+
+def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """For each value the fraction of sorted others below it, equal ones counted half."""
+    return 0.5 * (np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")) / len(others)
+
+
+def surely_better(first: Compared, second: Compared) -> bool:
+    """Whether the AUROC of `first` exceeds that of `second` by more than chance: by DeLong's interval of their difference."""
+    if min(len(first.normal), len(first.anomalous)) < FEW:
+        return False
+    aurocs, covariance = delong([first.normal, second.normal], [first.anomalous, second.anomalous])
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    return bool(aurocs[0] - aurocs[1] > norm.ppf((1 + LEVEL) / 2) * np.sqrt(max(variance, 0.0)))
+
+
+def recommend(ranked: Sequence[Compared], made: bool = False) -> tuple[str, str, bool]:
+    """Which of several detectors to take, why, and whether all others are surely worse.
+
+    The rule, fixed beforehand: the highest AUROC; of those within CLOSE of it that are not surely worse (`surely_better`), the
+    one that trains fastest.
+
+    Args:
+        ranked: by falling AUROC, of the same test images.
+    """
+    best, rest = ranked[0], ranked[1:]
+    n, m = len(best.normal), len(best.anomalous)
+    images = f"{m:,} {'made defects' if made else 'anomalous images'} and {n:,} normal ones"
+    tied = [one for one in rest if not surely_better(best, one)]
+    chosen = min((best, *(one for one in tied if best.auroc - one.auroc <= CLOSE)), key=lambda one: one.seconds_train)
+    if best.low <= 0.5 or min(n, m) < FEW:
+        reason = (
+            f"Not enough images to tell: with {images} even {best.title}, which ranks them best (AUROC {_interval(best)}), may "
+            "be no better than chance. Add more of both."
+        )
+    elif not rest:
+        reason = f"{best.title} is the only one (AUROC {_interval(best)}): there is nothing to compare it with."
+    elif not tied:
+        reason = (
+            f"{best.title} finds most on these images (AUROC {best.auroc:.3f}; {rest[0].title} {rest[0].auroc:.3f}) and trains "
+            f"in {_seconds(best)}; with {images} the difference is certain."
+        )
+    else:
+        names = ", ".join(f"{one.title} ({one.auroc:.3f})" for one in (best, *tied) if one is not chosen)
+        reason = (
+            f"{chosen.title} finds {'most' if chosen is best else 'as much as the best in less time'} on these images (AUROC "
+            f"{_interval(chosen)}; it trains in {_seconds(chosen)}), but there are not enough images to tell it from {names}: "
+            f"with {images} the difference may be chance."
+        )
+    if made:
+        reason += " Made defects stand in for real ones here: with real bad images the answer may be another."
+    return chosen.name, reason, bool(rest) and not tied and best.low > 0.5 and min(n, m) >= FEW
+
+
+def _interval(one: Compared) -> str:
+    return f"{one.auroc:.3f}, {one.low:.3f} to {one.high:.3f}"
+
+
+def _seconds(one: Compared) -> str:
+    return f"{one.seconds_train:.1f} s" if one.seconds_train < 9.95 else f"{one.seconds_train:,.0f} s"
