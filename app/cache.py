@@ -13,6 +13,7 @@ import numpy as np
 import pictures
 import streamlit as st
 
+from ama_core import AMAError
 from ama_core.analysis import latent_map, neighbours, shell, simplex
 from ama_core.analysis.density import Densities, densities
 from ama_core.analysis.latent_map import LatentMap, MapEntry
@@ -22,16 +23,16 @@ from ama_core.analysis.probe import Probe, lowest_r, probe, r_after
 from ama_core.analysis.redrawing import Redrawing, redrawing
 from ama_core.analysis.response import Response, read_response
 from ama_core.analysis.shell import NormHistograms
-from ama_core.data import FileImage, ImageSet, Inspection, decode_image, inspect, load, one_class, prepare
+from ama_core.data import FileImage, ImageSet, Inspection, decode_image, draw, inspect, load, one_class, prepare
 from ama_core.data.changes import Change
 from ama_core.detectors.ama.scores import a_distance, mu_sigma_behind
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.detectors.registry import detector_class, load_detector
-from ama_core.errors import AMAError
 from ama_core.evaluation import comparison
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import metric_intervals
 from ama_core.evaluation.protocol import normal_split
+from ama_core.evaluation.simple import SimpleFigures, read_simple
 from ama_core.paper import jobs as benchmark
 from ama_core.paper import tables as benchmark_report
 from ama_core.paper.jobs import Record, scores_folder
@@ -207,6 +208,38 @@ def intervals(folder: Path, ood: str) -> dict[str, dict[str, tuple[float, float]
     model = detector(folder)
     scores = {s.name: s for s in stored(folder) if s.split == "test"}
     return metric_intervals(model, results(folder)[ood], scores.get(model.normal and model.normal.name), scores.get(ood))
+
+
+@cached("scores.npz", *MODEL, most=64)
+def flagged(folder: Path, by: str, alpha: float) -> dict[str, float]:
+    """The fraction of each measured set that a score flags, by the set's name (see `flagged_fractions`). Raises BundleError."""
+    return evaluation.flagged_fractions(detector(folder), stored(folder), by, alpha)
+
+
+@cached("simple.npz", most=16)
+def simple(folder: Path) -> SimpleFigures | None:
+    """What methods without training find of the same sets; None where that was not measured. Raises BundleError."""
+    return read_simple(folder)
+
+
+@cached("latents.npz", *MODEL, most=16, spinner="Reading the training images …")
+def normal_examples(folder: Path, n: int = 9) -> tuple[np.ndarray, str] | None:
+    """n images that a model takes as normal, uint8 (n, S, S, C), and what they are: `training`, images that it was trained on,
+    or `decoded`, what it makes of the stored codes of some. None where neither is here.
+    """
+    model = detector(folder)
+    try:
+        images, label = normal_split(model, "train"), model.normal.label
+        images = images if label is None else one_class(images, label)
+        return model.prepared(images.images[draw(len(images), n, 0)]), "training"
+    except AMAError:
+        pass
+    mapped = latents(folder) if "decode" in model.can() else None
+    entries = [entry for entry in mapped.entries if (entry.name, entry.split) == (model.normal.name, "train")] if mapped else []
+    if not entries:
+        return None
+    codes = mapped.codes[entries[0].rows]
+    return model.decode(codes[draw(len(codes), n, 0)]), "decoded"
 
 
 def on_axis(folder: Path, axis: str, scores: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -465,6 +498,16 @@ def mixed(folder: Path, picks: tuple[tuple[str, int], ...], weights: tuple[tuple
 def curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
     """What a run has measured so far, thinned (see `runs.read_curves`)."""
     return runs.read_curves(folder)
+
+
+@cached("", most=32)
+def watched_density(file: Path, score: str, title: str) -> tuple[Densities, bool]:
+    """Densities of a score of the watched images, normal ones as HELD_OUT and the others as `title`, and whether it lies on a
+    logarithmic axis. Raises BundleError, DataError.
+    """
+    normal, others = runs.read_watched(file)[score]
+    log = bool((normal > 0).all() and (others > 0).all())
+    return _of_scores({HELD_OUT: normal, title: others}, log), log
 
 
 @cached("", most=4, spinner="Looking at every image …")

@@ -124,9 +124,12 @@ def _rates(figure: go.Figure, xlabel: str, ylabel: str, *, height: int, ends: tu
 
 def line_chart(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str, *,
-    level: tuple[float, str] | None = None, height: int = 320,
+    level: tuple[float, str] | None = None, levels: Mapping[str, float] | None = None, height: int = 320,
 ) -> go.Figure:  # fmt: skip
-    """Lines, name -> (x, y), over a common axis; `level`: a value to compare with, and its name."""
+    """Lines, name -> (x, y), over a common axis; `level`: a value to compare with, and its name.
+
+    levels: name -> a value that the line of the same place should come to, in its colour.
+    """
     figure = go.Figure()
     styles = iter([NORMAL_STYLES["train"], *OOD_STYLES] * (1 + len(lines) // 9))
     for name, (x, y) in lines.items():
@@ -136,6 +139,12 @@ def line_chart(
             line=dict(color=colour, dash=dash, width=2), marker=dict(symbol=symbol, size=7, maxdisplayed=9),
             hovertemplate=f"{name}<br>%{{x}}: %{{y:.4~g}}<extra></extra>",
         ))  # fmt: skip
+    styles = iter([NORMAL_STYLES["train"], *OOD_STYLES] * (1 + len(levels or ()) // 9))
+    for (name, value), (colour, _, _) in zip((levels or {}).items(), styles):
+        figure.add_hline(
+            value, line=dict(color=colour, dash="dot", width=1.5), annotation_text=f"{name}: {value:.3f}",
+            annotation_position="bottom left", annotation_font_size=12,
+        )  # fmt: skip
     if level:
         ends = [min(min(x) for x, _ in lines.values()), max(max(x) for x, _ in lines.values())]
         figure.add_trace(go.Scatter(

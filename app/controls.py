@@ -228,7 +228,7 @@ def _from_address(key: str, names: Sequence[str], default: Any, take: Callable[[
     """
     st.session_state["defaults"][key] = default
     asked, known = st.query_params.get_all(key), f"address-{key}"
-    if asked != st.session_state.get(known, []):
+    if asked != st.session_state.get(known, []) or key not in st.session_state:  # the latter: back from another page
         possible = [name for name in asked if name in names]
         st.session_state[key] = take(possible) if possible else default
     before = st.session_state.get(key)

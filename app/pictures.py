@@ -60,6 +60,12 @@ def figures(parts: Sequence[tuple[str, np.ndarray, str]], width: int = 160) -> s
     return f"<style>{style}</style><div class='ama-figures' style='--w:{width}px'>{body}</div>"
 
 
+def thumbnails(images: Sequence[np.ndarray], alt: str, width: int = 56) -> str:
+    """Small pictures of the same text alternative in a row that wraps; as HTML."""
+    style = f".ama-row{{display:flex;flex-wrap:wrap;gap:.5rem}}.ama-row img{{width:{width}px;border-radius:4px}}"
+    return f"<style>{style}</style><div class='ama-row'>{''.join(picture(image, alt) for image in images)}</div>"
+
+
 def image_table(heads: Sequence[str], rows: Sequence[tuple[Sequence[tuple[np.ndarray, str]], str]]) -> str:
     """Rows of (pictures with their text alternatives, words) under headings, the last of them over the words; as HTML.
 

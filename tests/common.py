@@ -27,6 +27,11 @@ def words(at: AppTest) -> str:
     return "\n".join(element.value for kind in kinds for element in kind).replace("\\", "")
 
 
+def checked(at: AppTest):
+    """The table of checked images of the page that checks; None where there is none."""
+    return next((table.value for table in at.dataframe if "Name" in table.value), None)
+
+
 def html(at: AppTest) -> str:
     return "\n".join(element.proto.body for element in at.get("html"))
 

@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from ama_core.analysis.shell import DIRECTIONS, atypical
-from ama_core.data import ImageSet, load
+from ama_core.data import ImageSet
 from ama_core.detectors.ama.detector import AMADetector
 from ama_core.errors import DataError
 from ama_core.evaluation import protocol as evaluation
@@ -104,9 +104,9 @@ def measure_latents(detector: AMADetector, *, seed: int = 0, progress: evaluatio
     for split in ("train", "test"):
         images = evaluation.normal_split(detector, split)
         add(normal.name, images, N_NORMAL, None if label is None else images.labels == label)
-    others = [name for name in evaluation.available_sets() if name != normal.name]
+    others = [name for name in evaluation.available_others(detector) if name != evaluation.REST]
     for i, name in enumerate(others):
-        add(name, load(name, "test"), N_OOD)
+        add(name, evaluation.set_images(detector, name, "test"), N_OOD)
         if progress:
             progress(i + 1, len(others), "latent codes")
     pca = Pca.fit(np.concatenate([codes for *_, codes in parts]))
@@ -162,7 +162,7 @@ def entry_images(detector: AMADetector, stored: LatentMap, entry: MapEntry) -> n
     if entry.split == CODES:
         return detector.decode(stored.codes[entry.rows])
     own = entry.name == detector.normal.name
-    images = evaluation.normal_split(detector, entry.split) if own else load(entry.name, entry.split)
+    images = evaluation.normal_split(detector, entry.split) if own else evaluation.set_images(detector, entry.name, entry.split)
     if len(images) != entry.n_total:
         raise DataError(
             f"{entry.name} ({entry.split}) has {len(images):,} images here, but {entry.n_total:,} where the model was "

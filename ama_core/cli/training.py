@@ -51,6 +51,7 @@ def add_train(commands: Commands) -> None:
     add("--one-class", type=int, metavar="LABEL", help="train on this class alone (Table 2)")
     add("--anomalies", type=source, metavar="NAME", help="real anomalies as negatives (semi-supervised)")
     add("--validate-ood", type=source, metavar="NAME", help="measure AUROC on 50 of these while training")
+    add("--watch", type=source, metavar="NAME", help="look at scores of 200 of these while training; nothing is chosen by them")
     add("--select", default="last", choices=("last", "validated"), help="which step's weights to keep")
     add("--no-measure", action="store_true", help="do not score the data sets that are available locally")
     add("--download", action="store_true", help="fetch DATASET if it is not here")
@@ -89,6 +90,7 @@ def _asked(arguments: argparse.Namespace) -> RunSpec:
         anomalies=arguments.anomalies,
         validate_ood=arguments.validate_ood,
         select=arguments.select,
+        watch=arguments.watch,
         measure=not arguments.no_measure,
     )
 

@@ -128,9 +128,11 @@ def catalog() -> dict[str, SetInfo]:
 
 
 def label_of(name: str, label: int | None = None) -> str:
-    """What a set is called where people read: its title in the catalog, other names as they are; with a class, "set: class"."""
+    """What a set is called where people read: its title in the catalog, the last part of a path, other names as they are; with
+    a class, "set: class".
+    """
     info = _CATALOG.get(name)
-    title = info.title if info else name
+    title = info.title if info else name.rstrip("/").rpartition("/")[2] or name
     return title if label is None else f"{title}: {class_of(name, label)}"
 
 

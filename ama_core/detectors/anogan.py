@@ -71,6 +71,7 @@ class AnoGANTrainer(Trainer):
         Curve("loss_generator", "generator loss", "cross-entropy of generated images taken for real"),
     )
     validated_by = "residual"
+    scores_slowly = True
 
     def build(self) -> nn.Module:
         return Networks(self.config)

@@ -35,6 +35,7 @@ from ama_core.training.trainer import Trainer
 
 TRAIN_SAMPLE = 10_000  # training images, drawn by the seed, that statistics of the training set are taken from
 VALIDATION_NORMALS = 500  # held-out normals, drawn by the seed, of the periodic AUROC
+WATCHED = 200  # images of each kind that are looked at while training
 
 # What a detector may be able to do beside scoring -> the method that does it.
 CAPABILITIES = {
@@ -85,7 +86,8 @@ class NormalData:
         name: what the data are called. source: a name of the catalog, a folder or a file; None for arrays.
         label: the one class of a one-class model. n: images, those held out among them.
         fingerprint: of the images (see `ImageSet.fingerprint`).
-        validation_ood, anomalies: sources of validation anomalies and of real anomalies trained with.
+        validation_ood, anomalies, watch: sources of validation anomalies, of real anomalies trained with, and of images that
+            were looked at while training.
     """
 
     name: str
@@ -95,6 +97,7 @@ class NormalData:
     fingerprint: str = ""
     validation_ood: str | None = None
     anomalies: str | None = None
+    watch: str | None = None
 
     @property
     def title(self) -> str:
@@ -269,6 +272,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         *,
         anomalies=None,
         validation_anomalies=None,
+        watched=None,
         checkpoint: Path | None = None,
         trainer: Trainer | None = None,
         select: str = "last",
@@ -280,6 +284,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
             X: normal images (see the class). y: ignored.
             anomalies: a few real anomalies, as negatives (semi-supervised), for detectors that can use them.
             validation_anomalies: a few anomalies for the periodic AUROC.
+            watched: other images than normal ones whose scores are looked at while training; nothing is chosen by them.
             checkpoint: file for the state of the training. trainer: one read from it, to resume.
             select: the weights at the `last` step (their average, where the settings have one), or the ones with the best
                 AUROC on the validation anomalies (`validated`).
@@ -298,8 +303,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
             if validation_anomalies is not None:
                 drawn = draw(len(parts.statistics), VALIDATION_NORMALS, settings.seed)  # a folder may be sorted by class
                 validation = Validation(images[parts.statistics[drawn]], self.prepared(validation_anomalies))
+            watch = None
+            if watched is not None and trainer.can_be_watched():
+                drawn = draw(len(parts.statistics), WATCHED, settings.seed)
+                watch = Validation(images[parts.statistics[drawn]], self.prepared(watched)[:WATCHED])
             anomalies = None if anomalies is None else self.prepared(anomalies)
-            events = train(trainer, images[parts.train], anomalies=anomalies, validation=validation, checkpoint=checkpoint)
+            events = train(
+                trainer, images[parts.train], anomalies=anomalies, validation=validation, watch=watch, checkpoint=checkpoint
+            )
             _follow(events, on_event, self.verbose)
             if select == "validated" and not trainer.best:
                 raise ConfigError("select = 'validated' needs validation anomalies.")

@@ -3,8 +3,9 @@
 Anomalies are the positive class throughout, and an AUROC below 0.5 is reported as it is: never max(AUROC, 1 - AUROC).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,17 +143,23 @@ def measure(detector: AnomalyDetector, images: ImageSet, progress: Progress | No
 
 
 def measure_available(detector: AnomalyDetector, *, seed: int = 0, progress: Progress | None = None) -> list[StoredScores]:
-    """Scores for the bundle: a sample of the normal train and test splits, and of the test split of every available set.
+    """Scores for the bundle: a sample of the normal train and test splits, and of the test split of `available_others`.
 
     Sets that would need a download are left out. A one-class model's other classes come first, as REST.
 
     Raises:
         DataError: the model does not say what it was trained on, or that is not available locally.
     """
+    return list(measure_each(detector, seed=seed, progress=progress))
+
+
+def measure_each(detector: AnomalyDetector, *, seed: int = 0, progress: Progress | None = None) -> Iterator[StoredScores]:
+    """As `measure_available`, each set as soon as it is measured."""
     normal = _normal(detector)
     others = available_others(detector)
-    parts = [(normal.name, "train"), (normal.name, "test"), *((name, "test") for name in others)]
-    return [_sampled(detector, split, _images_behind(detector, name, split), seed, progress) for name, split in parts]
+    for name, split in [(normal.name, "train"), (normal.name, "test"), *((name, "test") for name in others)]:
+        images = replace(set_images(detector, name, split), name=name)
+        yield _sampled(detector, split, images, seed, progress)
 
 
 def available_sets() -> list[str]:
@@ -161,10 +168,20 @@ def available_sets() -> list[str]:
 
 
 def available_others(detector: AnomalyDetector) -> list[str]:
-    """What a model is measured against by default: REST of a one-class model, and the available sets but its own."""
+    """What a model is measured against by default: REST of a one-class model, and the available sets but its own.
+
+    A model of one's own images is measured against what its training named alone: sets of the catalog say nothing of them.
+    """
     normal = _normal(detector)
+    if normal.source not in catalog():
+        named = dict.fromkeys(name for name in (normal.watch, normal.validation_ood, normal.anomalies) if name)
+        return [name for name in named if _is_here(name)]
     others = [name for name in available_sets() if name != normal.name]
     return others if normal.label is None else [REST, *others]
+
+
+def _is_here(name: str) -> bool:
+    return "test" in available(name) if name in catalog() else Path(name).expanduser().exists()
 
 
 def _sampled(detector: AnomalyDetector, split: str, images: ImageSet, seed: int, progress: Progress | None) -> StoredScores:
@@ -189,16 +206,30 @@ def _stored(
     return StoredScores(name, split, {key: scores[key] for key in entries}, seed, n_total, notes)
 
 
-def _images_behind(detector: AnomalyDetector, name: str, split: str) -> ImageSet:
-    """The images that stored scores are of; of a one-class model's own set its class alone, and REST are the others."""
+def set_images(detector: AnomalyDetector, name: str, split: str) -> ImageSet:
+    """The images that stored scores are of; of a one-class model's own set its class alone, and REST are the others.
+
+    Of other images of one's own, a folder or a file, those that may serve as anomalies. Raises DataError.
+    """
     normal = _normal(detector)
     if name not in (normal.name, REST):
-        return load(name, split)
+        if name in catalog():
+            return load(name, split)
+        return load_any(name, "test" if normal.anomalies == name else "ood", **vars(detector.settings.input))
     images = normal_split(detector, split)
     if normal.label is None:
         return images
     other = anomaly_mask(images, normal.label)
     return replace(images.take(other), name=REST) if name == REST else images.take(~other)
+
+
+def flagged_fractions(detector: AnomalyDetector, stored: Sequence[StoredScores], by: str, alpha: float) -> dict[str, float]:
+    """The fraction of each stored test set that the score `by` flags at `alpha`; of the normal set these are false alarms."""
+    found = {}
+    for s in stored:
+        if s.split == "test":
+            found[s.name] = float(np.mean(detector.with_p_values(s.scores)[f"p_{by}"] <= alpha))
+    return found
 
 
 def stored_aurocs(detector: AnomalyDetector, stored: Sequence[StoredScores]) -> dict[str, dict[str, float]]:
@@ -256,7 +287,7 @@ def telling_set(aurocs: Mapping[str, Mapping[str, float]], first: Sequence[str] 
 def stored_images(detector: AnomalyDetector, stored: StoredScores) -> ImageSet:
     """The images behind stored scores, in order. Raises DataError where they are not available locally or not the same."""
     name = stored.name
-    images = _images_behind(detector, name, stored.split)
+    images = set_images(detector, name, stored.split)
     if len(images) != stored.n_total:
         raise DataError(
             f"{name} ({stored.split}) has {len(images):,} images here and had {stored.n_total:,} when it was scored, so the "

@@ -14,23 +14,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ama_core.data import ImageSet, load_any, one_class
-from ama_core.detectors.base import AnomalyDetector, NormalData
+from ama_core.data import ImageSet, available, catalog, draw, load_any, one_class
+from ama_core.detectors.base import WATCHED, AnomalyDetector, NormalData
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import measuring
-from ama_core.runs.folder import CHECKPOINT, LOCK, LOG, RUNS_VARIABLE, Run, list_runs, read_sample, runs_dir  # noqa: F401
+from ama_core.runs.folder import CHECKPOINT, LOCK, LOG, RUNS_VARIABLE, Run, list_runs, read_sample, read_watched, runs_dir  # noqa: F401
 from ama_core.runs.processes import start_command
-from ama_core.runs.spec import RunSpec, check, check_anomalies, command_line, config_for  # noqa: F401
+from ama_core.runs.spec import RunSpec, check, check_anomalies, command_line, config_for, suited_to_few  # noqa: F401
 from ama_core.runs.status import ACTIVE, State, Status  # noqa: F401
 from ama_core.runs.watching import (  # noqa: F401
     is_running,
     list_samples,
+    list_watched,
+    list_watched_pictures,
     read_curves,
     read_log,
     read_metrics,
     read_status,
+    skip_asked,
     stop_asked,
     this_process,
     write_status,
@@ -157,7 +160,7 @@ class _Work:
     ) -> AnomalyDetector:
         """From the data to the saved model. Raises as `execute`."""
         run, spec = self.run, self.spec
-        images, anomalies, validation = _data(spec, download)
+        images, anomalies, validation, watched = _data(spec, download)
         detector = detector_class(spec.detector)(spec.config, device=device)
         trainer = self._trainer(detector, images)
         run.forget_after(trainer.step if trainer else 0)
@@ -181,15 +184,18 @@ class _Work:
                 images,
                 anomalies=anomalies,
                 validation_anomalies=validation,
+                watched=watched,
                 checkpoint=run.checkpoint,
                 trainer=trainer,
                 select=spec.select,
                 on_event=follow,
             )
         normal = NormalData(
-            images.name, spec.dataset, spec.one_class, len(images), images.fingerprint, spec.validate_ood, spec.anomalies
-        )
-        detector.info_["normal"] = vars(normal)
+            images.name, spec.dataset, spec.one_class, len(images), images.fingerprint, spec.validate_ood, spec.anomalies,
+            spec.watch,
+        )  # fmt: skip
+        # As before there was one, where none was named.
+        detector.info_["normal"] = {name: value for name, value in vars(normal).items() if name != "watch" or value}
         detector.save(run.path)
         return detector
 
@@ -212,6 +218,7 @@ class _Work:
     ) -> None:
         """Measure the trained model, and say how far that is. Raises RunStopped."""
         total = measuring.measuring_steps(detector)
+        sets = [detector.normal.name, *evaluation.available_others(detector)]
         self.tell(state=State.MEASURING, measured_sets=0, sets_to_measure=total)
         self.run.log("trained; measuring against the data sets that are available locally")
         last, written = ("", 0), time.monotonic()  # what was reported, and when it was written
@@ -222,14 +229,25 @@ class _Work:
                 on_progress(done, n, name)
             another, last = name != last[0] or done <= last[1], (name, done)
             if another:
-                self.status = self.status.replace(measured_sets=min(self.status.measured_sets + 1, total), measuring=name)
+                place = {"set_number": sets.index(name) + 1, "sets": len(sets)} if name in sets else {}
+                self.status = self.status.replace(
+                    measured_sets=min(self.status.measured_sets + 1, total),
+                    measuring=name,
+                    **({"set_number": None, "sets": None} | place),
+                )
             if another or time.monotonic() - written > HEARTBEAT_SECONDS:
                 self.tell()
                 written = time.monotonic()
+            if self.run.skip_asked():
+                raise measuring.MeasuringSkipped("What is not measured yet is left out, as asked.")
             if stop_requested():
                 raise RunStopped("Stopped while measuring; the model is trained. Continue with --resume.")
 
-        measuring.measure_run(detector, self.run.path, measured)
+        try:
+            measuring.measure_run(detector, self.run.path, measured)
+        except measuring.MeasuringSkipped:
+            self.run.forget_skip()
+            self.run.log("what was not measured yet is left out, as asked; `python -m ama_core measure` measures it")
 
     def end_badly(self, error: BaseException) -> None:
         """Say that the run was stopped, or why it failed. Raises OSError."""
@@ -243,8 +261,8 @@ class _Work:
         self.run.log(f"failed: {message}")
 
 
-def _data(spec: RunSpec, download: bool) -> tuple[ImageSet, np.ndarray | None, np.ndarray | None]:
-    """Normal images, real anomalies to train with, and anomalies for the periodic AUROC. Raises DataError."""
+def _data(spec: RunSpec, download: bool) -> tuple[ImageSet, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Normal images, real anomalies to train with, those for the periodic AUROC, and those to look at. Raises DataError."""
     as_input = vars(spec.config.input)
     images = load_any(spec.dataset, "train", download=download, **as_input)
     if spec.one_class is not None:
@@ -254,7 +272,13 @@ def _data(spec: RunSpec, download: bool) -> tuple[ImageSet, np.ndarray | None, n
     if spec.validate_ood:
         chosen, _ = evaluation.choose_validation_anomalies(spec.validate_ood, spec.config.seed, **as_input)
         validation = chosen.images
-    return images, anomalies, validation
+    watched = None
+    if spec.watch:
+        # Where there is a training split: what is looked at need not be what is tested.
+        split = "train" if spec.watch in catalog() and "train" in available(spec.watch) else "ood"
+        others = load_any(spec.watch, split, **as_input).images
+        watched = others[draw(len(others), WATCHED, spec.config.seed)]
+    return images, anomalies, validation, watched
 
 
 @contextmanager

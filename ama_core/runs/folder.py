@@ -4,9 +4,11 @@
     status.json            state, process, step, time left; rewritten at every event (see `status`)
     metrics.jsonl          one line an event
     samples/step-N.png     inputs above their reconstructions
+    watched/step-N.npz     scores of normal images and of others, looked at while it trains; step-N.png: some of both, likewise
     checkpoint.safetensors everything needed to go on exactly
     log.txt                the run's diary, and what its process printed when it was launched from here
     .lock                  locked by the process that works on the run
+    skip                   its presence asks a trained run to leave out what is not measured yet
     stop                   its presence asks the run to save and end; the word `pause` in it, to be called paused
     config.json, ...       the bundle (see `storage.bundle`), once finished
 """
@@ -29,7 +31,17 @@ from ama_core.errors import BundleError, ConfigError
 from ama_core.runs.spec import FILE as SPEC
 from ama_core.runs.spec import RunSpec
 from ama_core.runs.status import State, Status, is_number
-from ama_core.storage.files import ROOT, lock, parse_json, read_json, remove_partials, write_atomically
+from ama_core.storage.files import (
+    DAMAGED_ARRAYS,
+    ROOT,
+    lock,
+    npz_bytes,
+    open_regular,
+    parse_json,
+    read_json,
+    remove_partials,
+    write_atomically,
+)
 from ama_core.training.loop import Event
 
 STATUS = "status.json"
@@ -38,10 +50,13 @@ LOG = "log.txt"
 LOCK = ".lock"
 METRICS = "metrics.jsonl"
 STOP = "stop"
+SKIP = "skip"
 SAMPLES = "samples"
+WATCHED = "watched"
 RUNS_VARIABLE = "AMA_RUNS_DIR"
 CURVE_POINTS = 500  # of a curve that is shown while it grows
 LINE_BYTES = 200  # of a line of the diary, about
+WATCHED_KINDS = ("normal", "others")  # as they are called in files
 NOT_MEASURED = ("kind", "step", "total_steps")  # entries of an event that are not values
 
 Curves = dict[str, tuple[list[int], list[float]]]
@@ -118,7 +133,8 @@ class Run:
                 raise ConfigError(f"A process is already training in {self.path}.")
             if not claimed:
                 self.forget_stop()
-            for place in (self.path, self.path / SAMPLES):
+            self.forget_skip()
+            for place in (self.path, self.path / SAMPLES, self.path / WATCHED):
                 remove_partials(place)
             yield
 
@@ -142,17 +158,30 @@ class Run:
     def forget_stop(self) -> None:
         (self.path / STOP).unlink(missing_ok=True)
 
+    def request_skip(self) -> None:
+        """Ask it, once trained, to leave out the sets that are not measured yet."""
+        write_atomically(self.path / SKIP, "")
+
+    def skip_asked(self) -> bool:
+        return (self.path / SKIP).exists()
+
+    def forget_skip(self) -> None:
+        (self.path / SKIP).unlink(missing_ok=True)
+
     # What happened
 
     @contextmanager
     def recording(self) -> Iterator[Callable[[Event], None]]:
         """Yields a function that stores an event: its line of metrics, and its picture."""
-        (self.path / SAMPLES).mkdir(exist_ok=True)
+        for place in (SAMPLES, WATCHED):
+            (self.path / place).mkdir(exist_ok=True)
         with open(self.path / METRICS, "a") as metrics:
 
             def record(event: Event) -> None:
                 if event.images is not None:
-                    self._write_sample(event)
+                    self._write_picture(event)
+                if event.scores:
+                    self._write_scores(event)
                 line = {"kind": event.kind, "step": event.step, "total_steps": event.total_steps}
                 metrics.write(json.dumps({**line, **event.values}) + "\n")
                 metrics.flush()
@@ -161,11 +190,18 @@ class Run:
 
             yield record
 
-    def _write_sample(self, event: Event) -> None:
+    def _write_picture(self, event: Event) -> None:
+        place = WATCHED if event.kind == "watch" else SAMPLES
         rows = np.concatenate([np.concatenate(list(row), axis=1) for row in event.images])
         picture = io.BytesIO()
         Image.fromarray(rows.squeeze()).save(picture, "PNG")
-        write_atomically(self.path / SAMPLES / f"step-{event.step:07d}.png", picture.getvalue())  # pages may be looking
+        write_atomically(self.path / place / f"step-{event.step:07d}.png", picture.getvalue())  # pages may be looking
+
+    def _write_scores(self, event: Event) -> None:
+        arrays = {}
+        for name, both in event.scores.items():
+            arrays |= {f"{name}/{kind}": values.astype(np.float32) for kind, values in zip(WATCHED_KINDS, both)}
+        write_atomically(self.path / WATCHED / f"step-{event.step:07d}.npz", npz_bytes(arrays))
 
     def forget_after(self, step: int) -> None:
         """Drop the events that a resumed run is about to repeat."""
@@ -192,7 +228,7 @@ class Run:
         """Every measured value, evenly thinned to `limit` points, the newest always among them."""
         found: Curves = {}
         for event in self.metrics():
-            if event["kind"] in ("progress", "validation"):
+            if event["kind"] in ("progress", "validation", "watch"):
                 for name in (name for name in event if name not in NOT_MEASURED):
                     steps, values = found.setdefault(name, ([], []))
                     steps.append(event["step"])
@@ -205,9 +241,15 @@ class Run:
 
     def samples(self) -> dict[int, Path]:
         """Step -> picture of inputs above their reconstructions, in order of steps."""
-        files = sorted((self.path / SAMPLES).glob("step-*.png"))
-        numbers = {file: file.stem.removeprefix("step-") for file in files}
-        return {int(number): file for file, number in numbers.items() if number.isdecimal()}
+        return _by_step(self.path / SAMPLES, "png")
+
+    def watched(self) -> dict[int, Path]:
+        """Step -> scores of the watched images, to be read by `read_watched`, in order of steps."""
+        return _by_step(self.path / WATCHED, "npz")
+
+    def watched_pictures(self) -> dict[int, Path]:
+        """Step -> picture of some watched images, normal ones first, above their reconstructions, in order of steps."""
+        return _by_step(self.path / WATCHED, "png")
 
     # The diary
 
@@ -234,6 +276,24 @@ def list_runs(folder: Path | str) -> dict[str, Path]:
     """Names and folders of the runs in `folder`, newest first."""
     found = sorted(Path(folder).glob(f"*/{SPEC}"), key=lambda file: file.stat().st_mtime, reverse=True)
     return {file.parent.name: file.parent for file in found}
+
+
+def read_watched(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Anomaly scores behind an entry of `Run.watched`: name of the score -> of normal images (n,) and of the others (m,).
+
+    Raises BundleError.
+    """
+    try:
+        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as found:
+            names = dict.fromkeys(name.rpartition("/")[0] for name in found.files)
+            return {name: tuple(found[f"{name}/{kind}"] for kind in WATCHED_KINDS) for name in names}
+    except DAMAGED_ARRAYS as error:
+        raise BundleError(f"{file} is damaged: {error}.") from error
+
+
+def _by_step(folder: Path, kind: str) -> dict[int, Path]:
+    numbers = {file: file.stem.removeprefix("step-") for file in sorted(folder.glob(f"step-*.{kind}"))}
+    return {int(number): file for file, number in numbers.items() if number.isdecimal()}
 
 
 def read_sample(file: Path) -> np.ndarray:

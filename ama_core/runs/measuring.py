@@ -8,19 +8,27 @@ from ama_core.analysis.neighbours import measure_neighbours, write_neighbours
 from ama_core.analysis.response import measure_response, write_response
 from ama_core.detectors.ama.detector import AMADetector
 from ama_core.detectors.base import AnomalyDetector
+from ama_core.errors import AMAError
 from ama_core.evaluation import protocol as evaluation
+from ama_core.evaluation.simple import measure_simple, write_simple
 from ama_core.storage.bundle import write_results, write_scores
 from ama_core.storage.files import write_atomically
 
 OF_AMA = 3  # what only AMA is measured for: codes, their map, and how a score answers to plain properties
 
 
+class MeasuringSkipped(AMAError):
+    """Raised by a `progress` that wants no more sets measured; what was measured so far is kept."""
+
+
 def measure_run(detector: AnomalyDetector, folder: Path, progress: evaluation.Progress | None = None, *, seed: int = 0) -> None:
-    """Score and map every data set that is available locally, and store the nearest training images: all that the bundle
-    `folder` shows, replaced.
+    """Score and map every data set that is available locally (of one's own images: those that were named), hold simple methods
+    against the model, and store the nearest training images: all that the bundle `folder` shows, replaced.
     """
-    stored = evaluation.measure_available(detector, seed=seed, progress=progress)
-    write_scores(folder, stored)
+    stored = []
+    for found in evaluation.measure_each(detector, seed=seed, progress=progress):
+        stored.append(found)
+        write_scores(folder, stored)  # whatever is skipped later, this is kept
     if isinstance(detector, AMADetector):
         write_latents(folder, measure_latents(detector, seed=seed, progress=progress))
     others = evaluation.available_others(detector)
@@ -28,15 +36,19 @@ def measure_run(detector: AnomalyDetector, folder: Path, progress: evaluation.Pr
     if isinstance(detector, AMADetector) and (response := measure_response(detector, stored, progress=progress)):
         write_response(folder, response)
     write_card(detector, folder)
+    write_simple(folder, measure_simple(detector, seed=seed, progress=progress))
     if "features" in detector.can():
         write_neighbours(folder, measure_neighbours(detector, seed=seed))
 
 
 def measuring_steps(detector: AnomalyDetector) -> int:
-    """How often `measure_run` goes on to something else: sets scored for densities and for figures; codes, map, response."""
+    """How often `measure_run` goes on to something else: sets scored for densities and for figures; codes, map, response; the
+    simple methods.
+    """
     others = evaluation.available_others(detector)
     scored = (2 + len(others)) + (1 + len([name for name in others if name != evaluation.REST]))
-    return scored + (OF_AMA if isinstance(detector, AMADetector) else 0)
+    codes = 1 if any(name != evaluation.REST for name in others) else 0
+    return scored + (OF_AMA - 1 + codes if isinstance(detector, AMADetector) else 0) + 1
 
 
 def write_card(detector: AnomalyDetector, folder: Path) -> None:

@@ -8,19 +8,25 @@ goes on.
     .queue.lock    held for the moment in which a state changes hands
     .worker.lock   held by the worker while it lives: the system frees it however the worker ends; names its process id
     .worker.log    what the worker printed
-    uploads/       archives that were handed over through the app
+    uploads/       archives and images that were handed over through the app
 """
 
 import hashlib
+import io
 import os
 import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
+from ama_core.data import iter_images
+from ama_core.data.files import SUFFIXES
 from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.runs import execute as runs
 from ama_core.runs.folder import Run, list_runs
@@ -108,6 +114,16 @@ def resume(run: Path | str) -> None:
     ensure_worker(run.path.parent)
 
 
+def skip(run: Path | str) -> None:
+    """Leave out what a trained run has not measured yet. Raises ConfigError where it is not measuring."""
+    run = Run(Path(run))
+    with _states(run.path.parent):
+        status = run.status()
+        if status.state != State.MEASURING:
+            raise ConfigError(f"{run.name} is {status.state}: only a run that is measuring can skip that.")
+        run.request_skip()
+
+
 def delete(run: Path | str) -> None:
     """Delete a run folder for good. Raises ConfigError while it is running, BundleError where it is no run folder."""
     run = Path(run)
@@ -187,6 +203,38 @@ def save_upload(folder: Path | str, name: str, data: bytes) -> Path:
         if not file.exists():
             write_atomically(file, data)
     return file
+
+
+def save_images(folder: Path | str, files: Sequence[tuple[str, bytes]], most: int) -> tuple[Path, int]:
+    """Keep at most `most` readable images of files and archives, (name, contents), in a folder of `uploads/`, to train on.
+
+    An image file is kept as it is, a member of an archive as PNG, under names of our own; what cannot be read is left out. The
+    folder is named by the contents, so that handing them over twice is no harm. Returns it, and how many images lie in it.
+    Raises DataError where none is readable, ConfigError where the disk does not take it.
+    """
+    digest = hashlib.sha256(b"".join(hashlib.sha256(data).digest() for _, data in files)).hexdigest()[:8]
+    target, n = Path(folder) / UPLOADS / f"images-{digest}", 0
+    with _in_words(folder):
+        for name, data in files:
+            suffix = Path(name).suffix.lower()
+            for item in iter_images([(name, data)]):
+                if item.image is None or n == most:
+                    continue
+                n += 1
+                target.mkdir(parents=True, exist_ok=True)
+                stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(item.path).stem).strip("-_")[:40] or "image"
+                whole = suffix in SUFFIXES and item.index == 0  # neither from an archive nor one of several frames
+                kind, contents = (suffix, data) if whole else (".png", _png(item.image))
+                write_atomically(target / f"{n:04d}-{stem}{kind}", contents)
+    if not n:
+        raise DataError("None of these files is a readable image, so there is nothing to train on.")
+    return target.resolve(), n
+
+
+def _png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG")
+    return file.getvalue()
 
 
 def _take(folder: Path) -> Run | None:

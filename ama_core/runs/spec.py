@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ama_core.data import available, catalog, iter_images, load_any, overlapping
+from ama_core.data.guidance import calibration_fraction
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError
 from ama_core.settings import Settings
@@ -29,6 +30,8 @@ class RunSpec:
         select: `last` or `validated` (see `AnomalyDetector.fit`).
         measure: whether to store scores of every data set that is available locally once trained.
         detector: its name in the registry.
+        watch: source of anomalies that are looked at while training, by which nothing is chosen, and of one's own images those
+            that the finished model is measured against.
     """
 
     dataset: str
@@ -39,11 +42,14 @@ class RunSpec:
     select: str = "last"
     measure: bool = True
     detector: str = FIRST
+    watch: str | None = None
 
     def to_json(self) -> str:
         values = {"version": VERSION, **vars(self), "config": self.config.to_dict()}
         if self.detector == FIRST:  # as before there was another, so that older software reads it
             del values["detector"]
+        if self.watch is None:
+            del values["watch"]
         return json.dumps(values, indent=2)
 
     @classmethod
@@ -75,6 +81,24 @@ def config_for(dataset: str, preset_name: str, detector: str = FIRST, **changes:
     return detector_class(detector).Settings.preset(preset_name, **{**suited, **changes})
 
 
+def suited_to_few(config: Settings, n: int) -> Settings:
+    """The settings with what n images need: batches that they fill, and enough held out for the rate asked for.
+
+    Of very few images not enough can be held out (see `calibration_fraction`): a larger rate has to do. Settings that suit n
+    images already are returned as they are. Raises ConfigError.
+    """
+    if n < 5:  # `hold_out` says what is wrong with those
+        return config
+    fraction = max(config.calibration_fraction, calibration_fraction(n, config.false_alarm_rate))
+    changes: dict[str, Any] = {"calibration_fraction": fraction}
+    left = n - round(n * fraction)
+    if hasattr(config, "batch_size") and left < config.batch_size:
+        changes["batch_size"] = max(2, left // 2)
+        if hasattr(config, "k"):
+            changes["k"] = min(config.k, changes["batch_size"])
+    return config.replace(**changes)
+
+
 def command_line(spec: RunSpec, preset_name: str, out: Path | str) -> str:
     """What to type in a terminal for the same run."""
     words = ["python", "-m", "ama_core", "train", spec.dataset, "--preset", preset_name, "--out", str(out)]
@@ -83,7 +107,10 @@ def command_line(spec: RunSpec, preset_name: str, out: Path | str) -> str:
     for name, value in spec.config.to_dict().items():
         if value != suited[name]:
             words += ["--set", f"{name}={value}"]
-    options = {"--one-class": spec.one_class, "--anomalies": spec.anomalies, "--validate-ood": spec.validate_ood}
+    options = {
+        "--one-class": spec.one_class, "--anomalies": spec.anomalies, "--validate-ood": spec.validate_ood,
+        "--watch": spec.watch,
+    }  # fmt: skip
     for option, value in options.items():
         if value is not None:
             words += [option, str(value)]
@@ -105,7 +132,12 @@ def check(spec: RunSpec) -> None:
     if spec.select == "validated" and not spec.validate_ood:
         raise ConfigError("Choosing the weights by validation needs a set of validation anomalies.")
     check_anomalies(spec)
-    for source, split in ((spec.dataset, "train"), (spec.anomalies, "train"), (spec.validate_ood, "test")):
+    for source, split in (
+        (spec.dataset, "train"),
+        (spec.anomalies, "train"),
+        (spec.validate_ood, "test"),
+        (spec.watch, "test"),
+    ):
         if source and source in catalog():
             if split not in available(source):
                 load_any(source, split)  # says how to get it
@@ -118,7 +150,7 @@ def check(spec: RunSpec) -> None:
 
 def check_anomalies(spec: RunSpec) -> None:
     """Raises ConfigError where the anomalies are the normal images, by whatever name."""
-    for option, source in (("--anomalies", spec.anomalies), ("--validate-ood", spec.validate_ood)):
+    for option, source in (("--anomalies", spec.anomalies), ("--validate-ood", spec.validate_ood), ("--watch", spec.watch)):
         if source and overlapping(spec.dataset, source):
             raise ConfigError(
                 f"The anomalies ({option} {source}) are, or lie among, the normal images ({spec.dataset}): "

@@ -42,7 +42,8 @@ class Status:
         submitted: when it was queued, its place in the queue. started: when its process began. heartbeat: of the last writing.
             All in seconds since 1970.
         device: in words. fingerprint: of its images. error: why it failed.
-        measuring: the data set that is being scored, the `measured_sets`-th of `sets_to_measure`.
+        measuring: what is being measured, the `measured_sets`-th of `sets_to_measure` pieces of work; where that is a data set,
+            it is set `set_number` of `sets` (each is scored twice: a sample for densities, and for the figures).
         values: the newest value of everything else that was reported: losses, rate, time left.
     """
 
@@ -60,6 +61,8 @@ class Status:
     measuring: str | None = None
     measured_sets: int | None = None
     sets_to_measure: int | None = None
+    set_number: int | None = None
+    sets: int | None = None
     values: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod

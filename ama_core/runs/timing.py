@@ -12,6 +12,7 @@ import torch
 
 from ama_core.data import catalog, hold_out, load_any
 from ama_core.data.files import SUFFIXES
+from ama_core.detectors.conformal import smallest_alpha
 from ama_core.detectors.registry import detector_for
 from ama_core.errors import AMAError, DataError
 from ama_core.runs.execute import device_name
@@ -107,6 +108,15 @@ def run_steps(config: Settings, n_images: int) -> int:
     if left < config.batch_size:
         raise DataError(f"{left} training images do not fill one batch of {config.batch_size}: lower batch_size.")
     return config.total_steps(left)
+
+
+def reachable_rate(config: Settings, n_images: int) -> tuple[float, int]:
+    """The smallest false-alarm rate at which a model of n_images can flag anything, and how many images give its p-values.
+
+    Raises DataError where too few are left to hold any out.
+    """
+    n = len(hold_out(n_images, config.calibration_fraction).calibration)
+    return smallest_alpha(n), n
 
 
 def n_images(spec: RunSpec) -> int:

@@ -44,5 +44,17 @@ def list_samples(folder: Path | str) -> dict[int, Path]:
     return Run(Path(folder)).samples()
 
 
+def list_watched(folder: Path | str) -> dict[int, Path]:
+    return Run(Path(folder)).watched()
+
+
+def list_watched_pictures(folder: Path | str) -> dict[int, Path]:
+    return Run(Path(folder)).watched_pictures()
+
+
+def skip_asked(folder: Path | str) -> bool:
+    return Run(Path(folder)).skip_asked()
+
+
 def read_log(folder: Path | str, lines: int = 60) -> str:
     return Run(Path(folder)).read_log(lines)

@@ -7,6 +7,7 @@
     latents.npz         codes of a sample of those sets with two maps of them (see `latent_map`)
     neighbours.npz      features of a sample of the training images (see `neighbours`)
     response.json       how a score answers to contrast, brightness, blur and other plain properties (see `response`)
+    simple.npz          what methods without training find of the same sets (see `simple`)
     results.json        AUROC, AUPRC and FPR95 of every OOD set, as `evaluate --json` prints them
     README.md           model card
 """
@@ -48,7 +49,7 @@ MAX_WEIGHTS = 4 * 2**30
 PRETRAINED = ROOT / "pretrained"
 FILES = (
     "config.json", "model.safetensors", "calibration.npz", "scores.npz", "latents.npz", "neighbours.npz", "response.json",
-    "results.json", "README.md",
+    "simple.npz", "results.json", "README.md",
 )  # fmt: skip
 FIRST_STORED = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")  # entries of stored scores that do not name theirs
 SHARED = b"AMA Explorer bundle"  # the comment of a .zip file that `zip_bundle` made
@@ -58,7 +59,7 @@ _NUMBER, _TEXT = (int, float), (str, type(None))
 _SECTIONS = {
     "normal": {
         "name": str, "source": _TEXT, "label": (int, type(None)), "n": int, "fingerprint": str, "validation_ood": _TEXT,
-        "anomalies": _TEXT,
+        "anomalies": _TEXT, "watch": _TEXT,
     },
     "training": {
         "n_train": int, "steps": int, "seconds": _NUMBER, "images_per_s": _NUMBER, "select": str,

@@ -25,7 +25,12 @@ from ama_core.training.trainer import Trainer
 
 LOSS_LIMIT = 1e6  # |loss| beyond this is a training that explodes
 N_SAMPLES = 8  # fixed images whose reconstructions are followed
-EARLY_STEPS = (1, 2, 5, 10)  # with a `progress` event of their own, so that a short or slow run shows something soon
+N_WATCHED = 4  # of each kind, likewise
+EARLY_STEPS = (1, 2, 5, 10)  # with events of their own, so that a short or slow run shows something soon
+EARLY_LOOKS = (*EARLY_STEPS, 25, 50)  # with a `watch` event, of long runs too
+WATCH_LEAST = 10  # steps between two `watch` events, lest looking cost more than training
+WATCHES = 60  # of a run, about
+WATCH_TRAIN = 256  # training images behind the statistics of watched scores
 VALIDATION_TRAIN = 1000  # training images behind the statistics of the periodic AUROC
 
 
@@ -34,7 +39,9 @@ class Event:
     """Something that happened at `step` of `total_steps`.
 
     kind: `progress` (values: the trainer's curves, epoch, lr, images_per_s, seconds, eta_s), `samples` (images: two rows of
-    uint8 (2, N, H, W, C), inputs and reconstructions), `validation` (values: auroc_NAME of scores), `checkpoint`, or `done`.
+    uint8 (2, N, H, W, C), inputs and reconstructions), `validation` (values: auroc_NAME of scores), `watch` (values:
+    watched_NAME, the AUROC of scores on watched images; scores: NAME -> anomaly scores of the normal ones (n,) and of the
+    others (m,); images: as of `samples`, of some of each, where the detector reconstructs), `checkpoint`, or `done`.
     closes_step: no other event of this step follows; whoever stops and saves here will, resumed, miss none and see none twice.
     """
 
@@ -43,12 +50,13 @@ class Event:
     total_steps: int
     values: dict[str, float] = field(default_factory=dict)
     images: np.ndarray | None = None
+    scores: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     closes_step: bool = False
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Images for the periodic AUROC: held-out normals and a few anomalies (50 in the paper), uint8 (N, H, W, C)."""
+    """Images for a periodic AUROC: held-out normals and a few anomalies (50 in the paper), uint8 (N, H, W, C)."""
 
     normals: np.ndarray
     anomalies: np.ndarray
@@ -60,6 +68,7 @@ def train(
     *,
     anomalies: np.ndarray | None = None,
     validation: Validation | None = None,
+    watch: Validation | None = None,
     checkpoint: Path | None = None,
     log_every: int = 25,
     sample_every: int | None = None,
@@ -73,10 +82,12 @@ def train(
         anomalies: a few real anomalies, for trainers that use them.
         validation: where given, the AUROC of the trainer's scores is measured every `validate_every` steps (default: 20 times a
             run), and the weights with the best one are kept in `trainer.best`.
+        watch: where given, images whose scores are looked at from the first step on, about WATCHES times a run. Nothing is
+            chosen by them, and the training is the same bit for bit without.
         checkpoint: where given, the state is saved there every `checkpoint_seconds` and at the end.
         log_every: steps between `progress` events, of which there are a few more in the beginning (`EARLY_STEPS`); the only
             place where the loop waits for the device.
-        sample_every: steps between `samples` events; default 40 times a run.
+        sample_every: steps between `samples` events; default 40 times a run, and at EARLY_STEPS.
 
     Raises:
         DataError: the images do not fit the settings or do not fill one batch.
@@ -85,12 +96,14 @@ def train(
     config, device = trainer.config, trainer.device
     batches = _Batches(trainer, images)
     trainer.total = total = config.total_steps(len(images))
+    sample_steps = EARLY_STEPS if sample_every is None else ()
     sample_every = sample_every or max(1, total // 40)
+    watch_every = max(WATCH_LEAST, total // WATCHES)
     validate_every = validate_every or max(1, total // 20)
     _take_anomalies(trainer, anomalies)
     trainer.prepare(images)
     arithmetic = autocast(config, device)
-    watched = _Watched(trainer, images, validation)
+    watched = _Watched(trainer, images, validation, watch)
     reported_step, reported_seconds, last_save = trainer.step, trainer.seconds, time.perf_counter()
 
     while trainer.step < total:
@@ -114,8 +127,13 @@ def train(
             lr = next(iter(trainer.optimisers.values())).param_groups[0]["lr"]
             values = _checked(found, trainer.step) | {"epoch": epoch + 1, "lr": lr}
             events.append(Event("progress", trainer.step, total, values))
-        if (trainer.step % sample_every == 0 or last) and (pictures := watched.sample()) is not None:
+        if (trainer.step % sample_every == 0 or trainer.step in sample_steps or last) and (
+            pictures := watched.sample()
+        ) is not None:
             events.append(Event("samples", trainer.step, total, images=pictures))
+        if watch is not None and (trainer.step % watch_every == 0 or trainer.step in EARLY_LOOKS or last):
+            _checked(found, trainer.step)
+            events.append(watched.look())
         trainer.seconds += time.perf_counter() - began
         if values is not None:
             rate = (trainer.step - reported_step) / max(trainer.seconds - reported_seconds, 1e-9)
@@ -167,27 +185,49 @@ class _Batches:
 class _Watched:
     """What is looked at while a training goes on: reconstructions of the first images, and AUROC on validation images."""
 
-    def __init__(self, trainer: Trainer, images: np.ndarray, validation: Validation | None):
-        self.trainer, self.validation = trainer, validation
+    def __init__(self, trainer: Trainer, images: np.ndarray, validation: Validation | None, watch: Validation | None):
+        self.trainer, self.validation, self.watch = trainer, validation, watch
         self.samples = images[:N_SAMPLES]
         self.train = images[draw(len(images), VALIDATION_TRAIN, trainer.config.seed)]
+        if watch is not None:
+            _check_images(trainer.config, watch.anomalies, "watched images")
+            self.few = images[draw(len(images), WATCH_TRAIN, trainer.config.seed)]
+            self.shown = np.concatenate([watch.normals[:N_WATCHED], watch.anomalies[:N_WATCHED]])
 
     def sample(self) -> np.ndarray | None:
         """Inputs and reconstructions, uint8 (2, N, S, S, C)."""
-        pictures = self.trainer.sample(self.samples)
-        return None if pictures is None else np.stack([self.samples, pictures])
+        return self._redrawn(self.samples)
+
+    def look(self) -> Event:
+        """Scores of the watched images, their AUROC, and some of them with their reconstructions."""
+        scores = self._scores(self.watch, self.few, self.trainer.weights())
+        values = {f"watched_{name}": _auroc(*both) for name, both in scores.items()}
+        return Event("watch", self.trainer.step, self.trainer.total, values, images=self._redrawn(self.shown), scores=scores)
 
     def validate(self) -> dict[str, float]:
         """AUROC of every score that the trainer gives; keeps the weights where they are the best so far."""
-        trainer, both = self.trainer, self.validation
-        weights = trainer.weights()
-        images = np.concatenate([both.normals, both.anomalies])
-        truth = np.repeat([0, 1], [len(both.normals), len(both.anomalies)])
-        scores = trainer.anomaly_scores(weights, self.train, images)
-        aurocs = {f"auroc_{name}": float(roc_auc_score(truth, values)) for name, values in scores.items()}
+        trainer, weights = self.trainer, self.trainer.weights()
+        scores = self._scores(self.validation, self.train, weights)
+        aurocs = {f"auroc_{name}": _auroc(*both) for name, both in scores.items()}
         if aurocs[f"auroc_{trainer.validated_by}"] > trainer.best_auroc:
             trainer.best_auroc, trainer.best = aurocs[f"auroc_{trainer.validated_by}"], weights
         return aurocs
+
+    def _scores(
+        self, both: Validation, train: np.ndarray, weights: dict[str, Tensor]
+    ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Anomaly scores of the normal images (n,) and of the others (m,), by name of the score."""
+        found = self.trainer.anomaly_scores(weights, train, np.concatenate([both.normals, both.anomalies]))
+        return {name: (values[: len(both.normals)], values[len(both.normals) :]) for name, values in found.items()}
+
+    def _redrawn(self, images: np.ndarray) -> np.ndarray | None:
+        pictures = self.trainer.sample(images)
+        return None if pictures is None else np.stack([images, pictures])
+
+
+def _auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
+    truth = np.repeat([0, 1], [len(normal), len(anomalous)])
+    return float(roc_auc_score(truth, np.concatenate([normal, anomalous])))
 
 
 def _checked(found: dict[str, Tensor], step: int) -> dict[str, float]:

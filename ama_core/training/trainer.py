@@ -41,6 +41,7 @@ class Trainer(ABC):
     curves: ClassVar[tuple[Curve, ...]] = ()
     uses_anomalies: ClassVar[bool] = False  # whether real anomalies can take part
     validated_by: ClassVar[str] = ""  # the score of `anomaly_scores` that chooses the best weights
+    scores_slowly: ClassVar[bool] = False  # whether those take a search for every image: then none are watched
 
     def __init__(self, config: TrainingSettings, device: torch.device | None = None):
         self.config = config
@@ -95,6 +96,11 @@ class Trainer(ABC):
         raise ConfigError("This detector's AUROC cannot be followed while it trains: leave the validation anomalies out.")
 
     # What all have
+
+    @classmethod
+    def can_be_watched(cls) -> bool:
+        """Whether scores can be looked at while it trains, at little cost."""
+        return bool(cls.validated_by) and not cls.scores_slowly
 
     def weights(self) -> dict[str, Tensor]:
         """What scores images now: the average, or the last step's weights."""

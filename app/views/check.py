@@ -6,9 +6,13 @@ import controls
 import numpy as np
 import pictures
 import streamlit as st
+import trust
 from density_charts import density_chart
+from training.form import OWN
 
 from ama_core.analysis.density import share_below
+from ama_core.runs import execute as runs
+from ama_core.runs import queue
 from ama_core.scoring.check import drift_warning
 
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "zip"]
@@ -39,8 +43,11 @@ def verdict(p: float, n: int, alpha: float) -> str:
     return f"{decided}: {share(p)} normal images are as unusual"
 
 
-def uploads(view: controls.View) -> cache.Batch | None:
-    """What the reader gave, checked; None where nothing was given."""
+Given = list[tuple[str, str, bytes]]  # files that the reader gave: (identity, name, contents)
+
+
+def uploads(view: controls.View) -> tuple[cache.Batch | None, Given]:
+    """What the reader gave, checked, and its files; None where nothing was given."""
     key = controls.generation()
     files = controls.upload("Images to check, or a zip of images", TYPES, f"upload-{key}", accept_multiple_files=True)
     given = [(file.file_id, file.name, file.getvalue()) for file in files]
@@ -51,13 +58,13 @@ def uploads(view: controls.View) -> cache.Batch | None:
         given.append((photo.file_id, "camera photo.jpg", photo.getvalue()))
     if not given:
         st.session_state.pop("checked", None)
-        return None
+        return None, given
     bar = st.progress(0.0, "Reading and scoring …")
     batch = cache.check_uploads(
         view.folder, given, lambda done, total: bar.progress(done / total, f"{done:,} of {total:,} read and scored")
     )
     bar.empty()
-    return batch
+    return batch, given
 
 
 def samples(view: controls.View) -> cache.Batch:
@@ -283,6 +290,8 @@ def show(view: controls.View, batch: cache.Batch, i: int) -> None:
     scores = batch.found.examined.scores
     st.subheader(controls.literal(batch.found.names[i]))
     verdict_in_full(view, batch, i)
+    if view.of_r:
+        trust.disagreement(view, scores, i)
     images(view, batch, i)
     numbers(view, batch, i)
     if batch.found.examined.features is not None:
@@ -316,23 +325,42 @@ def refusals(view: controls.View, batch: cache.Batch) -> None:
         )
 
 
+def summary(view: controls.View, batch: cache.Batch) -> None:
+    """How many images are flagged, and on how many the raw score disagrees."""
+    found = batch.found.examined.scores
+    flagged, total = int((found[f"p_{view.score}"] <= view.alpha).sum()), len(batch.found)
+    apart = int(sum(trust.disagrees(view, found, i) for i in range(total))) if view.of_r else 0
+    disagree = f" On {apart:,} of the {total:,} R disagrees with A or T: their own verdicts below say how." if apart else ""
+    st.markdown(
+        f"**{flagged:,} of {total:,} {'image is' if total == 1 else 'images are'} flagged** by {view.score} at a false-alarm "
+        f"rate α of {controls.percent(view.alpha)}; of as many normal images, {view.alpha * total:.2g} would be.{disagree} "
+        "Choose a row, by its box or with the arrow keys and Shift + Space, to see more of it."
+    )
+
+
+def train_on(files: Given, n: int) -> None:
+    """A button that keeps the given images on this computer and opens the page that trains with them."""
+    if st.button(
+        "These are normal for me: train on them", icon=":material/model_training:", key="train-on",
+        help=f"Keeps these {n:,} images in the folder of runs and opens the page that trains, with their path filled in.",
+    ):  # fmt: skip
+        path, _ = queue.save_images(runs.runs_dir(), [(name, data) for _, name, data in files], cache.MOST_CHECKED)
+        kept = st.session_state.setdefault("train-kept", {})
+        kept["train-path"] = st.session_state["train-path"] = str(path)
+        st.switch_page("views/train.py", query_params={"data": OWN})
+
+
 def main() -> None:
     view = controls.page(
         "Check images",
         "Drop images of your own, or a zip of them, take a photo, or look at samples. They stay on this computer.",
     )
-    batch = uploads(view)
-    given = batch is not None
+    trust.panel(view)
+    batch, files = uploads(view)
     batch = batch or samples(view)
     refusals(view, batch)
     if len(batch.found):
-        flagged = int((batch.found.examined.scores[f"p_{view.score}"] <= view.alpha).sum())
-        total = len(batch.found)
-        st.markdown(
-            f"**{flagged:,} of {total:,} {'image is' if total == 1 else 'images are'} flagged** by {view.score} at "
-            f"α = {controls.percent(view.alpha)}; of as many normal images, {view.alpha * total:.2g} would be. "
-            "Choose a row, by its box or with the arrow keys and Shift + Space, to see more of it."
-        )
+        summary(view, batch)
         drift(view, batch)
         chosen = table(view, batch)
         with st.container(horizontal=True):
@@ -342,8 +370,10 @@ def main() -> None:
                 f"report-{view.name}.html", "text/html", icon=":material/article:", on_click="ignore", key="report",
                 help="One file with verdicts and pictures, to send or to keep.",
             )  # fmt: skip
+            if files and not access.public():
+                train_on(files, len(batch.found))
         show(view, batch, chosen)
-    elif given:
+    elif files:
         download(view, batch)
     controls.explain(*view.scores(), p=True)
 

@@ -22,12 +22,13 @@ def check_models(tmp_path_factory, tiny_bundle, tiny_config) -> Path:
 
 @pytest.fixture
 def open_page(check_models, monkeypatch):
-    """Opens a page with what its address says: open_page("check", sample="3")."""
+    """Opens a page through the router with what its address says: open_page("check", sample="3")."""
     monkeypatch.syspath_prepend(str(APP))
 
     def open_(page: str, /, models: Path = check_models, **address) -> AppTest:
         monkeypatch.setenv("AMA_MODELS_DIR", str(models))
-        at = AppTest.from_file(APP / "views" / f"{page}.py", default_timeout=60)
+        at = AppTest.from_file(APP / "main.py", default_timeout=60)
+        at.switch_page(f"views/{page}.py")
         for key, value in {"model": "digits", **address}.items():
             at.query_params[key] = value
         return at.run()

@@ -451,7 +451,7 @@ def test_a_row_of_the_table_is_chosen_by_keyboard_and_by_mouse(server, page, tin
     page.get_by_role("heading", name=f"all.zip/{names[0]}").wait_for()
     page.get_by_text("most similar training images").wait_for()
     page.get_by_text("What these numbers mean").wait_for()  # nothing moves any more
-    table = page.locator('[data-testid="stDataFrame"]')
+    table = page.locator('[data-testid="stDataFrame"]').last  # above it stands, folded away, what the model finds
     table.scroll_into_view_if_needed()
     box = table.bounding_box()
     table.locator('[data-testid="data-grid-canvas"]').focus()
@@ -470,11 +470,16 @@ def test_a_tiny_run_is_watched_through_a_reload_until_it_is_a_model(server, new_
     page = new_tab()
     page.goto(f"{server}/train?data=digits&preset=tiny")
     settled(page)
-    for group in ("Networks ·", "Training ·", "One class"):
-        page.locator("summary").filter(has_text=group).click()
-    small = {"nz": 8, "width_encoder": 8, "width_generator": 8, "width_critic": 8, "batch_size": 16, "max_steps": 400}
-    for name, value in small.items():
-        type_in(page, "spinbutton", name, str(value))
+    type_in(page, "spinbutton", "Length: training steps", "400")
+    page.locator("summary").filter(has_text="Expert").click()
+    small = {
+        "Networks": {"Numbers in a code": 8, "Encoder width": 8, "Generator width": 8, "Critic width": 8},
+        "Training": {"Images in a step": 16},
+    }
+    for tab, values in small.items():
+        page.get_by_role("tab", name=tab).click()
+        for name, value in values.items():
+            type_in(page, "spinbutton", name, str(value))
     page.get_by_text("Afterwards score every data set").click()
     settled(page)
     type_in(page, "textbox", "Name of the run", "seen")
@@ -484,7 +489,10 @@ def test_a_tiny_run_is_watched_through_a_reload_until_it_is_a_model(server, new_
     page.get_by_text(re.compile(r"step \d+ of 400")).wait_for()
     page.reload()
     page.get_by_text(re.compile(r"step \d+ of 400")).wait_for()
-    page.get_by_alt_text(re.compile("their reconstructions below")).wait_for()
+    page.get_by_alt_text(re.compile("four normal images and four of .* their reconstructions below")).wait_for()
+    page.get_by_role("figure", name=re.compile("Densities of R of held-out normal images")).wait_for()
+    page.get_by_role("figure", name=re.compile("AUROC against")).wait_for()
+    page.locator("summary").filter(has_text="Losses and everything").click()
     page.get_by_role("figure", name=re.compile("Losses over the steps")).wait_for()
     page.get_by_text("Its model is offered by every page.").wait_for()
     assert runs.read_status(runs_folder / "seen")["step"] == 400
@@ -507,6 +515,7 @@ def test_an_archive_without_images_is_refused_in_words(server, page, runs_folder
         archive.writestr("notes.txt", "no image")
     page.goto(f"{server}/train?data=my+own+images")
     settled(page)
+    page.locator("summary").filter(has_text="Expert").click()
     type_in(page, "textbox", "Name of the run", "empty")
     page.locator('input[type="file"]').set_input_files(
         [{"name": "none.zip", "mimeType": "application/zip", "buffer": content.getvalue()}]

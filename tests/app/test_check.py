@@ -1,6 +1,7 @@
 """The pages Check images and Reconstructions without a browser, and what stands behind the first: reading and judging files."""
 
 import io
+import json
 import re
 import shutil
 import zipfile
@@ -13,11 +14,14 @@ from streamlit.testing.v1 import AppTest
 
 from ama_core import AMADetector, Config
 from ama_core.analysis.neighbours import read_neighbours, write_neighbours
-from ama_core.data import decode_image, load, prepare
+from ama_core.data import decode_image, label_of, load, prepare
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.detectors.conformal import DRIFT_LEAST
+from ama_core.detectors.registry import detector_class
+from ama_core.evaluation.simple import read_simple
 from ama_core.scoring.check import CHUNK, check_files, concerns, thumbnail
-from tests.common import html, png, words
+from ama_core.storage.bundle import read_scores
+from tests.common import checked, html, png, words
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +111,7 @@ def test_an_upload_shows_the_scores_of_the_detector(open_page, detector, rng):
     table = at.table[0].value.set_index("Score")
     assert [table.loc[name, "Value"] for name in SCORES] == [f"{scores[name]:.4g}" for name in SCORES]
     assert [table.loc[name, "p-value"] for name in SCORES] == [f"{scores[f'p_{name}']:.4f}" for name in SCORES]
-    row = at.dataframe[0].value.iloc[0]
+    row = checked(at).iloc[0]
     assert row["Name"] == "mine_[1].png" and row["p by M"] == pytest.approx(scores["p_M"])
     assert row["R above"] == pytest.approx(100 * np.mean(detector.calibration_.train_r < scores["R"]))
     assert row["Verdict at α = 10 %"].startswith("Flagged" if scores["p_M"] <= 0.1 else "Not flagged")
@@ -119,13 +123,13 @@ def test_an_upload_shows_the_scores_of_the_detector(open_page, detector, rng):
 
 def test_samples_are_a_table_with_the_most_anomalous_first(open_page, detector):
     at = open_page("check", sample="3", n="6", score="R")
-    table = at.dataframe[0].value
+    table = checked(at)
     scores = anomaly_scores(detector.scores(load("digits", "test").images[3:9]))["R"]
     assert list(table["Name"]) == [f"normal test images #{3 + i}" for i in np.argsort(-scores, kind="stable")]
     assert np.allclose(table["R"], np.sort(scores)[::-1], rtol=1e-3)
     assert at.subheader[0].value.replace("\\", "") == table["Name"][0]
     assert f"of {6} images are flagged" in words(at)
-    assert len(open_page("check", sample="499", n="6").dataframe[0].value) == 1
+    assert len(checked(open_page("check", sample="499", n="6"))) == 1
 
 
 def test_bad_files_are_sentences_and_good_ones_still_shown(open_page, digits):
@@ -138,7 +142,7 @@ def test_bad_files_are_sentences_and_good_ones_still_shown(open_page, digits):
     refused = at.error[0].value.replace("\\", "")
     assert refused.count("could not be scored") == 3  # text.png and empty.png are refused alike
     assert "text.png" in refused and "not an image" in refused and "a.zip/x.txt" in refused
-    assert set(at.dataframe[0].value["Name"]) == {"good.png", "a.zip/in.png"} and len(at.metric) == 2
+    assert set(checked(at)["Name"]) == {"good.png", "a.zip/in.png"} and len(at.metric) == 2
 
     next(button for button in at.button if "Reset" in button.label).click().run()
     assert not at.exception and not at.error and not at.file_uploader[0].value
@@ -148,7 +152,7 @@ def test_bad_files_are_sentences_and_good_ones_still_shown(open_page, digits):
 def test_only_bad_files_leave_a_page_that_says_so(open_page):
     at = open_page("check")
     at.file_uploader[0].set_value([("bad.zip", b"no zip", "application/zip")]).run()
-    assert not at.exception and "not a readable .zip" in at.error[0].value.replace("\\", "") and not at.dataframe
+    assert not at.exception and "not a readable .zip" in at.error[0].value.replace("\\", "") and checked(at) is None
 
 
 def test_too_many_images_point_to_the_command(open_page, digits, monkeypatch):
@@ -157,7 +161,7 @@ def test_too_many_images_point_to_the_command(open_page, digits, monkeypatch):
 
     monkeypatch.setattr(cache, "MOST_CHECKED", 2)
     at.file_uploader[0].set_value([(f"{i}.png", png(digits.images[i]), "image/png") for i in range(3)]).run()
-    assert len(at.dataframe[0].value) == 2
+    assert len(checked(at)) == 2
     assert "first 2 images" in words(at) and "python -m ama_core score digits" in words(at)
 
 
@@ -239,7 +243,7 @@ def test_an_address_with_any_number_opens_its_page(open_page, page, names, value
 
 def test_whole_numbers_stay_whole(open_page):
     at = open_page("check", sample="3", n="4")
-    assert at.number_input(key="sample").value == 3 and len(at.dataframe[0].value) == 4
+    assert at.number_input(key="sample").value == 3 and len(checked(at)) == 4
 
 
 # Tables that are downloaded, by the page's buttons or by the menu of the table itself
@@ -250,7 +254,7 @@ def test_no_cell_of_the_check_tables_begins_a_formula(open_page, digits):
     at = open_page("check")
     at.file_uploader[0].set_value([(name, png(digits.images[i]), "image/png") for i, name in enumerate(names)]).run()
     assert not at.exception
-    shown = list(at.dataframe[0].value["Name"])
+    shown = list(checked(at)["Name"])
     assert sorted(shown) == sorted(f"'{name}" for name in names[:-1]) + ["fine.png"]
 
 
@@ -291,3 +295,93 @@ def test_names_are_shown_as_text(open_page):
         for element in kind:
             assert not re.search(r"(?<!\\)<img src=x", element.value)  # Markdown shows what follows a backslash as it is
             assert not getattr(element.proto, "allow_html", False)
+
+
+# Whether the model can be trusted
+
+
+def panel(at: AppTest) -> pd.DataFrame:
+    """The table of what is flagged of each set."""
+    return next(table.value for table in at.dataframe if "Set" in table.value).set_index("Set")
+
+
+def test_what_is_found_of_each_set_stands_beside_what_simple_methods_find(open_page, detector, check_models):
+    at = open_page("check", score="M", alpha="0.1")
+    stored = {s.name: s for s in read_scores(check_models / "digits") if s.split == "test"}
+    found = {name: 100 * np.mean(detector.with_p_values(s.scores)["p_M"] <= 0.1) for name, s in stored.items()}
+    simple, shown = read_simple(check_models / "digits"), panel(at)
+    own = "normal test images: false alarms"
+    titles = {own if name == "digits" else label_of(name): name for name in stored}
+    assert set(shown.index) == set(titles) and len(titles) == 3
+    for title, name in titles.items():
+        assert shown.loc[title, "digits by M"] == pytest.approx(found[name])
+        for method in ("pixel_mean", "nearest"):
+            assert shown.loc[title, detector_class(method).title] == pytest.approx(100 * simple.flagged(method, name, 0.1))
+    said = words(at)
+    assert "At a false-alarm rate of 10 %, M finds at least half of" in said and "of the 2 sets" in said
+    others = {name: value for name, value in found.items() if name != "digits"}
+    more = {m: sum(100 * simple.flagged(m, name, 0.1) > value for name, value in others.items()) for m in simple.p}
+    assert (f"Something simpler finds more on {max(more.values())} of 2" in said) == (max(more.values()) > 0)
+    assert html(at).count('alt="a normal training image"') == 9 and "It takes these as normal" in said
+
+
+def test_a_model_without_its_images_or_any_measurement_says_so(open_page, check_models, tmp_path):
+    said = words(open_page("check", model="digits-plain"))
+    assert "It was measured against no other images" in said and "python -m ama_core measure" in said
+    shutil.copytree(check_models / "digits", tmp_path / "digits")
+    (tmp_path / "digits" / "simple.npz").unlink()
+    header = json.loads((tmp_path / "digits" / "config.json").read_text())
+    header["normal"]["source"] = str(tmp_path / "gone")
+    (tmp_path / "digits" / "config.json").write_text(json.dumps(header))
+    at = open_page("check", models=tmp_path, set="textures", sample_set="textures")
+    assert not at.exception
+    said = words(at)
+    assert "as the model redraws them from stored codes" in said and "simple methods find was not measured" in said
+    assert html(at).count('alt="what the model makes of a normal training image"') == 9
+    (tmp_path / "digits" / "latents.npz").unlink()
+    assert "They are not on this computer" in words(open_page("check", models=tmp_path))
+
+
+def test_where_r_disagrees_a_sentence_says_how_and_leads_to_the_lesson(open_page, detector):
+    images = load("digits", "test").images[:24]
+    scores = detector.scores(images)
+    alpha = 0.2
+    flags = {by: scores[f"p_{by}"] <= alpha for by in ("R", "A", "T")}
+    apart = (flags["R"] != flags["A"]) | (flags["R"] != flags["T"])
+    assert apart.any() and not apart.all(), "the sample shows both"
+    at = open_page("check", n="24", alpha=str(alpha), score="T")
+    assert f"On {apart.sum()} of the 24 R disagrees with A or T" in words(at)
+    first = int(np.argmax(scores["T"]))  # shown at first
+    for i in (first, int(np.flatnonzero(apart)[0]), int(np.flatnonzero(~apart)[0])):
+        at = open_page("check", n="1", sample=str(i), alpha=str(alpha), score="T")
+        assert ("R disagrees." in words(at)) == apart[i], i
+        links = [link.proto.label for link in at.get("page_link")]
+        assert ("Why a raw score can be wrong: the lesson" in links) == apart[i]
+        if apart[i]:
+            sentence = next(info.value for info in at.info if "R disagrees." in info.value)
+            below = np.mean(detector.calibration_.train_r < scores["R"][i])
+            assert ("*more* normal" in sentence) == (not flags["R"][i] and below < 0.5)
+
+
+def test_checked_images_can_be_trained_on(open_page, digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("AMA_RUNS_DIR", str(tmp_path / "runs"))
+    at = open_page("check")
+    assert "train-on" not in [button.key for button in at.button], "samples are no images of one's own"
+    files = [(f"{i}.png", png(digits.images[i]), "image/png") for i in range(12)]
+    at.file_uploader[0].set_value([*files, ("no.png", b"text", "image/png")]).run()
+    at.button(key="train-on").click().run()
+    assert not at.exception and not at.error and at.title[0].value == "Train"
+    (kept,) = (tmp_path / "runs" / "uploads").iterdir()
+    assert at.selectbox(key="data").value == "my own images" and at.text_input(key="train-path").value == str(kept.resolve())
+    assert len(list(kept.iterdir())) == 12 and (kept / "0001-0.png").read_bytes() == files[0][1]
+    assert "10 images are for training" in words(at)
+    at.switch_page("views/check.py").run()
+    at.switch_page("views/train.py").run()
+    assert at.text_input(key="train-path").value == str(kept.resolve()), "it survives another page"
+
+
+def test_a_public_server_keeps_no_images(open_page, digits, monkeypatch):
+    monkeypatch.setenv("AMA_PUBLIC", "1")
+    at = open_page("check")
+    at.file_uploader[0].set_value([("a.png", png(digits.images[0]), "image/png")]).run()
+    assert not at.exception and "train-on" not in [button.key for button in at.button]

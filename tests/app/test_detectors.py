@@ -19,7 +19,7 @@ from ama_core.runs import execute as runs
 from ama_core.runs import queue
 from ama_core.storage.bundle import read_scores
 from tests import forty_lines
-from tests.common import APP, ROOT
+from tests.common import APP, ROOT, checked
 
 PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", "check", "compare", "benchmark", "about")
 FORTY = "forty=tests.forty_lines:FortyLines"
@@ -144,7 +144,7 @@ def test_check_gives_verdicts(open_page, models, name):
     detector = registry.load_detector(models / name)
     by = detector.decides
     expected = detector.scores(load("digits", "test").images[:4])
-    table = at.dataframe[0].value
+    table = checked(at)
     np.testing.assert_allclose(np.sort(table[f"p by {by}"]), np.sort(expected[f"p_{by}"]), rtol=1e-3)
     verdicts = table["Verdict at α = 10 %"]
     assert [v.startswith("Flagged") for v in verdicts] == list(table[f"p by {by}"] <= 0.1)
@@ -273,5 +273,5 @@ def test_a_queued_run_of_it_finishes_in_a_process_of_its_own_and_is_a_model(monk
     at = AppTest.from_file(APP / "main.py", default_timeout=120)
     at.query_params["model"] = "mine"
     at.switch_page("views/check.py").run()
-    assert not at.exception and not at.error and "Model **mine**" in words(at) and len(at.dataframe[0].value) == 8
+    assert not at.exception and not at.error and "Model **mine**" in words(at) and len(checked(at)) == 8
     assert sys.modules["tests.forty_lines"] is forty_lines

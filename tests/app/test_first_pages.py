@@ -32,7 +32,8 @@ def open_page(models_dir, monkeypatch):
     monkeypatch.syspath_prepend(str(APP))
 
     def open_(page: str, /, **address) -> AppTest:
-        at = AppTest.from_file(APP / "views" / f"{page}.py", default_timeout=60)
+        at = AppTest.from_file(APP / "main.py", default_timeout=60)
+        at.switch_page(f"views/{page}.py")
         for key, value in address.items():
             at.query_params[key] = value
         return at.run()

@@ -2,21 +2,25 @@
 
 import io
 import json
+import re
 import sys
 import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from ama_core.detectors import registry
+from ama_core.errors import ConfigError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import execute as runs
 from ama_core.runs import queue
 from ama_core.runs import timing as pace
 from ama_core.runs.status import Status
-from tests.common import APP
+from tests.common import APP, words
 
 MAIN = APP / "main.py"
 PATIENCE = 900  # seconds; only a very busy machine needs more than a few
@@ -188,10 +192,11 @@ def test_states_buttons_and_deleting(folder, no_worker, tiny_config):
 def test_a_run_that_measures_says_how_far_it_is_and_can_be_stopped(folder, no_worker, tiny_config, monkeypatch):
     monkeypatch.setattr(Status, "is_alive", lambda status: True)
     status = {"state": "measuring", "step": 9, "total_steps": 9, "measured_sets": 3, "sets_to_measure": 12, "measuring": "_a_"}
+    status |= {"set_number": 3, "sets": 7}
     stored(folder, "seen", {**status, **runs.this_process()}, runs.RunSpec("digits", tiny_config))
     app = page(run="seen")
     assert not app.exception
-    assert [bar.proto.text for bar in app.get("progress")] == ["step 9 of 9", r"measuring, 3 of 12: \_a\_"]
+    assert [bar.proto.text for bar in app.get("progress")] == ["step 9 of 9", r"measuring, set 3 of 7: \_a\_"]
     assert app.get("progress")[1].proto.value == 25
     assert not button(app, "Pause").disabled and not button(app, "Stop").disabled and button(app, "Resume").disabled
     button(app, "Stop").click().run()
@@ -268,3 +273,170 @@ def test_durations_in_words(seconds, words, monkeypatch):
     import controls
 
     assert controls.duration(seconds) == words
+
+
+# The run that is looked at
+
+
+@pytest.fixture
+def watched(folder, no_worker, tiny_config):
+    """A run that was watched against `textures` for four looks, R below chance at the last one."""
+    run = stored(folder, "seen", {"state": "stopped", "step": 4, "total_steps": 9},
+                 runs.RunSpec("digits", tiny_config, watch="textures"))  # fmt: skip
+    values = {1: (0.5, 0.51), 2: (0.45, 0.6), 4: (0.2, 0.9)}
+    lines = [{"kind": "watch", "step": s, "total_steps": 9, "watched_R": r, "watched_A": a} for s, (r, a) in values.items()]
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    rng = np.random.default_rng(0)
+    (run / "watched").mkdir()
+    for step in values:
+        arrays = {f"{score}/{kind}": rng.uniform(1, 2, 30) * (1 + place) for score in "RA"
+                  for place, kind in enumerate(("normal", "others"))}  # fmt: skip
+        np.savez(run / "watched" / f"step-{step:07d}.npz", **arrays)
+        Image.new("L", (256, 64), 20 * step).save(run / "watched" / f"step-{step:07d}.png")
+    return run
+
+
+def test_a_watched_run_shows_images_density_and_auroc_with_a_verdict(watched):
+    app = page()
+    assert not app.exception and app.selectbox(key="run").value == "seen"
+    said = words(app)
+    verdict = next(line for line in said.splitlines() if "Step 4, against" in line)
+    assert "R finds them *more normal* than normal images in 80 of 100 pairs (AUROC 0.20)" in verdict
+    assert "A finds them more anomalous in 90 of 100 pairs" in verdict and "R is wrong here" in verdict
+    alts = [chart.proto.alt for chart in app.get("plotly_chart")]
+    assert any(alt.startswith("AUROC against") and "newest: R 0.200, A 0.900" in alt for alt in alts)
+    (density,) = [chart for chart in app.get("plotly_chart") if chart.proto.alt.startswith("Densities of R")]
+    assert "after step 4" in density.proto.alt and "step 4" in density.proto.spec
+    assert "after step 4" in said and "the raw score" in said and "30 images against 30 held-out" in said
+    app.select_slider(key="sample-seen").set_value(1).run()
+    (density,) = [chart for chart in app.get("plotly_chart") if chart.proto.alt.startswith("Densities of R")]
+    assert "after step 1" in density.proto.alt and "after step 1" in words(app)
+    verdict = next(line for line in words(app).splitlines() if "Step 4, against" in line)  # the newest, always
+    assert verdict
+
+
+def test_a_damaged_look_is_a_sentence(watched):
+    (watched / "watched" / "step-0000004.npz").write_bytes(b"half")
+    app = page()
+    assert not app.exception and any("step-0000004.npz is damaged" in error.value for error in app.error)
+
+
+def test_a_run_just_queued_is_the_one_that_is_shown(watched):
+    app = page()
+    assert app.selectbox(key="run").value == "seen"
+    button(app, "Train").click().run()
+    assert not app.exception and not app.error
+    assert app.selectbox(key="run").value == "digits-tiny" and "is queued" in app.success[0].value
+    assert app.session_state["run"] == "digits-tiny"
+
+
+def test_measuring_can_be_skipped_from_the_page(folder, no_worker, tiny_config, monkeypatch):
+    monkeypatch.setattr(Status, "is_alive", lambda status: True)
+    status = {"state": "measuring", "step": 9, "total_steps": 9, "measured_sets": 3, "sets_to_measure": 12}
+    run = stored(folder, "seen", {**status, **runs.this_process()}, runs.RunSpec("digits", tiny_config))
+    app = page(run="seen")
+    button(app, "Skip the rest").click().run()
+    assert not app.exception and not app.error and runs.skip_asked(run)
+    assert button(app, "Skip the rest").disabled
+    runs.write_status(run, {"state": "finished"})
+    assert not [b for b in page(run="seen").button if b.label == "Skip the rest"]
+    with pytest.raises(ConfigError, match="measuring"):
+        queue.skip(run)
+
+
+# The form
+
+
+def test_three_plain_controls_and_no_marks(folder, no_worker):
+    app = page()
+    plain = app.selectbox(key="preset"), app.number_input(key="hp-max_steps"), app.selectbox(key="hp-atypical")
+    assert [widget.label for widget in plain] == ["Size", "Length: training steps", "Negatives"]
+    assert app.number_input(key="hp-nz").label == "Numbers in a code"
+    helps = [widget.help or "" for kind in (app.selectbox, app.number_input, app.text_input) for widget in kind]
+    shown = words(app) + "".join(helps)
+    assert "In the released code: 128." in shown
+    assert not re.search(r"\[[PCD]\]", shown)
+    app.selectbox(key="hp-atypical").set_value("none")
+    app.number_input(key="hp-max_steps").set_value(50).run()
+    assert "Changed from the preset: Length: training steps: 50; Negatives: none: normal images alone." in words(app)
+    button(app, "Train").click().run()
+    config = runs.RunSpec.read(folder / "digits-tiny").config
+    assert (config.atypical, config.max_steps) == ("none", 50)
+
+
+def test_what_it_is_watched_against_follows_the_data_and_can_be_left_out(folder, no_worker):
+    app = page(data="photos")
+    assert app.selectbox(key="train-watch").value == "house_numbers"
+    app.selectbox(key="train-watch").set_value("noise").run()
+    app.number_input(key="hp-nz").set_value(16).run()
+    assert app.selectbox(key="train-watch").value == "noise", "a choice stays"
+    app.selectbox(key="data").set_value("digits").run()
+    assert app.selectbox(key="train-watch").value != "digits"
+    app.selectbox(key="train-watch").set_value(None).run()
+    button(app, "Train").click().run()
+    assert not app.error and runs.RunSpec.read(folder / "digits-tiny").watch is None
+
+
+def test_a_detector_whose_scores_are_slow_is_not_watched(folder, no_worker):
+    app = page()
+    for name in ("anogan", "pca"):
+        app.selectbox(key="detector").set_value(registry.detector_class(name).title).run()
+        assert not app.exception and "train-watch" not in [box.key for box in app.selectbox]
+    app.selectbox(key="detector").set_value(registry.detector_class("deepsvdd").title).run()
+    assert "train-watch" in [box.key for box in app.selectbox]
+
+
+def test_thirty_photographs_can_be_trained_on_and_the_page_says_what_they_allow(folder, no_worker, tmp_path, monkeypatch):
+    monkeypatch.setenv("AMA_DATA_ROOTS", str(tmp_path))
+    rng = np.random.default_rng(0)
+    for name, n in (("good", 30), ("bad", 4)):
+        (tmp_path / name).mkdir()
+        for i in range(n):
+            Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / name / f"{i}.png")
+    app = page(data="my own images")
+    app.text_input(key="train-path").set_value(str(tmp_path / "good")).run()
+    assert not app.warning and not app.error
+    assert app.number_input(key="hp-batch_size").value == 6 and app.number_input(key="hp-calibration_fraction").value == 0.5
+    assert "6 of them can be set aside" in words(app) and "1/7 = 14 %" in words(app)
+    app.text_input(key="train-watch-path").set_value(str(tmp_path / "bad")).run()
+    button(app, "Train").click().run()
+    assert not app.error and not app.exception
+    spec = runs.RunSpec.read(folder / "my-own-images-tiny")
+    assert spec.watch == str(tmp_path / "bad") and spec.anomalies is None and spec.validate_ood is None
+    app.selectbox(key="data").set_value("digits").run()
+    assert app.number_input(key="hp-batch_size").value == 64
+
+
+# The paper's first row
+
+
+def test_the_paper_s_first_row_is_queued_as_two_runs_and_drawn_towards_its_lines(folder, no_worker, monkeypatch):
+    monkeypatch.syspath_prepend(str(APP))
+    app = page()
+    assert "--download fashionmnist mnist" in "".join(code.value for code in app.code)
+    from training import paper_row
+
+    monkeypatch.setattr(paper_row, "available", lambda name: ("train", "test"))
+    monkeypatch.setattr(queue, "check", lambda spec: None)
+    app = page()
+    app.button(key="paper-row").click().run()
+    assert not app.exception and not app.error
+    specs = {runs.RunSpec.read(path).config.reconstruction: path for path in runs.list_runs(folder).values()}
+    assert set(specs) == {"mirrored", "plain"}
+    for path in specs.values():
+        spec = runs.RunSpec.read(path)
+        assert (spec.dataset, spec.watch, spec.config.max_steps) == ("fashionmnist", "mnist", 6000)
+    assert "paper-row" not in [b.key for b in app.button], "both are there"
+    for kind, auroc in (("mirrored", 0.95), ("plain", 0.65)):
+        lines = [{"kind": "watch", "step": s, "total_steps": 6000, "watched_A": auroc} for s in (1, 100)]
+        (specs[kind] / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    app = page()
+    assert not app.exception
+    (chart,) = [chart for chart in app.get("plotly_chart") if chart.proto.alt.startswith("AUROC of A of the mirrored")]
+    shapes = json.loads(chart.proto.spec)["layout"]["shapes"]
+    assert [shape["y0"] for shape in shapes] == [0.987, 0.653]
+    said = words(app)
+    assert "mirrored 0.950 after 100 of 6,000 steps, 0.037 below the paper's 0.987" in said
+    assert "plain 0.650 after 100 of 6,000 steps, the paper's 0.653" in said
+    queue.delete(specs["plain"])
+    assert button(page(), "Train the plain one")

@@ -1,11 +1,14 @@
 """Run folders: from the asking to the bundle; stopped, resumed, failed and watched."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,10 +17,23 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ama_core import AMADetector
-from ama_core.data import load
+from ama_core.data import hold_out, load
 from ama_core.errors import BundleError, ConfigError, DataError, TrainingDiverged
+from ama_core.evaluation import protocol as evaluation
+from ama_core.evaluation.metrics import detection_metrics
+from ama_core.evaluation.simple import read_simple
 from ama_core.runs import execute as runs
-from ama_core.runs.execute import RunSpec, RunStopped, config_for, execute, list_runs, read_metrics, read_status
+from ama_core.runs import queue
+from ama_core.runs.execute import (
+    RunSpec,
+    RunStopped,
+    config_for,
+    execute,
+    list_runs,
+    read_metrics,
+    read_status,
+    suited_to_few,
+)
 from ama_core.runs.folder import Run
 from ama_core.storage.bundle import read_results, read_scores
 
@@ -280,3 +296,110 @@ def test_launch_in_a_process_of_its_own(spec, tmp_path):
             continue
     assert status.get("state") == "finished", status
     assert AMADetector.load(tmp_path / "r", device=CPU).config == spec.config
+
+
+# Looking on, and skipping
+
+
+def test_a_watched_run_is_the_same_run_and_keeps_what_was_seen(spec, tmp_path):
+    execute(tmp_path / "quiet", spec, device=CPU)
+
+    def stop(event):
+        if event.step == 3:
+            Run(tmp_path / "watched").request_stop()
+
+    watched = replace(spec, watch="textures")
+    with pytest.raises(RunStopped):
+        execute(tmp_path / "watched", watched, device=CPU, on_event=stop)
+    assert list(runs.list_watched(tmp_path / "watched")) == [1, 2]
+    execute(tmp_path / "watched", watched, resume=True, device=CPU)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("quiet", "watched"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+    steps, aurocs = runs.read_curves(tmp_path / "watched")["watched_R"]
+    assert steps == [1, 2, 5, 6] == list(runs.list_watched(tmp_path / "watched"))
+    normal, others = runs.read_watched(runs.list_watched(tmp_path / "watched")[6])["R"]
+    assert len(normal) == 65 and len(others) == 200  # half of the held-out images, and no more than 200
+    assert aurocs[-1] == pytest.approx(detection_metrics(normal, others)["auroc"], abs=1e-6)
+    with Image.open(runs.list_watched_pictures(tmp_path / "watched")[1]) as picture:
+        assert picture.size == (8 * 32, 2 * 32)
+    normal = AMADetector.load(tmp_path / "watched", device=CPU).normal
+    assert normal.watch == "textures" and "watch" not in json.loads((tmp_path / "quiet" / "config.json").read_text())["normal"]
+
+
+def test_only_a_watched_run_says_so_in_its_file(spec):
+    assert "watch" not in json.loads(spec.to_json())
+    watched = replace(spec, watch="textures")
+    assert RunSpec.from_json(watched.to_json()) == watched
+    assert "--watch textures" in runs.command_line(watched, "tiny", "out")
+    with pytest.raises(ConfigError, match="--watch digits"):
+        runs.check(replace(spec, watch="digits"))
+
+
+def test_what_is_not_measured_yet_can_be_skipped(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "available_sets", lambda: ["digits", "gradients", "textures"])
+
+    def skip(done, total, name):
+        if name == "gradients":
+            Run(tmp_path / "r").request_skip()
+
+    execute(tmp_path / "r", replace(spec, measure=True), device=CPU, on_progress=skip)
+    assert read_status(tmp_path / "r")["state"] == "finished" and not runs.skip_asked(tmp_path / "r")
+    assert [(s.name, s.split) for s in read_scores(tmp_path / "r")] == [("digits", "train"), ("digits", "test")]
+    assert not (tmp_path / "r" / "results.json").exists() and "left out, as asked" in runs.read_log(tmp_path / "r")
+
+
+def test_own_images_are_measured_against_what_was_named_alone(tiny_config, tmp_path, rng, monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)  # compiling it would take half a minute
+    for name, n, low in (("good", 60, 0), ("bad", 9, 200)):
+        (tmp_path / name).mkdir()
+        for i in range(n):
+            image = rng.integers(low, low + 50, (20, 24), dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / name / f"{i:02}.png")
+    config = tiny_config.replace(max_steps=2, batch_size=8)
+    bad = str(tmp_path / "bad")
+    seen = []
+    statuses = lambda *_: seen.append(json.loads((tmp_path / "r" / "status.json").read_text()))  # noqa: E731
+    detector = execute(
+        tmp_path / "r", RunSpec(str(tmp_path / "good"), config, watch=bad), device=CPU, on_progress=statuses
+    )
+    assert evaluation.available_others(detector) == [bad]
+    assert {(s.name, s.split, s.n) for s in read_scores(tmp_path / "r")} == {
+        ("good", "train", 48), ("good", "test", 12), (bad, "test", 9)
+    }  # fmt: skip
+    assert [(row["ood"], row["n_ood"]) for row in read_results(tmp_path / "r")["results"]] == [(bad, 2)]
+    assert {name for sets in read_simple(tmp_path / "r").p.values() for name in sets} == {"good", bad}
+    assert len(evaluation.stored_images(detector, read_scores(tmp_path / "r")[2])) == 9
+    assert {s["measured_sets"] for s in seen} == set(range(1 + seen[0]["sets_to_measure"]))
+    assert {(s["set_number"], s["sets"]) for s in seen if s.get("measuring") == bad} == {(2, 2)}
+
+
+@pytest.mark.parametrize("n", [8, 24, 60, 300, 50_000])
+def test_settings_suit_few_images(n):
+    config = config_for("/my/folder", "tiny")
+    suited = suited_to_few(config, n)
+    parts = hold_out(n, suited.calibration_fraction)
+    assert suited.total_steps(len(parts.train)) == 700, "every batch is filled"
+    reached = 1 / (len(parts.calibration) + 1)
+    assert reached <= 0.05 or suited.calibration_fraction == 0.5
+    assert (suited == config) == (n >= 400)
+
+
+def test_images_are_kept_to_train_on(tmp_path, rng):
+    def picture(kind, side):
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(file, kind)
+        return file.getvalue()
+
+    jpeg, archive = picture("JPEG", 40), io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("../in side.png", picture("PNG", 20))
+        file.writestr("notes.txt", "no image")
+    files = [("../../evil name.JPG", jpeg), ("cut.png", picture("PNG", 30)[:50]), ("a.zip", archive.getvalue())]
+    path, n = queue.save_images(tmp_path, files, 9)
+    assert n == 2 and path.parent == (tmp_path / "uploads").resolve()
+    assert sorted(file.name for file in path.iterdir()) == ["0001-evil-name.jpg", "0002-in-side.png"]
+    assert (path / "0001-evil-name.jpg").read_bytes() == jpeg
+    assert queue.save_images(tmp_path, files, 9) == (path, 2) and queue.save_images(tmp_path, files[::2], 1)[1] == 1
+    with pytest.raises(DataError, match="readable"):
+        queue.save_images(tmp_path, files[1:2], 9)

@@ -105,6 +105,33 @@ def test_watching_changes_nothing(config, few):
     assert_identical(quiet, watched)
 
 
+def test_looking_at_other_images_changes_nothing_and_begins_with_the_first_step(config, few, digits, tmp_path):
+    others = np.full((12, 32, 32, 1), 200, np.uint8)
+    options = dict(watch=Validation(digits.images[100:130], others), log_every=1000)
+    quiet, watched = AMATrainer(config, CPU), AMATrainer(config, CPU)
+    run(quiet, few, log_every=1000)
+    looks = [event for event in run(watched, few, **options) if event.kind == "watch"]
+    assert_identical(quiet, watched)
+    assert not watched.best, "nothing is chosen by them"
+    assert [event.step for event in looks] == [1, 2, 5, 10]
+    for event in looks:
+        assert event.images.shape == (2, 8, 32, 32, 1) and np.array_equal(event.images[0, 4:], others[:4])
+        for name, (normal, other) in event.scores.items():
+            assert (normal.shape, other.shape) == ((30,), (12,))
+            assert event.values[f"watched_{name}"] == pytest.approx(detection_metrics(normal, other)["auroc"])
+    resumed = stop_at(AMATrainer(config, CPU), few, 5, tmp_path / "c", **options)
+    run(resumed, few, **options)
+    assert_identical(quiet, resumed)
+
+
+def test_nan_is_seen_before_it_is_looked_at(config, few):
+    state = AMATrainer(config, CPU)
+    with torch.no_grad():
+        next(state.networks.E.parameters()).fill_(math.nan)
+    with pytest.raises(TrainingDiverged):
+        run(state, few, watch=Validation(few[:5], few[5:10]))
+
+
 def test_the_seed_decides_everything(config, few):
     torch.manual_seed(1)
     first = AMATrainer(config, CPU)

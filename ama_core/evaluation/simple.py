@@ -1,0 +1,101 @@
+"""What methods without any training find of the sets that a model is measured on: what a figure of the model is held against.
+
+simple.npz   p-values of a sample of every set by every such method, fitted to and calibrated on the images of the model itself
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ama_core.data import draw, one_class
+from ama_core.detectors.base import AnomalyDetector
+from ama_core.detectors.conformal import smallest_alpha
+from ama_core.detectors.registry import detector_class
+from ama_core.errors import ConfigError
+from ama_core.evaluation import protocol as evaluation
+from ama_core.storage.artefact import read_artefact, write_artefact
+
+FILE = "simple.npz"
+VERSION = 1
+METHODS = ("pixel_mean", "lossless_length", "pca", "nearest")  # of the registry; fixed before anything was measured
+MOST = 500  # images of a set
+MOST_NORMAL = 10_000  # of the model's normal images, drawn by the seed, that they are fitted to and calibrated on
+
+
+@dataclass(frozen=True)
+class SimpleFigures:
+    """p-values in (0, 1] of samples of the measured sets, as `p[method][set]`, each (n,); the normal test images among them.
+
+    calibrated: with how many images each method was calibrated.
+    """
+
+    p: Mapping[str, Mapping[str, np.ndarray]]
+    calibrated: Mapping[str, int]
+
+    def flagged(self, method: str, name: str, alpha: float) -> float | None:
+        """The fraction of a set that a method flags at `alpha`; None where that set was not measured, or nothing can be flagged
+        at so small an `alpha`.
+        """
+        values = self.p.get(method, {}).get(name)
+        if values is None or alpha < smallest_alpha(self.calibrated[method]) * (1 - 1e-9):
+            return None
+        return float(np.mean(values <= alpha * (1 + 1e-6)))  # stored in single precision
+
+
+def measure_simple(detector: AnomalyDetector, *, seed: int = 0, progress: evaluation.Progress | None = None) -> SimpleFigures:
+    """Fit every method of METHODS to the normal images of a model, and measure it on the sets of the model.
+
+    A method that is the model's own is left out, and so is one whose library is missing. Raises DataError.
+    """
+    normal, settings = detector.normal, detector.settings
+    images = evaluation.normal_split(detector, "train")
+    images = images if normal.label is None else one_class(images, normal.label)
+    images = images.take(draw(len(images), MOST_NORMAL, seed)).images
+    sets = {}
+    for name in (normal.name, *evaluation.available_others(detector)):
+        found = evaluation.set_images(detector, name, "test").images
+        sets[name] = found[draw(len(found), MOST, seed)]
+    common = ("image_size", "channels", "fit", "seed", "calibration_fraction")
+    values = {name: getattr(settings, name) for name in common}
+    p: dict[str, dict[str, np.ndarray]] = {}
+    calibrated: dict[str, int] = {}
+    methods = [name for name in METHODS if name != detector.name]
+    for done, name in enumerate(methods, 1):
+        kind = detector_class(name)
+        try:
+            method = kind(kind.Settings.from_dict(values), verbose=False).fit(images)
+            p[name] = {title: method.p_value(some) for title, some in sets.items()}
+            calibrated[name] = len(method.calibration_scores_)
+        except ConfigError:
+            continue
+        if progress:
+            progress(done, len(methods), "simple methods")
+    return SimpleFigures(p, calibrated)
+
+
+def write_simple(path: Path | str, figures: SimpleFigures) -> None:
+    """Write `simple.npz` of the bundle at `path`, whole or not at all."""
+    names = [(method, name) for method, sets in figures.p.items() for name in sets]
+    arrays = {str(i): figures.p[method][name].astype(np.float32) for i, (method, name) in enumerate(names)}
+    write_artefact(Path(path) / FILE, VERSION, {"names": names, "calibrated": dict(figures.calibrated)}, arrays)
+
+
+def read_simple(path: Path | str) -> SimpleFigures | None:
+    """The figures stored in a bundle, None where none were measured. Raises BundleError on a damaged file."""
+    return read_artefact(Path(path) / FILE, VERSION, _figures)
+
+
+def _figures(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> SimpleFigures:
+    p: dict[str, dict[str, np.ndarray]] = {}
+    calibrated = {str(method): int(n) for method, n in header["calibrated"].items()}
+    for i, (method, name) in enumerate(header["names"]):
+        values = arrays[str(i)].astype(np.float64)
+        if values.ndim != 1 or not len(values) or not ((values > 0) & (values <= 1 + 1e-6)).all():
+            raise ValueError("p-values must lie between 0 and 1")
+        p.setdefault(str(method), {})[str(name)] = values
+    if set(calibrated) != set(p) or not all(n > 0 for n in calibrated.values()):
+        raise ValueError("it does not say how its methods were calibrated")
+    return SimpleFigures(p, calibrated)

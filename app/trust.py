@@ -1,0 +1,201 @@
+"""Can this model be trusted, and for what: what it takes as normal, what it finds, what something simpler would find."""
+
+from collections.abc import Mapping
+
+import access
+import cache
+import controls
+import numpy as np
+import pictures
+import streamlit as st
+
+from ama_core.analysis.density import share_below
+from ama_core.detectors import registry
+from ama_core.detectors.conformal import smallest_alpha
+from ama_core.evaluation.simple import SimpleFigures
+
+MOST = 0.5  # a set of which at least this fraction is found is called found
+NAMED = 4  # sets that a sentence names
+NORMAL_ROW = "normal test images: false alarms"
+
+
+def panel(view: controls.View) -> None:
+    """Nine normal images, one sentence on what the model finds at this false-alarm rate, and the table behind it."""
+    with st.container(border=True):
+        st.markdown("##### Can I trust this model?")
+        normal_images(view)
+        alpha = reachable(view)
+        if alpha is None:
+            st.markdown("**It cannot flag anything**: it was calibrated on too few normal images for every rate offered here.")
+            return
+        found = cache.flagged(view.folder, view.score, alpha)
+        own = found.pop(view.normal, None) if view.normal else None
+        if not found:
+            st.markdown(
+                "**It was measured against no other images**, so nobody knows what it finds. Name some bad images when you "
+                f"train, or measure it: `python -m ama_core measure {access.shown(view.folder)}`."
+            )
+            return
+        simple = cache.simple(view.folder)
+        st.markdown(verdict(view, alpha, own, found, simple))
+        st.caption(controls.meaning(*view.scores(view.score)))
+        with st.expander("Set by set, and what methods without any training find", icon=":material/checklist:"):
+            table(view, alpha, own, found, simple)
+
+
+def reachable(view: controls.View) -> float | None:
+    """The reader's false-alarm rate, or the next one at which this model can flag anything; None where there is none."""
+    least = smallest_alpha(len(view.detector.held_out_scores_[view.score]))
+    return next((alpha for alpha in (view.alpha, *controls.ALPHAS) if alpha >= max(least, view.alpha)), None)
+
+
+def normal_images(view: controls.View) -> None:
+    """What the model takes as normal, as pictures where they can be had."""
+    normal = view.detector.normal
+    examples = cache.normal_examples(view.folder) if normal else None
+    if examples is None:
+        what = f"{normal.n:,} images of {controls.title_of(normal.name)}" if normal else "images that it does not name"
+        st.markdown(f"It takes as normal what looks like {controls.literal(what)}. They are not on this computer.")
+        return
+    images, how = examples
+    what = "a normal training image" if how == "training" else "what the model makes of a normal training image"
+    st.html(pictures.thumbnails(images, what))
+    of = "of the images it was trained on"
+    if how != "training":
+        of += ", as the model redraws them from stored codes: the images are not on this computer"
+    st.caption(
+        f"**It takes these as normal**: {len(images)} {of}. Images of anything else, or from another camera, light or cut, may "
+        "be flagged for that alone."
+    )
+
+
+def verdict(
+    view: controls.View, alpha: float, own: float | None, found: Mapping[str, float], simple: SimpleFigures | None
+) -> str:
+    """What the model finds at this false-alarm rate, which sets it misses, and where something simpler finds more."""
+    rate, ranked = controls.percent(alpha), sorted(found, key=found.get, reverse=True)
+    hits, misses = [n for n in ranked if found[n] >= MOST], [n for n in reversed(ranked) if found[n] < MOST]
+    said = "" if alpha == view.alpha else f"At {controls.percent(view.alpha)} it cannot flag anything. "
+    if len(found) == 1:
+        of = next(s.n for s in cache.stored(view.folder) if (s.name, s.split) == (ranked[0], "test"))
+        said += (
+            f"**At a false-alarm rate of {rate}, {view.score} finds {controls.percent(found[ranked[0]])} of the {of:,} images "
+            f"of {controls.literal(controls.title_of(ranked[0]))}**, the only ones it was measured on."
+        )
+    else:
+        said += (
+            f"**At a false-alarm rate of {rate}, {view.score} finds at least half of {len(hits)} of the {len(found)} sets it "
+            f"was measured on**{span(hits, found)}"
+        )
+        said += f"; it misses most of {named(misses, found)}." if misses else "."
+    if own is not None:
+        said += f" It flags {controls.percent(own)} of its own normal test images."
+    better = simple_that_finds_more(found, simple, alpha)
+    if better:
+        name, sets = better
+        title = registry.detector_class(name).title
+        said += f" **Something simpler finds more on {len(sets)} of {len(found)}:** {title}, without any training."
+    elif simple and any(simple.flagged(method, name, alpha) is not None for method in simple.p for name in found):
+        said += " No simple method finds more on any of them."
+    return said
+
+
+def named(sets: list[str], found: Mapping[str, float]) -> str:
+    """Sets with what is found of each; the rest counted."""
+    shown = [f"{controls.literal(controls.title_of(name))} (finds {controls.percent(found[name])})" for name in sets[:NAMED]]
+    return controls.listed([*shown, f"{len(sets) - NAMED} more"] if len(sets) > NAMED else shown)
+
+
+def span(sets: list[str], found: Mapping[str, float]) -> str:
+    """From what is found least to what is found most, `sets` in falling order."""
+    both = [sets[-1], sets[0]] if sets else []
+    ends = [f"{controls.percent(found[name])} of {controls.literal(controls.title_of(name))}" for name in both]
+    return f", from {' to '.join(ends)}" if len(sets) > 1 else f": {ends[0]}" if ends else ""
+
+
+def simple_that_finds_more(
+    found: Mapping[str, float], simple: SimpleFigures | None, alpha: float
+) -> tuple[str, list[str]] | None:
+    """The simple method that finds more than the model on the most sets, and those; None where none does on any."""
+    more = {
+        method: [name for name in found if (simple.flagged(method, name, alpha) or 0.0) > found[name]]
+        for method in (simple.p if simple else ())
+    }
+    best = max(more, key=lambda method: len(more[method]), default=None)
+    return (best, more[best]) if best and more[best] else None
+
+
+def table(
+    view: controls.View, alpha: float, own: float | None, found: Mapping[str, float], simple: SimpleFigures | None
+) -> None:
+    """What is flagged of each set, by the model and by each simple method."""
+    rows = {NORMAL_ROW: view.normal} if own is not None else {}
+    rows |= {controls.title_of(name): name for name in sorted(found, key=found.get, reverse=True)}
+    values = dict(found) | ({view.normal: own} if own is not None else {})
+    columns = {"Set": list(rows), f"{view.name} by {view.score}": [100 * values[name] for name in rows.values()]}
+    for method in simple.p if simple else ():
+        fractions = [simple.flagged(method, name, alpha) for name in rows.values()]
+        columns[registry.detector_class(method).title] = [None if f is None else 100 * f for f in fractions]
+    percent = st.column_config.NumberColumn(format="%.0f %%")
+    controls.grid(
+        columns, height=40 + 35 * len(rows),
+        column_config=dict.fromkeys(columns, percent) | {"Set": st.column_config.TextColumn(width="medium")},
+        alt=f"Fraction of each set that is flagged at a false-alarm rate of {controls.percent(alpha)}",
+    )  # fmt: skip
+    st.caption(
+        f"The fraction of each set that is flagged at a false-alarm rate α of {controls.percent(alpha)}; of normal images "
+        "these are false alarms. The simple methods are fitted to the same normal images and calibrated in the same way."
+    )
+    if simple is None:
+        st.caption(
+            "What simple methods find was not measured with this model: "
+            f"`python -m ama_core measure {access.shown(view.folder)}`."
+        )
+    elif any(value is None for column in columns.values() for value in column):
+        st.caption("Where nothing stands, the set was not measured, or so small an α is out of the method's reach.")
+
+
+# Where the raw score disagrees
+
+
+def disagrees(view: controls.View, scores: Mapping[str, np.ndarray], i: int) -> bool:
+    """Whether R flags image i and A or T does not, or the other way round."""
+    flagged = {by: scores[f"p_{by}"][i] <= view.alpha for by in ("R", "A", "T")}
+    return flagged["R"] != flagged["A"] or flagged["R"] != flagged["T"]
+
+
+def disagreement(view: controls.View, scores: Mapping[str, np.ndarray], i: int) -> None:
+    """The sentence on an image about which the raw score and the others disagree, and the way to the lesson."""
+    if not disagrees(view, scores, i):
+        return
+    flagged = {by: bool(scores[f"p_{by}"][i] <= view.alpha) for by in ("R", "A", "T")}
+    below = share_below(float(scores["R"][i]), view.of_r.train_r)
+    others = [by for by in ("A", "T") if flagged[by] != flagged["R"]]
+    verb = "flag" if len(others) > 1 else "flags"
+    if flagged["R"]:
+        said = (
+            f"R, the raw score, flags this image: its R is higher than that of {controls.percent(below)} of the training "
+            f"images. {controls.listed(others)} {'do' if len(others) > 1 else 'does'} not: {reason(others, 'usual')}"
+        )
+    elif below < 0.5:
+        said = (
+            f"R, the raw score, takes this image for *more* normal than most: its R is lower than that of "
+            f"{controls.percent(1 - below)} of the training images. {controls.listed(others)} {verb} it all the same: "
+            f"{reason(others, 'unusual')}"
+        )
+    else:
+        said = (
+            f"R, the raw score, does not flag this image: its R is higher than that of {controls.percent(below)} of the "
+            f"training images, and that is not rare enough. {controls.listed(others)} {verb} it: {reason(others, 'unusual')}"
+        )
+    st.info(f"**R disagrees.** {said}", icon=":material/compare_arrows:")
+    controls.link("lesson", "Why a raw score can be wrong: the lesson", "school", model=view.name)
+
+
+def reason(others: list[str], how: str) -> str:
+    """What A and T look at that R does not."""
+    words = {
+        "A": "A asks how usual this very R is, on either side",
+        "T": "T also weighs the pixel error, the length of the code and what the critic says of the image alone",
+    }
+    return f"{'; '.join(words[by] for by in others)}, and finds it {how}."
