@@ -65,10 +65,11 @@ def main(table: int) -> None:
         for line in found
     ]  # fmt: skip
     controls.grid(pd.DataFrame(every), width="stretch")
-    with st.container(horizontal=True):
-        controls.link("compare", "Compare the models here", "balance")
-        for line in shown:
-            if line.entries and line.entries[0].model:
+    here = [line for line in shown if line.entries and line.entries[0].model]
+    if here:
+        with st.container(horizontal=True):
+            controls.link("compare", "Compare the models here", "balance")
+            for line in here:
                 controls.link("densities", f"Densities of {line.entries[0].source}", "area_chart",
                               model=line.entries[0].source, ood=line.ood, axis=line.entries[0].by)  # fmt: skip
     st.caption("Ours: the score that decides, fixed beforehand, under the protocol of the table above. Measure more with:")
