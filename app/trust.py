@@ -94,7 +94,8 @@ def verdict(
     if better:
         name, sets = better
         title = registry.detector_class(name).title
-        said += f" **Something simpler finds more on {len(sets)} of {len(found)}:** {title}, without any training."
+        other = "Something simpler" if view.detector.trains() else "Another method"
+        said += f" **{other} finds more on {len(sets)} of {len(found)}:** {title}, without any training."
     elif simple and any(simple.flagged(method, name, alpha) is not None for method in simple.p for name in found):
         said += " No simple method finds more on any of them."
     return said

@@ -160,14 +160,16 @@ def choose_detector() -> type[AnomalyDetector]:
 
 
 def choose_watched(kind: type[AnomalyDetector], data: str, source: str | None) -> str | None:
-    """Anomalies that are looked at while the model trains, and by which nothing is chosen."""
-    if not kind.trains() or not kind.trainer_class.can_be_watched():
-        return None
+    """Anomalies that are looked at while the model trains, where it can be looked at, and by which nothing is chosen."""
+    can_be_watched = kind.trains() and kind.trainer_class.can_be_watched()
     if data == OWN:
+        looked = "Looked at while the model trains, and measured" if can_be_watched else "Measured"
         return own_anomalies(
             "train-watch-path", "A few bad images, if you have some",
-            "Looked at while the model trains, and measured when it is trained. The model learns nothing from them.",
+            f"{looked} when it is trained. The model learns nothing from them.",
         )  # fmt: skip
+    if not can_be_watched:
+        return None
     others = [name for name in available_sets() if name != source]
     kept = st.session_state.setdefault("train-kept", {})
     if kept.get("watched-for") != data:

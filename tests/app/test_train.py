@@ -403,6 +403,11 @@ def test_thirty_photographs_can_be_trained_on_and_the_page_says_what_they_allow(
     assert not app.error and not app.exception
     spec = runs.RunSpec.read(folder / "my-own-images-tiny")
     assert spec.watch == str(tmp_path / "bad") and spec.anomalies is None and spec.validate_ood is None
+    app.selectbox(key="detector").set_value(registry.detector_class("nearest").title).run()
+    app.selectbox(key="data").set_value("my own images").run()
+    button(app, "Train").click().run()
+    assert not app.error and runs.RunSpec.read(folder / "my-own-images-nearest").watch == str(tmp_path / "bad")
+    app.selectbox(key="detector").set_value(registry.detector_class("ama").title).run()
     app.selectbox(key="data").set_value("digits").run()
     assert app.number_input(key="hp-batch_size").value == 64
 
