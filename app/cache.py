@@ -37,6 +37,7 @@ from ama_core.paper import jobs as benchmark
 from ama_core.paper import tables as benchmark_report
 from ama_core.paper.jobs import Record, scores_folder
 from ama_core.paper.jobs import read_results as read_records
+from ama_core.paper.rivals import RivalLine, model_entries, rival_lines, rival_means, stored_entries
 from ama_core.paper.tables import Line, Member
 from ama_core.runs import execute as runs
 from ama_core.runs import timing as pace
@@ -571,6 +572,25 @@ def _lines(folder: Path, folders: dict[str, Path], table: str | None) -> list[Li
         found = []
     own = _members(folders)[0]
     return benchmark_report.lines(table, found, own) if table else benchmark_report.other_pairs(found, own)
+
+
+def rivals() -> tuple[list[RivalLine], list[RivalLine]]:
+    """The paper's other methods beside ours, for its Tables 1 and 2, of stored trainings and of the models here."""
+    return _rivals(benchmark.RESULTS, models())
+
+
+@cached("*.json", kind="resource", most=2)
+def _rivals(folder: Path, folders: dict[str, Path]) -> tuple[list[RivalLine], list[RivalLine]]:
+    try:
+        entries = stored_entries(_records(folder))
+    except AMAError:
+        entries = []
+    for name, path in folders.items():
+        try:
+            entries += model_entries(name, info(path), results(path).values())
+        except AMAError:
+            continue  # `members` says so
+    return rival_lines(entries), rival_means(entries)
 
 
 def table_lines(table: str) -> list[Line]:

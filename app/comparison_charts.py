@@ -20,13 +20,16 @@ def dot_chart(
         level: a value to compare with, and its name.
     """
     figure = go.Figure()
-    step = 0.62 / max(len(styles) - 1, 1)
+    step = 0.5 / max(len(styles) - 1, 1)
     for place, (name, (colour, symbol)) in enumerate(styles.items()):
         at = [(i, *found[name]) for i, (_, found) in enumerate(rows) if name in found]
         if not at:
             continue
         y, x, low, high = (np.array(column, float) for column in zip(*at))
-        bars = dict(type="data", symmetric=False, array=high - x, arrayminus=x - low, thickness=1.5, width=3, color=colour)
+        bars = dict(
+            type="data", symmetric=False, array=high - x, arrayminus=x - low, thickness=1.5, width=3, color=colour,
+            visible=bool((high > low).any()),
+        )  # fmt: skip
         figure.add_trace(go.Scatter(
             x=x, y=y + (place - (len(styles) - 1) / 2) * step, mode="markers", name=name, error_x=bars,
             marker=dict(symbol=symbol, size=10, color=colour), text=[rows[i][0] for i, *_ in at],

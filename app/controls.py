@@ -328,9 +328,13 @@ def scroll_to(anchor: str, now: bool) -> None:
     # The browser runs a script whose text is new to it, hence the count. The element is there in any case, so that what follows
     # keeps its place.
     times = st.session_state["scrolled"] = st.session_state.get("scrolled", 0) + now
+    # Again and again for a second, since what is drawn later moves it, unless the reader moves meanwhile.
     go = (
-        f"/* {times} */ {{ const heading = document.getElementById('{anchor}');"
-        "heading.tabIndex = -1; heading.focus({preventScroll: true}); heading.scrollIntoView({block: 'start'}); }"
+        f"/* {times} */ {{ const find = () => document.getElementById('{anchor}'); let left = 6;"
+        "const stop = () => left = 0; for (const kind of ['wheel', 'touchstart', 'keydown', 'pointerdown'])"
+        " addEventListener(kind, stop, {once: true});"
+        "find().tabIndex = -1; find().focus({preventScroll: true});"
+        "const go = () => { find()?.scrollIntoView({block: 'start'}); if (--left > 0) setTimeout(go, 200); }; go(); }"
     )
     with st.container(height=1, border=False, gap=None):
         st.html(f"<div hidden></div><script>{go if now else ''}</script>", unsafe_allow_javascript=True)

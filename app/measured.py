@@ -31,14 +31,14 @@ def verdict_of_all(view: controls.View, aurocs: Mapping[str, Mapping[str, float]
     def named(sets: Sequence[str], by: str) -> str:
         return controls.listed([f"**{titled(name)}** ({aurocs[name][by]:.3f})" for name in sets])
 
-    below = sorted((name for name in aurocs if aurocs[name][first] < 0.5), key=lambda name: aurocs[name][first])
+    below = sorted((name for name in aurocs if aurocs[name][first] < 0.5 - COIN), key=lambda name: aurocs[name][first])
     if not below:
         lowest = min(aurocs, key=lambda name: aurocs[name][first])
-        said = [f"{first} stays above a coin's 0.5 on all of these {len(aurocs)} sets; lowest is {named([lowest], first)}."]
+        said = [f"{first} is clearly below 0.5 on none of these {len(aurocs)} sets; lowest is {named([lowest], first)}."]
     else:
         said = [
             f"**{first} fails** on {len(below)} of these {len(aurocs)} sets: it ranks {named(below, first)} as *more normal* "
-            "than the model's own test images (AUROC below 0.5)."
+            "than the model's own test images (AUROC clearly below 0.5)."
         ]
         if view.of_r:
             mended = [name for name in below if aurocs[name]["A"] > 0.5 + COIN]

@@ -25,6 +25,7 @@ TABLE = '[data-testid="stDataFrame"], [data-testid="stTable"]'
 
 # Page and view -> what is waited for, the control as (role, name), and the keys that use it, one use after the other.
 PAGES = {
+    "lesson?step=Cause": (CHART, ("slider", "Contrast"), ("ArrowLeft", "ArrowRight")),
     "lesson?step=Threshold": (CHART, ("slider", "Threshold on R"), ("ArrowRight", "ArrowLeft")),
     "densities": (CHART, ("switch", "Histogram"), ("Space",)),
     "reconstructions": (IMAGE, ("spinbutton", "Page of"), ("ArrowUp Enter", "ArrowDown Enter")),

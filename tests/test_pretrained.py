@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ama_core import AMADetector
-from ama_core.data import load
+from ama_core.data import label_of, load
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import detection_metrics
@@ -46,7 +46,9 @@ def test_the_card_repeats_the_results(name):
     assert results["model"] == name and results["results"]
     for row in results["results"]:
         cells = " | ".join(f"{row['scores'][score]['auroc']:.3f}" for score in SCORES)
-        assert f"| {row['ood']} | {row['n_normal']:,} | {row['n_ood']:,} | {cells} |" in card
+        figures = f"{row['n_normal']:,} | {row['n_ood']:,} | {cells} |"
+        # Cards from before sets had labels call them as files do.
+        assert any(f"| {ood} | {figures}" in card for ood in (label_of(row["ood"]), row["ood"]))
 
 
 @pytest.mark.parametrize(("name", "ood"), [("photos", "noise"), ("cifar10", "house_numbers"), ("cifar10", "photos")])

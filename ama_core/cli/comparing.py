@@ -18,6 +18,7 @@ from ama_core.evaluation.recommendation import Comparison
 from ama_core.evaluation.recommendation import compare as compare_detectors
 from ama_core.runs.spec import config_for
 
+FAST = "fast64"
 DEFAULT = ("ama", "nearest", "pca", "autoencoder", "lossless_length", "pixel_mean")
 
 
@@ -32,7 +33,7 @@ def add_compare(commands: Commands) -> None:
     )
     add("--against", type=source, metavar="BAD", help="anomalous images; without them, made defects stand in")
     add("--detectors", default=",".join(DEFAULT), metavar="NAMES", help="separated by commas; default: %(default)s")
-    add("--preset", default="tiny", choices=PRESETS)
+    add("--preset", choices=PRESETS, help="default: tiny; of AMA with inputs of 64 pixels or more, fast64")
     add("--set", action="append", default=[], metavar=SETTING, help="a setting of every detector that has it; repeatable")
     add("--alpha", type=float, default=0.05, help="false-alarm rate at which detections are counted (%(default)s)")
     add("--out", type=path, metavar="DIR", help="keep the recommended detector there, as a model")
@@ -86,9 +87,15 @@ def _detectors(arguments: argparse.Namespace) -> dict[str, AnomalyDetector]:
     found = {}
     for name in chosen:
         of_this = {key: value for key, value in suited.items() if key in known[name]}
-        config = config_for(arguments.good, arguments.preset, name, **of_this)
+        config = config_for(arguments.good, _preset(arguments.preset, name, suited), name, **of_this)
         found[name] = detector_class(name)(config, device=arguments.device, verbose=not arguments.quiet)
     return found
+
+
+def _preset(asked: str | None, name: str, suited: dict[str, object]) -> str:
+    """The preset of a detector: what was asked for, else a fast one for its input size."""
+    fast = int(suited.get("image_size", 32)) >= 64 and FAST in detector_class(name).Settings.PRESETS
+    return asked or (FAST if fast else "tiny")
 
 
 def _suited(good: str, alpha: float) -> dict[str, object]:

@@ -84,4 +84,5 @@ def _training(source: Path, suited: Guidance) -> str:
     """The command that trains with these settings."""
     changes = [word for name, value in suited.settings().items() for word in ("--set", f"{name}={value}")]
     out = Path("runs") / (source.resolve().stem or "mine")
-    return shlex.join(["python", "-m", "ama_core", "train", str(source), "--out", str(out), *changes])
+    fast = ["--preset", "fast64"] if suited.image_size >= 64 else []
+    return shlex.join(["python", "-m", "ama_core", "train", str(source), "--out", str(out), *fast, *changes])

@@ -18,6 +18,7 @@ from ama_core.errors import ConfigError, DataError
 from ama_core.scoring import table
 from ama_core.scoring.check import check_files, drift_warning, reach_warning
 from ama_core.scoring.report import html_report, is_report
+from ama_core.scoring.watch import watch_rows
 from ama_core.storage.files import write_atomically
 
 
@@ -32,6 +33,7 @@ def add_score(commands: Commands) -> None:
     add("--resume", action="store_true", help="go on with FILE where an interrupted call stopped")
     add("--force", action="store_true", help="replace FILE where it exists")
     add("--json", action="store_true", help="one JSON object a line instead of CSV")
+    add("--watch", action="store_true", help="go on with files as they come into the folders, until Ctrl-C")
     add_device(parser)
 
 
@@ -41,8 +43,13 @@ def score(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--alpha = {arguments.alpha} must lie in (0, 1].")
     if arguments.resume and not arguments.out:
         raise ConfigError("--resume continues a table: say which with --out FILE.")
+    if arguments.watch and arguments.out:
+        raise ConfigError("--watch prints its rows: send them to a file with > FILE instead of --out.")
     check_sources(arguments.paths)
     detector = load_detector(arguments.model, score=arguments.by, device=arguments.device)
+    if arguments.watch:
+        _watch(detector, arguments)
+        return
     disable = hidden(arguments.quiet)
     with tqdm(total=None if disable else count_images(arguments.paths), unit="image", disable=disable) as bar:
         found = (_write_rows if arguments.out else _print_rows)(detector, arguments, bar)
@@ -85,6 +92,22 @@ def _print_rows(detector: AnomalyDetector, arguments: argparse.Namespace, bar: t
         found.add(row)
         bar.update()
     return found
+
+
+def _watch(detector: AnomalyDetector, arguments: argparse.Namespace) -> None:
+    """Rows to standard output as files come, each at once; Ctrl-C ends it, as it must."""
+    found = table.summary_of(detector)
+    write = _csv_printer(table.columns(detector)) if not arguments.json else lambda row: print(json.dumps(row))
+    if not arguments.quiet:
+        print("Watching; Ctrl-C ends it.", file=sys.stderr)
+    try:
+        for row in watch_rows(detector, arguments.paths, arguments.alpha):
+            write(row)
+            sys.stdout.flush()
+            found.add(row)
+    except KeyboardInterrupt:
+        print(f"{found.rows:,} rows, {found.flagged:,} flagged at alpha = {arguments.alpha:g}", file=sys.stderr)
+    _warn(detector, arguments.alpha, found.sample.scores())
 
 
 def _csv_printer(names: Sequence[str]) -> Callable[[dict[str, Any]], None]:

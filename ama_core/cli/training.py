@@ -45,7 +45,7 @@ def add_train(commands: Commands) -> None:
     add("dataset", type=source, metavar="DATASET", help=f"a folder, an .npz file, or one of: {', '.join(catalog())}")
     add("--out", required=True, type=path, metavar="DIR", help="run folder; becomes a bundle")
     add("--detector", default=registry.names()[0], choices=registry.names(), help="default: %(default)s")
-    add("--preset", default="tiny", choices=PRESETS)
+    add("--preset", default="tiny", choices=PRESETS, help="default: %(default)s; fast64 is AMA's, for photographs")
     add("--set", action="append", default=[], metavar=SETTING, help="a hyper-parameter, see below; repeatable")
     add("--resume", action="store_true", help="go on exactly where the run in DIR stopped")
     add("--one-class", type=int, metavar="LABEL", help="train on this class alone (Table 2)")

@@ -17,7 +17,18 @@ from ama_core.storage.bundle import half_precision
 from ama_core.tensors import BATCH, to_images, to_tensor
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
-_SHARED = ("nz", "width_encoder", "width_generator", "batch_size", "epochs", "max_steps", "lr", "lr_schedule")
+_SHARED = [
+    "image_size",
+    "fold",
+    "nz",
+    "width_encoder",
+    "width_generator",
+    "batch_size",
+    "epochs",
+    "max_steps",
+    "lr",
+    "lr_schedule",
+]
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,9 @@ class AutoencoderSettings(TrainingSettings):
         name: {key: value for key, value in values.items() if key in _SHARED} for name, values in PRESETS.items()
     }
 
+    fold: int = setting(
+        1, "Side of the squares of pixels that the networks see as channels, as in AMA.", "Networks", choices=(1, 2)
+    )
     nz: int = setting(128, "Latent dimension.", "Networks", low=2, high=4096)
     width_encoder: int = setting(64, "Channels of the encoder's first layer; doubled twice.", "Networks", low=4, high=1024)
     width_generator: int = setting(256, "Channels of every generator block.", "Networks", low=4, high=1024)

@@ -11,14 +11,27 @@ from functools import cached_property
 from pathlib import Path
 
 from ama_core.data import available
-from ama_core.detectors.ama.config import Config
-from ama_core.detectors.ama.config import preset as preset_config
+from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.records import RESULTS, Record, read_record, read_results, scores_folder  # noqa: F401 (for the app)
-from ama_core.paper.rows import INWARD, OUTWARD, ROWS, SANITY, SEMI, SIPPLE, TABLES, name_of, tasks, title_of  # noqa: F401
+from ama_core.paper.rows import (  # noqa: F401
+    INWARD,
+    OUTWARD,
+    RIVAL_TABLES,
+    ROWS,
+    SANITY,
+    SEMI,
+    SIPPLE,
+    TABLES,
+    name_of,
+    tasks,
+    title_of,
+)
 from ama_core.runs.spec import RunSpec, config_for
+from ama_core.settings import Settings
+from ama_core.storage.bundle import FIRST
 
 LARGER = ("cifar10", "svhn")  # sets whose bundled models have the preset `small`
 BY_ROW = ("mode", "reconstruction", "seed")  # what rows and --seeds decide: no setting of the user's
@@ -47,14 +60,21 @@ class Job:
     few_from: str | None = None
     validate: bool = False
 
+    @property
+    def detector(self) -> str:
+        """The name of what it trains; of a sanity row, whose detectors see the same images, AMA's settings count."""
+        return self.row if self.table in RIVAL_TABLES else FIRST
+
     @cached_property
-    def config(self) -> Config:
+    def config(self) -> Settings:
+        if self.detector != FIRST:
+            return config_for(self.normal, self.preset, self.detector, **self.settings, seed=self.seed)
         return config_for(self.normal, self.preset, **{**self.settings, **ROWS[self.row].changes, "seed": self.seed})
 
     @cached_property
     def condition(self) -> str:
         """Six hex digits of the settings that all rows and sets share: figures under one condition may be compared."""
-        shared = preset_config(self.preset, **self.settings).to_dict()
+        shared = detector_class(self.detector).Settings.preset(self.preset, **self.settings).to_dict()
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:6]
 
     @property
@@ -122,6 +142,10 @@ def plan(
     for seed in range(seeds):
         for table in tables:
             for normal, label, ood in tasks(table):
+                if table in RIVAL_TABLES:
+                    jobs = [Job(table, row, normal, label, ood, preset, settings, seed) for row in TABLES[table]]
+                    found |= {job.name: job for job in jobs if _chosen(job, only)}
+                    continue
                 ama = Job("table1" if table == "ablations" else table, paper.AMA, normal, label, ood, preset, settings, seed,
                           validate=validate and label is None)  # fmt: skip
                 if paper.variant(ama.config) != paper.AMA:
@@ -136,10 +160,14 @@ def plan(
                     if row == SEMI:
                         jobs = [dataclasses.replace(job, ood=(name,), few_from=name) for name in ood]
                     found |= {each.name: each for each in jobs}
-    chosen = [job for job in found.values() if not only or any(fnmatch.fnmatch(job.title, f"*{part}*") for part in only)]
+    chosen = [job for job in found.values() if _chosen(job, only)]
     if not chosen:
         raise ConfigError(f"--only {' '.join(only)} names no training of {', '.join(tables)}; --list shows them.")
     return chosen
+
+
+def _chosen(job: Job, only: Sequence[str]) -> bool:
+    return not only or any(fnmatch.fnmatch(job.title, f"*{part}*") for part in only)
 
 
 def is_stored(job: Job, results: Path) -> bool:

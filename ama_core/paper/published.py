@@ -55,6 +55,13 @@ _TABLE_2_MEANS: dict[str, dict[str, float]] = {
     AMA: {"mnist": 0.938, "cifar10": 0.669},
 }
 
+# A method of the tables -> its detector here (see `detectors.registry`).
+DETECTORS = {
+    "WAIC": "waic", "Likelihood ratio": "likelihood_ratio", TYPICALITY: "typicality", "DeepSVDD": "deepsvdd",
+    "Input complexity S": "complexity", "FGAN": "fencegan", "ALAD": "alad", "AnoGAN": "anogan",
+    "Skip-GANomaly": "skipganomaly",
+}  # fmt: skip
+
 # A set of the paper -> the set of the catalog that is measured in its place.
 STAND_INS = {"imagenet": "tinyimagenet"}
 # A set of the paper that cannot be had where the bundled models were made -> why.

@@ -1,7 +1,7 @@
 """Stored results of the paper's tables: one file a finished training, from which the tables are made.
 
-    results/<job>.json    its settings and every figure measured of it
-    results/scores/<job>  a sample of the scores behind these figures, as bundles store them
+results/<job>.json    its settings and every figure measured of it
+results/scores/<job>  a sample of the scores behind these figures, as bundles store them
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ama_core.errors import BundleError
-from ama_core.paper.rows import ROWS, TABLES, name_of, title_of
+from ama_core.paper.rows import RIVAL_TABLES, ROWS, TABLES, name_of, title_of
 from ama_core.storage.files import ROOT, read_json
 
 SCHEMA = 1
@@ -21,7 +21,7 @@ class Measured:
     """Figures against one OOD set.
 
     Attributes:
-        scores: score -> {"auroc", "auprc", "fpr95"}; R, A, M, T of the last step, or the names of SIMPLE.
+        scores: score -> {"auroc", "auprc", "fpr95"}; R, A, M, T of the last step, the names of SIMPLE, or a rival's scores.
         notes: what a reader of these figures should know of the images, in sentences.
         validated: the same of the weights with the best A on 50 validation anomalies of this set; None where not measured.
     """
@@ -48,6 +48,7 @@ class Record:
         few_anomalies: real anomalies it was trained with: {"source", "n"}.
         validation_ood: the set behind `Measured.validated`.
         codec: behind the lossless length of a sanity row.
+        decides: of a rival, whose row is its detector's name, the score that decides; `mode` and `width` are then empty.
     """
 
     table: str
@@ -76,6 +77,7 @@ class Record:
     few_anomalies: dict[str, Any] | None = None
     validation_ood: str | None = None
     codec: str | None = None
+    decides: str | None = None
     schema: int = SCHEMA
 
     @property
@@ -91,7 +93,7 @@ class Record:
 def read_results(folder: Path | str = RESULTS) -> list[Record]:
     """Every stored result, in order of table, row, set, class, settings and seed. Raises BundleError with the damaged file."""
     found = [read_record(file) for file in Path(folder).glob("*.json")]
-    rows = list(ROWS)
+    rows = [*ROWS, *sorted({record.row for record in found} - set(ROWS))]
     return sorted(
         found, key=lambda r: (list(TABLES).index(r.table), rows.index(r.row), r.normal, r.label or 0, r.preset, r.condition,
                               str(r.few_anomalies), r.seed)
@@ -106,7 +108,7 @@ def read_record(file: Path) -> Record:
             raise BundleError(f"{file} has schema {values['schema']}, this software reads {SCHEMA}: measure it again.")
         results = tuple(Measured(**{**row, "notes": tuple(row["notes"])}) for row in values.pop("results"))
         record = Record(**values, results=results)
-        if record.table not in TABLES or record.row not in ROWS:
+        if record.table not in TABLES or record.row not in ROWS and record.table not in RIVAL_TABLES:
             raise BundleError(f"{file} belongs to no row of the tables: {record.table}, {record.row}.")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{file} is not a stored result ({type(error).__name__}: {error}). Remove or restore it.") from error

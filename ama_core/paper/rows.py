@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ama_core.detectors.registry import DETECTORS
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
+from ama_core.storage.bundle import FIRST
 
 FEW = 50  # real anomalies of the semi-supervised row; the paper says "a few"
 SMOKE_STEPS = 200  # fewer show that a command runs, not what it learns
@@ -50,12 +52,15 @@ TABLES: dict[str, tuple[str, ...]] = {
         paper.AMA, paper.WITHOUT_MIRRORED, paper.WITHOUT_SIMPLEX, paper.WITHOUT_ATYPICAL, INWARD, OUTWARD, SIPPLE, SEMI,
     ),
 }  # fmt: skip
+# Trainings of every other detector on the sets of Table 1 and on the classes of Table 2; a row is called as its detector.
+RIVALS, RIVALS_ONE_CLASS = RIVAL_TABLES = ("rivals", "rivals-one-class")
+TABLES |= {table: tuple(name for name in DETECTORS if name != FIRST) for table in RIVAL_TABLES}
 BESIDE = {"cifar10": ("gtsrb", "house_numbers")}  # sets of ours beside the paper's, under their own names
 
 
 def tasks(table: str) -> list[tuple[str, int | None, tuple[str, ...]]]:
     """(normal set, label of a one-class task, OOD sets as they are measured here) of a table, in the paper's order."""
-    if table == "table2":
+    if table in ("table2", RIVALS_ONE_CLASS):
         return [(normal, label, (REST,)) for normal in paper.TABLE_2_SETS for label in range(10)]
     found: dict[str, tuple[str, ...]] = {}
     for normal, ood in paper.TASKS:
@@ -64,7 +69,8 @@ def tasks(table: str) -> list[tuple[str, int | None, tuple[str, ...]]]:
 
 
 def title_of(row: str, normal: str, label: int | None, few_from: str | None) -> str:
-    return "-".join(str(part) for part in (ROWS[row].slug, normal, label, few_from) if part is not None)
+    slug = ROWS[row].slug if row in ROWS else row  # of a rival its detector's name
+    return "-".join(str(part) for part in (slug, normal, label, few_from) if part is not None)
 
 
 def name_of(table: str, title: str, preset: str, condition: str, seed: int) -> str:

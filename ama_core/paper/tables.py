@@ -17,7 +17,7 @@ from ama_core.evaluation.metrics import mean_and_sd
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.records import Measured, Record
-from ama_core.paper.rows import INWARD, OUTWARD, SANITY, SIMPLE, SIPPLE, SMOKE_STEPS, STATUSES, TABLES, tasks
+from ama_core.paper.rows import INWARD, OUTWARD, RIVAL_TABLES, SANITY, SIMPLE, SIPPLE, SMOKE_STEPS, STATUSES, TABLES, tasks
 from ama_core.runs.spec import RunSpec
 from ama_core.storage.bundle import FIRST
 
@@ -153,7 +153,7 @@ def stored_members(records: Sequence[Record]) -> list[Member]:
             record=record,
         )
         for record in records
-        if record.row != SANITY
+        if record.row != SANITY and record.table not in RIVAL_TABLES
         for found in record.results
     ]  # fmt: skip
 

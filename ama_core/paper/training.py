@@ -26,14 +26,14 @@ from ama_core.detectors.autoencoder import AutoencoderSettings
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.detectors.lossless_length import LosslessLengthSettings
 from ama_core.detectors.pixel_mean import PixelMeanSettings
-from ama_core.detectors.registry import load_detector
+from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.errors import BundleError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.jobs import Job, is_stored
 from ama_core.paper.records import Measured, Record, read_record, scores_folder
-from ama_core.paper.rows import FEW, SANITY, SIMPLE, SMOKE_STEPS
+from ama_core.paper.rows import FEW, RIVAL_TABLES, SANITY, SIMPLE, SMOKE_STEPS
 from ama_core.runs.execute import RunStopped, execute
 from ama_core.runs.folder import LOG, Run
 from ama_core.runs.processes import Scheduler, start_command
@@ -48,7 +48,10 @@ DRAW_SEED = 0  # of the test anomalies: the same in every job, so that rows diff
 
 def carry_out(job: Job, out: Path, results: Path, device: str | None = None) -> Record:
     """Train (or go on), measure, and store the result, in this process. Raises as `execute`."""
-    record, scores = (_simple(job, out, device), []) if job.row == SANITY else _ama(job, out, device)
+    if job.table in RIVAL_TABLES:
+        record, scores = _rival(job, out, device)
+    else:
+        record, scores = (_simple(job, out, device), []) if job.row == SANITY else _ama(job, out, device)
     results.mkdir(parents=True, exist_ok=True)
     if scores:
         folder = scores_folder(record, results)
@@ -87,6 +90,23 @@ def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredSc
     few_anomalies = {"source": job.few_from, "n": FEW} if job.few_from else None
     record = _record(job, detector.info_["training"], measured, few_anomalies=few_anomalies, validation_ood=chosen_by)
     return record, scores
+
+
+def _rival(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredScores]]:
+    """Any other detector on the images of the job's task, under the same protocol."""
+    spec = RunSpec(job.normal, job.config, one_class=job.label, measure=False, detector=job.detector)
+    detector = _trained(out / job.name, spec, device)
+    scores: list[StoredScores] = []
+    found = evaluation.evaluate(detector, job.measurable(), seed=DRAW_SEED, keep=scores)["results"]
+    measured = tuple(Measured(**row, notes=_notes(row["ood"])) for row in found)
+    return _record(job, detector.info_["training"], measured, decides=detector.decides), scores
+
+
+def _rival_status(job: Job, steps: int) -> str:
+    """As `status_of`, of a detector that has sizes of its own."""
+    if detector_class(job.detector).trainer_class is not None and steps < SMOKE_STEPS:
+        return "smoke"
+    return "full" if job.preset == "paper" and not job.settings else "reduced"
 
 
 def _validated(detector: AMADetector, job: Job, folder: Path) -> AMADetector:
@@ -144,17 +164,23 @@ def _trained(folder: Path, spec: RunSpec, device: str | None) -> AnomalyDetector
 
 
 def _record(job: Job, training: dict[str, Any], measured: tuple[Measured, ...], **more) -> Record:
-    config = job.config
+    config, rival = job.config, job.table in RIVAL_TABLES
     return Record(
         table=job.table, row=job.row, normal=job.normal, label=job.label, seed=job.seed, preset=job.preset,
-        settings=job.settings, condition=job.condition, config=config.to_dict(), mode=config.mode,
-        status=status_of(config, job.preset, training["steps"], training["n_train"]),
-        width={name: getattr(config, f"width_{name}") for name in ("encoder", "generator", "critic")},
-        steps=training["steps"], epochs=round(paper.epochs(config, training), 3), n_images=training["n_train"],
+        settings=job.settings, condition=job.condition, config=config.to_dict(), mode="" if rival else config.mode,
+        status=_rival_status(job, training["steps"]) if rival
+        else status_of(config, job.preset, training["steps"], training["n_train"]),
+        width={} if rival else {name: getattr(config, f"width_{name}") for name in ("encoder", "generator", "critic")},
+        steps=training["steps"], epochs=round(_epochs(config, training), 3), n_images=training["n_train"],
         precision=training["precision"], hardware=training["device"], seconds=training["seconds"],
         versions=training["versions"], commit=training["commit"], command=job.command, draw_seed=DRAW_SEED, results=measured,
         **more,
     )  # fmt: skip
+
+
+def _epochs(config: Settings, training: dict[str, Any]) -> float:
+    """Passes over the training images; 0 of a detector that is not trained by steps."""
+    return paper.epochs(config, training) or 0.0 if hasattr(config, "batch_size") else 0.0
 
 
 def _normals(job: Job) -> ImageSet:

@@ -86,7 +86,7 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
 
 
 def take_away(case: Case) -> str:
-    fails = [name for name, aurocs in case.aurocs.items() if aurocs["R"] < 0.5]
+    fails = [name for name, aurocs in case.aurocs.items() if order(aurocs["R"]) == "normal"]
     return (
         f"A score is what it measures, not what it is called: with this model, R ranks the anomalies of {len(fails)} of "
         f"{len(case.aurocs)} measured sets as more normal than normal images. Calibrate, look on both sides, and measure."

@@ -9,10 +9,10 @@ import cache
 import controls
 import numpy as np
 import pandas as pd
+import rivals
 import streamlit as st
-from comparison_charts import dot_chart
 from density_charts import density_chart
-from palette import BLUE, CUT, GREEN, ORANGE, VERMILLION
+from tables_above import dots, models_of, verdicts, what
 
 from ama_core import AMAError, Config
 from ama_core.detectors.ama.config import PRESETS
@@ -23,27 +23,12 @@ from ama_core.paper.jobs import small_training
 from ama_core.paper.records import Record
 from ama_core.paper.report import PAPER_NAMES, condition_text, figure, task
 from ama_core.paper.tables import MISSING, N_CLASSES, Line, Member
-from ama_core.paper.verdicts import (
-    ALIKE,
-    Comparison,
-    Pair,
-    a_against_r,
-    first_of_each,
-    interval,
-    ours_against_paper,
-    plain_against_mirrored,
-    simple_against_ama,
-)
 from ama_core.runs import queue
 from ama_core.runs.folder import Run, list_runs, runs_dir
 from ama_core.runs.spec import RunSpec, command_line
 from ama_core.runs.status import State
 
 TABLES = {"Table 1": "table1", "Ablations": "ablations", "Table 2": "table2"}
-DOTS = {  # series of the dot plot: colour and symbol
-    "paper": (CUT, "diamond-open"), "ours, A": (BLUE, "circle"), "ours, R": (VERMILLION, "triangle-up"),
-    "ours, T": (GREEN, "square"), "ours, best simple score": (ORANGE, "x"),
-}  # fmt: skip
 AXES = {"R": "R-score", "A": "|R − μ| / σ (far out: low A)", "M": "M-score", "T": "T-score"}
 COLUMNS = {
     "paper": st.column_config.TextColumn("paper", help=f"AUROC as printed: {paper.SOURCE}."),
@@ -85,92 +70,6 @@ def chosen_lines(table: str) -> list[Line]:
         st.caption("Trained on one class, tested against the other nine of the same set.")
         return with_means(cache.lines("table2"))
     return [line for line in cache.lines(TABLES[table]) if line.row == row and line.paper is not None] + more
-
-
-# The verdicts and the chart above the tables
-
-
-def what(line: Line) -> str:
-    """What a line is about, in words: the normal set, and what it is told from or its class."""
-    normal = controls.title_of(line.normal)
-    if line.classes:
-        return f"{normal}, mean of {line.classes}"
-    if line.label is not None:
-        name = controls.class_name(line.normal, line.label)
-        return f"{normal}, {line.label}" + ("" if name == str(line.label) else f" {name}")
-    return f"{normal} → {controls.title_of(line.ood)}"
-
-
-def listing(pairs: Sequence[Pair]) -> str:
-    """The cells in which a figure is ahead, with both figures."""
-    return "; ".join(f"{what(p.line)} ({f'{p.of} ' if p.of else ''}{p.first:.3f} against {p.second:.3f})" for p in pairs)
-
-
-def sentence(found: Comparison, first: str, second: str) -> str:
-    """Where one figure is ahead of another, and where not; empty where nothing was compared."""
-    ahead, behind, alike = (found.where(k) for k in (1, -1, 0))
-    if not found.pairs:
-        return ""
-    parts = [f"**{first} is ahead of {second} on {len(ahead)} of {len(found.pairs)}**"]
-    parts[0] += f": {listing(ahead)}" if ahead else ""
-    parts += [f"{second} is ahead on {len(behind)}: {listing(behind)}"] if behind else []
-    parts += [f"alike within {ALIKE} on {len(alike)}"] if alike else []
-    return "; ".join(parts) + "."
-
-
-def verdicts(table: str, shown: Sequence[Line]) -> None:
-    """What the figures of a table come to, in computed sentences."""
-    key = TABLES[table]
-    ama = [line for line in cache.lines("table1" if key == "ablations" else key) if line.row == paper.AMA and not line.classes]
-    said = []
-    if table != "Ablations":
-        ours = ours_against_paper(ama if table == "Table 1" else shown)
-        said.append(sentence(ours, "Our A", "the paper's"))
-        said.append(sentence(a_against_r(ama), "A (two-sided)", "R (raw)"))
-        simple = simple_against_ama(first_of_each([line for line in ama if line.simple]))
-        said.append(sentence(simple, "The best simple score", "the better of A and T"))
-    else:
-        for variant in paper.ABLATIONS[:1]:
-            plain = [line for line in cache.lines("ablations") if line.row == variant]
-            found = plain_against_mirrored(plain, ama)
-            said.append(sentence(found, "The plain loss", "the mirrored one, trained alike,"))
-    said = [words for words in said if words]
-    if not said:
-        st.info("Nothing of this table has been measured here yet.", icon=":material/hourglass_empty:")
-        return
-    st.markdown("\n".join(f"- {words}" for words in said))
-
-
-def dots(shown: Sequence[Line], name: str) -> None:
-    """The paper's figures and ours with their intervals, a row a cell; in the rows' own score, and R beside A."""
-    own = first_of_each(shown)
-    lines = {(line.normal, line.label, line.classes, line.ood): line for line in shown}
-    measured = {(line.normal, line.label, line.classes, line.ood): line for line in own}
-    rows = []
-    for key, line in lines.items():
-        found = {"paper": (line.paper,) * 3} if line.paper is not None else {}
-        if ours := measured.get(key):
-            scores = ("R",) if line.row == paper.WITHOUT_A else ("A", "R", "T")
-            found |= {f"ours, {by}": (ours.auroc(by)[0], *interval(ours, by)) for by in scores}
-            if ours.simple:
-                best = max(value for value, _ in ours.simple.values())
-                found["ours, best simple score"] = (best, best, best)
-        rows.append((what(line), found))
-    series = [name for name in DOTS if any(name in found for _, found in rows)]
-    figure = dot_chart(rows, {name: DOTS[name] for name in series}, "AUROC (higher is better)", level=(0.5, "a coin"))
-    flat = [(row, name, *values) for row, found in rows for name, values in found.items()]
-    controls.chart(
-        figure, dict(zip(("cell", "series", "auroc", "low", "high"), zip(*flat))), f"dots-{name}",
-        "Paper and ours, a row a cell. " + "; ".join(
-            f"{row}: " + ", ".join(f"{name} {value[0]:.3f}" for name, value in found.items()) for row, found in rows
-        ),
-    )  # fmt: skip
-    st.caption(
-        "A: the paper's two-sided score, unusual where R is unusually high or low. R: the raw score, the distance that the "
-        "critic sees between an image and its reconstruction. T: all statistics together, ours. Bars: 95 % interval of one "
-        "training over the drawing of the test images; of several seeds ± the standard deviation. The paper prints no "
-        "intervals. Of several trainings of a cell the first of the table is drawn."
-    )
 
 
 def with_means(found: list[Line]) -> list[Line]:
@@ -231,13 +130,6 @@ def measured(line: Line) -> dict:
         return found
     interval = "{:.3f} – {:.3f}".format(*auroc_interval(value, line.n_normal, line.n_ood)) if sd is None else ""
     return found | {"95 %": interval, "seeds": len(line.members), "n normal": line.n_normal, "n OOD": line.n_ood, **how}
-
-
-def models_of(line: Line) -> str:
-    """What the trainings behind a line are called."""
-    if line.classes and not line.records:
-        return "ten models"
-    return ", ".join(dict.fromkeys(member.name for member in line.members))
 
 
 def trained(member: Member) -> dict[str, str]:
@@ -447,19 +339,6 @@ def stored(table: str) -> None:
             st.caption(f"({letters[condition]}) {condition_text(line.records)}")
 
 
-def baselines(table: int) -> None:
-    """The other methods' rows, as the paper prints them."""
-    with st.expander("The paper's other methods", icon=":material/table_rows:"):
-        if table == 1:
-            cells = {f"{a} → {b}": [paper.table1(a, b, m) for m in paper.methods(1)] for a, b in paper.TASKS}
-        else:
-            cells = {f"mean over {s}": [paper.table2_mean(s, m) for m in paper.methods(2)] for s in paper.TABLE_2_SETS}
-        frame = pd.DataFrame({"method": paper.methods(table), **cells})
-        config = {c: st.column_config.NumberColumn(c, format="%.3f") for c in frame.columns[1:]}
-        controls.grid(frame, width="stretch", column_config=config)
-        st.markdown("\n".join(f"- {controls.literal(caveat)}" for caveat in paper.CAVEATS))
-
-
 def main() -> None:
     controls.heading(
         "Benchmark",
@@ -472,11 +351,11 @@ def main() -> None:
     names = list(TABLES)
     table = controls.choose(st.segmented_control, "table", "Table", names, names[0], required=True)
     shown, name = chosen_lines(table), table.lower().replace(" ", "-")
-    verdicts(table, shown)
+    verdicts(TABLES[table], shown)
     dots(shown, name)
     show(shown, name)
     if table != "Ablations":
-        baselines(1 if table == "Table 1" else 2)
+        rivals.main(1 if table == "Table 1" else 2)
     stored(table)
     st.caption(
         f"paper: {paper.SOURCE}, one number a cell, by the A-score. ours: every official normal test image against anomalies "

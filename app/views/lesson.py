@@ -92,7 +92,9 @@ def main() -> None:
     ood = chosen if asked == AUTO else asked
     controls.keep_sets([ood], [chosen], one=True)
     case = case_of(view, ood)
-    if asked == AUTO and step.of_set:
+    if not step.of_set:
+        st.caption("The choice above is for the other steps: this one changes the model's own images where they are here.")
+    elif asked == AUTO:
         st.caption(controls.literal(label(case, name)))
     at = list(STEPS).index(name)
     st.subheader(f"{at + 1} of {len(STEPS)}: {step.title}", anchor="step")

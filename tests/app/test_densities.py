@@ -18,6 +18,7 @@ from streamlit.testing.v1 import AppTest
 from ama_core import AMADetector
 from ama_core.data import catalog, decode_image, label_of, prepare
 from ama_core.detectors.ama.scores import SCORES
+from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.metrics import auroc_interval, metric_intervals
 from ama_core.paper import published as paper
 from ama_core.paper.jobs import SANITY
@@ -307,7 +308,7 @@ def test_the_verdict_above_the_chart_is_measured(open_page, models, tmp_path):
     assert "No score does well on **Colour gradients** (best: M 0.600)" in text
     text = said(textures=(0.9, 0.8, 0.9, 0.9), gradients=(0.8, 0.4, 0.6, 0.5))
     assert (
-        "stays above a coin's 0.5 on all of these 2 sets; lowest is **Colour gradients** (0.800)" in text
+        "is clearly below 0.5 on none of these 2 sets; lowest is **Colour gradients** (0.800)" in text
         and "fails" not in text
     )
 
@@ -464,7 +465,7 @@ def test_what_the_command_stored_fills_cells_that_open_the_densities_behind_them
 
     cell = "mnist → 3, stored, tiny, 2,000 steps"
     at = open_page("benchmark", tmp_path / "none", table="Table 2", cell=cell)
-    assert "Only its figures are stored" in words(at) and len(at.get("plotly_chart")) == 1, "the dot plot alone"
+    assert "Only its figures are stored" in words(at) and len(at.get("plotly_chart")) == 2, "the two dot plots alone"
     scores = {s.name: s for s in read_scores(models / "digits")}
     folder = results / "scores" / long.name
     folder.mkdir(parents=True)
@@ -473,7 +474,7 @@ def test_what_the_command_stored_fills_cells_that_open_the_densities_behind_them
     for axis, there in (("R", r), ("A", np.abs(r - c.mu) / c.sigma)):
         at = open_page("benchmark", tmp_path / "none", table="Table 2", cell=cell)
         at.segmented_control(key=f"stored-axis-{long.name}").set_value(axis).run()
-        assert not at.exception and set(traces(at, -1)) == {"test", "rest"}
+        assert not at.exception and set(traces(at, 1)) == {"test", "rest"}
         assert f"rest {np.median(there):.3g}" in words(at)
     assert "--one-class 3" in at.code[0].value and not any("evaluate" in code.value for code in at.code)
 
@@ -544,3 +545,40 @@ def test_without_models_and_with_a_damaged_one_the_papers_numbers_stay(open_page
     (tmp_path / "broken" / "config.json").write_text("{")
     at = open_page("benchmark", tmp_path)
     assert "**broken** is left out" in at.warning[0].value and len(lines(at)) == 8
+
+
+def test_the_rivals_stand_below_with_the_papers_figures_and_the_models_here(open_page, models, tmp_path, results):
+    kind = detector_class("deepsvdd")
+    folder = tmp_path / "models" / "mine"
+    folder.mkdir(parents=True)
+    normal = {"name": "fashionmnist", "source": "fashionmnist", "label": None, "n": 9, "fingerprint": "", "anomalies": None}
+    header = {"format": "ama-bundle", "version": 2, "detector": "deepsvdd", "config": kind.Settings().to_dict(),
+              "normal": normal, "training": {"steps": 900}}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(header))
+    metrics = {by: {"auroc": 0.75, "auprc": 0.5, "fpr95": 0.5} for by in kind.score_names()}
+    row = {"ood": "mnist", "n_normal": 1000, "n_ood": 200, "scores": metrics}
+    (folder / "results.json").write_text(json.dumps({"normal": "fashionmnist", "seed": 0, "results": [row]}))
+    at = open_page("benchmark", tmp_path / "models")
+    table = at.dataframe[1].value
+    mine = table[(table["method"] == "DeepSVDD") & (table["pair"] == "FashionMNIST → MNIST")].iloc[0]
+    low, high = auroc_interval(0.75, 1000, 200)
+    assert (mine["paper"], mine["ours"], mine["95 %"]) == ("0.864", "0.750", f"{low:.3f} – {high:.3f}")
+    assert mine["status"] == "reduced" and mine["model"] == "mine"
+    assert (table["status"] == "not measured").sum() == len(table) - 1
+    said = words(at)
+    assert "of 1 other trainings measured here, DeepSVDD does best: 0.750" in said and "(0.750 against 0.864)" in said
+    assert {"model": "mine", "ood": "mnist", "axis": kind.decides} in views(at)
+    assert all(caveat in said.replace("\\", "") for caveat in paper.CAVEATS)
+    second = open_page("benchmark", tmp_path / "models", table="Table 2").dataframe[1].value
+    assert list(second[second["pair"] == "MNIST, mean of 10"]["paper"]) == ["0.921", "0.504", "0.828", "0.731", "0.531"]
+
+
+def test_benchmark_opens_with_its_verdicts_and_its_dots(open_page, models):
+    at = open_page("benchmark")
+    a, r = (read_results(models / "fashion")["results"][0]["scores"][by]["auroc"] for by in ("A", "R"))
+    said = words(at)
+    assert "Our A is ahead of the paper's on" in said and "A (two-sided) is ahead of R (raw) on" in said
+    dots = traces(at)
+    assert {"paper", "ours, A", "ours, R", "ours, T", "a coin"} <= set(dots)
+    assert values(dots["paper"]["x"]) == pytest.approx([paper.table1(*pair) for pair in paper.TASKS])
+    assert values(dots["ours, A"]["x"]) == pytest.approx([a]) and values(dots["ours, R"]["x"]) == pytest.approx([r])

@@ -146,6 +146,8 @@ def test_a_command_as_inspect_suggests_it_can_be_run(call, shop, tmp_path):
     words = suggested["command"].split()
     assert words[:4] == ["python", "-m", "ama_core", "train"]
     words[words.index("--out") + 1] = str(tmp_path / "run")
+    assert words[words.index("--preset") + 1] == "fast64"  # AMA's: the photographs are larger than 64 pixels
+    words[words.index("--preset") + 1] = "tiny"
     assert call(*words[3:], "--detector", "pixel_mean", "--no-measure", "--quiet")[0] == 0
     kept = load_detector(tmp_path / "run")
     assert 1 / (len(kept.calibration_scores_) + 1) == pytest.approx(suggested["smallest_alpha"])

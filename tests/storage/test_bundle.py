@@ -102,7 +102,7 @@ def test_its_files_and_its_card(tiny_bundle):
     names = {"model.safetensors", "config.json", "calibration.npz", "scores.npz", "results.json", "README.md"}
     assert names <= {file.name for file in tiny_bundle.iterdir()}
     card = (tiny_bundle / "README.md").read_text()
-    assert "digits" in card and "| textures |" in card and "Not measured" not in card
+    assert "Handwritten digits" in card and "| Procedural textures |" in card and "Not measured" not in card
     normal = read_info(tiny_bundle)["normal"]
     assert normal["name"] == "digits" and normal["n"] == 1297 and len(normal["fingerprint"]) == 16
 

@@ -25,6 +25,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         inter_fraction=0.25, reg="hinge", atypical="outward", delta=1.0, lambda_neg=1.0, warmup=0.6, epochs=1000,
         max_steps=2500, lr=5e-4, lr_schedule="linear",
     ),
+    # Own photographs at 64 pixels, at about the cost of tiny at 32: the networks see 2x2 pixels as channels.
+    "fast64": dict(
+        image_size=64, fold=2, nz=32, width_encoder=16, width_generator=24, width_critic=24, batch_size=64, n_critic=1,
+        gp_fraction=0.25, inter_fraction=0.25, reg="hinge", atypical="outward", delta=1.0, lambda_neg=1.0, warmup=0.6,
+        epochs=1000, max_steps=700, lr=5e-4, lr_schedule="linear",
+    ),
     # The sizes and settings of the paper and of the released code.
     "paper": {},
 }  # fmt: skip
@@ -55,6 +61,13 @@ class Config(TrainingSettings):
         choices=("mirrored", "plain"),
     )
 
+    fold: int = setting(
+        1,
+        "Side of the squares of pixels that the networks see as channels: with 2, an image of 64 costs what one of 32 does. "
+        "Not in the paper.",
+        "Networks",
+        choices=(1, 2),
+    )
     nz: int = setting(128, "Latent dimension d; the shell has radius sqrt(d). [C] 128.", "Networks", low=2, high=4096)
     width_encoder: int = setting(
         64, "Channels of the encoder's first layer; doubled twice. [C] 64.", "Networks", low=4, high=1024

@@ -18,9 +18,14 @@ from ama_core.detectors.ama.config import Config
 GRID = 4  # side of the smallest feature map of E and G
 
 
-def _stages(image_size: int) -> int:
+def _stages(config: Config) -> int:
     """How often the input is halved before the 4x4 grid: 3 for 32 pixels."""
-    return int(math.log2(image_size // GRID))
+    return int(math.log2(config.image_size // config.fold // GRID))
+
+
+def _fold(config: Config) -> nn.Module:
+    """Squares of pixels to channels, (N, c, S, S) to (N, c fold^2, S / fold, S / fold); nothing where fold is 1."""
+    return nn.PixelUnshuffle(config.fold) if config.fold > 1 else nn.Identity()
 
 
 class Encoder(nn.Module):
@@ -28,16 +33,17 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        widths = [config.width_encoder * min(2**i, 4) for i in range(_stages(config.image_size))]
+        widths = [config.width_encoder * min(2**i, 4) for i in range(_stages(config))]
         layers: list[nn.Module] = []
-        for c_in, c_out in zip([config.channels, *widths], widths):
+        for c_in, c_out in zip([config.channels * config.fold**2, *widths], widths):
             layers += [nn.Conv2d(c_in, c_out, 4, 2, 1, bias=False), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2, inplace=True)]
+        self.fold = _fold(config)
         self.features = nn.Sequential(*layers)
         self.to_code = nn.Conv2d(widths[-1], config.nz, GRID, bias=False)
         # Initialised as PyTorch does by default [C].
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.to_code(self.features(x)).flatten(1)
+        return self.to_code(self.features(self.fold(x))).flatten(1)
 
 
 class UpBlock(nn.Module):
@@ -69,9 +75,13 @@ class Generator(nn.Module):
         super().__init__()
         self.width = config.width_generator
         self.from_code = nn.Linear(config.nz, GRID * GRID * self.width)
-        self.blocks = nn.Sequential(*(UpBlock(self.width) for _ in range(_stages(config.image_size))))
+        self.blocks = nn.Sequential(*(UpBlock(self.width) for _ in range(_stages(config))))
         self.to_image = nn.Sequential(
-            nn.BatchNorm2d(self.width), nn.ReLU(), nn.Conv2d(self.width, config.channels, 3, padding=1), nn.Tanh()
+            nn.BatchNorm2d(self.width),
+            nn.ReLU(),
+            nn.Conv2d(self.width, config.channels * config.fold**2, 3, padding=1),
+            nn.Tanh(),
+            *([nn.PixelShuffle(config.fold)] if config.fold > 1 else []),
         )
         _initialise_blocks(self.blocks)
         for layer in (self.from_code, self.to_image[2]):  # their biases keep PyTorch's default [C]
@@ -111,8 +121,9 @@ class Critic(nn.Module):
     def __init__(self, config: Config, *, spectral: bool = True):
         super().__init__()
         width = config.width_critic
-        c_in = config.channels * (2 if config.reconstruction == "mirrored" else 1)
-        downs = _stages(config.image_size) - 2  # the first block halves too: 32 -> 8x8
+        c_in = config.channels * config.fold**2 * (2 if config.reconstruction == "mirrored" else 1)
+        downs = _stages(config) - 2  # the first block halves too: 32 -> 8x8
+        self.fold = _fold(config)
         self.blocks = nn.Sequential(
             CriticBlock(c_in, width, first=True, down=True),
             *(CriticBlock(width, width, down=True) for _ in range(downs)),
@@ -129,7 +140,7 @@ class Critic(nn.Module):
 
     def feature_map(self, pair: Tensor) -> Tensor:
         """Features before the spatial sum, (N, width, S/4, S/4) at 32 pixels: where the critic sees what."""
-        return self.blocks(pair)
+        return self.blocks(self.fold(pair))
 
     def features(self, pair: Tensor) -> Tensor:
         """f(x, y), (N, width) fp32: after the last ReLU and the spatial *sum*, before the linear layer."""
@@ -224,6 +235,8 @@ def summary(networks: Networks) -> list[Stage]:
 
     E, G, D = networks.E, networks.G, networks.D
     h = record("E", "image x", x)
+    if config.fold > 1:
+        h = record("E", f"{config.fold}×{config.fold} pixels as channels", E.fold(h))
     for i in range(0, len(E.features), 3):
         step = E.features[i : i + 3]
         h = record("E", "conv 4×4, stride 2; batch norm; LeakyReLU", step(h), step)
@@ -234,6 +247,8 @@ def summary(networks: Networks) -> list[Stage]:
     x_hat = record("G", "batch norm; conv 3×3; tanh: x̂", G.to_image(h), G.to_image)
     pair = networks.pair(x, x_hat)
     h = record("D", "pair (x, x̂), on top of each other" if config.reconstruction == "mirrored" else "x̂ alone", pair)
+    if config.fold > 1:
+        h = record("D", f"{config.fold}×{config.fold} pixels as channels", D.fold(h))
     for block in D.blocks[:-1]:
         smaller = isinstance(block.shortcut, nn.Sequential)
         h = record("D", f"residual block{', halved' if smaller else ''}", block(h), block)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ama_core import Config
+from ama_core import AMADetector, Config
 from ama_core.detectors.ama.networks import Critic, Encoder, Generator, Networks, build_networks, count_parameters
 
 SMALL = dict(nz=8, width_encoder=8, width_generator=8, width_critic=8)
@@ -272,3 +272,39 @@ def test_building_from_weights_leaves_the_caller_s_random_numbers_alone():
     built = build_networks(small(), weights, torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in built.state_dict().items())
+
+
+def folded(x: np.ndarray) -> np.ndarray:
+    """(N, c, S, S) to (N, 4 c, S / 2, S / 2), by its definition: channel 4 i + 2 a + b holds the pixels (2 y + a, 2 x + b)."""
+    places = [x[:, i, a::2, b::2] for i in range(x.shape[1]) for a in range(2) for b in range(2)]
+    return np.stack(places, axis=1)
+
+
+@torch.no_grad()
+def test_folding_makes_pixels_channels_and_back():
+    """Of 64 pixels folded by 2, the networks see what those of 32 would, with four times the channels."""
+    config = small(image_size=64, channels=3, fold=2)
+    networks = Networks(config).eval()
+    x = torch.rand(2, 3, 64, 64) * 2 - 1
+    small_x = torch.from_numpy(folded(x.numpy()))
+    E, G, D = networks.E, networks.G, networks.D
+    torch.testing.assert_close(networks.E(x), E.to_code(E.features(small_x)).flatten(1))
+    pair = networks.pair(x, x.flip(0))
+    torch.testing.assert_close(D.feature_map(pair), D.blocks(torch.from_numpy(folded(pair.numpy()))))
+    assert D.feature_map(pair).shape == (2, 8, 8, 8) and len(G.blocks) == 3
+    x_hat = networks.reconstruct(x)
+    before = G.to_image[:4](G.blocks(G.from_code(networks.E(x)).view(-1, G.width, 4, 4)))
+    assert x_hat.shape == x.shape
+    np.testing.assert_array_equal(folded(x_hat.numpy()), before.numpy())
+
+
+def test_a_folded_model_trains_scores_and_is_loaded_again(tmp_path):
+    config = small(image_size=64, channels=1, fold=2, batch_size=8, epochs=1, precision="fp32", n_critic=1)
+    images = np.random.default_rng(0).integers(0, 256, (60, 64, 64, 1), dtype=np.uint8)
+    detector = AMADetector(config, device="cpu", verbose=False).fit(images)
+    detector.save(tmp_path / "m")
+    again = AMADetector.load(tmp_path / "m", device="cpu")
+    assert again.config.fold == 2
+    np.testing.assert_array_equal(again.scores(images[:5])["T"], detector.scores(images[:5])["T"])
+    assert sum(stage.parameters for stage in again.stages()) == count_parameters(again.networks_)
+    assert again.maps(images[:2]).shape == (2, 8, 8)

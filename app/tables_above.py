@@ -1,0 +1,120 @@
+"""What stands above the tables of the page Benchmark: computed sentences, and a dot plot of the paper's figures and ours."""
+
+from collections.abc import Sequence
+
+import cache
+import controls
+import streamlit as st
+from comparison_charts import dot_chart
+from palette import BLUE, CUT, GREEN, ORANGE, VERMILLION
+
+from ama_core.paper import published as paper
+from ama_core.paper.tables import Line
+from ama_core.paper.verdicts import (
+    ALIKE,
+    Comparison,
+    Pair,
+    a_against_r,
+    first_of_each,
+    interval,
+    ours_against_paper,
+    plain_against_mirrored,
+    simple_against_ama,
+)
+
+LISTED = 4  # cells that a verdict names
+DOTS = {  # series of the dot plot: colour and symbol
+    "paper": (CUT, "diamond-open"), "ours, A": (BLUE, "circle"), "ours, R": (VERMILLION, "triangle-up"),
+    "ours, T": (GREEN, "square"), "ours, best simple score": (ORANGE, "x"),
+}  # fmt: skip
+
+
+def what(line: Line) -> str:
+    """What a line is about, in words: the normal set, and what it is told from or its class."""
+    normal = controls.title_of(line.normal)
+    if line.classes:
+        return f"{normal}, mean of {line.classes}"
+    if line.label is not None:
+        name = controls.class_name(line.normal, line.label)
+        return f"{normal}, {line.label}" + ("" if name == str(line.label) else f" {name}")
+    return f"{normal} → {controls.title_of(line.ood)}"
+
+
+def listing(pairs: Sequence[Pair]) -> str:
+    """The cells in which a figure is ahead, with both figures; of many those with the largest difference."""
+    clear = sorted(pairs, key=lambda pair: -abs(pair.first - pair.second))[:LISTED]
+    said = "; ".join(
+        f"{what(p.line)} ({f'{p.of} ' if p.of else ''}{p.first:.3f} against {p.second:.3f})" for p in pairs if p in clear
+    )
+    return said + (f"; and {len(pairs) - len(clear)} more" if len(pairs) > len(clear) else "")
+
+
+def sentence(found: Comparison, first: str, second: str) -> str:
+    """Where one figure is ahead of another, and where not; empty where nothing was compared."""
+    ahead, behind, alike = (found.where(k) for k in (1, -1, 0))
+    if not found.pairs:
+        return ""
+    parts = [f"**{first} is ahead of {second} on {len(ahead)} of {len(found.pairs)}**"]
+    parts[0] += f": {listing(ahead)}" if ahead else ""
+    parts += [f"{second} is ahead on {len(behind)}: {listing(behind)}"] if behind else []
+    parts += [f"alike within {ALIKE} on {len(alike)}"] if alike else []
+    return "; ".join(parts) + "."
+
+
+def verdicts(key: str, shown: Sequence[Line]) -> None:
+    """What the figures of a table, by its name in `rows.TABLES`, come to in computed sentences."""
+    ama = [line for line in cache.lines("table1" if key == "ablations" else key) if line.row == paper.AMA and not line.classes]
+    said = []
+    if key != "ablations":
+        ours = ours_against_paper(ama if key == "table1" else shown)
+        said.append(sentence(ours, "Our A", "the paper's"))
+        said.append(sentence(a_against_r(ama), "A (two-sided)", "R (raw)"))
+        simple = simple_against_ama(first_of_each([line for line in ama if line.simple]))
+        said.append(sentence(simple, "The best simple score", "the better of A and T"))
+    else:
+        plain = [line for line in cache.lines("ablations") if line.row == paper.WITHOUT_MIRRORED]
+        said.append(sentence(plain_against_mirrored(plain, ama), "The plain loss", "the mirrored one, trained alike,"))
+    said = [words for words in said if words]
+    if not said:
+        st.info("Nothing of this table has been measured here yet.", icon=":material/hourglass_empty:")
+        return
+    st.markdown("\n".join(f"- {words}" for words in said))
+
+
+def dots(shown: Sequence[Line], name: str) -> None:
+    """The paper's figures and ours with their intervals, a row a cell; in the rows' own score, and R beside A."""
+    own = first_of_each(shown)
+    lines = {(line.normal, line.label, line.classes, line.ood): line for line in shown}
+    measured = {(line.normal, line.label, line.classes, line.ood): line for line in own}
+    rows = []
+    for key, line in lines.items():
+        found = {"paper": (line.paper,) * 3} if line.paper is not None else {}
+        if ours := measured.get(key):
+            scores = ("R",) if line.row == paper.WITHOUT_A else ("A", "R", "T")
+            found |= {f"ours, {by}": (ours.auroc(by)[0], *interval(ours, by)) for by in scores}
+            if ours.simple:
+                best = max(value for value, _ in ours.simple.values())
+                found["ours, best simple score"] = (best, best, best)
+        rows.append((what(line), found))
+    series = [name for name in DOTS if any(name in found for _, found in rows)]
+    figure = dot_chart(rows, {name: DOTS[name] for name in series}, "AUROC (higher is better)", level=(0.5, "a coin"))
+    flat = [(row, name, *values) for row, found in rows for name, values in found.items()]
+    controls.chart(
+        figure, dict(zip(("cell", "series", "auroc", "low", "high"), zip(*flat))), f"dots-{name}",
+        "Paper and ours, a row a cell. " + "; ".join(
+            f"{row}: " + ", ".join(f"{name} {value[0]:.3f}" for name, value in found.items()) for row, found in rows
+        ),
+    )  # fmt: skip
+    st.caption(
+        "A: the paper's two-sided score, unusual where R is unusually high or low. R: the raw score, the distance that the "
+        "critic sees between an image and its reconstruction. T: all statistics together, ours. Bars: 95 % interval of one "
+        "training over the drawing of the test images; of several seeds ± the standard deviation. The paper prints no "
+        "intervals. Of several trainings of a cell the first of the table is drawn."
+    )
+
+
+def models_of(line: Line) -> str:
+    """What the trainings behind a line are called."""
+    if line.classes and not line.records:
+        return "ten models"
+    return ", ".join(dict.fromkeys(member.name for member in line.members))

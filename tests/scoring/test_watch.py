@@ -1,0 +1,108 @@
+"""Files as they come: each is scored once, when it is whole, and again when it changes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from ama_core import AMADetector
+from ama_core.errors import DataError
+from ama_core.scoring.table import score_rows
+from ama_core.scoring.watch import watch_rows
+
+
+class Ended(Exception):
+    pass
+
+
+@pytest.fixture
+def detector(tiny_bundle):
+    return AMADetector.load(tiny_bundle, device="cpu")
+
+
+def png(digits, i, path):
+    Image.fromarray(digits.images[i, ..., 0]).save(path, "PNG")
+
+
+def rows_of(detector, folder, *looks):
+    """The rows that come up while `looks`, called one after the other between two looks, change the folder."""
+    waiting = list(looks)
+
+    def wait(seconds):
+        if not waiting:
+            raise Ended
+        waiting.pop(0)()
+
+    rows = []
+    with pytest.raises(Ended):
+        for row in watch_rows(detector, [folder], 0.05, wait=wait):
+            rows.append((os.path.basename(row["path"]), row["error"], row["T"]))
+    return rows
+
+
+def nothing():
+    pass
+
+
+def test_each_file_is_scored_once_and_when_it_is_whole(detector, digits, tmp_path):
+    png(digits, 0, tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+
+    def begin():
+        (tmp_path / "b.png").write_bytes(whole[:100])
+
+    def finish():
+        (tmp_path / "b.png").write_bytes(whole)
+
+    rows = rows_of(detector, tmp_path, nothing, begin, finish, nothing, nothing, nothing)
+    assert [(name, error) for name, error, _ in rows] == [("a.png", None), ("b.png", None)]
+    (expected,) = [row["T"] for row in score_rows(detector, [tmp_path / "a.png"], 0.05)]
+    assert all(t == pytest.approx(expected) for _, _, t in rows)
+
+
+def test_a_changed_file_is_scored_again_and_a_bad_one_costs_its_row_alone(detector, digits, tmp_path):
+    png(digits, 0, tmp_path / "a.png")
+
+    def change():
+        png(digits, 1, tmp_path / "a.png")
+        os.utime(tmp_path / "a.png", ns=(1, 1))
+        (tmp_path / "c.png").write_text("no image")
+
+    rows = rows_of(detector, tmp_path, nothing, change, nothing, (tmp_path / "a.png").unlink, nothing)
+    assert [name for name, _, _ in rows] == ["a.png", "a.png", "c.png"]
+    assert rows[0][2] != rows[1][2] and rows[2][1]
+
+
+def test_a_path_that_is_not_there_is_said(detector, tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        next(watch_rows(detector, [tmp_path / "none"], 0.05))
+
+
+def test_by_command_until_it_is_stopped(call, tiny_bundle, digits, tmp_path):
+    (tmp_path / "in").mkdir()
+    png(digits, 0, tmp_path / "in" / "0.png")
+    command = [
+        sys.executable,
+        "-m",
+        "ama_core",
+        "score",
+        str(tiny_bundle),
+        str(tmp_path / "in"),
+        "--watch",
+        "--json",
+        "--quiet",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = json.loads(process.stdout.readline())
+    png(digits, 1, tmp_path / "in" / "1.png")
+    second = json.loads(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert first["path"].endswith("0.png") and second["path"].endswith("1.png")
+    assert process.returncode == 0 and "2 rows" in err and "Traceback" not in err
+    code, _, err = call("score", tiny_bundle, tmp_path / "in", "--watch", "--out", tmp_path / "t.csv")
+    assert code == 2 and "> FILE" in err
