@@ -138,7 +138,7 @@ def score_to_file(
         raise ConfigError(f"The table must be called something.csv or something.jsonl, not {out.name!r}.")
     if resume and force:
         raise ConfigError("--resume continues a table and --force replaces it: choose one of them.")
-    beside = out.with_name(f"{out.name}.meta.json")
+    beside = _beside(out)
     check_sources(sources)
     folder = find_bundle(model)
     _check_place(out, beside, folder, sources, resume, force)
@@ -146,7 +146,7 @@ def score_to_file(
         "software": SOFTWARE, "model": str(model), "fingerprint": _fingerprint(folder), "alpha": alpha,
         "score": detector.by, "inputs": [_described(source) for source in sources],
     }  # fmt: skip
-    summary, unread = summary_of(detector), _without(iter_unread(sources), out, beside)
+    summary, unread = summary_of(detector), images_of(sources, out)
     certain = {"rows": 0, "bytes": 0}
     if resume and out.exists():
         certain = _read_meta(beside, asked, out)
@@ -160,6 +160,22 @@ def score_to_file(
     if progress:
         progress(summary)
     return summary
+
+
+def verdicts(out: Path, detector: AnomalyDetector) -> Iterator[bool | None]:
+    """Whether each image of the table `out` is flagged, in its order; None where it could not be scored. Raises DataError."""
+    for row in _written(out, detector):
+        yield None if row["error"] else row["anomalous"] in (True, "True")
+
+
+def images_of(sources: Sequence[str | Path], out: Path | None = None) -> Iterator[Unread]:
+    """The images of the rows of a table, in their order; `out`: the file that it is written to, which is none of them."""
+    unread = iter_unread(sources)
+    return _without(unread, out, _beside(out)) if out else unread
+
+
+def _beside(out: Path) -> Path:
+    return out.with_name(f"{out.name}.meta.json")
 
 
 def _check_place(out: Path, beside: Path, folder: Path, sources: Sequence[str | Path], resume: bool, force: bool) -> None:
