@@ -91,7 +91,8 @@ def test_events(config, few):
             assert event.images.shape == (2, 8, 32, 32, 1) and event.images.dtype == np.uint8
             np.testing.assert_array_equal(event.images[0], few[:8])
         if event.kind == "validation":
-            assert set(event.values) == {"auroc_R", "auroc_A"} and 0 <= event.values["auroc_A"] <= 1
+            assert set(event.values) == {"auroc_R", "auroc_A", "auroc_M", "auroc_T"}
+            assert all(0 <= value <= 1 for value in event.values.values())
     epochs = [e.values["epoch"] for e in events if e.kind == "progress"]
     assert epochs == [1, 1, 1, 2, 2, 3]  # four batches an epoch
     last = [e for e in events if e.kind == "progress"][-1]
