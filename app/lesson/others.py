@@ -1,5 +1,6 @@
 """Step: other detectors are fooled as well, and the two-sided idea carries over to their scores."""
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,7 +29,8 @@ class Group:
     """Models of several detectors, trained on the same normal images, on the set that fools most of them.
 
     Attributes:
-        normal: what they were trained on, in words. ood: the set. twins: model -> its scores there. titles: model -> detector.
+        normal: what they were trained on, in words. ood: the set. twins: model -> its scores there.
+        titles: model -> detector, with the name where there are several. sizes: model -> (n normal, n OOD) images.
     """
 
     normal: str
@@ -70,7 +72,11 @@ def group() -> Group | None:
     scores = {name: pair for name, (_, _, pair) in found[key].items()}
     ood = most_fooling(results, scores)
     sizes = {name: (rows[ood]["n_normal"], rows[ood]["n_ood"]) for name, rows in results.items() if ood in rows}
-    titles = {name: kind.title for name, (_, kind, _) in found[key].items()}
+    several = Counter(kind.name for _, kind, _ in found[key].values())
+    titles = {}
+    for name, (_, kind, _) in found[key].items():
+        short = "AMA" if kind.name == FIRST else kind.title
+        titles[name] = f"{short}: {name}" if several[kind.name] > 1 else short
     return Group(controls.label_of(*key), ood, twins_on(results, scores, ood), titles, sizes)
 
 
@@ -129,7 +135,7 @@ def figure_of(found: Group) -> go.Figure:
     for name, twins in found.twins.items():
         n, m = found.sizes[name]
         values = {key: (v, *auroc_interval(v, n, m)) for key, v in zip(STYLES, (twins.auroc_raw, twins.auroc_twin))}
-        rows.append((f"{found.titles[name]} ({name})", values))
+        rows.append((found.titles[name], values))
     return dot_chart(rows, STYLES, "AUROC (higher is better)", level=(0.5, "a coin"))
 
 
