@@ -25,7 +25,7 @@ from ama_core.analysis.response import Response, read_response
 from ama_core.analysis.shell import NormHistograms
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, draw, inspect, load, one_class, prepare
 from ama_core.data.changes import Change
-from ama_core.detectors.ama.scores import a_distance, mu_sigma_behind
+from ama_core.detectors.ama.scores import a_distance
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.evaluation import comparison
@@ -33,12 +33,6 @@ from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import metric_intervals
 from ama_core.evaluation.protocol import normal_split
 from ama_core.evaluation.simple import SimpleFigures, read_simple
-from ama_core.paper import jobs as benchmark
-from ama_core.paper import tables as benchmark_report
-from ama_core.paper.jobs import Record, scores_folder
-from ama_core.paper.jobs import read_results as read_records
-from ama_core.paper.rivals import RivalLine, model_entries, rival_lines, rival_means, stored_entries
-from ama_core.paper.tables import Line, Member
 from ama_core.runs import execute as runs
 from ama_core.runs import timing as pace
 from ama_core.scoring import check
@@ -547,100 +541,3 @@ def training_size(spec: runs.RunSpec) -> int:
 @cached("", most=64, spinner="Counting the images …")
 def _training_size(source: Path, label: int | None, fit: str, _spec: runs.RunSpec) -> int:
     return pace.n_images(_spec)
-
-
-def records() -> list[Record]:
-    """Every training that `python -m ama_core benchmark` has stored. Raises BundleError."""
-    return _records(benchmark.RESULTS)
-
-
-@cached("*.json", kind="resource", most=2)
-def _records(folder: Path) -> list[Record]:
-    return read_records(folder)
-
-
-def members() -> tuple[list[Member], dict[str, str]]:
-    """What the models on this computer were measured on, and why those that cannot be read are left out, by name."""
-    return _members(models())
-
-
-@cached("config.json", "results.json", kind="resource", most=4)
-def _members(folders: dict[str, Path]) -> tuple[list[Member], dict[str, str]]:
-    found, left_out = [], {}
-    for name, folder in folders.items():
-        try:
-            found += benchmark_report.model_members(name, info(folder), results(folder).values())
-        except AMAError as error:
-            left_out[name] = str(error)
-    return found, left_out
-
-
-def lines(table: str) -> list[Line]:
-    """The lines of a table of the paper, of stored trainings and of the models here; of these alone where a stored file is
-    damaged.
-    """
-    return _lines(benchmark.RESULTS, models(), table)
-
-
-def other_pairs() -> list[Line]:
-    """Lines of AMA on pairs of sets that the paper does not have."""
-    return _lines(benchmark.RESULTS, models(), None)
-
-
-@cached("*.json", kind="resource", most=12)
-def _lines(folder: Path, folders: dict[str, Path], table: str | None) -> list[Line]:
-    try:
-        found = _records(folder)
-    except AMAError:
-        found = []
-    own = _members(folders)[0]
-    return benchmark_report.lines(table, found, own) if table else benchmark_report.other_pairs(found, own)
-
-
-def rivals() -> tuple[list[RivalLine], list[RivalLine]]:
-    """The paper's other methods beside ours, for its Tables 1 and 2, of stored trainings and of the models here."""
-    return _rivals(benchmark.RESULTS, models())
-
-
-@cached("*.json", kind="resource", most=2)
-def _rivals(folder: Path, folders: dict[str, Path]) -> tuple[list[RivalLine], list[RivalLine]]:
-    try:
-        entries = stored_entries(_records(folder))
-    except AMAError:
-        entries = []
-    for name, path in folders.items():
-        try:
-            entries += model_entries(name, info(path), results(path).values())
-        except AMAError:
-            continue  # `members` says so
-    return rival_lines(entries), rival_means(entries)
-
-
-def table_lines(table: str) -> list[Line]:
-    """What `python -m ama_core benchmark` has stored for a table, measured lines alone. Raises BundleError."""
-    return _table_lines(benchmark.RESULTS, table)
-
-
-@cached("*.json", kind="resource", most=6)
-def _table_lines(folder: Path, table: str) -> list[Line]:
-    return [line for line in benchmark_report.lines(table, _records(folder)) if line.ours]
-
-
-def record_scores(record: Record) -> list[StoredScores]:
-    """The scores behind such a training; empty where they are not stored. Raises BundleError."""
-    return stored(scores_folder(record, benchmark.RESULTS))
-
-
-def record_densities(record: Record, ood: str, axis: str) -> Densities:
-    """Densities of the normal images (`test`) and of one OOD set of such a training, whose scores are stored."""
-    return _record_densities(scores_folder(record, benchmark.RESULTS), record.normal, ood, axis)
-
-
-@cached("scores.npz", most=32)
-def _record_densities(folder: Path, normal: str, ood: str, axis: str) -> Densities:
-    found = {s.name: s.scores for s in stored(folder)}
-    samples = {"test": found[normal], ood: found[ood]}
-    if axis != A_DISTANCE:
-        return densities({title: scores[axis] for title, scores in samples.items()}, log=True)
-    mu, sigma = mu_sigma_behind(*(np.concatenate([scores[key] for scores in samples.values()]) for key in ("R", "log_A")))
-    return densities({title: a_distance(scores["R"], mu, sigma) for title, scores in samples.items()}, log=True)

@@ -21,7 +21,7 @@ from ama_core.detectors.ama.scores import SCORES
 from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.metrics import auroc_interval, metric_intervals
 from ama_core.paper import published as paper
-from ama_core.paper.jobs import SANITY
+from ama_core.paper.rows import SANITY
 from ama_core.runs import execute as runs
 from ama_core.storage.bundle import read_results, read_scores, write_results, write_scores
 from tests.common import APP
@@ -58,7 +58,7 @@ def results(tmp_path, monkeypatch) -> Path:
     """A folder for stored results, empty at first."""
     folder = tmp_path / "results"
     folder.mkdir()
-    monkeypatch.setattr("ama_core.paper.jobs.RESULTS", folder)
+    monkeypatch.setattr("ama_core.paper.records.RESULTS", folder)
     return folder
 
 
