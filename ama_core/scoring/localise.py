@@ -36,7 +36,7 @@ CHUNK = 256
 MAPS = {
     "pixel": "the difference between the image and its reconstruction",
     "critic": "what each place adds to the score",
-    "combined": "both together",
+    "combined": "the difference from the reconstruction and what each place adds to the score, together",
 }
 
 

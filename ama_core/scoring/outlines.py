@@ -91,8 +91,8 @@ class Outlines:
     def sentence(self) -> str:
         """What an outline means, for readers."""
         return (
-            f"Outlined is every place at which {MAPS[self.name]} exceeds what normal images show there; of normal images, at "
-            f"most a fraction {self.alpha:g} gets any outline."
+            f"Outlined are places that stand out from what normal images show there, by {MAPS[self.name]}; at most a fraction "
+            f"{self.alpha:g} of normal images gets any outline."
         )
 
     def marks(self, examined: Examination) -> np.ndarray:

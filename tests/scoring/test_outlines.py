@@ -193,5 +193,5 @@ def test_the_report_shows_flagged_photographs_with_their_outlines(folder, tmp_pa
     main(["report", str(tiny_bundle), str(folder), "--alpha", "0.2", "--out", str(out), "--quiet"])
     text = out.read_text()
     assert text.count("<figure") == text.count('<tr class="flagged">') > 0
-    assert "Outlined is every place at which the difference between the image and its reconstruction" in text
+    assert "Outlined are places that stand out from what normal images show there, by the difference" in text
     assert "data:image/jpeg;base64," in text
