@@ -137,7 +137,7 @@ def test_the_size_of_the_training_and_the_time_of_each_preset(folder, no_worker,
     app = page()
     assert any("700 steps on 1,297 images. How long" in caption.value for caption in app.caption)
     button(app, "Time the presets on this machine").click().run()
-    assert any("tiny about 4 min, small about 27 min, paper about 9 min" in caption.value for caption in app.caption)
+    assert any("tiny about 4 min, small about 27 min, fast64 about 4 min, paper about 9 min" in caption.value for caption in app.caption)
     button(app, "Measure how long it takes here").click().run()
     assert any("**about 4 min** of training on this machine (abacus; guessed)" in text.value for text in app.markdown)
     app.number_input(key="hp-batch_size").set_value(2000).run()
