@@ -33,8 +33,10 @@ from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import metric_intervals
 from ama_core.evaluation.protocol import normal_split
 from ama_core.evaluation.simple import SimpleFigures, read_simple
-from ama_core.runs import execute as runs
 from ama_core.runs import timing as pace
+from ama_core.runs.folder import RUNS_VARIABLE, read_watched, runs_dir
+from ama_core.runs.spec import RunSpec
+from ama_core.runs.watching import read_curves
 from ama_core.scoring import check
 from ama_core.scoring.check import Checked
 from ama_core.scoring.localise import Localiser, find_localiser
@@ -126,8 +128,8 @@ def models() -> dict[str, Path]:
     """
     named = os.environ.get(MODELS_VARIABLE)
     folders = [Path(part) for part in named.split(os.pathsep) if part] if named else [PRETRAINED]
-    if not named or os.environ.get(runs.RUNS_VARIABLE):
-        folders.append(runs.runs_dir())
+    if not named or os.environ.get(RUNS_VARIABLE):
+        folders.append(runs_dir())
     found: dict[str, Path] = {}
     for folder in folders:
         for name, path in list_bundles(folder).items():
@@ -513,8 +515,8 @@ def mixed(folder: Path, picks: tuple[tuple[str, int], ...], weights: tuple[tuple
 
 @cached("metrics.jsonl", most=32)
 def curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """What a run has measured so far, thinned (see `runs.read_curves`)."""
-    return runs.read_curves(folder)
+    """What a run has measured so far, thinned (see `read_curves`)."""
+    return read_curves(folder)
 
 
 @cached("", most=32)
@@ -522,7 +524,7 @@ def watched_density(file: Path, score: str, title: str) -> tuple[Densities, bool
     """Densities of a score of the watched images, normal ones as HELD_OUT and the others as `title`, and whether it lies on a
     logarithmic axis. Raises BundleError, DataError.
     """
-    normal, others = runs.read_watched(file)[score]
+    normal, others = read_watched(file)[score]
     log = bool((normal > 0).all() and (others > 0).all())
     return _of_scores({HELD_OUT: normal, title: others}, log), log
 
@@ -533,11 +535,11 @@ def inspect_own(source: Path) -> Inspection:
     return inspect(str(source))
 
 
-def training_size(spec: runs.RunSpec) -> int:
+def training_size(spec: RunSpec) -> int:
     """How many normal images a run would have. Raises DataError where they are not on this computer."""
     return _training_size(Path(spec.dataset), spec.one_class, spec.config.fit, spec)
 
 
 @cached("", most=64, spinner="Counting the images …")
-def _training_size(source: Path, label: int | None, fit: str, _spec: runs.RunSpec) -> int:
+def _training_size(source: Path, label: int | None, fit: str, _spec: RunSpec) -> int:
     return pace.n_images(_spec)

@@ -8,7 +8,8 @@ import pytest
 from ama_core.data import load
 from ama_core.detectors import registry
 from ama_core.evaluation import protocol as evaluation
-from ama_core.runs.execute import RunSpec, execute
+from ama_core.runs.execute import execute
+from ama_core.runs.spec import RunSpec
 from ama_core.storage.bundle import read_results, write_results
 from tests.app.lesson.common import taken
 from tests.common import words
