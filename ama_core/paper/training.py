@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -41,8 +41,9 @@ from ama_core.runs.spec import RunSpec
 from ama_core.runs.status import State
 from ama_core.settings import Settings
 from ama_core.storage.bundle import StoredScores, write_scores
-from ama_core.storage.files import write_atomically
+from ama_core.storage.files import lock, write_atomically
 
+CLAIMS = ".claims"  # folder of the locks of jobs under way
 DRAW_SEED = 0  # of the test anomalies: the same in every job, so that rows differ by their training alone
 
 
@@ -194,7 +195,8 @@ def _notes(ood: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Progress:
-    """What `train_all` tells its caller: `job` was `started`, `stored` or `failed` (with `words`), or just time passed (None).
+    """What `train_all` tells its caller: `job` was `started`, `stored`, left to `another` call that is at it, or `failed` (with
+    `words`), or just time passed (None).
 
     done: jobs that ended, with the fractions of those under way; seconds_left: None before it can be told.
     """
@@ -222,17 +224,26 @@ def train_all(
     *,
     parallel: int | None = None,
     device: str | None = None,
+    devices: Sequence[str] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> list[Job]:
     """Carry out jobs, `parallel` at once, each in a process of its own; returns those that failed.
+
+    Several calls may share `out` and `results`, on several machines too: a job is carried out by the one that is first to lock
+    it, and left alone by the others.
+
+    Args:
+        devices: one for each job at once, in place of `parallel` and `device`.
 
     Ctrl-C and SIGTERM stop it: every job saves its state, and the next call goes on (twice: at once, with what was saved last).
 
     Raises RunStopped.
     """
-    parallel = max(1, min(parallel or parallel_jobs(), len(jobs)))
+    free = list(devices) if devices else [device] * (parallel or parallel_jobs())
+    parallel = max(1, min(len(free), len(jobs)))
     threads = max(1, (os.cpu_count() or 1) // parallel) if torch.cuda.is_available() else 1
     waiting, failed = list(jobs), []
+    held: dict[str, tuple[str | None, IO[str]]] = {}  # name of a job under way -> its device, and its lock
     began, total = time.monotonic(), len(jobs)
 
     def tell(job: Job | None = None, what: str = "", words: str = "") -> None:
@@ -241,10 +252,25 @@ def train_all(
         left = (time.monotonic() - began) * (total - done) / done if done > 0 else None
         on_progress(Progress(done, total, left, job, what, words))
 
+    def take() -> Job | None:
+        while waiting:
+            job = waiting.pop(0)
+            claim = _claim(job, out)
+            if claim and not is_stored(job, results):
+                held[job.name] = (free.pop(0), claim)
+                return job
+            if claim:
+                claim.close()
+            tell(job, "stored" if claim else "another", "by another call")
+        return None
+
     def start(job: Job) -> subprocess.Popen:
-        return _start(job, out, results, device, threads)
+        return _start(job, out, results, held[job.name][0], threads)
 
     def ended(job: Job, code: int) -> None:
+        its_device, claim = held.pop(job.name)
+        free.append(its_device)
+        claim.close()
         if code == 0 and is_stored(job, results):
             tell(job, "stored", figures(read_record(results / f"{job.name}.json")))
         else:
@@ -252,7 +278,7 @@ def train_all(
             tell(job, "failed", _last_words(Run(out / job.name), code))
 
     scheduler = Scheduler(
-        take=lambda: waiting.pop(0) if waiting else None,
+        take=take,
         start=start,
         started=lambda job: tell(job, "started"),
         ended=ended,
@@ -282,6 +308,17 @@ def figures(record: Record) -> str:
         named = ("A", "T") if "A" in row.scores else row.scores
         shown.append(f"{row.ood} " + " ".join(f"{name} {row.scores[name]['auroc']:.3f}" for name in named))
     return "; ".join(shown)
+
+
+def _claim(job: Job, out: Path) -> IO[str] | None:
+    """The lock of a job, open for as long as it is held; None where another call has it. It ends with this process."""
+    folder = out / CLAIMS
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / job.name, "a")  # noqa: SIM115 (closed when the job has ended)
+    if lock(file):
+        return file
+    file.close()
+    return None
 
 
 def _start(job: Job, out: Path, results: Path, device: str | None, threads: int) -> subprocess.Popen:
