@@ -18,6 +18,7 @@ from ama_core.errors import ConfigError, DataError
 from ama_core.scoring import table
 from ama_core.scoring.check import check_files, drift_warning, reach_warning
 from ama_core.scoring.merge import merge as merge_shards
+from ama_core.scoring.on_cluster import score_on_cluster
 from ama_core.scoring.report import html_report, is_report
 from ama_core.scoring.watch import watch_rows
 from ama_core.storage.files import write_atomically
@@ -35,6 +36,7 @@ def add_score(commands: Commands) -> None:
     add("--force", action="store_true", help="replace FILE where it exists")
     add("--json", action="store_true", help="one JSON object a line instead of CSV")
     add("--shard", type=shard, metavar="I/N", help="only the I-th of N shares, into FILE's shard; `merge FILE` joins them")
+    add("--engine", choices=("here", "ray"), default="here", help="ray: on a Ray cluster that shares the folders (see docs)")
     add("--watch", action="store_true", help="go on with files as they come into the folders, until Ctrl-C")
     add_device(parser)
 
@@ -49,6 +51,8 @@ def score(arguments: argparse.Namespace) -> None:
         raise ConfigError("--watch prints its rows: send them to a file with > FILE instead of --out.")
     if arguments.shard and not arguments.out:
         raise ConfigError("--shard writes a part of a table: say of which with --out FILE.")
+    if arguments.engine == "ray" and (arguments.shard or arguments.device or arguments.watch or not arguments.out):
+        raise ConfigError("--engine ray writes a table: name it with --out FILE, and leave --shard, --device and --watch out.")
     check_sources(arguments.paths)
     detector = load_detector(arguments.model, score=arguments.by, device=arguments.device)
     if arguments.watch:
@@ -74,6 +78,17 @@ def score(arguments: argparse.Namespace) -> None:
 def _write_rows(detector: AnomalyDetector, arguments: argparse.Namespace, bar: tqdm) -> table.Summary:
     """The rows to `--out`."""
     try:
+        if arguments.engine == "ray":
+            return score_on_cluster(
+                arguments.model,
+                arguments.paths,
+                arguments.out,
+                arguments.alpha,
+                by=arguments.by,
+                resume=arguments.resume,
+                force=arguments.force,
+                progress=lambda rows: bar.update(rows - bar.n),
+            )
         return table.score_to_file(
             detector,
             arguments.model,

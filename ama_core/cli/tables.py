@@ -4,12 +4,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, settings_of, shard
 from ama_core.cli.progress import hidden
+from ama_core.cluster import cluster
 from ama_core.detectors.ama.config import PRESETS
 from ama_core.errors import AMAError, ConfigError
 from ama_core.paper.jobs import Job, is_stored, plan
@@ -35,6 +37,7 @@ def add_benchmark(commands: Commands) -> None:
     add("--seeds", type=int, default=1, metavar="N", help="train each cell with seeds 0 to N-1")
     add("--only", nargs="+", default=[], metavar="PATTERN", help="parts of titles: sanity, 'ama-mnist-[0-4]'")
     add("--jobs", type=int, metavar="N", help="trainings at once (default: one a core, or one on a GPU)")
+    add("--engine", choices=("here", "ray"), default="here", help="ray: trainings as tasks of a Ray cluster (see docs)")
     add("--devices", metavar="LIST", help="such as cuda:0,cuda:1: a training at a time on each (one named twice takes two)")
     add("--shard", type=shard, metavar="I/N", help="only the I-th of N shares, for the tasks of an array over a shared folder")
     add("--out", type=Path, default=out, metavar="DIR", help="run folders (default: %(default)s)")
@@ -51,6 +54,8 @@ def benchmark(arguments: argparse.Namespace) -> None:
     """Train and measure what the paper's tables need, store it in results/, and write RESULTS.md."""
     if arguments.seeds < 1 or (arguments.jobs is not None and arguments.jobs < 1):
         raise ConfigError("--seeds and --jobs must be at least 1.")
+    if arguments.engine == "ray" and (arguments.devices or arguments.jobs or arguments.device):
+        raise ConfigError("--engine ray places the trainings itself: leave --devices, --jobs and --device out.")
     if arguments.devices and (arguments.jobs or arguments.device):
         raise ConfigError("--devices says where and how many at once: leave --jobs and --device out.")
     devices = [str(find_device(name.strip())) for name in arguments.devices.split(",")] if arguments.devices else None
@@ -105,9 +110,10 @@ def _run_jobs(
                 facts = [words for words in (f"{name} {progress.what}", progress.words, left) if words]
                 tqdm.write("   ".join(facts), file=sys.stderr)
 
-        failed = train_all(
-            todo, out, results, parallel=arguments.jobs, device=arguments.device, devices=devices, on_progress=show
-        )
+        with cluster() if arguments.engine == "ray" else nullcontext() as ray:
+            failed = train_all(
+                todo, out, results, parallel=arguments.jobs, device=arguments.device, devices=devices, ray=ray, on_progress=show
+            )
     if failed:
         raise AMAError(
             f"{len(failed)} of {len(todo)} trainings failed, the others are stored: {', '.join(job.title for job in failed)}."

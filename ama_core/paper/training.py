@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ama_core.cluster import Task, slots
 from ama_core.data import ImageSet, load_any, one_class
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.detector import AMADetector
@@ -225,6 +226,7 @@ def train_all(
     parallel: int | None = None,
     device: str | None = None,
     devices: Sequence[str] | None = None,
+    ray: Any = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> list[Job]:
     """Carry out jobs, `parallel` at once, each in a process of its own; returns those that failed.
@@ -234,12 +236,14 @@ def train_all(
 
     Args:
         devices: one for each job at once, in place of `parallel` and `device`.
+        ray: of `cluster.cluster`: jobs are its tasks, as many at once as it has GPUs (or cores) for; a job whose worker dies
+            goes on on another.
 
     Ctrl-C and SIGTERM stop it: every job saves its state, and the next call goes on (twice: at once, with what was saved last).
 
     Raises RunStopped.
     """
-    free = list(devices) if devices else [device] * (parallel or parallel_jobs())
+    free = list(devices) if devices else [device] * (slots(ray) if ray else parallel or parallel_jobs())
     parallel = max(1, min(len(free), len(jobs)))
     threads = max(1, (os.cpu_count() or 1) // parallel) if torch.cuda.is_available() else 1
     waiting, failed = list(jobs), []
@@ -264,7 +268,9 @@ def train_all(
             tell(job, "stored" if claim else "another", "by another call")
         return None
 
-    def start(job: Job) -> subprocess.Popen:
+    def start(job: Job) -> subprocess.Popen | Task:
+        if ray:
+            return Task(ray, _carry_out, job.to_json(), str(out), str(results))
         return _start(job, out, results, held[job.name][0], threads)
 
     def ended(job: Job, code: int) -> None:
@@ -319,6 +325,11 @@ def _claim(job: Job, out: Path) -> IO[str] | None:
         return file
     file.close()
     return None
+
+
+def _carry_out(job: str, out: str, results: str) -> None:
+    """A job by a worker of a cluster."""
+    carry_out(Job.from_json(job), Path(out), Path(results))
 
 
 def _start(job: Job, out: Path, results: Path, device: str | None, threads: int) -> subprocess.Popen:
