@@ -8,7 +8,7 @@ import streamlit as st
 
 from ama_core.data import data_dir
 from ama_core.errors import DataError
-from ama_core.runs import execute as runs
+from ama_core.runs.folder import runs_dir
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository
 PUBLIC_VARIABLE = "AMA_PUBLIC"
@@ -42,7 +42,7 @@ def data_roots() -> list[Path]:
     """The folders in which paths may lie that a user types: AMA_DATA_ROOTS, else home, working, data and runs folder."""
     named = os.environ.get(ROOTS_VARIABLE)
     roots = [Path(part) for part in named.split(os.pathsep) if part] if named else [Path.home(), Path.cwd(), data_dir()]
-    return [root.expanduser().resolve() for root in (*roots, runs.runs_dir())]
+    return [root.expanduser().resolve() for root in (*roots, runs_dir())]
 
 
 def allowed(typed: str) -> Path:

@@ -25,7 +25,7 @@ from ama_core.analysis.response import Response, read_response
 from ama_core.analysis.shell import NormHistograms
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, draw, inspect, load, one_class, prepare
 from ama_core.data.changes import Change
-from ama_core.detectors.ama.scores import a_distance, mu_sigma_behind
+from ama_core.detectors.ama.scores import a_distance
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.evaluation import comparison
@@ -33,14 +33,10 @@ from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import metric_intervals
 from ama_core.evaluation.protocol import normal_split
 from ama_core.evaluation.simple import SimpleFigures, read_simple
-from ama_core.paper import jobs as benchmark
-from ama_core.paper import tables as benchmark_report
-from ama_core.paper.jobs import Record, scores_folder
-from ama_core.paper.jobs import read_results as read_records
-from ama_core.paper.rivals import RivalLine, model_entries, rival_lines, rival_means, stored_entries
-from ama_core.paper.tables import Line, Member
-from ama_core.runs import execute as runs
 from ama_core.runs import timing as pace
+from ama_core.runs.folder import RUNS_VARIABLE, read_watched, runs_dir
+from ama_core.runs.spec import RunSpec
+from ama_core.runs.watching import read_curves
 from ama_core.scoring import check
 from ama_core.scoring.check import Checked
 from ama_core.scoring.report import html_report
@@ -130,8 +126,8 @@ def models() -> dict[str, Path]:
     """
     named = os.environ.get(MODELS_VARIABLE)
     folders = [Path(part) for part in named.split(os.pathsep) if part] if named else [PRETRAINED]
-    if not named or os.environ.get(runs.RUNS_VARIABLE):
-        folders.append(runs.runs_dir())
+    if not named or os.environ.get(RUNS_VARIABLE):
+        folders.append(runs_dir())
     found: dict[str, Path] = {}
     for folder in folders:
         for name, path in list_bundles(folder).items():
@@ -496,8 +492,8 @@ def mixed(folder: Path, picks: tuple[tuple[str, int], ...], weights: tuple[tuple
 
 @cached("metrics.jsonl", most=32)
 def curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """What a run has measured so far, thinned (see `runs.read_curves`)."""
-    return runs.read_curves(folder)
+    """What a run has measured so far, thinned (see `read_curves`)."""
+    return read_curves(folder)
 
 
 @cached("", most=32)
@@ -505,7 +501,7 @@ def watched_density(file: Path, score: str, title: str) -> tuple[Densities, bool
     """Densities of a score of the watched images, normal ones as HELD_OUT and the others as `title`, and whether it lies on a
     logarithmic axis. Raises BundleError, DataError.
     """
-    normal, others = runs.read_watched(file)[score]
+    normal, others = read_watched(file)[score]
     log = bool((normal > 0).all() and (others > 0).all())
     return _of_scores({HELD_OUT: normal, title: others}, log), log
 
@@ -516,108 +512,11 @@ def inspect_own(source: Path) -> Inspection:
     return inspect(str(source))
 
 
-def training_size(spec: runs.RunSpec) -> int:
+def training_size(spec: RunSpec) -> int:
     """How many normal images a run would have. Raises DataError where they are not on this computer."""
     return _training_size(Path(spec.dataset), spec.one_class, spec.config.fit, spec)
 
 
 @cached("", most=64, spinner="Counting the images …")
-def _training_size(source: Path, label: int | None, fit: str, _spec: runs.RunSpec) -> int:
+def _training_size(source: Path, label: int | None, fit: str, _spec: RunSpec) -> int:
     return pace.n_images(_spec)
-
-
-def records() -> list[Record]:
-    """Every training that `python -m ama_core benchmark` has stored. Raises BundleError."""
-    return _records(benchmark.RESULTS)
-
-
-@cached("*.json", kind="resource", most=2)
-def _records(folder: Path) -> list[Record]:
-    return read_records(folder)
-
-
-def members() -> tuple[list[Member], dict[str, str]]:
-    """What the models on this computer were measured on, and why those that cannot be read are left out, by name."""
-    return _members(models())
-
-
-@cached("config.json", "results.json", kind="resource", most=4)
-def _members(folders: dict[str, Path]) -> tuple[list[Member], dict[str, str]]:
-    found, left_out = [], {}
-    for name, folder in folders.items():
-        try:
-            found += benchmark_report.model_members(name, info(folder), results(folder).values())
-        except AMAError as error:
-            left_out[name] = str(error)
-    return found, left_out
-
-
-def lines(table: str) -> list[Line]:
-    """The lines of a table of the paper, of stored trainings and of the models here; of these alone where a stored file is
-    damaged.
-    """
-    return _lines(benchmark.RESULTS, models(), table)
-
-
-def other_pairs() -> list[Line]:
-    """Lines of AMA on pairs of sets that the paper does not have."""
-    return _lines(benchmark.RESULTS, models(), None)
-
-
-@cached("*.json", kind="resource", most=12)
-def _lines(folder: Path, folders: dict[str, Path], table: str | None) -> list[Line]:
-    try:
-        found = _records(folder)
-    except AMAError:
-        found = []
-    own = _members(folders)[0]
-    return benchmark_report.lines(table, found, own) if table else benchmark_report.other_pairs(found, own)
-
-
-def rivals() -> tuple[list[RivalLine], list[RivalLine]]:
-    """The paper's other methods beside ours, for its Tables 1 and 2, of stored trainings and of the models here."""
-    return _rivals(benchmark.RESULTS, models())
-
-
-@cached("*.json", kind="resource", most=2)
-def _rivals(folder: Path, folders: dict[str, Path]) -> tuple[list[RivalLine], list[RivalLine]]:
-    try:
-        entries = stored_entries(_records(folder))
-    except AMAError:
-        entries = []
-    for name, path in folders.items():
-        try:
-            entries += model_entries(name, info(path), results(path).values())
-        except AMAError:
-            continue  # `members` says so
-    return rival_lines(entries), rival_means(entries)
-
-
-def table_lines(table: str) -> list[Line]:
-    """What `python -m ama_core benchmark` has stored for a table, measured lines alone. Raises BundleError."""
-    return _table_lines(benchmark.RESULTS, table)
-
-
-@cached("*.json", kind="resource", most=6)
-def _table_lines(folder: Path, table: str) -> list[Line]:
-    return [line for line in benchmark_report.lines(table, _records(folder)) if line.ours]
-
-
-def record_scores(record: Record) -> list[StoredScores]:
-    """The scores behind such a training; empty where they are not stored. Raises BundleError."""
-    return stored(scores_folder(record, benchmark.RESULTS))
-
-
-def record_densities(record: Record, ood: str, axis: str) -> Densities:
-    """Densities of the normal images (`test`) and of one OOD set of such a training, whose scores are stored."""
-    return _record_densities(scores_folder(record, benchmark.RESULTS), record.normal, ood, axis)
-
-
-@cached("scores.npz", most=32)
-def _record_densities(folder: Path, normal: str, ood: str, axis: str) -> Densities:
-    found = {s.name: s.scores for s in stored(folder)}
-    samples = {"test": found[normal], ood: found[ood]}
-    if axis != A_DISTANCE:
-        return densities({title: scores[axis] for title, scores in samples.items()}, log=True)
-    mu, sigma = mu_sigma_behind(*(np.concatenate([scores[key] for scores in samples.values()]) for key in ("R", "log_A")))
-    return densities({title: a_distance(scores["R"], mu, sigma) for title, scores in samples.items()}, log=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-import cache
 import controls
 import pandas as pd
+import paper_tables
 import streamlit as st
 from comparison_charts import dot_chart
 from tables_above import DOTS, models_of, what
@@ -28,13 +28,13 @@ def cell_of_rival(line: RivalLine) -> str:
 def main(table: int) -> None:
     """The other methods: what the paper prints, and what their detectors were measured to do here, by one protocol."""
     st.subheader("The paper's other methods")
-    found = cache.rivals()[table - 1]
+    found = paper_tables.rivals()[table - 1]
     pairs = dict.fromkeys(cell_of_rival(line) for line in found)
     measured = [cell for cell in pairs if any(line.ours for line in found if cell_of_rival(line) == cell)]
     first = measured[0] if measured else next(iter(pairs))
     pair = controls.choose(st.selectbox, "pair", "On", list(pairs), first)
     shown = [line for line in found if cell_of_rival(line) == pair]
-    own = cache.lines("table1" if table == 1 else "table2")
+    own = paper_tables.lines("table1" if table == 1 else "table2")
     ama = [line for line in first_of_each(own) if line.row == paper.AMA
            and (what(line) if table == 1 else f"{controls.title_of(line.normal)}, mean of {line.classes}") == pair]  # fmt: skip
     rivals_verdict(shown, ama, pair)

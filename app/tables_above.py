@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-import cache
 import controls
+import paper_tables
 import streamlit as st
 from comparison_charts import dot_chart
 from palette import BLUE, CUT, GREEN, ORANGE, VERMILLION
@@ -63,7 +63,8 @@ def sentence(found: Comparison, first: str, second: str) -> str:
 
 def verdicts(key: str, shown: Sequence[Line]) -> None:
     """What the figures of a table, by its name in `rows.TABLES`, come to in computed sentences."""
-    ama = [line for line in cache.lines("table1" if key == "ablations" else key) if line.row == paper.AMA and not line.classes]
+    found = paper_tables.lines("table1" if key == "ablations" else key)
+    ama = [line for line in found if line.row == paper.AMA and not line.classes]
     said = []
     if key != "ablations":
         ours = ours_against_paper(ama if key == "table1" else shown)
@@ -72,7 +73,7 @@ def verdicts(key: str, shown: Sequence[Line]) -> None:
         simple = simple_against_ama(first_of_each([line for line in ama if line.simple]))
         said.append(sentence(simple, "The best simple score", "the better of A and T"))
     else:
-        plain = [line for line in cache.lines("ablations") if line.row == paper.WITHOUT_MIRRORED]
+        plain = [line for line in paper_tables.lines("ablations") if line.row == paper.WITHOUT_MIRRORED]
         said.append(sentence(plain_against_mirrored(plain, ama), "The plain loss", "the mirrored one, trained alike,"))
     said = [words for words in said if words]
     if not said:

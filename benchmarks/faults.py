@@ -37,6 +37,9 @@ from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import execute as runs
 from ama_core.runs import folder as run_folder
+from ama_core.runs.folder import CHECKPOINT, read_sample
+from ama_core.runs.spec import RunSpec
+from ama_core.runs.watching import list_samples, read_curves, read_log, read_metrics, read_status
 from ama_core.storage.files import PARTIAL
 from ama_core.training import loop as training
 
@@ -59,7 +62,7 @@ def be_quick() -> None:
     sys.modules["umap"] = None  # its compilation would be most of the run
 
 
-def fork(folder: Path, spec: runs.RunSpec, resume: bool) -> int:
+def fork(folder: Path, spec: RunSpec, resume: bool) -> int:
     """Carry out the run in a forked process, whose id is returned."""
     pid = os.fork()
     if pid:
@@ -79,15 +82,15 @@ def inspect(folder: Path, step: int) -> tuple[str, int]:
     """State and checkpointed step of a run whose process was killed; `step` is that of the kill before. Raises Damaged."""
     state, found = "not begun", 0
     if (folder / "status.json").exists():
-        state = runs.read_status(folder)["state"]
-        runs.RunSpec.read(folder)
+        state = read_status(folder)["state"]
+        RunSpec.read(folder)
     if state not in ("not begun", "interrupted", "failed", "stopped", "finished"):
         raise Damaged(f"A run without a process is shown as {state}.")
-    runs.read_curves(folder)
-    for picture in runs.list_samples(folder).values():
-        runs.read_sample(picture)
-    if (folder / runs.CHECKPOINT).exists():
-        found = AMATrainer.load(folder / runs.CHECKPOINT, torch.device("cpu")).step
+    read_curves(folder)
+    for picture in list_samples(folder).values():
+        read_sample(picture)
+    if (folder / CHECKPOINT).exists():
+        found = AMATrainer.load(folder / CHECKPOINT, torch.device("cpu")).step
     if found < step:
         raise Damaged(f"The checkpoint went back from step {step} to {found}.")
     return state, found
@@ -98,14 +101,14 @@ def compare(folder: Path, undisturbed: Path) -> None:
     for name in COMPARED:
         if (folder / name).read_bytes() != (undisturbed / name).read_bytes():
             raise Damaged(f"{name} differs from that of an undisturbed run.")
-    steps = [[(e["kind"], e["step"]) for e in runs.read_metrics(f) if e["kind"] != "checkpoint"] for f in (folder, undisturbed)]
+    steps = [[(e["kind"], e["step"]) for e in read_metrics(f) if e["kind"] != "checkpoint"] for f in (folder, undisturbed)]
     if steps[0] != steps[1]:
         raise Damaged("Events are missing or double.")
     if left := list(folder.rglob(f"*{PARTIAL}")):
         raise Damaged(f"{len(left)} half-written files were left behind.")
 
 
-def kill_often(folder: Path, spec: runs.RunSpec, kills: int, seed: int, seconds: float = SECONDS) -> Counter:
+def kill_often(folder: Path, spec: RunSpec, kills: int, seed: int, seconds: float = SECONDS) -> Counter:
     """Kill and resume a run until `kills` kills have met a living process, then let it end; states met, counted.
 
     A run that ends before that is begun anew in the folder's next neighbour.
@@ -121,7 +124,7 @@ def kill_often(folder: Path, spec: runs.RunSpec, kills: int, seed: int, seconds:
             os.kill(pid, sent)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             if code not in (0, 130, -signal.SIGKILL, -signal.SIGTERM):
-                raise Damaged(f"A process ended with code {code} instead of going on: {runs.read_log(current, 3)}")
+                raise Damaged(f"A process ended with code {code} instead of going on: {read_log(current, 3)}")
             state, step = inspect(current, step)
             if code != 0:
                 met[f"{sent.name}: {state}"] += 1
@@ -129,7 +132,7 @@ def kill_often(folder: Path, spec: runs.RunSpec, kills: int, seed: int, seconds:
             else:
                 number, step = number + 1, 0
                 current = folder / str(number)
-    if not (current / "status.json").exists() or runs.read_status(current)["state"] != "finished":
+    if not (current / "status.json").exists() or read_status(current)["state"] != "finished":
         os.waitpid(fork(current, spec, resume=(current / "run.json").exists()), 0)
     return met
 
@@ -168,7 +171,7 @@ class FullDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def fill_disk_at_every_write(place: Path, spec: runs.RunSpec, undisturbed: Path) -> int:
+def fill_disk_at_every_write(place: Path, spec: RunSpec, undisturbed: Path) -> int:
     """Let each write of a run fail in turn, resume it, and compare; how many writes there were. Raises Damaged."""
     for number in itertools.count(1):
         folder = place / str(number)
@@ -193,7 +196,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        spec = runs.RunSpec("digits", CONFIG)
+        spec = RunSpec("digits", CONFIG)
         os.waitpid(fork(Path(place, "undisturbed"), spec, resume=False), 0)
         began = time.perf_counter()
         met = kill_often(Path(place, "killed"), spec, arguments.kills, arguments.seed)

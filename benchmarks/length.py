@@ -24,7 +24,7 @@ from ama_core import AMADetector
 from ama_core.data import hold_out, load_any
 from ama_core.evaluation import protocol as evaluation
 from ama_core.provenance import training_facts
-from ama_core.runs.execute import config_for
+from ama_core.runs.spec import config_for
 from ama_core.storage.files import write_atomically
 from ama_core.training.loop import train
 

@@ -17,7 +17,8 @@ from ama_core import AMADetector, Config
 from ama_core.cli.main import main
 from ama_core.data import ImageSet, load
 from ama_core.evaluation import protocol as evaluation
-from ama_core.runs.execute import RunSpec, execute
+from ama_core.runs.execute import execute
+from ama_core.runs.spec import RunSpec
 from tests.common import CPU, REAL_DATA, TINY
 
 

@@ -22,7 +22,9 @@ from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import execute as runs
 from ama_core.runs import measuring
-from ama_core.runs.folder import Run
+from ama_core.runs.folder import LOCK, RUNS_VARIABLE, Run
+from ama_core.runs.spec import RunSpec
+from ama_core.runs.watching import read_metrics, read_status
 from ama_core.storage import files
 from ama_core.storage.bundle import VERSION as BUNDLE_VERSION
 from ama_core.storage.bundle import read_bundle
@@ -44,9 +46,9 @@ def faults(monkeypatch):
 
 
 @pytest.fixture
-def quick(faults) -> runs.RunSpec:
+def quick(faults) -> RunSpec:
     """A run of a few steps without measuring."""
-    return runs.RunSpec("digits", replace(faults.CONFIG, max_steps=12), measure=False)
+    return RunSpec("digits", replace(faults.CONFIG, max_steps=12), measure=False)
 
 
 @forks
@@ -72,7 +74,7 @@ def test_a_full_disk_is_said_in_words(call, faults, tmp_path):
     with faults.FullDisk(8):
         code, _, err = call("train", "digits", "--out", tmp_path / "run", "--set", "max_steps=2", "--quiet", "--device", "cpu")
     assert code == 2 and "No space left" in err and "Traceback" not in err
-    assert runs.read_status(tmp_path / "run")["state"] in ("interrupted", "failed")
+    assert read_status(tmp_path / "run")["state"] in ("interrupted", "failed")
 
 
 def test_half_written_files_of_a_killed_process_are_removed(quick, tmp_path):
@@ -95,9 +97,9 @@ def test_two_processes_on_one_run_folder(quick, tmp_path):
     codes = [process.returncode for process in processes]
     assert sorted(codes) == [0, 2, 2], messages
     assert all("already training" in m or "not empty" in m for m, code in zip(messages, codes, strict=True) if code)
-    steps = [event["step"] for event in runs.read_metrics(tmp_path / "run") if event["kind"] == "progress"]
+    steps = [event["step"] for event in read_metrics(tmp_path / "run") if event["kind"] == "progress"]
     assert steps == [*EARLY_STEPS, *range(25, 301, 25)]
-    assert runs.read_status(tmp_path / "run")["state"] == "finished"
+    assert read_status(tmp_path / "run")["state"] == "finished"
 
 
 def test_a_lock_ends_with_its_holder(quick, tmp_path):
@@ -106,7 +108,7 @@ def test_a_lock_ends_with_its_holder(quick, tmp_path):
     code = """import sys, time; from ama_core.storage import files
 f = open(sys.argv[1], 'a'); print(files.lock(f)); time.sleep(100)"""
     holder = subprocess.Popen(
-        [sys.executable, "-uc", code, str(folder / runs.LOCK)], stdout=subprocess.PIPE, text=True, cwd=SAMPLES.parent.parent
+        [sys.executable, "-uc", code, str(folder / LOCK)], stdout=subprocess.PIPE, text=True, cwd=SAMPLES.parent.parent
     )
     assert holder.stdout.readline() == "True\n"
     with pytest.raises(ConfigError, match="already training"):
@@ -114,14 +116,14 @@ f = open(sys.argv[1], 'a'); print(files.lock(f)); time.sleep(100)"""
     holder.kill()
     holder.wait()
     runs.execute(folder, quick, device="cpu")
-    with open(folder / runs.LOCK, "a") as free:
+    with open(folder / LOCK, "a") as free:
         assert files.lock(free)
 
 
 def test_a_run_is_not_continued_on_other_images(faults, tmp_path, digits):
     faults.be_quick()
     np.savez(tmp_path / "own.npz", images=digits.images[:200])
-    spec = runs.RunSpec(str(tmp_path / "own.npz"), replace(faults.CONFIG, max_steps=6), measure=False)
+    spec = RunSpec(str(tmp_path / "own.npz"), replace(faults.CONFIG, max_steps=6), measure=False)
 
     def stop(event):
         if event.step == 4:
@@ -145,7 +147,7 @@ def test_a_run_that_is_measured_can_be_stopped(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "measure_run", measure_run)
     with pytest.raises(runs.RunStopped, match="measuring"):
         runs.execute(tmp_path / "run", replace(quick, measure=True), device="cpu")
-    assert runs.read_status(tmp_path / "run")["state"] == "stopped"
+    assert read_status(tmp_path / "run")["state"] == "stopped"
     AMADetector.load(tmp_path / "run")  # it is trained
 
 
@@ -165,9 +167,9 @@ def test_runs_of_the_first_version_keep_resuming(tmp_path, with_version):
     assert spec.pop("version") == 1
     if not with_version:
         (folder / "run.json").write_text(json.dumps(spec))
-    assert runs.read_status(folder)["state"] == "stopped"
-    runs.execute(folder, runs.RunSpec.read(folder), resume=True, device="cpu")
-    assert [e["step"] for e in runs.read_metrics(folder) if e["kind"] == "progress"][:3] == [1, 2, 3]
+    assert read_status(folder)["state"] == "stopped"
+    runs.execute(folder, RunSpec.read(folder), resume=True, device="cpu")
+    assert [e["step"] for e in read_metrics(folder) if e["kind"] == "progress"][:3] == [1, 2, 3]
     found, expected = (load_file(place / "model.safetensors") for place in (folder, SAMPLES / "bundle-v1"))
     for name, tensor in expected.items():
         np.testing.assert_allclose(found[name].float().numpy(), tensor.float().numpy(), rtol=0.05, atol=0.01, err_msg=name)
@@ -176,7 +178,7 @@ def test_runs_of_the_first_version_keep_resuming(tmp_path, with_version):
 def test_newer_versions_are_refused_in_words(tmp_path):
     for name, file, read, newer in (
         ("bundle-v1", "config.json", read_bundle, BUNDLE_VERSION + 1),
-        ("run-v1", "run.json", runs.RunSpec.read, 2),
+        ("run-v1", "run.json", RunSpec.read, 2),
     ):
         folder = tmp_path / name
         shutil.copytree(SAMPLES / name, folder)
@@ -192,7 +194,7 @@ def test_the_app_shows_what_happened_and_offers_to_resume(tmp_path, monkeypatch)
     shutil.copytree(SAMPLES / "run-v1", folder)
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(status | {"state": "running", "pid": 2**22 + 1, "heartbeat": time.time()}))
-    monkeypatch.setenv(runs.RUNS_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(RUNS_VARIABLE, str(tmp_path))
     monkeypatch.syspath_prepend(str(SAMPLES.parent.parent / "app"))
     page = AppTest.from_file(str(SAMPLES.parent.parent / "app" / "views" / "train.py"), default_timeout=120).run()
     assert not page.exception

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ama_core import AMADetector, __version__
+from ama_core import __version__, load_detector
 from ama_core.evaluation import protocol as evaluation
 from ama_core.storage.bundle import list_bundles, read_info, read_scores
 from tests.cli.test_commands import SETTINGS
@@ -65,7 +65,7 @@ def test_commit_is_of_the_engine(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", sorted(BUNDLES))
 def test_bundles_still_give_their_stored_scores(name):
     stored = [sample for sample in read_scores(BUNDLES[name]) if sample.name in ("digits", "photos", "noise", "flat")]
-    rows = evaluation.verify(AMADetector.load(BUNDLES[name], device="cpu"), stored, n=16)
+    rows = evaluation.verify(load_detector(BUNDLES[name], device="cpu"), stored, n=16)
     assert len(rows) >= 4 and all(row["agrees"] and row["n"] == 16 for row in rows), rows
 
 

@@ -166,6 +166,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     trainer_class: ClassVar[type[Trainer] | None] = None  # None: nothing is trained by gradient steps
     SCORES: ClassVar[tuple[Score, ...]]
     decides: ClassVar[str]
+    MEASURED: ClassVar[tuple[str, ...]] = ()  # what else is measured of it, by its names in `runs.measuring`
     STORED: ClassVar[tuple[str, ...]] = ()  # entries of `scores` that a bundle keeps; default: the scores
 
     def __init__(

@@ -161,3 +161,58 @@ def disagreements(first: np.ndarray, second: np.ndarray, alpha: float, n: int) -
         return rows[np.argsort(-passes[rows], kind="stable")][:n]
 
     return only(first, second), only(second, first)
+
+
+@dataclass(frozen=True)
+class Twins:
+    """A detector's raw score on one OOD set, and the same score made two-sided.
+
+    Attributes:
+        raw, twin: names of the scores. auroc_raw, auroc_twin: of both.
+    """
+
+    raw: str
+    twin: str
+    auroc_raw: float
+    auroc_twin: float
+
+    @property
+    def fooled(self) -> bool:
+        """Whether the raw score calls the set more normal than the normal test images."""
+        return self.auroc_raw < 0.5
+
+
+def twins_on(
+    results: Mapping[str, Mapping[str, Mapping[str, Any]]], scores: Mapping[str, tuple[str, str]], ood: str
+) -> dict[str, Twins]:
+    """Raw scores and their two-sided twins of models on one set, the lowest raw AUROC first; models without it are left out.
+
+    Args:
+        results: model -> OOD set -> row of `evaluate`. scores: model -> (raw score, its twin).
+    """
+    found = {}
+    for model, (raw, twin) in scores.items():
+        measured = results[model].get(ood, {}).get("scores", {})
+        if raw in measured and twin in measured:
+            found[model] = Twins(raw, twin, measured[raw]["auroc"], measured[twin]["auroc"])
+    return dict(sorted(found.items(), key=lambda item: item[1].auroc_raw))
+
+
+def most_fooling(
+    results: Mapping[str, Mapping[str, Mapping[str, Any]]], scores: Mapping[str, tuple[str, str]]
+) -> str | None:
+    """The OOD set on which most raw scores are fooled; of several the one with the lowest mean. None where nothing is measured.
+
+    Of the sets that were measured for most models.
+    """
+    sets = dict.fromkeys(name for model in scores for name in results[model])
+    found = {name: list(twins_on(results, scores, name).values()) for name in sets}
+    most = max((len(twins) for twins in found.values()), default=0)
+    if not most:
+        return None
+    whole = {name: twins for name, twins in found.items() if len(twins) == most}
+
+    def order(name: str) -> tuple[int, float]:
+        return -sum(t.fooled for t in whole[name]), float(np.mean([t.auroc_raw for t in whole[name]]))
+
+    return min(whole, key=order)

@@ -15,20 +15,8 @@ from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
-from ama_core.paper.records import RESULTS, Record, read_record, read_results, scores_folder  # noqa: F401 (for the app)
-from ama_core.paper.rows import (  # noqa: F401
-    INWARD,
-    OUTWARD,
-    RIVAL_TABLES,
-    ROWS,
-    SANITY,
-    SEMI,
-    SIPPLE,
-    TABLES,
-    name_of,
-    tasks,
-    title_of,
-)
+from ama_core.paper.records import read_record
+from ama_core.paper.rows import INWARD, OUTWARD, RIVAL_TABLES, ROWS, SEMI, SIPPLE, TABLES, name_of, tasks, title_of
 from ama_core.runs.spec import RunSpec, config_for
 from ama_core.settings import Settings
 from ama_core.storage.bundle import FIRST

@@ -21,24 +21,10 @@ from ama_core.detectors.registry import detector_class
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import measuring
-from ama_core.runs.folder import CHECKPOINT, LOCK, LOG, RUNS_VARIABLE, Run, list_runs, read_sample, read_watched, runs_dir  # noqa: F401
+from ama_core.runs.folder import LOG, Run
 from ama_core.runs.processes import start_command
-from ama_core.runs.spec import RunSpec, check, check_anomalies, command_line, config_for, suited_to_few  # noqa: F401
-from ama_core.runs.status import ACTIVE, State, Status  # noqa: F401
-from ama_core.runs.watching import (  # noqa: F401
-    is_running,
-    list_samples,
-    list_watched,
-    list_watched_pictures,
-    read_curves,
-    read_log,
-    read_metrics,
-    read_status,
-    skip_asked,
-    stop_asked,
-    this_process,
-    write_status,
-)
+from ama_core.runs.spec import RunSpec, check, check_anomalies
+from ama_core.runs.status import State, Status
 from ama_core.training import distributed
 from ama_core.training.loop import Event
 from ama_core.training.trainer import Trainer

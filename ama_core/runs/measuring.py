@@ -6,7 +6,6 @@ from ama_core.analysis.latent_map import measure_latents, write_latents
 from ama_core.analysis.model_card import model_card
 from ama_core.analysis.neighbours import measure_neighbours, write_neighbours
 from ama_core.analysis.response import measure_response, write_response
-from ama_core.detectors.ama.detector import AMADetector
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import AMAError
 from ama_core.evaluation import protocol as evaluation
@@ -14,7 +13,9 @@ from ama_core.evaluation.simple import measure_simple, write_simple
 from ama_core.storage.bundle import write_results, write_scores
 from ama_core.storage.files import write_atomically
 
-OF_AMA = 3  # what only AMA is measured for: codes, their map, and how a score answers to plain properties
+# What is measured of the detectors that ask for it (`AnomalyDetector.MEASURED`): codes of images with their map, and how R
+# answers to plain properties of images.
+CODES, RESPONSE = "codes", "response"
 
 
 class MeasuringSkipped(AMAError):
@@ -29,11 +30,11 @@ def measure_run(detector: AnomalyDetector, folder: Path, progress: evaluation.Pr
     for found in evaluation.measure_each(detector, seed=seed, progress=progress):
         stored.append(found)
         write_scores(folder, stored)  # whatever is skipped later, this is kept
-    if isinstance(detector, AMADetector):
+    if CODES in detector.MEASURED:
         write_latents(folder, measure_latents(detector, seed=seed, progress=progress))
     others = evaluation.available_others(detector)
     write_results(folder, evaluation.evaluate(detector, others, model=folder.name, seed=seed, progress=progress))
-    if isinstance(detector, AMADetector) and (response := measure_response(detector, stored, progress=progress)):
+    if RESPONSE in detector.MEASURED and (response := measure_response(detector, stored, progress=progress)):
         write_response(folder, response)
     write_card(detector, folder)
     write_simple(folder, measure_simple(detector, seed=seed, progress=progress))
@@ -47,8 +48,8 @@ def measuring_steps(detector: AnomalyDetector) -> int:
     """
     others = evaluation.available_others(detector)
     scored = (2 + len(others)) + (1 + len([name for name in others if name != evaluation.REST]))
-    codes = 1 if any(name != evaluation.REST for name in others) else 0
-    return scored + (OF_AMA - 1 + codes if isinstance(detector, AMADetector) else 0) + 1
+    codes = 1 + any(name != evaluation.REST for name in others) if CODES in detector.MEASURED else 0  # codes; their map
+    return scored + codes + (RESPONSE in detector.MEASURED) + 1
 
 
 def write_card(detector: AnomalyDetector, folder: Path) -> None:

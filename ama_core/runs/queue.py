@@ -66,7 +66,7 @@ def submit(folder: Path | str, name: str, spec: RunSpec) -> Path:
     """Queue a new run and see to it that a worker lives; returns its run folder.
 
     Raises:
-        ConfigError, DataError: the name or the spec will not do (see `check_name`, `runs.check`), or the disk.
+        ConfigError, DataError: the name or the spec will not do (see `check_name`, `check`), or the disk.
     """
     folder = Path(folder)
     check(spec)

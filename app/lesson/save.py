@@ -37,7 +37,8 @@ def document(cases: Mapping[str, Case]) -> str:
                 figure = step.figure(case)
             except AMAError as error:
                 parts.append(f"<p>This chart is left out: {escape(str(error))}</p>")
-            else:
+                figure = None
+            if figure is not None:
                 figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
                 parts.append(pio.to_html(figure, include_plotlyjs=library, full_html=False, config={"displaylogo": False}))
                 library = False  # one copy

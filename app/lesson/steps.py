@@ -7,7 +7,7 @@ import controls
 import plotly.graph_objects as go
 
 from ama_core.evaluation import cases
-from lesson import band, cause, hope, limits, overlap, quiz, surprise, threshold
+from lesson import band, cause, hope, limits, others, overlap, quiz, surprise, threshold
 from lesson.case import Case
 
 
@@ -18,7 +18,7 @@ class Step:
     Attributes:
         title: its heading. show: draws it. take_away: its last sentence, computed. figure: its chart, None where it has none.
         choose: AUROCs of every measured set -> the set that shows the point. why: by which rule, in words after the set's name.
-        hidden: whether the take-away would give something away yet. of_set: whether it shows images of an OOD set at all.
+        hidden: whether the take-away would give something away yet. of_set: whether the set that is chosen above it matters.
     """
 
     title: str
@@ -82,6 +82,9 @@ STEPS = {
     "Band": Step("Two sides: the A-score", band.show, band.take_away, band.figure, cases.band_set, why_band),
     "Overlap": Step("When even that fails", overlap.show, overlap.take_away, overlap.figure, cases.overlap_set, why_overlap),
     "Limits": Step("Where nothing works", limits.show, limits.take_away, limits.figure, cases.limit_set, why_limit),
+    "Others": Step(
+        "Nine other ways to be fooled", others.show, others.take_away, others.figure, failing, why_failure, of_set=False,
+    ),
     "Quiz": Step("What have we learned?", quiz.show, quiz.take_away, None, failing, why_failure),
 }  # fmt: skip
 

@@ -15,8 +15,19 @@ from density_charts import density_chart
 from ama_core import AMAError
 from ama_core.detectors import registry
 from ama_core.detectors.base import AnomalyDetector
-from ama_core.runs import execute as runs
 from ama_core.runs import queue
+from ama_core.runs.folder import read_sample, read_watched
+from ama_core.runs.spec import RunSpec
+from ama_core.runs.status import ACTIVE
+from ama_core.runs.watching import (
+    list_samples,
+    list_watched,
+    list_watched_pictures,
+    read_log,
+    read_status,
+    skip_asked,
+    stop_asked,
+)
 from ama_core.training.trainer import Curve
 
 STATES = {
@@ -43,7 +54,7 @@ def detail(name: str, folder: Path, status: dict) -> None:
     progress(state, status)
     buttons(name, folder, shown)
     try:
-        spec = runs.RunSpec.read(folder)
+        spec = RunSpec.read(folder)
     except AMAError as error:
         st.error(controls.literal(str(error)), icon=":material/error:")
         spec = None
@@ -57,7 +68,7 @@ def detail(name: str, folder: Path, status: dict) -> None:
         show_samples(name, folder)
     with st.expander("Losses and everything else that it measures", expanded=not watching, icon=":material/show_chart:"):
         show_curves(folder, curves)
-    log = runs.read_log(folder)
+    log = read_log(folder)
     with st.expander("Log", icon=":material/article:"):
         st.code(access.without_paths(log) or "Nothing yet.", language=None, wrap_lines=True)
     if spec:
@@ -81,7 +92,7 @@ def onward(folder: Path) -> None:
 
 def status_of(folder: Path) -> dict:
     try:
-        return runs.read_status(folder)
+        return read_status(folder)
     except AMAError as error:
         return {"state": "damaged", "error": str(error)}
 
@@ -95,7 +106,7 @@ def progress_of(status: dict) -> float:
 
 def shown_state(folder: Path, status: dict) -> str:
     """The state, or `stopping` where a stop was asked for and not yet done."""
-    return "stopping" if status["state"] in runs.ACTIVE and runs.stop_asked(folder) else status["state"]
+    return "stopping" if status["state"] in ACTIVE and stop_asked(folder) else status["state"]
 
 
 def progress(state: str, status: dict) -> None:
@@ -110,7 +121,7 @@ def progress(state: str, status: dict) -> None:
         st.progress(min(1.0, k / n), f"measuring{place}{what}")
     facts = [status.get("device"), f"{status['images_per_s']:,.0f} images per second" if "images_per_s" in status else None,
              f"{controls.duration(status['seconds'])} of training" if status.get("seconds") else None]  # fmt: skip
-    if state in runs.ACTIVE and time.time() - status.get("heartbeat", 0) > 120:
+    if state in ACTIVE and time.time() - status.get("heartbeat", 0) > 120:
         facts.append(f"last report {controls.duration(time.time() - status['heartbeat'])} ago")
     st.caption(" · ".join(fact for fact in facts if fact))
 
@@ -132,7 +143,7 @@ def buttons(name: str, folder: Path, state: str) -> None:
         return st.button(label, icon=f":material/{icon}:", key=key, disabled=not usable, help=meaning)
 
     with st.container(horizontal=True):
-        stoppable = state in ("queued", *runs.ACTIVE)
+        stoppable = state in ("queued", *ACTIVE)
         if button("Pause", "pause", stoppable, "Saves the state and keeps the run's place in the queue."):
             act(queue.stop, folder, pause=True)
         if button("Stop", "stop", stoppable, "Saves the state and leaves the queue."):
@@ -140,11 +151,11 @@ def buttons(name: str, folder: Path, state: str) -> None:
         if button("Resume", "play_arrow", state in queue.RESUMABLE, "Queues the run to go on where it was last saved."):
             act(queue.resume, folder)
         if state == "measuring":
-            asked = runs.skip_asked(folder)
+            asked = skip_asked(folder)
             meaning = "Ends the measuring after what is being scored now: the model is done, and what is measured is kept."
             if button("Skip the rest", "skip_next", not asked, meaning):
                 act(queue.skip, folder)
-        with st.popover("Delete …", icon=":material/delete:", disabled=state in (*runs.ACTIVE, "stopping")):
+        with st.popover("Delete …", icon=":material/delete:", disabled=state in (*ACTIVE, "stopping")):
             st.markdown(f"Delete **{controls.literal(name)}** with its model, curves and samples? This cannot be undone.")
             if st.button(f"Yes, delete {name}", type="primary", key=f"delete-{name}"):
                 act(queue.delete, folder)
@@ -153,20 +164,20 @@ def buttons(name: str, folder: Path, state: str) -> None:
 # Watching it learn
 
 
-def watched(name: str, folder: Path, spec: runs.RunSpec, curves: dict) -> None:
+def watched(name: str, folder: Path, spec: RunSpec, curves: dict) -> None:
     """What the model makes of normal and of other images, how its score parts them, and how the AUROC grows."""
     kind = registry.detector_class(spec.detector)
     title = controls.title_of(spec.watch) if spec.watch else "the others"
     scores = [key.removeprefix(WATCHED) for key in curves if key.startswith(WATCHED)]
     st.markdown(verdict(title, kind, {score: curves[f"{WATCHED}{score}"] for score in scores}))
-    at, drawn = runs.list_watched(folder), runs.list_watched_pictures(folder)
+    at, drawn = list_watched(folder), list_watched_pictures(folder)
     step = choose_step(name, list(at)) if at else None
     left, right = st.columns(2, gap="large")
     with left:
         if step in drawn:
             normal = controls.title_of(spec.dataset)
             alt = f"Step {step}: four normal images and four of {title} above, their reconstructions below"
-            st.html(pictures.strip(runs.read_sample(drawn[step]), alt))
+            st.html(pictures.strip(read_sample(drawn[step]), alt))
             st.caption(
                 f"Above: four normal images ({controls.literal(normal)}), then four of {controls.literal(title)}. Below: what "
                 f"the model redraws of them after step {step:,}."
@@ -194,7 +205,7 @@ def watched(name: str, folder: Path, spec: runs.RunSpec, curves: dict) -> None:
 def step_words(at: dict[int, Path]) -> str:
     """How many images stand behind the newest figures."""
     try:
-        normal, others = next(iter(runs.read_watched(list(at.values())[-1]).values()))
+        normal, others = next(iter(read_watched(list(at.values())[-1]).values()))
     except (AMAError, IndexError, StopIteration):
         return "the watched images"
     return f"{len(others):,} images against {len(normal):,} held-out normal ones"
@@ -249,13 +260,13 @@ def density(folder: Path, file: Path, score: str, kind: type[AnomalyDetector], t
 
 def show_samples(name: str, folder: Path) -> None:
     """The reconstructions of fixed images; the newest until an earlier step is chosen."""
-    samples = runs.list_samples(folder)
+    samples = list_samples(folder)
     if not samples:
         return
     st.markdown("**Reconstructions of fixed training images**")
     step = choose_step(name, list(samples))
     alt = f"Step {step}: eight training images above, their reconstructions below"
-    st.html(pictures.strip(runs.read_sample(samples[step]), alt))
+    st.html(pictures.strip(read_sample(samples[step]), alt))
     st.caption(f"Above: eight training images. Below: their reconstructions after step {step:,}.")
 
 
@@ -265,7 +276,7 @@ def show_samples(name: str, folder: Path) -> None:
 def curves_of(folder: Path) -> tuple[Curve, ...]:
     """What the detector of a run says that it measures while it is trained; nothing where the run is damaged."""
     try:
-        trainer = registry.detector_class(runs.RunSpec.read(folder).detector).trainer_class
+        trainer = registry.detector_class(RunSpec.read(folder).detector).trainer_class
     except AMAError:
         return ()
     return trainer.curves if trainer else ()

@@ -11,9 +11,10 @@ from ama_core import AMAError
 from ama_core.data import available, catalog
 from ama_core.detectors.ama.config import Config
 from ama_core.paper import published
-from ama_core.runs import execute as runs
 from ama_core.runs import queue
 from ama_core.runs import timing as pace
+from ama_core.runs.folder import list_runs, runs_dir
+from ama_core.runs.spec import RunSpec, config_for
 from training.live import WATCHED, status_of, table_of
 
 NORMAL, OOD, PRESET, STEPS = "fashionmnist", "mnist", "tiny", 6000
@@ -23,10 +24,10 @@ MEASURED, MINUTES = {"mirrored": 0.993, "plain": 0.671}, 25
 SCORE = "A"
 
 
-def spec_of(kind: str) -> runs.RunSpec:
+def spec_of(kind: str) -> RunSpec:
     """The run of one of KINDS."""
-    config = runs.config_for(NORMAL, PRESET, max_steps=STEPS, reconstruction=kind)
-    return runs.RunSpec(NORMAL, config, watch=OOD)
+    config = config_for(NORMAL, PRESET, max_steps=STEPS, reconstruction=kind)
+    return RunSpec(NORMAL, config, watch=OOD)
 
 
 def papers(kind: str) -> float | None:
@@ -38,9 +39,9 @@ def runs_here() -> dict[str, Path]:
     """The newest run of each of KINDS with these settings, whatever it is called and whichever its seed."""
     found: dict[str, Path] = {}
     wanted = {kind: published.seedless(spec_of(kind).config) for kind in KINDS}
-    for folder in runs.list_runs(runs.runs_dir()).values():
+    for folder in list_runs(runs_dir()).values():
         try:
-            spec = runs.RunSpec.read(folder)
+            spec = RunSpec.read(folder)
         except AMAError:
             continue
         if (spec.dataset, spec.watch, spec.one_class, spec.anomalies) != (NORMAL, OOD, None, None):
@@ -88,12 +89,12 @@ def start(found: dict[str, Path]) -> None:
     if st.button(label, icon=":material/play_arrow:", key="paper-row", help=meaning):
         try:
             for kind in to_start:
-                queue.submit(runs.runs_dir(), queue.free_name(runs.runs_dir(), f"first-row-{kind}"), spec_of(kind))
+                queue.submit(runs_dir(), queue.free_name(runs_dir(), f"first-row-{kind}"), spec_of(kind))
         except AMAError as error:
             st.error(controls.literal(str(error)), icon=":material/error:")
             return
         st.rerun()
-    known = pace.known(spec_of(KINDS[0]).config, runs.runs_dir())
+    known = pace.known(spec_of(KINDS[0]).config, runs_dir())
     if known:
         words = controls.duration(STEPS * known.seconds * len(to_start))
         st.caption(f"About {words} of training on this machine ({known.device}; {known.how}).")

@@ -8,8 +8,8 @@ import controls
 import pandas as pd
 import streamlit as st
 
-from ama_core.runs import execute as runs
 from ama_core.runs import queue
+from ama_core.runs.folder import list_runs, runs_dir
 from ama_core.training.trainer import Curve
 from training.live import WATCHED, aurocs_in, curves_of, progress_of, shown_state, status_of
 
@@ -18,8 +18,8 @@ SPEED = Curve("images_per_s", "speed", "training images per second", chart="")
 
 def overview() -> None:
     """The list of runs."""
-    found = runs.list_runs(runs.runs_dir())
-    places = {run.name: i + 1 for i, run in enumerate(queue.waiting(runs.runs_dir()))}
+    found = list_runs(runs_dir())
+    places = {run.name: i + 1 for i, run in enumerate(queue.waiting(runs_dir()))}
     rows = []
     for name, folder in found.items():
         status = status_of(folder)
@@ -56,7 +56,7 @@ def comparable(found: dict[str, Path]) -> dict[str, Curve]:
 
 def compare() -> None:
     """One measured value of several runs on one chart."""
-    found = runs.list_runs(runs.runs_dir())
+    found = list_runs(runs_dir())
     if not found:
         return
     st.subheader("Compare runs")

@@ -9,6 +9,7 @@ import cache
 import controls
 import numpy as np
 import pandas as pd
+import paper_tables
 import rivals
 import streamlit as st
 from density_charts import density_chart
@@ -48,7 +49,7 @@ COLUMNS = {
 
 def models() -> list[Member]:
     """What the models on this computer were measured on; those that cannot be read are named and left out."""
-    found, left_out = cache.members()
+    found, left_out = paper_tables.members()
     for name, why in left_out.items():
         st.warning(f"**{controls.literal(name)}** is left out. {controls.literal(why)}")
     return found
@@ -60,7 +61,7 @@ def chosen_lines(table: str) -> list[Line]:
     """
     if table == "Table 1":
         beyond = controls.switch("beyond", "Also sets that the paper does not use", False)
-        row, more = paper.AMA, cache.other_pairs() if beyond else []
+        row, more = paper.AMA, paper_tables.other_pairs() if beyond else []
     elif table == "Ablations":
         variants = list(paper.ABLATIONS)
         row, more = controls.choose(
@@ -68,8 +69,8 @@ def chosen_lines(table: str) -> list[Line]:
         ), []  # fmt: skip
     else:
         st.caption("Trained on one class, tested against the other nine of the same set.")
-        return with_means(cache.lines("table2"))
-    return [line for line in cache.lines(TABLES[table]) if line.row == row and line.paper is not None] + more
+        return with_means(paper_tables.lines("table2"))
+    return [line for line in paper_tables.lines(TABLES[table]) if line.row == row and line.paper is not None] + more
 
 
 def with_means(found: list[Line]) -> list[Line]:
@@ -216,7 +217,7 @@ def behind_nothing(cell: str, line: Line) -> None:
     sets = (line.normal, paper.paper_name(line.ood))
     reason = next((paper.OUT_OF_REACH[name] for name in sets if name in paper.OUT_OF_REACH), None)
     why = f": {reason}" if reason else " yet"
-    names = dict.fromkeys(other.ood for other in cache.other_pairs() if other.normal == line.normal)
+    names = dict.fromkeys(other.ood for other in paper_tables.other_pairs() if other.normal == line.normal)
     others = ", ".join(map(controls.title_of, names))
     own = controls.title_of(line.normal)
     elsewhere = f" Measured for {own} under their own names (switch above): {others}." if others else ""
@@ -250,7 +251,7 @@ def behind_stored(record: Record, ood: str) -> None:
         f"Stored by `{record.command}`, seed {record.seed}: {record.status}, {record.steps:,} steps in "
         f"{controls.duration(record.seconds)} on {controls.literal(record.hardware)}. Its weights are not kept."
     )
-    scores = {s.name: s for s in cache.record_scores(record)}
+    scores = {s.name: s for s in paper_tables.record_scores(record)}
     if ood not in scores or record.normal not in scores:
         st.caption("Only its figures are stored; run again, the command stores the scores behind them as well.")
         return
@@ -258,7 +259,7 @@ def behind_stored(record: Record, ood: str) -> None:
         key = f"stored-axis-{record.name}"
         axis = st.segmented_control("Densities of", list(AXES), default="R", required=True, key=key)
         field = cache.A_DISTANCE if axis == "A" else axis
-        found = cache.record_densities(record, ood, field)
+        found = paper_tables.record_densities(record, ood, field)
         medians = "; ".join(f"{name} {value:.3g}" for name, value in found.medians.items())
         controls.chart(
             density_chart(found.grid, found.curves, xlabel=AXES[axis], log=found.log),
@@ -315,7 +316,7 @@ def stored(table: str) -> None:
     key = TABLES[table]
     with st.expander("All runs of this table by one command, with simple scores beside them", icon=":material/terminal:"):
         st.code(f"python -m ama_core benchmark {key}", language="bash")
-        found = cache.table_lines(key)
+        found = paper_tables.table_lines(key)
         st.caption(
             "It trains what is missing, goes on where it was stopped, and stores one small file a training, from which "
             f"RESULTS.md is made as well. {'Stored here:' if found else 'Nothing of this table is stored here yet.'}"

@@ -11,8 +11,8 @@ from density_charts import density_chart
 from training.form import OWN
 
 from ama_core.analysis.density import share_below
-from ama_core.runs import execute as runs
 from ama_core.runs import queue
+from ama_core.runs.folder import runs_dir
 from ama_core.scoring.check import drift_warning
 
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "zip"]
@@ -344,7 +344,7 @@ def train_on(files: Given, n: int) -> None:
         "These are normal for me: train on them", icon=":material/model_training:", key="train-on",
         help=f"Keeps these {n:,} images in the folder of runs and opens the page that trains, with their path filled in.",
     ):  # fmt: skip
-        path, _ = queue.save_images(runs.runs_dir(), [(name, data) for _, name, data in files], cache.MOST_CHECKED)
+        path, _ = queue.save_images(runs_dir(), [(name, data) for _, name, data in files], cache.MOST_CHECKED)
         kept = st.session_state.setdefault("train-kept", {})
         kept["train-path"] = st.session_state["train-path"] = str(path)
         st.switch_page("views/train.py", query_params={"data": OWN})

@@ -71,7 +71,7 @@ def to_take_along(case: Case, asked: str) -> None:
 def main() -> None:
     view = controls.page(
         "Why raw scores fail",
-        "Eight short steps on one trained model: why its reconstruction error misses obvious anomalies, and what helps.",
+        "Nine short steps, most on one trained model: why its reconstruction error misses obvious anomalies, and what helps.",
         scoring=False,
         needs=("R", "A", "M", "T", "reconstruct"),
     )
@@ -93,7 +93,7 @@ def main() -> None:
     controls.keep_sets([ood], [chosen], one=True)
     case = case_of(view, ood)
     if not step.of_set:
-        st.caption("The choice above is for the other steps: this one changes the model's own images where they are here.")
+        st.caption("The choice above is for the other steps: this one has its own.")
     elif asked == AUTO:
         st.caption(controls.literal(label(case, name)))
     at = list(STEPS).index(name)

@@ -5,8 +5,9 @@ import controls
 import streamlit as st
 from training import form, live, paper_row, run_list
 
-from ama_core.runs import execute as runs
 from ama_core.runs import queue
+from ama_core.runs.folder import list_runs, runs_dir
+from ama_core.runs.status import ACTIVE
 
 TICK = 2.0  # seconds between looks at a run that goes on
 IDLE = 10.0
@@ -15,17 +16,17 @@ TOP = "run"  # the anchor of the run that is looked at
 
 def current(statuses: dict[str, dict]) -> str:
     """The run to look into at first: one at work, else the newest."""
-    return next((name for name, status in statuses.items() if status["state"] in runs.ACTIVE), next(iter(statuses)))
+    return next((name for name, status in statuses.items() if status["state"] in ACTIVE), next(iter(statuses)))
 
 
 def watch() -> None:
     """The run that is looked at; drawn again at every tick."""
-    found = runs.list_runs(runs.runs_dir())
+    found = list_runs(runs_dir())
     if not found:
         st.info("No run yet. Set one up below: the size `tiny` on the handwritten digits is the quickest.")
         return
     with controls.error_panel():
-        queue.ensure_worker(runs.runs_dir())
+        queue.ensure_worker(runs_dir())
     problem = st.session_state.pop("train-problem", None)
     if problem:
         st.error(controls.literal(problem), icon=":material/error:")
@@ -46,8 +47,8 @@ def main() -> None:
     )
     with st.sidebar:
         controls.reset_button()
-    statuses = [live.status_of(folder) for folder in runs.list_runs(runs.runs_dir()).values()]
-    busy = any(status["state"] in ("queued", *runs.ACTIVE) for status in statuses)
+    statuses = [live.status_of(folder) for folder in list_runs(runs_dir()).values()]
+    busy = any(status["state"] in ("queued", *ACTIVE) for status in statuses)
     queued = st.session_state.pop(form.QUEUED, None)
     if queued:
         st.session_state["run"] = queued  # before its widget is drawn

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from ama_core.runs.execute import RunSpec, execute
+from ama_core.runs.execute import execute
+from ama_core.runs.spec import RunSpec
 from tests.common import APP
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 from ama_core import AMADetector
 from ama_core.data import load
-from ama_core.runs import execute as runs
+from ama_core.runs.folder import list_runs
+from ama_core.runs.watching import is_running, read_status
 from ama_core.storage.bundle import PRETRAINED
 from benchmarks.app_server import CHROMIUM, FLAGS, app_server
 
@@ -46,9 +47,9 @@ def server(tiny_bundle, tmp_path_factory, runs_folder):
         with app_server(log, AMA_MODELS_DIR=str(models), AMA_RUNS_DIR=str(runs_folder)) as (address, _):
             yield address
     finally:
-        for run in runs.list_runs(runs_folder).values():  # what a failed test may have left behind
-            if runs.is_running(run):
-                psutil.Process(runs.read_status(run)["pid"]).terminate()
+        for run in list_runs(runs_folder).values():  # what a failed test may have left behind
+            if is_running(run):
+                psutil.Process(read_status(run)["pid"]).terminate()
     assert "Traceback" not in log.read_text(), log.read_text()
 
 
@@ -495,7 +496,7 @@ def test_a_tiny_run_is_watched_through_a_reload_until_it_is_a_model(server, new_
     page.locator("summary").filter(has_text="Losses and everything").click()
     page.get_by_role("figure", name=re.compile("Losses over the steps")).wait_for()
     page.get_by_text("Its model is offered by every page.").wait_for()
-    assert runs.read_status(runs_folder / "seen")["step"] == 400
+    assert read_status(runs_folder / "seen")["step"] == 400
     assert_sound(page)
 
     page.get_by_role("link", name="Check images with it").click()

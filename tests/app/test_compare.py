@@ -14,6 +14,7 @@ from ama_core.detectors.registry import load_detector
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import auroc_interval
 from ama_core.runs import execute as runs
+from ama_core.runs.spec import RunSpec
 from ama_core.storage.bundle import n_parameters, read_results, read_scores
 from tests.common import APP, html, words
 
@@ -28,7 +29,7 @@ def models(tmp_path_factory, tiny_bundle) -> Path:
         patch.setattr(evaluation, "available_sets", lambda: ["digits", "gradients", "textures"])
         for name in OTHERS:
             settings = registry.detector_class(name).Settings.from_dict({"channels": 1, "fit": "pad"})
-            runs.execute(folder / name, runs.RunSpec("digits", settings, detector=name), device="cpu")
+            runs.execute(folder / name, RunSpec("digits", settings, detector=name), device="cpu")
     shutil.copytree(tiny_bundle, folder / "mine")
     return folder
 

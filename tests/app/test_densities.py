@@ -21,8 +21,8 @@ from ama_core.detectors.ama.scores import SCORES
 from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.metrics import auroc_interval, metric_intervals
 from ama_core.paper import published as paper
-from ama_core.paper.jobs import SANITY
-from ama_core.runs import execute as runs
+from ama_core.paper.rows import SANITY
+from ama_core.runs.spec import RunSpec
 from ama_core.storage.bundle import read_results, read_scores, write_results, write_scores
 from tests.common import APP
 from tests.paper.records import record
@@ -58,7 +58,7 @@ def results(tmp_path, monkeypatch) -> Path:
     """A folder for stored results, empty at first."""
     folder = tmp_path / "results"
     folder.mkdir()
-    monkeypatch.setattr("ama_core.paper.jobs.RESULTS", folder)
+    monkeypatch.setattr("ama_core.paper.records.RESULTS", folder)
     return folder
 
 
@@ -532,7 +532,7 @@ def test_a_cell_can_be_trained_again_with_another_seed_and_watched(open_page, tm
     cell = "digits → textures, digits"
     at = open_page("benchmark", beyond="true", cell=cell).button(key="queue").click().run()
     assert not at.exception and "is queued" in at.success[0].value
-    spec = runs.RunSpec.read(tmp_path / "runs" / "digits-seed1")
+    spec = RunSpec.read(tmp_path / "runs" / "digits-seed1")
     assert spec.dataset == "digits" and spec.config.max_steps == 12 and spec.config.seed == 1
     later = open_page("benchmark", beyond="true", cell=cell)
     assert "**digits-seed1** is queued" in words(later) and {"run": "digits-seed1"} in views(later)

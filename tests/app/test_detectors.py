@@ -17,6 +17,9 @@ from ama_core.detectors import registry
 from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import execute as runs
 from ama_core.runs import queue
+from ama_core.runs.folder import runs_dir
+from ama_core.runs.spec import RunSpec
+from ama_core.runs.watching import read_log, read_status
 from ama_core.storage.bundle import read_scores
 from tests import forty_lines
 from tests.common import APP, ROOT, checked
@@ -37,9 +40,9 @@ REDRAW = ("pca", "autoencoder")  # these redraw images, and turn them into codes
 PATIENCE = 600  # seconds; only a very busy machine needs more than a few
 
 
-def spec_of(name: str) -> runs.RunSpec:
+def spec_of(name: str) -> RunSpec:
     settings = registry.detector_class(name).Settings.from_dict({"channels": 1, "fit": "pad", **SMALL[name]})
-    return runs.RunSpec("digits", settings, detector=name)
+    return RunSpec("digits", settings, detector=name)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -232,7 +235,7 @@ def test_the_form_follows_the_detector(open_page):
     at.number_input(key="hp-power").set_value(2.0)
     next(b for b in at.button if b.label == "Train").click().run()
     assert not at.exception and not at.error
-    spec = runs.RunSpec.read(runs.runs_dir() / "digits-forty")
+    spec = RunSpec.read(runs_dir() / "digits-forty")
     assert spec.detector == "forty" and spec.config.power == 2.0
 
     choose_detector(at, "autoencoder")
@@ -241,7 +244,7 @@ def test_the_form_follows_the_detector(open_page):
     at.selectbox(key="train-validate").set_value("textures").run()
     assert "AUROC of L2" in at.selectbox(key="train-select").help
     next(b for b in at.button if b.label == "Train").click().run()
-    spec = runs.RunSpec.read(runs.runs_dir() / "digits-autoencoder-tiny")
+    spec = RunSpec.read(runs_dir() / "digits-autoencoder-tiny")
     assert spec.detector == "autoencoder" and spec.validate_ood == "textures"
 
 
@@ -267,9 +270,9 @@ def test_a_queued_run_of_it_finishes_in_a_process_of_its_own_and_is_a_model(monk
     monkeypatch.setenv("AMA_MODELS_DIR", str(tmp_path / "none"))
     run = queue.submit(folder, "mine", spec_of("forty"))
     end = time.time() + PATIENCE
-    while runs.read_status(run)["state"] in ("queued", "running", "measuring") and time.time() < end:
+    while read_status(run)["state"] in ("queued", "running", "measuring") and time.time() < end:
         time.sleep(0.5)
-    assert runs.read_status(run)["state"] == "finished", runs.read_log(run)
+    assert read_status(run)["state"] == "finished", read_log(run)
     at = AppTest.from_file(APP / "main.py", default_timeout=120)
     at.query_params["model"] = "mine"
     at.switch_page("views/check.py").run()

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from ama_core.runs.execute import RunSpec, execute
+from ama_core.runs.execute import execute
+from ama_core.runs.spec import RunSpec
 from tests.common import APP
 
 PAGES = ("densities", "reconstructions", "check")

@@ -11,7 +11,8 @@ from streamlit.testing.v1 import AppTest
 from ama_core import AMADetector
 from ama_core.analysis import latent_map, shell, simplex
 from ama_core.data import load
-from ama_core.runs.execute import RunSpec, execute
+from ama_core.runs.execute import execute
+from ama_core.runs.spec import RunSpec
 from tests.common import APP
 
 

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 from ama_core import AMADetector
 from ama_core.data import inspect
 from ama_core.errors import BundleError
-from ama_core.runs import execute as runs
 from ama_core.runs import queue
+from ama_core.runs.spec import RunSpec
+from ama_core.runs.watching import read_metrics
 from ama_core.scoring.check import check_files
 from ama_core.scoring.report import html_report
 from ama_core.storage.bundle import FILES, zip_bundle
@@ -110,7 +111,7 @@ def test_the_whole_story_by_command(shop, call, size):
     assert code == 0, err
     detector = AMADetector.load(model, device="cpu")
     assert detector.config.image_size == size and detector.info_["normal"]["anomalies"] == str(shop / "bad")
-    assert any("auroc_A" in event for event in runs.read_metrics(model))
+    assert any("auroc_A" in event for event in read_metrics(model))
     with Image.open(shop / "new" / "00.png") as picture:  # cropped and reduced as in training
         assert detector.prepared(np.asarray(picture)[None]).shape == (1, size, size, 3)
 
@@ -172,5 +173,5 @@ def test_the_form_looks_at_own_images_and_takes_own_anomalies(shop, folder, monk
     at.text_input(key="train-name-0").set_value("shop").run()
     next(button for button in at.button if button.label == "Train").click().run()
     assert not at.exception and not at.error
-    spec = runs.RunSpec.read(folder / "shop")
+    spec = RunSpec.read(folder / "shop")
     assert spec.anomalies == spec.validate_ood == str(shop / "bad") and spec.dataset == str(shop / "good")

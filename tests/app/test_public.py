@@ -9,8 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from ama_core.errors import DataError
-from ama_core.runs import execute as runs
 from ama_core.runs import queue
+from ama_core.runs.folder import RUNS_VARIABLE, list_runs
 from tests.common import APP, ROOT, SAMPLES, words
 
 
@@ -18,7 +18,7 @@ from tests.common import APP, ROOT, SAMPLES, words
 def folder(tmp_path, monkeypatch):
     """A folder of runs with an interrupted one; no worker may start."""
     shutil.copytree(SAMPLES / "run-v1", tmp_path / "runs" / "mine")
-    monkeypatch.setenv(runs.RUNS_VARIABLE, str(tmp_path / "runs"))
+    monkeypatch.setenv(RUNS_VARIABLE, str(tmp_path / "runs"))
     monkeypatch.syspath_prepend(str(APP))
     monkeypatch.setattr(queue, "ensure_worker", lambda _: None)
     return tmp_path / "runs"
@@ -92,7 +92,7 @@ def test_the_form_says_so_and_queues_nothing(folder, monkeypatch):
     at.text_input(key="train-path").set_value("/etc").run()
     assert not at.exception and "outside the folders" in at.error[0].value.replace("\\", "")
     next(button for button in at.button if button.label == "Train").click().run()
-    assert list(runs.list_runs(folder)) == ["mine"] and at.text_input(key="train-path").value == "/etc"
+    assert list(list_runs(folder)) == ["mine"] and at.text_input(key="train-path").value == "/etc"
 
 
 def test_server_defaults(monkeypatch):

@@ -19,7 +19,10 @@ from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import execute as runs
 from ama_core.runs import queue
 from ama_core.runs import timing as pace
+from ama_core.runs.folder import list_runs
+from ama_core.runs.spec import RunSpec
 from ama_core.runs.status import Status
+from ama_core.runs.watching import read_log, read_status, skip_asked, stop_asked, this_process, write_status
 from tests.common import APP, words
 
 MAIN = APP / "main.py"
@@ -56,7 +59,7 @@ def stored(folder, name, status, spec) -> Path:
     run = folder / name
     run.mkdir(parents=True)
     (run / "run.json").write_text(spec.to_json())
-    runs.write_status(run, status)
+    write_status(run, status)
     return run
 
 
@@ -70,15 +73,15 @@ def test_a_run_from_the_form_finishes_and_is_listed(folder):
     app.text_input(key="train-name-0").set_value("my-first")
     button(app, "Train").click().run()
     assert not app.exception and not app.error
-    assert runs.RunSpec.read(folder / "my-first").config.nz == 8
+    assert RunSpec.read(folder / "my-first").config.nz == 8
     assert app.selectbox(key="run").value == "my-first" and app.text_input(key="train-name-1").value == ""
     end = time.time() + PATIENCE
-    while runs.read_status(folder / "my-first")["state"] in ("queued", "running") and time.time() < end:
+    while read_status(folder / "my-first")["state"] in ("queued", "running") and time.time() < end:
         time.sleep(0.5)
 
     app = page(run="my-first")  # as after a reload: everything comes from the files
     assert not app.exception
-    assert table(app).loc["my-first", "State"] == "finished", runs.read_log(folder / "my-first")
+    assert table(app).loc["my-first", "State"] == "finished", read_log(folder / "my-first")
     assert table(app).loc["my-first", "Progress"] == 1.0
     assert "finished" in app.code[-1].value or any("finished" in block.value for block in app.code)
     assert len(app.get("plotly_chart")) >= 2
@@ -100,7 +103,7 @@ def test_bad_values_are_said_and_nothing_typed_is_lost(folder, no_worker):
     assert not app.error
     assert (app.number_input(key="hp-nz").value, app.number_input(key="hp-k").value) == (48, 8)
     button(app, "Train").click().run()
-    assert not app.error and runs.RunSpec.read(folder / "fine").config.k == 8
+    assert not app.error and RunSpec.read(folder / "fine").config.k == 8
     assert app.number_input(key="hp-nz").value == 48
     assert table(app).loc["fine", "State"] == "queued, number 1"
 
@@ -116,7 +119,7 @@ def test_own_images_need_a_path_that_exists(folder, no_worker):
     app.text_input(key="train-path").set_value("/no/such/folder").run()
     button(app, "Train").click().run()
     assert "lies outside" in app.error[0].value and app.text_input(key="train-path").value == "/no/such/folder"
-    assert not runs.list_runs(folder)
+    assert not list_runs(folder)
 
 
 def test_a_folder_of_runs_that_cannot_be_written_is_said_in_words(folder, no_worker):
@@ -134,7 +137,7 @@ def test_the_size_of_the_training_and_the_time_of_each_preset(folder, no_worker,
     app = page()
     assert any("700 steps on 1,297 images. How long" in caption.value for caption in app.caption)
     button(app, "Time the presets on this machine").click().run()
-    assert any("tiny about 4 min, small about 27 min, paper about 9 min" in caption.value for caption in app.caption)
+    assert any("tiny about 4 min, small about 27 min, fast64 about 4 min, paper about 9 min" in caption.value for caption in app.caption)
     button(app, "Measure how long it takes here").click().run()
     assert any("**about 4 min** of training on this machine (abacus; guessed)" in text.value for text in app.markdown)
     app.number_input(key="hp-batch_size").set_value(2000).run()
@@ -150,8 +153,8 @@ def test_an_uploaded_archive_is_kept_among_the_runs(folder, no_worker, tmp_path)
     app.get("file_uploader")[0].set_value(("mine.zip", archive.getvalue(), "application/zip")).run()
     button(app, "Train").click().run()
     assert not app.exception and not app.error
-    (run,) = runs.list_runs(folder).values()
-    assert Path(runs.RunSpec.read(run).dataset).parent == (folder / "uploads").resolve()
+    (run,) = list_runs(folder).values()
+    assert Path(RunSpec.read(run).dataset).parent == (folder / "uploads").resolve()
 
 
 def test_a_set_that_is_not_here_says_how_to_get_it(folder, no_worker):
@@ -171,7 +174,7 @@ def test_a_preset_fills_the_form_and_a_data_set_only_what_suits_it(folder, no_wo
 
 
 def test_states_buttons_and_deleting(folder, no_worker, tiny_config):
-    spec = runs.RunSpec("digits", tiny_config)
+    spec = RunSpec("digits", tiny_config)
     progress = {"step": 30, "total_steps": 100, "images_per_s": 123.4, "eta_s": 60.0, "device": "CPU, 1 thread"}
     stored(folder, "gone", {"state": "running", "pid": 2**22 + 5, **progress}, spec)
     stored(folder, "waits", {"state": "queued", "submitted": 1.0}, spec)
@@ -193,21 +196,21 @@ def test_a_run_that_measures_says_how_far_it_is_and_can_be_stopped(folder, no_wo
     monkeypatch.setattr(Status, "is_alive", lambda status: True)
     status = {"state": "measuring", "step": 9, "total_steps": 9, "measured_sets": 3, "sets_to_measure": 12, "measuring": "_a_"}
     status |= {"set_number": 3, "sets": 7}
-    stored(folder, "seen", {**status, **runs.this_process()}, runs.RunSpec("digits", tiny_config))
+    stored(folder, "seen", {**status, **this_process()}, RunSpec("digits", tiny_config))
     app = page(run="seen")
     assert not app.exception
     assert [bar.proto.text for bar in app.get("progress")] == ["step 9 of 9", r"measuring, set 3 of 7: \_a\_"]
     assert app.get("progress")[1].proto.value == 25
     assert not button(app, "Pause").disabled and not button(app, "Stop").disabled and button(app, "Resume").disabled
     button(app, "Stop").click().run()
-    assert not app.exception and not app.error and runs.stop_asked(folder / "seen") == "stop"
+    assert not app.exception and not app.error and stop_asked(folder / "seen") == "stop"
     assert table(app).loc["seen", "State"] == "stopping"
 
 
 def test_measuring_counts_its_sets_and_ends_when_asked_and_goes_on(tmp_path, tiny_config, monkeypatch):
     monkeypatch.setattr(evaluation, "available_sets", lambda: ["digits", "gradients", "textures"])
     monkeypatch.setitem(sys.modules, "umap", None)  # compiling it would take half a minute
-    spec, seen = runs.RunSpec("digits", tiny_config.replace(max_steps=3)), []
+    spec, seen = RunSpec("digits", tiny_config.replace(max_steps=3)), []
 
     def progress(done: int, total: int, name: str) -> None:
         seen.append(json.loads((tmp_path / "run" / "status.json").read_text()))
@@ -217,7 +220,7 @@ def test_measuring_counts_its_sets_and_ends_when_asked_and_goes_on(tmp_path, tin
     monkeypatch.setattr(Status, "is_alive", lambda status: True)  # the run is this process, which does not count as one
     with pytest.raises(runs.RunStopped, match="measuring"):
         runs.execute(tmp_path / "run", spec, claimed=True, device="cpu", on_progress=progress)
-    assert runs.read_status(tmp_path / "run")["state"] == "stopped"
+    assert read_status(tmp_path / "run")["state"] == "stopped"
     monkeypatch.undo()
     monkeypatch.setattr(evaluation, "available_sets", lambda: ["digits", "gradients", "textures"])
     monkeypatch.setitem(sys.modules, "umap", None)
@@ -228,11 +231,11 @@ def test_measuring_counts_its_sets_and_ends_when_asked_and_goes_on(tmp_path, tin
     counts = [status["measured_sets"] for status in seen]
     assert counts == sorted(counts) and set(counts) == set(range(1 + seen[0]["sets_to_measure"])), "up to the last, one by one"
     assert {"digits", "gradients", "textures"} <= {status.get("measuring") for status in seen}
-    assert runs.read_status(tmp_path / "run")["state"] == "finished" and (tmp_path / "run" / "response.json").exists()
+    assert read_status(tmp_path / "run")["state"] == "finished" and (tmp_path / "run" / "response.json").exists()
 
 
 def test_the_first_event_of_a_run_is_drawn(folder, no_worker, tiny_config):
-    run = stored(folder, "young", {"state": "stopped", "step": 1, "total_steps": 9}, runs.RunSpec("digits", tiny_config))
+    run = stored(folder, "young", {"state": "stopped", "step": 1, "total_steps": 9}, RunSpec("digits", tiny_config))
     first = {"kind": "progress", "step": 1, "total_steps": 9, "loss_critic": 1.5, "wasserstein": 2.0, "z_ratio": 0.5}
     (run / "metrics.jsonl").write_text(json.dumps(first))
     app = page(run="young")
@@ -242,7 +245,7 @@ def test_the_first_event_of_a_run_is_drawn(folder, no_worker, tiny_config):
 
 
 def test_damaged_and_failed_runs_do_not_break_the_page(folder, no_worker, tiny_config):
-    spec = runs.RunSpec("digits", tiny_config)
+    spec = RunSpec("digits", tiny_config)
     stored(folder, "failed", {"state": "failed", "error": "Training diverged at step 3."}, spec)
     damaged = stored(folder, "damaged", {"state": "stopped"}, spec)
     (damaged / "status.json").write_text("{")
@@ -256,7 +259,7 @@ def test_damaged_and_failed_runs_do_not_break_the_page(folder, no_worker, tiny_c
 
 def test_runs_are_compared_on_one_chart(folder, no_worker, tiny_config):
     for name in ("a", "b"):
-        run = stored(folder, name, {"state": "stopped"}, runs.RunSpec("digits", tiny_config))
+        run = stored(folder, name, {"state": "stopped"}, RunSpec("digits", tiny_config))
         lines = [{"kind": "progress", "step": s, "total_steps": 9, "images_per_s": s / 7} for s in range(1, 9)]
         (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     app = page(compare="b", value="speed")
@@ -282,7 +285,7 @@ def test_durations_in_words(seconds, words, monkeypatch):
 def watched(folder, no_worker, tiny_config):
     """A run that was watched against `textures` for four looks, R below chance at the last one."""
     run = stored(folder, "seen", {"state": "stopped", "step": 4, "total_steps": 9},
-                 runs.RunSpec("digits", tiny_config, watch="textures"))  # fmt: skip
+                 RunSpec("digits", tiny_config, watch="textures"))  # fmt: skip
     values = {1: (0.5, 0.51), 2: (0.45, 0.6), 4: (0.2, 0.9)}
     lines = [{"kind": "watch", "step": s, "total_steps": 9, "watched_R": r, "watched_A": a} for s, (r, a) in values.items()]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -333,12 +336,12 @@ def test_a_run_just_queued_is_the_one_that_is_shown(watched):
 def test_measuring_can_be_skipped_from_the_page(folder, no_worker, tiny_config, monkeypatch):
     monkeypatch.setattr(Status, "is_alive", lambda status: True)
     status = {"state": "measuring", "step": 9, "total_steps": 9, "measured_sets": 3, "sets_to_measure": 12}
-    run = stored(folder, "seen", {**status, **runs.this_process()}, runs.RunSpec("digits", tiny_config))
+    run = stored(folder, "seen", {**status, **this_process()}, RunSpec("digits", tiny_config))
     app = page(run="seen")
     button(app, "Skip the rest").click().run()
-    assert not app.exception and not app.error and runs.skip_asked(run)
+    assert not app.exception and not app.error and skip_asked(run)
     assert button(app, "Skip the rest").disabled
-    runs.write_status(run, {"state": "finished"})
+    write_status(run, {"state": "finished"})
     assert not [b for b in page(run="seen").button if b.label == "Skip the rest"]
     with pytest.raises(ConfigError, match="measuring"):
         queue.skip(run)
@@ -360,7 +363,7 @@ def test_three_plain_controls_and_no_marks(folder, no_worker):
     app.number_input(key="hp-max_steps").set_value(50).run()
     assert "Changed from the preset: Length: training steps: 50; Negatives: none: normal images alone." in words(app)
     button(app, "Train").click().run()
-    config = runs.RunSpec.read(folder / "digits-tiny").config
+    config = RunSpec.read(folder / "digits-tiny").config
     assert (config.atypical, config.max_steps) == ("none", 50)
 
 
@@ -374,7 +377,7 @@ def test_what_it_is_watched_against_follows_the_data_and_can_be_left_out(folder,
     assert app.selectbox(key="train-watch").value != "digits"
     app.selectbox(key="train-watch").set_value(None).run()
     button(app, "Train").click().run()
-    assert not app.error and runs.RunSpec.read(folder / "digits-tiny").watch is None
+    assert not app.error and RunSpec.read(folder / "digits-tiny").watch is None
 
 
 def test_a_detector_whose_scores_are_slow_is_not_watched(folder, no_worker):
@@ -401,12 +404,12 @@ def test_thirty_photographs_can_be_trained_on_and_the_page_says_what_they_allow(
     app.text_input(key="train-watch-path").set_value(str(tmp_path / "bad")).run()
     button(app, "Train").click().run()
     assert not app.error and not app.exception
-    spec = runs.RunSpec.read(folder / "my-own-images-tiny")
+    spec = RunSpec.read(folder / "my-own-images-tiny")
     assert spec.watch == str(tmp_path / "bad") and spec.anomalies is None and spec.validate_ood is None
     app.selectbox(key="detector").set_value(registry.detector_class("nearest").title).run()
     app.selectbox(key="data").set_value("my own images").run()
     button(app, "Train").click().run()
-    assert not app.error and runs.RunSpec.read(folder / "my-own-images-nearest").watch == str(tmp_path / "bad")
+    assert not app.error and RunSpec.read(folder / "my-own-images-nearest").watch == str(tmp_path / "bad")
     app.selectbox(key="detector").set_value(registry.detector_class("ama").title).run()
     app.selectbox(key="data").set_value("digits").run()
     assert app.number_input(key="hp-batch_size").value == 64
@@ -426,10 +429,10 @@ def test_the_paper_s_first_row_is_queued_as_two_runs_and_drawn_towards_its_lines
     app = page()
     app.button(key="paper-row").click().run()
     assert not app.exception and not app.error
-    specs = {runs.RunSpec.read(path).config.reconstruction: path for path in runs.list_runs(folder).values()}
+    specs = {RunSpec.read(path).config.reconstruction: path for path in list_runs(folder).values()}
     assert set(specs) == {"mirrored", "plain"}
     for path in specs.values():
-        spec = runs.RunSpec.read(path)
+        spec = RunSpec.read(path)
         assert (spec.dataset, spec.watch, spec.config.max_steps) == ("fashionmnist", "mnist", 6000)
     assert "paper-row" not in [b.key for b in app.button], "both are there"
     for kind, auroc in (("mirrored", 0.95), ("plain", 0.65)):

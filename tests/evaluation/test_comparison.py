@@ -91,3 +91,20 @@ def test_the_largest_disagreement_comes_first():
     first, second = comparison.disagreements(p, q, 0.05, 5)
     assert list(first) == [1, 0] and list(second) == [2]
     assert [len(rows) for rows in comparison.disagreements(p, q, 0.05, 1)] == [1, 1]
+
+
+def rows(**aurocs):
+    return {ood: {"scores": {name: {"auroc": value} for name, value in scores.items()}} for ood, scores in aurocs.items()}
+
+
+def test_the_most_fooling_set_has_the_most_raw_scores_below_chance():
+    results = {
+        "a": rows(x={"s": 0.4, "A_s": 0.9}, y={"s": 0.45, "A_s": 0.5}, z={"s": 0.01, "A_s": 0.9}),
+        "b": rows(x={"r": 0.6, "A_r": 0.7}, y={"r": 0.3, "A_r": 0.8}),
+    }
+    scores = {"a": ("s", "A_s"), "b": ("r", "A_r")}
+    assert comparison.most_fooling(results, scores) == "y"  # z was not measured for b, x fools one alone
+    found = comparison.twins_on(results, scores, "y")
+    assert list(found) == ["b", "a"] and found["b"] == comparison.Twins("r", "A_r", 0.3, 0.8) and found["a"].fooled
+    assert list(comparison.twins_on(results, scores, "z")) == ["a"]
+    assert comparison.most_fooling({"a": {}}, {"a": ("s", "A_s")}) is None

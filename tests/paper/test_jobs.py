@@ -28,6 +28,8 @@ from ama_core.paper.report import report
 from ama_core.paper.tables import lines
 from ama_core.runs import execute as runs
 from ama_core.runs import processes
+from ama_core.runs.spec import config_for
+from ama_core.runs.watching import read_log, read_status
 from ama_core.storage.bundle import read_scores
 from tests.common import CPU, TINY
 from tests.paper.records import record
@@ -119,7 +121,7 @@ def test_what_is_not_at_hand_is_said():
     ],
 )
 def test_status(preset, steps, n, expected):
-    assert training.status_of(runs.config_for("cifar10", preset), preset, steps, n) == expected
+    assert training.status_of(config_for("cifar10", preset), preset, steps, n) == expected
 
 
 def test_the_command_trains_stores_reports_and_skips(digits_only, tmp_path, capsys):
@@ -163,10 +165,10 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 
     with pytest.raises(runs.RunStopped, match="the same command goes on"):
         training.train_all([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=interrupt)
-    assert runs.read_status(folder)["state"] == "stopped" and not list(results.glob("*"))
+    assert read_status(folder)["state"] == "stopped" and not list(results.glob("*"))
     seen = []
     assert training.train_all([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=seen.append) == []
-    assert "goes on at step" in runs.read_log(folder) and read_results(results)[0].steps == 80
+    assert "goes on at step" in read_log(folder) and read_results(results)[0].steps == 80
     assert [p.what for p in seen if p.job] == ["started", "stored"] and max(p.done for p in seen) == 1
 
 

@@ -24,17 +24,19 @@ from ama_core.evaluation.metrics import detection_metrics
 from ama_core.evaluation.simple import read_simple
 from ama_core.runs import execute as runs
 from ama_core.runs import queue
-from ama_core.runs.execute import (
-    RunSpec,
-    RunStopped,
-    config_for,
-    execute,
-    list_runs,
+from ama_core.runs.execute import RunStopped, execute
+from ama_core.runs.folder import CHECKPOINT, Run, list_runs, read_watched
+from ama_core.runs.spec import RunSpec, check, command_line, config_for, suited_to_few
+from ama_core.runs.watching import (
+    is_running,
+    list_watched,
+    list_watched_pictures,
+    read_curves,
+    read_log,
     read_metrics,
     read_status,
-    suited_to_few,
+    skip_asked,
 )
-from ama_core.runs.folder import Run
 from ama_core.storage.bundle import read_results, read_scores
 
 CPU = torch.device("cpu")
@@ -195,7 +197,7 @@ def test_a_damaged_checkpoint_is_not_resumed(spec, tmp_path):
 
     with pytest.raises(RunStopped):
         execute(tmp_path / "r", spec, device=CPU, on_event=stop)
-    file = tmp_path / "r" / runs.CHECKPOINT
+    file = tmp_path / "r" / CHECKPOINT
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(BundleError, match="checkpoint"):
         execute(tmp_path / "r", spec, resume=True, device=CPU)
@@ -240,7 +242,7 @@ def test_an_unknown_data_set_fails_with_a_message(spec, tmp_path):
 def test_a_dead_process_is_an_interrupted_run(tmp_path):
     for state in ("running", "measuring"):
         set_status(tmp_path / "r", state=state, pid=dead_pid())
-        assert read_status(tmp_path / "r")["state"] == "interrupted" and not runs.is_running(tmp_path / "r")
+        assert read_status(tmp_path / "r")["state"] == "interrupted" and not is_running(tmp_path / "r")
     for state in ("finished", "stopped", "failed"):
         set_status(tmp_path / "r", state=state, pid=dead_pid())
         assert read_status(tmp_path / "r")["state"] == state
@@ -251,7 +253,7 @@ def test_a_living_process_is_a_running_one_and_keeps_others_out(spec, tmp_path):
     try:
         set_status(tmp_path / "r", state="running", pid=process.pid)
         (tmp_path / "r" / "run.json").write_text(spec.to_json())
-        assert runs.is_running(tmp_path / "r") and read_status(tmp_path / "r")["state"] == "running"
+        assert is_running(tmp_path / "r") and read_status(tmp_path / "r")["state"] == "running"
         with pytest.raises(ConfigError, match="already training"):
             execute(tmp_path / "r", spec, resume=True, device=CPU)
     finally:
@@ -265,7 +267,7 @@ def test_no_status(tmp_path, text):
         (tmp_path / "status.json").write_text(text)
     with pytest.raises(BundleError, match="run folder"):
         read_status(tmp_path)
-    assert not runs.is_running(tmp_path)
+    assert not is_running(tmp_path)
 
 
 def test_half_a_line_of_metrics_is_left_out(tmp_path):
@@ -311,17 +313,17 @@ def test_a_watched_run_is_the_same_run_and_keeps_what_was_seen(spec, tmp_path):
     watched = replace(spec, watch="textures")
     with pytest.raises(RunStopped):
         execute(tmp_path / "watched", watched, device=CPU, on_event=stop)
-    assert list(runs.list_watched(tmp_path / "watched")) == [1, 2]
+    assert list(list_watched(tmp_path / "watched")) == [1, 2]
     execute(tmp_path / "watched", watched, resume=True, device=CPU)
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("quiet", "watched"))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
-    steps, aurocs = runs.read_curves(tmp_path / "watched")["watched_R"]
-    assert steps == [1, 2, 5, 6] == list(runs.list_watched(tmp_path / "watched"))
-    normal, others = runs.read_watched(runs.list_watched(tmp_path / "watched")[6])["R"]
+    steps, aurocs = read_curves(tmp_path / "watched")["watched_R"]
+    assert steps == [1, 2, 5, 6] == list(list_watched(tmp_path / "watched"))
+    normal, others = read_watched(list_watched(tmp_path / "watched")[6])["R"]
     assert len(normal) == 65 and len(others) == 200  # half of the held-out images, and no more than 200
     assert aurocs[-1] == pytest.approx(detection_metrics(normal, others)["auroc"], abs=1e-6)
-    with Image.open(runs.list_watched_pictures(tmp_path / "watched")[1]) as picture:
+    with Image.open(list_watched_pictures(tmp_path / "watched")[1]) as picture:
         assert picture.size == (8 * 32, 2 * 32)
     normal = AMADetector.load(tmp_path / "watched", device=CPU).normal
     assert normal.watch == "textures" and "watch" not in json.loads((tmp_path / "quiet" / "config.json").read_text())["normal"]
@@ -331,9 +333,9 @@ def test_only_a_watched_run_says_so_in_its_file(spec):
     assert "watch" not in json.loads(spec.to_json())
     watched = replace(spec, watch="textures")
     assert RunSpec.from_json(watched.to_json()) == watched
-    assert "--watch textures" in runs.command_line(watched, "tiny", "out")
+    assert "--watch textures" in command_line(watched, "tiny", "out")
     with pytest.raises(ConfigError, match="--watch digits"):
-        runs.check(replace(spec, watch="digits"))
+        check(replace(spec, watch="digits"))
 
 
 def test_what_is_not_measured_yet_can_be_skipped(spec, tmp_path, monkeypatch):
@@ -344,9 +346,9 @@ def test_what_is_not_measured_yet_can_be_skipped(spec, tmp_path, monkeypatch):
             Run(tmp_path / "r").request_skip()
 
     execute(tmp_path / "r", replace(spec, measure=True), device=CPU, on_progress=skip)
-    assert read_status(tmp_path / "r")["state"] == "finished" and not runs.skip_asked(tmp_path / "r")
+    assert read_status(tmp_path / "r")["state"] == "finished" and not skip_asked(tmp_path / "r")
     assert [(s.name, s.split) for s in read_scores(tmp_path / "r")] == [("digits", "train"), ("digits", "test")]
-    assert not (tmp_path / "r" / "results.json").exists() and "left out, as asked" in runs.read_log(tmp_path / "r")
+    assert not (tmp_path / "r" / "results.json").exists() and "left out, as asked" in read_log(tmp_path / "r")
 
 
 def test_own_images_are_measured_against_what_was_named_alone(tiny_config, tmp_path, rng, monkeypatch):

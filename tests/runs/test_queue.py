@@ -18,7 +18,9 @@ from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.runs import execute as runs
 from ama_core.runs import processes, queue
 from ama_core.runs import timing as pace
-from ama_core.runs.folder import CURVE_POINTS, Run
+from ama_core.runs.folder import CHECKPOINT, CURVE_POINTS, Run, list_runs
+from ama_core.runs.spec import RunSpec, check, command_line, config_for
+from ama_core.runs.watching import is_running, read_curves, read_log, read_metrics, read_status, stop_asked, write_status
 
 PATIENCE = 900  # seconds; only a very busy machine needs more than a few
 
@@ -33,11 +35,11 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def spec(tiny_config):
-    return runs.RunSpec("digits", tiny_config.replace(max_steps=3), measure=False)
+    return RunSpec("digits", tiny_config.replace(max_steps=3), measure=False)
 
 
 def state(run):
-    return runs.read_status(run)["state"]
+    return read_status(run)["state"]
 
 
 def wait_until(condition):
@@ -49,7 +51,7 @@ def wait_until(condition):
 
 def as_running(run, process):
     mark = processes.process_mark(process.pid)
-    runs.write_status(run, {"state": "running", "pid": process.pid, "mark": mark, "submitted": 1.0})
+    write_status(run, {"state": "running", "pid": process.pid, "mark": mark, "submitted": 1.0})
 
 
 @pytest.fixture
@@ -81,15 +83,15 @@ json.dump({"state": "finished", "begun": begun, "ended": time.time()}, open(sys.
 
     queue.work(folder)
     assert [state(run) for run in (first, second)] == ["finished", "finished"]
-    assert runs.read_status(second)["begun"] >= runs.read_status(first)["ended"]
+    assert read_status(second)["begun"] >= read_status(first)["ended"]
 
 
 def test_pause_kill_and_resume_of_a_real_run(folder, tiny_config):
-    run = queue.submit(folder, "long", runs.RunSpec("digits", tiny_config.replace(max_steps=150), measure=False))
+    run = queue.submit(folder, "long", RunSpec("digits", tiny_config.replace(max_steps=150), measure=False))
     worker = threading.Thread(target=queue.work, args=[folder])
 
     def going():
-        status = runs.read_status(run)
+        status = read_status(run)
         return status["state"] == "running" and status.get("device") and status["pid"] != os.getpid()
 
     worker.start()
@@ -97,21 +99,21 @@ def test_pause_kill_and_resume_of_a_real_run(folder, tiny_config):
     queue.stop(run, pause=True)
     wait_until(lambda: state(run) == "paused")
     worker.join(PATIENCE)
-    assert (run / runs.CHECKPOINT).exists() and 0 < runs.read_status(run)["step"] < 150
+    assert (run / CHECKPOINT).exists() and 0 < read_status(run)["step"] < 150
 
     queue.resume(run)
     assert state(run) == "queued"
     worker = threading.Thread(target=queue.work, args=[folder])
     worker.start()
     wait_until(going)
-    os.kill(runs.read_status(run)["pid"], signal.SIGKILL)
+    os.kill(read_status(run)["pid"], signal.SIGKILL)
     wait_until(lambda: state(run) == "interrupted")
     worker.join(PATIENCE)
 
     queue.resume(run)
     queue.work(folder)
-    assert state(run) == "finished" and "finished" in runs.read_log(run)
-    steps = [event["step"] for event in runs.read_metrics(run) if event["kind"] == "progress"]
+    assert state(run) == "finished" and "finished" in read_log(run)
+    steps = [event["step"] for event in read_metrics(run) if event["kind"] == "progress"]
     assert steps == sorted(set(steps)) and steps[-1] == 150
 
 
@@ -141,7 +143,7 @@ def test_a_damaged_run_fails_with_its_reason(folder, spec):
     run = queue.submit(folder, "broken", spec)
     (run / "run.json").write_text('{"dataset": 3}')
     queue.work(folder)
-    assert state(run) == "failed" and "not a run folder that can be resumed" in runs.read_status(run)["error"]
+    assert state(run) == "failed" and "not a run folder that can be resumed" in read_status(run)["error"]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_a_process_that_ends_before_it_begins(folder, spec, monkeypatch, ending,
     monkeypatch.setattr(runs, "start", start)
     queue.work(folder)
     assert state(run) == expected
-    assert ("error" in runs.read_status(run)) != stop
+    assert ("error" in read_status(run)) != stop
 
 
 def test_a_running_run_is_waited_for_even_without_its_worker(folder, spec, sleeper):
@@ -178,12 +180,12 @@ def test_neither_a_zombie_nor_a_reused_process_id_counts_as_running(folder, spec
     run = queue.submit(folder, "run", spec)
     process = subprocess.Popen(["sleep", "600"])
     as_running(run, process)
-    assert runs.is_running(run) and state(run) == "running"
-    runs.write_status(run, runs.read_status(run) | {"mark": "someone else's"})
+    assert is_running(run) and state(run) == "running"
+    write_status(run, read_status(run) | {"mark": "someone else's"})
     assert state(run) == "interrupted"
     as_running(run, process)
     process.kill()
-    wait_until(lambda: not runs.is_running(run))  # a zombie: nobody has waited for it
+    wait_until(lambda: not is_running(run))  # a zombie: nobody has waited for it
     assert state(run) == "interrupted"
     process.wait()
 
@@ -192,10 +194,10 @@ def test_stop_reaches_a_running_run_once_and_tells_the_rest(folder, spec, sleepe
     run = queue.submit(folder, "run", spec)
     as_running(run, sleeper)
     queue.stop(run, pause=True)
-    assert runs.stop_asked(run) == "pause"
+    assert stop_asked(run) == "pause"
     queue.stop(run)
-    assert runs.stop_asked(run) == "stop"
-    runs.write_status(run, {"state": "finished"})
+    assert stop_asked(run) == "stop"
+    write_status(run, {"state": "finished"})
     with pytest.raises(ConfigError, match="only a run that is queued or running"):
         queue.stop(run)
 
@@ -205,7 +207,7 @@ def test_delete_takes_only_idle_run_folders(folder, spec, sleeper, tmp_path_fact
     as_running(run, sleeper)
     with pytest.raises(ConfigError, match="stop it before"):
         queue.delete(run)
-    runs.write_status(run, {"state": "stopped"})
+    write_status(run, {"state": "stopped"})
     other = tmp_path_factory.mktemp("precious")
     (other / "run.json").write_text("{}")
     (folder / "link").symlink_to(other)
@@ -222,7 +224,7 @@ def test_bad_names_are_refused(folder, spec, name):
     queue.submit(folder, "taken", spec)
     with pytest.raises(ConfigError, match="called"):
         queue.submit(folder, name, spec)
-    assert list(runs.list_runs(folder)) == ["taken"]
+    assert list(list_runs(folder)) == ["taken"]
 
 
 def test_free_names_are_free_and_valid(folder, spec):
@@ -245,17 +247,17 @@ def test_free_names_are_free_and_valid(folder, spec):
 )
 def test_what_cannot_be_carried_out_is_said_before_it_is_queued(folder, spec, changes, error, words):
     with pytest.raises(error, match=words):
-        queue.submit(folder, "run", runs.RunSpec(**{**vars(spec), **changes}))
-    assert not runs.list_runs(folder)
+        queue.submit(folder, "run", RunSpec(**{**vars(spec), **changes}))
+    assert not list_runs(folder)
 
 
 def test_a_folder_without_an_image_is_refused(folder, spec, tmp_path_factory):
     own = tmp_path_factory.mktemp("own")
     (own / "notes.txt").write_text("no image")
     with pytest.raises(DataError, match="no readable image"):
-        runs.check(runs.RunSpec(str(own), spec.config))
+        check(RunSpec(str(own), spec.config))
     Image.new("L", (40, 30)).save(own / "a.png")
-    runs.check(runs.RunSpec(str(own), spec.config))
+    check(RunSpec(str(own), spec.config))
 
 
 def test_uploads_are_kept_inside_under_harmless_names(folder, spec):
@@ -266,7 +268,7 @@ def test_uploads_are_kept_inside_under_harmless_names(folder, spec):
     saved = queue.save_upload(folder, "../../my <b>set.ZIP", archive.getvalue())
     assert saved.parent == folder / "uploads" and saved.read_bytes() == archive.getvalue()
     assert queue.save_upload(folder, "../../my <b>set.ZIP", archive.getvalue()) == saved
-    runs.check(runs.RunSpec(str(saved), spec.config))
+    check(RunSpec(str(saved), spec.config))
     with pytest.raises(DataError, match="neither"):
         queue.save_upload(folder, "evil.py", b"")
 
@@ -275,7 +277,7 @@ def test_curves_are_thinned_and_keep_their_ends(tmp_path):
     lines = [{"kind": "progress", "step": i, "total_steps": 2000, "wasserstein": i / 2} for i in range(1, 2001)]
     lines.insert(5, {"kind": "validation", "step": 5, "total_steps": 2000, "auroc_A": 0.5})
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    curves = runs.read_curves(tmp_path)
+    curves = read_curves(tmp_path)
     steps, values = curves["wasserstein"]
     assert len(steps) == CURVE_POINTS and (steps[0], steps[-1], values[-1]) == (1, 2000, 1000.0)
     assert np.array_equal(values, np.array(steps) / 2) and curves["auroc_A"] == ([5], [0.5])
@@ -311,14 +313,14 @@ def test_images_of_a_run_are_counted(tmp_path, tiny_config):
     for name in ("train/a.png", "train/b/c.png", "test/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8)).save(tmp_path / name)
-    assert pace.n_images(runs.RunSpec(str(tmp_path), tiny_config)) == 2
-    assert pace.n_images(runs.RunSpec("digits", tiny_config)) == 1297
-    assert 100 < pace.n_images(runs.RunSpec("digits", tiny_config, one_class=3)) < 150
+    assert pace.n_images(RunSpec(str(tmp_path), tiny_config)) == 2
+    assert pace.n_images(RunSpec("digits", tiny_config)) == 1297
+    assert 100 < pace.n_images(RunSpec("digits", tiny_config, one_class=3)) < 150
 
 
 def test_the_command_line_says_the_same(tiny_config):
-    spec = runs.RunSpec("digits", runs.config_for("digits", "tiny", nz=48), one_class=3, validate_ood="textures", measure=False)
-    words = runs.command_line(spec, "tiny", "runs/a").split()
+    spec = RunSpec("digits", config_for("digits", "tiny", nz=48), one_class=3, validate_ood="textures", measure=False)
+    words = command_line(spec, "tiny", "runs/a").split()
     assert words[:5] == ["python", "-m", "ama_core", "train", "digits"] and "nz=48" in words
     for option, value in {"--one-class": "3", "--validate-ood": "textures", "--out": "runs/a"}.items():
         assert words[words.index(option) + 1] == value

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from ama_core import AMADetector
 from ama_core.detectors.registry import load_detector
 from ama_core.errors import BundleError
-from ama_core.runs import execute as runs
+from ama_core.runs.spec import RunSpec
+from ama_core.runs.watching import is_running, read_metrics, read_status
 from ama_core.storage.bundle import (
     FIRST_STORED,
     StoredScores,
@@ -220,12 +221,12 @@ def test_deep_nesting_is_refused(bundle):
     (bundle / "results.json").write_text('{"results": ' + "[" * 200 + "]" * 200 + "}")  # read, yet too deep to be written again
     with pytest.raises(BundleError, match="nested too deeply"):
         read_results(bundle)
-    for file, read in (("status.json", runs.read_status), ("run.json", runs.RunSpec.read)):
+    for file, read in (("status.json", read_status), ("run.json", RunSpec.read)):
         (bundle / file).write_text(DEEP)
         with pytest.raises(BundleError, match="nested too deeply"):
             read(bundle)
     (bundle / "metrics.jsonl").write_text(DEEP)
-    assert runs.read_metrics(bundle) == [] and not runs.is_running(bundle)
+    assert read_metrics(bundle) == [] and not is_running(bundle)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "calibration.npz", "scores.npz", "results.json"])

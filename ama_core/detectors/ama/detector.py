@@ -49,6 +49,7 @@ class AMADetector(AnomalyDetector):
     Settings = Config
     trainer_class = AMATrainer
     decides = "T"
+    MEASURED = ("codes", "response")
     STORED = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")
     SCORES: ClassVar[tuple[Score, ...]] = (
         Score(

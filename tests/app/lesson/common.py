@@ -6,7 +6,7 @@ from streamlit.testing.v1 import AppTest
 
 from ama_core.storage.bundle import read_results, write_results
 
-STEPS = ("Hope", "Surprise", "Cause", "Threshold", "Band", "Overlap", "Limits", "Quiz")
+STEPS = ("Hope", "Surprise", "Cause", "Threshold", "Band", "Overlap", "Limits", "Others", "Quiz")
 SETS = ("gradients", "textures")
 WORKS = {"R": 0.97, "A": 0.97, "M": 0.98, "T": 0.99}
 FAILS = {"R": 0.2, "A": 0.9, "M": 0.6, "T": 0.65}
