@@ -51,8 +51,11 @@ def slots(ray: Any) -> int:
 class Task:
     """A call of `function` on the cluster, seen as a process (see `runs.processes.Scheduler`).
 
-    It has a GPU, or a core where there are none, and a process of its own; where that dies, it begins again on another, up to
-    RETRIES times: what it does must go on where it stopped.
+    It has a GPU, or a core where there are none. Where its worker dies, it begins again on another, up to RETRIES times: what
+    it does must go on where it stopped.
+
+    Args:
+        fresh: whether its worker ends with it, which costs some seconds and returns all memory.
 
     Attributes:
         returncode: 0 once it is done, 1 where it failed; None before. error: what it raised.
@@ -60,10 +63,10 @@ class Task:
 
     pid = None  # of no process on this machine
 
-    def __init__(self, ray: Any, function: Callable[..., Any], *arguments):
+    def __init__(self, ray: Any, function: Callable[..., Any], *arguments, fresh: bool = False):
         self.ray, self.returncode, self.error, self.result = ray, None, None, None
         needs = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
-        self.reference = ray.remote(max_retries=RETRIES, max_calls=1, **needs)(function).remote(*arguments)
+        self.reference = ray.remote(max_retries=RETRIES, max_calls=int(fresh), **needs)(function).remote(*arguments)
 
     def poll(self) -> int | None:
         if self.returncode is None and self.ray.wait([self.reference], timeout=0)[0]:

@@ -270,7 +270,7 @@ def train_all(
 
     def start(job: Job) -> subprocess.Popen | Task:
         if ray:
-            return Task(ray, _carry_out, job.to_json(), str(out), str(results))
+            return Task(ray, _carry_out, job.to_json(), str(out), str(results), fresh=True)
         return _start(job, out, results, held[job.name][0], threads)
 
     def ended(job: Job, code: int) -> None:
