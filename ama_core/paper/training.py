@@ -243,11 +243,10 @@ def train_all(
 
     Raises RunStopped.
     """
-    free = list(devices) if devices else [device] * (slots(ray) if ray else parallel or parallel_jobs())
-    parallel = max(1, min(len(free), len(jobs)))
+    places = _Places(devices or [device] * (slots(ray) if ray else parallel or parallel_jobs()), out)
+    parallel = max(1, min(len(places.free), len(jobs)))
     threads = max(1, (os.cpu_count() or 1) // parallel) if torch.cuda.is_available() else 1
     waiting, failed = list(jobs), []
-    held: dict[str, tuple[str | None, IO[str]]] = {}  # name of a job under way -> its device, and its lock
     began, total = time.monotonic(), len(jobs)
 
     def tell(job: Job | None = None, what: str = "", words: str = "") -> None:
@@ -259,24 +258,20 @@ def train_all(
     def take() -> Job | None:
         while waiting:
             job = waiting.pop(0)
-            claim = _claim(job, out)
-            if claim and not is_stored(job, results):
-                held[job.name] = (free.pop(0), claim)
+            claimed = places.take(job)
+            if claimed and not is_stored(job, results):
                 return job
-            if claim:
-                claim.close()
-            tell(job, "stored" if claim else "another", "by another call")
+            places.leave(job)
+            tell(job, "stored" if claimed else "another", "by another call")
         return None
 
     def start(job: Job) -> subprocess.Popen | Task:
         if ray:
             return Task(ray, _carry_out, job.to_json(), str(out), str(results), fresh=True)
-        return _start(job, out, results, held[job.name][0], threads)
+        return _start(job, out, results, places.device(job), threads)
 
     def ended(job: Job, code: int) -> None:
-        its_device, claim = held.pop(job.name)
-        free.append(its_device)
-        claim.close()
+        places.leave(job)
         if code == 0 and is_stored(job, results):
             tell(job, "stored", figures(read_record(results / f"{job.name}.json")))
         else:
@@ -292,10 +287,7 @@ def train_all(
         parallel=parallel,
     )
 
-    def on_signal(number, frame):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, on_signal)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     try:
         scheduler.run(tell)
     except KeyboardInterrupt:
@@ -304,6 +296,7 @@ def train_all(
         raise RunStopped(f"Stopped with {left} of {total} trainings left; the same command goes on.") from None
     finally:
         signal.signal(signal.SIGTERM, before)
+        places.close()
     return failed
 
 
@@ -314,6 +307,37 @@ def figures(record: Record) -> str:
         named = ("A", "T") if "A" in row.scores else row.scores
         shown.append(f"{row.ood} " + " ".join(f"{name} {row.scores[name]['auroc']:.3f}" for name in named))
     return "; ".join(shown)
+
+
+class _Places:
+    """Devices for jobs, and the locks of those that this call carries out."""
+
+    def __init__(self, devices: Sequence[str | None], out: Path):
+        self.free, self.out = list(devices), out
+        self.held: dict[str, tuple[str | None, IO[str]]] = {}
+
+    def take(self, job: Job) -> bool:
+        """Lock a job and give it a device; False where another call has it."""
+        claim = _claim(job, self.out)
+        if claim:
+            self.held[job.name] = (self.free.pop(0), claim)
+        return claim is not None
+
+    def device(self, job: Job) -> str | None:
+        return self.held[job.name][0]
+
+    def leave(self, job: Job) -> None:
+        """Take both back, if it has them."""
+        if job.name in self.held:
+            device, claim = self.held.pop(job.name)
+            self.free.append(device)
+            claim.close()
+
+    def close(self) -> None:
+        """Give all locks back."""
+        for _, claim in self.held.values():
+            claim.close()
+        self.held.clear()
 
 
 def _claim(job: Job, out: Path) -> IO[str] | None:

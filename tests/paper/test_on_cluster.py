@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from ama_core.cluster import cluster
+from ama_core.cluster import SETTINGS, cluster
 from ama_core.paper import training
 from ama_core.paper.records import read_results
 from ama_core.runs.folder import Run
@@ -32,7 +32,7 @@ def test_a_killed_worker_s_job_runs_again_and_resumes(tmp_path, monkeypatch):
     with cluster() as ray:
         assert training.train_all([one], out, results, ray=ray) == []
         assert killed and not psutil.pid_exists(killed[0])
-        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0" and os.environ["RAY_worker_niceness"] == "0"
+        assert all(os.environ[name] == "0" for name in ("RAY_USAGE_STATS_ENABLED", *SETTINGS))
     (stored,) = read_results(results)
     assert stored.steps == 400 and run.status().state == "finished"
     assert run.read_log(99).count("on CPU") == 2, "it was begun twice"
