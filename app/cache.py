@@ -39,7 +39,9 @@ from ama_core.runs.spec import RunSpec
 from ama_core.runs.watching import read_curves
 from ama_core.scoring import check
 from ama_core.scoring.check import Checked
-from ama_core.scoring.report import html_report
+from ama_core.scoring.localise import Localiser, find_localiser
+from ama_core.scoring.outlines import Outlines
+from ama_core.scoring.report import html_report, to_outline
 from ama_core.storage.bundle import (
     PRETRAINED,
     StoredScores,
@@ -379,9 +381,30 @@ def _batch(found: Checked) -> Batch:
     return Batch(found, tuple(pictures.data_uri(image, 3) for image in found.examined.images) if len(found) else ())
 
 
-def report(folder: Path, name: str, by: str, alpha: float, batch: Batch) -> str:
-    """Checked images as one HTML file (see `html_report`)."""
-    return html_report(deciding(folder, by), name, batch.found, alpha)
+@cached("where.npz", *MODEL, kind="resource", most=8, spinner="Looking at what normal images show at each place …")
+def localiser(folder: Path) -> Localiser:
+    """What marks places in a model's images. Raises ConfigError where it says nothing of places, DataError, BundleError."""
+    return find_localiser(detector(folder), folder)
+
+
+def photographs(batch: Batch, files: Sequence[tuple[str, str, bytes]], chosen: Sequence[int]) -> dict[int, np.ndarray]:
+    """Checked images as they were given, at full size, uint8 (H, W, C), by their position; `files`: as of `check_uploads`."""
+    if not files:  # samples are small
+        return {i: batch.found.given[i] for i in chosen}
+    return dict(check.originals([(name, content) for _, name, content in files], batch.found, chosen))
+
+
+def report(
+    folder: Path, name: str, by: str, alpha: float, batch: Batch, files: Sequence[tuple[str, str, bytes]], where: str | None
+) -> str:
+    """Checked images as one HTML file (see `html_report`), with outlines from the map `where`; None: without."""
+    model = deciding(folder, by)
+    if where is None:
+        return html_report(model, name, batch.found, alpha)
+    outlines = Outlines(model, localiser(folder), where, alpha)
+    found = photographs(batch, files, to_outline(model, batch.found, alpha))
+    drawn = {i: outlines.draw(image, batch.found.examined.take([i]))[0] for i, image in found.items()}
+    return html_report(model, name, batch.found, alpha, drawn, outlines.sentence() if drawn else "")
 
 
 @cached(*MODEL, kind="resource", most=8, spinner="Scoring and reconstructing, once …")

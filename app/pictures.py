@@ -20,6 +20,7 @@ METHOD = (
 )
 DIFFERENCE_RANGE = 0.5  # a difference of this fraction of the full scale, or more, gets the full colour
 FADE, FADED_TO = 0.45, 200.0  # how much of its contrast an image keeps under a map, and the grey that it fades to
+LARGEST = 1600  # pixels of the longer side of a photograph on a page
 CRITIC_RANGE = 8  # a place that adds this many times what one adds in the mean training image gets the full colour
 
 
@@ -38,6 +39,17 @@ def data_uri(image: np.ndarray, times: int = 1) -> str:
     large = image.repeat(times, axis=0).repeat(times, axis=1)
     Image.fromarray(large[..., 0] if large.shape[2] == 1 else large).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def photograph(image: np.ndarray, alt: str) -> str:
+    """uint8 (H, W, 3), reduced where it is larger than any page, as wide as the page allows; as HTML."""
+    large, file = Image.fromarray(image), io.BytesIO()
+    large.thumbnail((LARGEST, LARGEST))
+    large.save(file, "JPEG", quality=90)
+    source = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    style = ".ama-photograph img{max-width:100%;max-height:80vh;border-radius:4px;display:block}"
+    shown = f'<img src="{source}" alt="{html.escape(alt, quote=True)}">'
+    return f"<style>{style}</style><div class='ama-photograph'>{shown}</div>"
 
 
 def strip(image: np.ndarray, alt: str) -> str:
@@ -125,7 +137,17 @@ def critic_map(image: np.ndarray, shares: np.ndarray, mean_r: float) -> np.ndarr
     times = image.shape[0] // shares.shape[0]
     amount = shares * shares.size / (CRITIC_RANGE * mean_r)
     amount = np.sign(amount) * np.sqrt(np.minimum(np.abs(amount), 1))  # usual and unusual shares differ by orders of magnitude
-    amount = amount.repeat(times, axis=0).repeat(times, axis=1)[..., None]
+    return _over(image, amount.repeat(times, axis=0).repeat(times, axis=1))
+
+
+def heat_map(image: np.ndarray, amount: np.ndarray) -> np.ndarray:
+    """Amounts in [0, 1], (S, S), in vermillion over the faded image in grey, uint8 (S, S, C), as uint8 (S, S, 3)."""
+    return _over(image, amount)
+
+
+def _over(image: np.ndarray, amount: np.ndarray) -> np.ndarray:
+    """Amounts in [-1, 1], (S, S), over the faded image in grey, as uint8 (S, S, 3)."""
+    amount = amount[..., None]
     grey = FADED_TO + FADE * (image.astype(np.float32).mean(axis=2, keepdims=True) - FADED_TO)
     return np.rint(grey + 0.9 * np.abs(amount) * (np.where(amount < 0, rgb(BLUE), rgb(VERMILLION)) - grey)).astype(np.uint8)
 

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ama_core.cli.arguments import Commands, add_command, add_device, add_images, add_model, check_out, path, shard
+from ama_core.cli.mapping import add_map, add_maps, check_maps, outlined, outlines_of, write_maps
 from ama_core.cli.progress import hidden
 from ama_core.data import check_sources, count_images
 from ama_core.detectors.base import AnomalyDetector
@@ -38,6 +39,7 @@ def add_score(commands: Commands) -> None:
     add("--shard", type=shard, metavar="I/N", help="only the I-th of N shares, into FILE's shard; `merge FILE` joins them")
     add("--engine", choices=("here", "ray"), default="here", help="ray: on a Ray cluster that shares the folders (see docs)")
     add("--watch", action="store_true", help="go on with files as they come into the folders, until Ctrl-C")
+    add_maps(parser)
     add_device(parser)
 
 
@@ -54,14 +56,17 @@ def score(arguments: argparse.Namespace) -> None:
     if arguments.engine == "ray" and (arguments.shard or arguments.device or arguments.watch or not arguments.out):
         raise ConfigError("--engine ray writes a table: name it with --out FILE, and leave --shard, --device and --watch out.")
     check_sources(arguments.paths)
+    check_maps(arguments)
     detector = load_detector(arguments.model, score=arguments.by, device=arguments.device)
+    outlines = outlines_of(detector, arguments) if arguments.maps else None
     if arguments.watch:
         _watch(detector, arguments)
         return
     disable = hidden(arguments.quiet)
     total = None if disable or arguments.shard else count_images(arguments.paths)
     with tqdm(total=total, unit="image", disable=disable) as bar:
-        found = (_write_rows if arguments.out else _print_rows)(detector, arguments, bar)
+        verdicts: list[bool | None] = []
+        found = _write_rows(detector, arguments, bar) if arguments.out else _print_rows(detector, arguments, bar, verdicts)
     if arguments.out:
         said = f"{found.rows:,} rows, {found.flagged:,} flagged at alpha = {arguments.alpha:g}"
         out = arguments.shard.file(arguments.out) if arguments.shard else arguments.out
@@ -72,6 +77,8 @@ def score(arguments: argparse.Namespace) -> None:
             print(f"  {file}: {why}", file=sys.stderr)
         if found.unreadable == found.rows and not arguments.shard:
             raise DataError(_nothing_scored(found.rows, found.errors))
+    if outlines:
+        write_maps(outlines, arguments, table.verdicts(arguments.out, detector) if arguments.out else verdicts)
     _warn(detector, arguments.alpha, found.sample.scores())
 
 
@@ -105,14 +112,18 @@ def _write_rows(detector: AnomalyDetector, arguments: argparse.Namespace, bar: t
         raise
 
 
-def _print_rows(detector: AnomalyDetector, arguments: argparse.Namespace, bar: tqdm) -> table.Summary:
-    """The rows to standard output."""
+def _print_rows(
+    detector: AnomalyDetector, arguments: argparse.Namespace, bar: tqdm, verdicts: list[bool | None]
+) -> table.Summary:
+    """The rows to standard output; where maps are asked for, whether each is flagged to `verdicts`."""
     found = table.summary_of(detector)
     write = _csv_printer(table.columns(detector)) if not arguments.json else lambda row: print(json.dumps(row))
     for row in table.score_rows(detector, arguments.paths, arguments.alpha):
         write(row)
         found.add(row)
         bar.update()
+        if arguments.maps:
+            verdicts.append(None if row["error"] else bool(row["anomalous"]))
     return found
 
 
@@ -164,6 +175,7 @@ def add_report(commands: Commands) -> None:
     add("--alpha", type=float, default=0.05, help="false-alarm rate (default 0.05)")
     add("--by", metavar="SCORE", help="the score that decides (default: the detector's; T of AMA)")
     add("--most", type=int, default=500, metavar="N", help="read at most so many images (default 500)")
+    add_map(parser)
     add_device(parser)
 
 
@@ -180,7 +192,8 @@ def report(arguments: argparse.Namespace) -> None:
         found = check_files(detector, arguments.paths, arguments.most, lambda done, total: bar.update(done - bar.n))
     if not len(found):
         raise DataError(_nothing_scored(len(found.refused), found.refused))
-    write_atomically(arguments.out, html_report(detector, arguments.model, found, arguments.alpha))
+    drawn, where = outlined(detector, found, arguments)
+    write_atomically(arguments.out, html_report(detector, arguments.model, found, arguments.alpha, drawn, where))
     print(f"{arguments.out}: {len(found):,} images, {len(found.refused):,} could not be read", file=sys.stderr)
     _warn(detector, arguments.alpha, found.examined.scores)
 

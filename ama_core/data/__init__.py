@@ -15,7 +15,7 @@ from ama_core.data.folders import load_any, load_folder, overlapping
 from ama_core.data.guidance import Guidance, calibration_fraction, guidance
 from ama_core.data.imageset import ImageSet
 from ama_core.data.inspection import Inspection, divided, inspect
-from ama_core.data.preprocess import check_images, prepare
+from ama_core.data.preprocess import check_images, frame, prepare
 from ama_core.data.sets import SetInfo, available, catalog, class_of, data_dir, label_of, load
 from ama_core.data.splits import HoldOut, anomaly_mask, draw, draw_anomalies, hold_out, one_class, validation_anomalies
 
@@ -41,6 +41,7 @@ __all__ = [
     "divided",
     "draw",
     "draw_anomalies",
+    "frame",
     "guidance",
     "hold_out",
     "inspect",

@@ -101,6 +101,34 @@ def prepare(
     return out, summarise(steps, len(images))
 
 
+def frame(height: int, width: int, *, size: int, fit: str) -> tuple[float, float, float, float]:
+    """Which part of an image (height, width) the size x size square of `prepare` shows: left, top, right, bottom in its pixels.
+
+    With "pad" it reaches beyond the image, where the square is black. Column c of the square, from its left to its right edge,
+    lies at left + (right - left) * c / size and that of c + 1; rows likewise. Raises `DataError` for an unknown fit.
+    """
+    if fit not in FITS:
+        raise DataError(f"fit must be one of {', '.join(FITS)}, got {fit!r}.")
+    if (height, width) == (size, size) or fit == "stretch":
+        return 0.0, 0.0, float(width), float(height)
+    if fit == "crop":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        return float(left), float(top), float(left + side), float(top + side)
+    new_height, new_width = _padded(height, width, size)
+    top, left = (size - new_height) // 2, (size - new_width) // 2
+    across, down = width / new_width, height / new_height
+    return -left * across, -top * down, (size - left) * across, (size - top) * down
+
+
+def _padded(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width that an image is brought to before it is padded."""
+    longest = max(height, width)
+    if size * 3 / 4 <= longest <= size:
+        return height, width
+    return max(1, round(height * size / longest)), max(1, round(width * size / longest))
+
+
 def summarise(steps: Counter[str], total: int, most: int = 3) -> list[str]:
     """Notes with the number of images they are about; beyond `most` kinds, the rest are only counted."""
     if total == 1:
@@ -153,10 +181,9 @@ def _fit_batch(images: np.ndarray, size: int, fit: str) -> tuple[np.ndarray, str
         cropped = "" if height == width else f"cropped to the central {side}×{side}"
         resized = "" if side == size else f"{_verb(side, side, size)} to {target}"
         return _resize(square, size, size), f"{source} {', then '.join(filter(None, (cropped, resized)))}"
-    longest = max(height, width)
-    if size * 3 / 4 <= longest <= size:
+    new_height, new_width = _padded(height, width, size)
+    if (new_height, new_width) == (height, width):
         return _pad(images, size), f"{source} padded with black to {target}"
-    new_height, new_width = (max(1, round(side * size / longest)) for side in (height, width))
     padded = "" if height == width else f", then padded with black to {target}"
     note = f"{source} {_verb(height, width, size)} to {new_width}×{new_height}{padded}"
     return _pad(_resize(images, new_height, new_width), size), note

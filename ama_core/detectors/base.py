@@ -141,6 +141,13 @@ class Examination:
             arrays[name] = None if found[0] is None else np.concatenate(found)
         return cls(scores=scores, **arrays)
 
+    def take(self, index: np.ndarray | Sequence[int]) -> "Examination":
+        """Of some images alone."""
+        index = np.asarray(index)
+        arrays = {name: getattr(self, name) for name in ("images", "reconstructions", "maps", "features")}
+        scores = {name: values[index] for name, values in self.scores.items()}
+        return Examination(scores=scores, **{name: None if found is None else found[index] for name, found in arrays.items()})
+
 
 class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     """Base class of all detectors.

@@ -27,9 +27,13 @@ def conformal_p_value(anomaly_score: np.ndarray, calibration: np.ndarray) -> np.
 
 
 def conformal_threshold(calibration: np.ndarray, alpha: float) -> float:
-    """The anomaly score above which p <= alpha; infinite where n is too small for any image to be flagged at alpha."""
+    """The anomaly score above which p <= alpha; infinite where n is too small for any image to be flagged at alpha, and minus
+    infinity at alpha = 1, at which all are.
+    """
     n = len(calibration)
     allowed = int(np.floor(alpha * (n + 1) + 1e-9)) - 1  # calibration scores that may reach s
+    if allowed >= n:
+        return -np.inf
     return float(np.sort(calibration)[n - 1 - allowed]) if allowed >= 0 else np.inf
 
 

@@ -10,6 +10,7 @@ from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import AMAError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.simple import measure_simple, write_simple
+from ama_core.scoring.localise import can_localise, fit_localiser, held_out_images, write_localiser
 from ama_core.storage.bundle import write_results, write_scores
 from ama_core.storage.files import write_atomically
 
@@ -24,7 +25,8 @@ class MeasuringSkipped(AMAError):
 
 def measure_run(detector: AnomalyDetector, folder: Path, progress: evaluation.Progress | None = None, *, seed: int = 0) -> None:
     """Score and map every data set that is available locally (of one's own images: those that were named), hold simple methods
-    against the model, and store the nearest training images: all that the bundle `folder` shows, replaced.
+    against the model, and store the nearest training images and what normal images show at each place: all that the bundle
+    `folder` shows, replaced.
     """
     stored = []
     for found in evaluation.measure_each(detector, seed=seed, progress=progress):
@@ -38,6 +40,8 @@ def measure_run(detector: AnomalyDetector, folder: Path, progress: evaluation.Pr
         write_response(folder, response)
     write_card(detector, folder)
     write_simple(folder, measure_simple(detector, seed=seed, progress=progress))
+    if can_localise(detector):
+        write_localiser(folder, fit_localiser(detector, *held_out_images(detector)), detector)
     if "features" in detector.can():
         write_neighbours(folder, measure_neighbours(detector, seed=seed))
 

@@ -1,13 +1,13 @@
 """From untrusted files to what a model says of each image: read within limits, prepared, examined in batches."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from ama_core.data import FileImage, Source, count_images, iter_images, prepare
+from ama_core.data import FileImage, Source, count_images, iter_images, iter_unread, prepare
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.detectors.conformal import DRIFT_LEAST, DRIFT_LEVEL
 from ama_core.settings import InputSpec
@@ -27,6 +27,7 @@ class Checked:
         examined: None where N = 0.
         refused: (name, why) of what could not be read.
         more: whether images beyond the limit were left unread.
+        numbers: where each stands among all that was met, what was refused included (see `originals`).
     """
 
     names: tuple[str, ...]
@@ -36,6 +37,7 @@ class Checked:
     examined: Examination | None
     refused: tuple[tuple[str, str], ...] = ()
     more: bool = False
+    numbers: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -45,12 +47,12 @@ def check(
     detector: AnomalyDetector, items: Iterable[FileImage], most: int, progress: Callable[[int], None] | None = None
 ) -> Checked:
     """Examine at most `most` readable images; `progress(done)` is called with how many were read or refused so far."""
-    names, given, notes, concerned, refused = [], [], [], [], []
+    names, given, notes, concerned, refused, numbers = [], [], [], [], [], []
     parts: list[Examination] = []
     waiting: list[np.ndarray] = []
     more = False
     spec = detector.settings.input
-    for item in items:
+    for number, item in enumerate(items):
         if item.image is None:
             refused.append((_name(item), item.error))
             continue
@@ -60,6 +62,7 @@ def check(
         seen, done = prepare([item.image], **vars(spec))
         waiting.append(seen)
         names.append(_name(item))
+        numbers.append(number)
         given.append(thumbnail(item.image))
         notes.append((*item.notes, *done))
         concerned.append(concerns(item.image.shape, spec))
@@ -71,7 +74,7 @@ def check(
     if waiting:
         parts.append(detector.examine(np.concatenate(waiting)))
     examined = Examination.concatenate(parts) if parts else None
-    return Checked(*map(tuple, (names, given, notes, concerned)), examined, tuple(refused), more)
+    return Checked(*map(tuple, (names, given, notes, concerned)), examined, tuple(refused), more, tuple(numbers))
 
 
 def drift_warning(detector: AnomalyDetector, scores: dict[str, np.ndarray]) -> str | None:
@@ -110,6 +113,20 @@ def check_files(
     """As `check`, of files and archives; `progress(done, total)`, where the total is what the files say of themselves."""
     total = min(max(1, count_images(sources)), most)
     return check(detector, iter_images(sources), most, (lambda done: progress(min(done, total), total)) if progress else None)
+
+
+def originals(sources: Sequence[Source], checked: Checked, chosen: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Checked images as they were given, at full size: (position in `checked`, uint8 (H, W, C)), in the order of the files.
+
+    Args:
+        sources: those that were checked. chosen: positions in `checked`. What can no longer be read is left out.
+    """
+    wanted = {checked.numbers[i]: i for i in chosen}
+    for number, unread in enumerate(iter_unread(sources)) if wanted else ():
+        if number in wanted and (image := unread.read().image) is not None:
+            yield wanted[number], image
+        if number >= max(wanted):
+            return
 
 
 def concerns(shape: tuple[int, int, int], spec: InputSpec) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import base64
 import io
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,25 @@ from ama_core.scoring.check import Checked, drift_warning, reach_warning
 from ama_core.storage.files import open_regular, shown
 
 GENERATOR = '<meta name="generator" content="AMA Explorer">'
+OUTLINED = 50  # images, the most anomalous, that are shown with their outlines: the file stays one that can be sent
+LARGEST = 1600  # pixels of their longer side, for the same reason
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
-def html_report(detector: AnomalyDetector, model: str, checked: Checked, alpha: float) -> str:
+def html_report(
+    detector: AnomalyDetector,
+    model: str,
+    checked: Checked,
+    alpha: float,
+    outlined: Mapping[int, np.ndarray] | None = None,
+    where: str = "",
+) -> str:
     """Verdict, p-value, scores and picture of every image, the most anomalous first, with what the model is.
 
     Args:
         model: what to call it. alpha: the false-alarm rate, in (0, 1); `detector.by` decides.
+        outlined: photographs with their marked places outlined, uint8 (H, W, 3), by their position in `checked` (see
+            `to_outline`). where: what the outlines come from, or why there are none, as a sentence.
     """
     by, normal = detector.by, detector.normal or NormalData("unknown")
     n = len(detector.calibration_scores_)
@@ -38,7 +50,7 @@ def html_report(detector: AnomalyDetector, model: str, checked: Checked, alpha: 
         "False-alarm rate": f"{alpha:g}",
         "Made": f"{time.strftime('%Y-%m-%d %H:%M')} with AMA Explorer {__version__}",
     }
-    rows = _rows(detector, checked, alpha) if len(checked) else []
+    rows = _rows(detector, checked, alpha, outlined or {}) if len(checked) else []
     warnings = (reach_warning(detector, alpha), drift_warning(detector, checked.examined.scores)) if rows else ()
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
@@ -49,19 +61,33 @@ def html_report(detector: AnomalyDetector, model: str, checked: Checked, alpha: 
         n_flagged=sum(row["flagged"] for row in rows),
         warnings=[warning for warning in warnings if warning],
         more=checked.more,
+        where=shown(where),
         score_names=detector.score_names(),
         refused=[(shown(name), shown(why)) for name, why in checked.refused],
         facts={name: shown(value) for name, value in facts.items()},
     )
 
 
-def _rows(detector: AnomalyDetector, checked: Checked, alpha: float) -> list[dict[str, Any]]:
+def to_outline(detector: AnomalyDetector, checked: Checked, alpha: float) -> list[int]:
+    """Positions in `checked` of the flagged images that a report shows with their outlines, the most anomalous first."""
+    if not len(checked):
+        return []
+    scores, by = checked.examined.scores, detector.by
+    order = np.argsort(-detector.anomaly_scores(scores)[by], kind="stable")
+    return [int(i) for i in order if scores[f"p_{by}"][i] <= alpha][:OUTLINED]
+
+
+def _rows(
+    detector: AnomalyDetector, checked: Checked, alpha: float, outlined: Mapping[int, np.ndarray]
+) -> list[dict[str, Any]]:
     """What the template shows of each image, the most anomalous first."""
     scores, by = checked.examined.scores, detector.by
     return [
         {
+            "number": int(i),
             "name": shown(checked.names[i]),
             "png": _png(checked.given[i]),
+            "outlined": _jpeg(outlined[i]) if i in outlined else "",
             "flagged": bool(scores[f"p_{by}"][i] <= alpha),
             "p": scores[f"p_{by}"][i],
             "scores": [scores[name][i] for name in detector.score_names()],
@@ -85,4 +111,12 @@ def _png(image: np.ndarray) -> str:
     small, file = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image), io.BytesIO()
     small.thumbnail((96, 96))
     small.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _jpeg(image: np.ndarray) -> str:
+    """A photograph, reduced where it is very large, as JPEG in base64."""
+    large, file = Image.fromarray(image), io.BytesIO()
+    large.thumbnail((LARGEST, LARGEST))
+    large.save(file, "JPEG", quality=85)
     return base64.b64encode(file.getvalue()).decode()

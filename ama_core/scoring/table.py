@@ -176,6 +176,18 @@ def score_to_file(
     return summary
 
 
+def verdicts(out: Path, detector: AnomalyDetector) -> Iterator[bool | None]:
+    """Whether each image of the table `out` is flagged, in its order; None where it could not be scored. Raises DataError."""
+    for row in _written(out, detector):
+        yield None if row["error"] else row["anomalous"] in (True, "True")
+
+
+def images_of(sources: Sequence[str | Path], out: Path | None = None) -> Iterator[Unread]:
+    """The images of the rows of a table, in their order; `out`: the file that it is written to, which is none of them."""
+    unread = iter_unread(sources)
+    return _without(unread, out, meta_of(out)) if out else unread
+
+
 def _check_place(out: Path, beside: Path, folder: Path, sources: Sequence[str | Path], resume: bool, force: bool) -> None:
     """Raises ConfigError unless the table `out`, and what lies beside it, may be written with the model in `folder`."""
     inputs = [*(folder / name for name in FILES), *files_of(sources)] if out.exists() or beside.exists() else []

@@ -7,6 +7,7 @@
     latents.npz         codes of a sample of those sets with two maps of them (see `latent_map`)
     neighbours.npz      features of a sample of the training images (see `neighbours`)
     response.json       how a score answers to contrast, brightness, blur and other plain properties (see `response`)
+    where.npz           what normal images show at each place of its maps (see `scoring.localise`)
     simple.npz          what methods without training find of the same sets (see `simple`)
     results.json        AUROC, AUPRC and FPR95 of every OOD set, as `evaluate --json` prints them
     README.md           model card
@@ -49,7 +50,7 @@ MAX_WEIGHTS = 4 * 2**30
 PRETRAINED = ROOT / "pretrained"
 FILES = (
     "config.json", "model.safetensors", "calibration.npz", "scores.npz", "latents.npz", "neighbours.npz", "response.json",
-    "simple.npz", "results.json", "README.md",
+    "where.npz", "simple.npz", "results.json", "README.md",
 )  # fmt: skip
 FIRST_STORED = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")  # entries of stored scores that do not name theirs
 SHARED = b"AMA Explorer bundle"  # the comment of a .zip file that `zip_bundle` made

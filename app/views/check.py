@@ -7,6 +7,7 @@ import numpy as np
 import pictures
 import streamlit as st
 import trust
+import where
 from density_charts import density_chart
 from training.form import OWN
 
@@ -285,8 +286,11 @@ def among_held_out(view: controls.View, value: float) -> None:
     )  # fmt: skip
 
 
-def show(view: controls.View, batch: cache.Batch, i: int) -> None:
-    """One image with its verdict, what was done to it, its scores, its place among normal images, and its like."""
+def show(view: controls.View, batch: cache.Batch, files: Given, i: int) -> str | None:
+    """One image with its verdict, what was done to it, its scores, its place among normal images, and its like.
+
+    Returns the map that outlines come from; None where there is none.
+    """
     scores = batch.found.examined.scores
     st.subheader(controls.literal(batch.found.names[i]))
     verdict_in_full(view, batch, i)
@@ -294,6 +298,8 @@ def show(view: controls.View, batch: cache.Batch, i: int) -> None:
         trust.disagreement(view, scores, i)
     images(view, batch, i)
     numbers(view, batch, i)
+    if by_map := where.choose_map(view):
+        where.show(view, batch, files, i, by_map)
     if batch.found.examined.features is not None:
         with controls.error_panel():
             neighbours(view, batch, i)
@@ -302,6 +308,7 @@ def show(view: controls.View, batch: cache.Batch, i: int) -> None:
     else:
         (score,) = view.scores(view.score)
         among_held_out(view, float(scores[score.ranks_by or score.name][i]))
+    return by_map
 
 
 def refusals(view: controls.View, batch: cache.Batch) -> None:
@@ -363,16 +370,17 @@ def main() -> None:
         summary(view, batch)
         drift(view, batch)
         chosen = table(view, batch)
-        with st.container(horizontal=True):
+        actions = st.container(horizontal=True)  # filled last: the report has what is chosen below
+        by_map = show(view, batch, files, chosen)
+        with actions:
             download(view, batch)
             st.download_button(
-                "Report (HTML)", lambda: cache.report(view.folder, view.name, view.score, view.alpha, batch),
+                "Report (HTML)", lambda: cache.report(view.folder, view.name, view.score, view.alpha, batch, files, by_map),
                 f"report-{view.name}.html", "text/html", icon=":material/article:", on_click="ignore", key="report",
-                help="One file with verdicts and pictures, to send or to keep.",
+                help="One file with verdicts, pictures and outlines, to send or to keep.",
             )  # fmt: skip
             if files and not access.public():
                 train_on(files, len(batch.found))
-        show(view, batch, chosen)
     elif files:
         download(view, batch)
     controls.explain(*view.scores(), p=True)

@@ -1,5 +1,6 @@
 """The pages Check images and Reconstructions without a browser, and what stands behind the first: reading and judging files."""
 
+import base64
 import io
 import json
 import re
@@ -10,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from ama_core import AMADetector, Config
@@ -20,6 +22,8 @@ from ama_core.detectors.conformal import DRIFT_LEAST
 from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.simple import read_simple
 from ama_core.scoring.check import CHUNK, check_files, concerns, thumbnail
+from ama_core.scoring.localise import find_localiser
+from ama_core.scoring.outlines import Outlines
 from ama_core.storage.bundle import read_scores
 from tests.common import checked, html, png, words
 
@@ -118,7 +122,41 @@ def test_an_upload_shows_the_scores_of_the_detector(open_page, detector, rng):
     said = words(at)
     assert ("Flagged as anomalous" in said) == bool(scores["p_M"] <= 0.1)
     assert "converted to grey" in said and all(part in said for part in notes)
-    assert html(at).count("<figure>") == 5 + 5  # given, seen, redrawn, two maps; and the nearest five
+    assert html(at).count("<figure>") == 5 + 1 + 5  # given, seen, redrawn, two maps; what marks places; and the nearest five
+
+
+def test_places_are_outlined_on_the_photograph_by_each_map(open_page, detector, check_models, digits):
+    """The picture on the page is what the engine draws of the file as it was given, at its full size."""
+    photograph = np.repeat(np.repeat(digits.images[3], 20, axis=0), 20, axis=1)[: 30 * 20]
+    photograph[40:140, 40:140] = 255
+    at = open_page("check", alpha="0.1")
+    at.file_uploader[0].upload("large.png", png(photograph), "image/png").run()
+    assert not at.exception and not at.error
+    localiser = find_localiser(detector, check_models / "digits")
+    for name in ("pixel", "critic", "combined"):
+        if name != "pixel":
+            at.selectbox(key="map").set_value(name).run()
+        drawn, marked = Outlines(detector, localiser, name, 0.1).draw(photograph)
+        body = next(e.proto.body for e in at.get("html") if "ama-photograph" in e.proto.body)
+        source = re.search(r"base64,([^\"]+)", body).group(1)
+        with Image.open(io.BytesIO(base64.b64decode(source))) as shown:
+            assert shown.size == (640, 600)
+            assert np.abs(np.asarray(shown).astype(int) - drawn).mean() < 3  # JPEG
+        assert ("No place stands out" in words(at)) != marked and localiser.maxima[name].size
+    assert "Outlined are places that stand out from what normal images show there, by the difference" in words(at)
+
+
+def test_a_model_whose_places_cannot_be_judged_says_so(open_page, check_models, tmp_path):
+    """No where.npz, as in older bundles, and training images that are not on this computer."""
+    shutil.copytree(check_models / "digits", tmp_path / "digits")
+    (tmp_path / "digits" / "where.npz").unlink(missing_ok=True)
+    file = tmp_path / "digits" / "config.json"
+    header = json.loads(file.read_text())
+    header["normal"]["fingerprint"] = "of others"
+    file.write_text(json.dumps(header))
+    at = open_page("check", models=tmp_path)
+    assert not at.exception and "Places cannot be marked with this model" in words(at)
+    assert "ama-photograph" not in html(at)
 
 
 def test_samples_are_a_table_with_the_most_anomalous_first(open_page, detector):

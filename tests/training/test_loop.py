@@ -91,7 +91,8 @@ def test_events(config, few):
             assert event.images.shape == (2, 8, 32, 32, 1) and event.images.dtype == np.uint8
             np.testing.assert_array_equal(event.images[0], few[:8])
         if event.kind == "validation":
-            assert set(event.values) == {"auroc_R", "auroc_A"} and 0 <= event.values["auroc_A"] <= 1
+            assert set(event.values) == {"auroc_R", "auroc_A", "auroc_M", "auroc_T"}
+            assert all(0 <= value <= 1 for value in event.values.values())
     epochs = [e.values["epoch"] for e in events if e.kind == "progress"]
     assert epochs == [1, 1, 1, 2, 2, 3]  # four batches an epoch
     last = [e for e in events if e.kind == "progress"][-1]
@@ -576,7 +577,8 @@ def test_an_epoch_sees_every_image_once(config, few, monkeypatch):
 
 
 def test_best_weights_are_those_of_the_best_validation(config, few, digits):
-    aurocs = iter([0.5, 0.6, 0.5, 0.9, 0.5, 0.7, 0.5, 0.9, 0.5, 0.2])  # of R and of A, in turns
+    of_a = (0.6, 0.9, 0.7, 0.9, 0.2)
+    aurocs = iter([value for a in of_a for value in (0.5, a, 0.95, 0.99)])  # of R, A, M and T in turns; A chooses
     state = AMATrainer(config, CPU)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "roc_auc_score", lambda *_: next(aurocs))
@@ -592,7 +594,7 @@ def test_best_weights_are_those_of_the_best_validation(config, few, digits):
 def test_validated_selection_keeps_the_best_weights(config, digits):
     flat = np.full((10, 32, 32, 1), 99, np.uint8)
     state = AMATrainer(config, CPU)
-    aurocs = iter([0.5, 0.9] + [0.1] * 40)
+    aurocs = iter([0.5, 0.9] + [0.1] * 80)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "roc_auc_score", lambda *_: next(aurocs))
         d = AMADetector(config, device=CPU).fit(digits.images, validation_anomalies=flat, trainer=state, select="validated")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ama_core.detectors.ama import inference, latent, losses
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.networks import Networks, build_networks
-from ama_core.detectors.ama.scores import log_a_score, r_score
+from ama_core.detectors.ama.scores import Calibration, anomaly_scores
 from ama_core.tensors import scale
 from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
@@ -208,6 +208,7 @@ class AMATrainer(Trainer):
         return inference.reconstruct(self.networks, images)
 
     def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
+        """R, A, M and T, a preview: statistics of M and T are of training images, for none are held out for them here."""
         networks = build_networks(self.config, weights, self.device)
-        r_train, r = (r_score(inference.statistics(networks, part).difference) for part in (train, images))
-        return {"R": r, "A": -log_a_score(r, r_train.mean(), r_train.std())}
+        of_train, of_images = (inference.statistics(networks, part) for part in (train, images))
+        return anomaly_scores(Calibration.fit(of_train, of_train).score(of_images))
