@@ -9,6 +9,7 @@ from typing import Any
 from ama_core.data import check_path
 from ama_core.data.files import files_of
 from ama_core.errors import AMAError, ConfigError
+from ama_core.shards import Shard
 from ama_core.storage.bundle import FILES, find_bundle, list_bundles
 from ama_core.storage.files import check_output
 
@@ -65,6 +66,12 @@ def path(word: str) -> Path:
 def source(word: str) -> str:
     """The type of an argument that names a data set or a path, left as it was written. Raises AMAError."""
     return str(check_path(word))
+
+
+@said_in_words
+def shard(word: str) -> Shard:
+    """The type of `--shard`. Raises AMAError."""
+    return Shard.parse(word)
 
 
 @said_in_words

@@ -13,11 +13,12 @@ from ama_core._version import __version__
 from ama_core.cli.comparing import add_compare
 from ama_core.cli.data import add_datasets, add_inspect
 from ama_core.cli.evaluating import add_evaluate, add_export, add_info, add_measure, add_share
-from ama_core.cli.scoring import add_report, add_score
+from ama_core.cli.scoring import add_merge, add_report, add_score
 from ama_core.cli.tables import add_bench, add_benchmark
 from ama_core.cli.training import add_detectors, add_train, add_work
-from ama_core.errors import AMAError
+from ama_core.errors import AMAError, TrainingDiverged
 from ama_core.runs.execute import RunStopped
+from ama_core.training import distributed
 
 COMMANDS = (
     add_datasets,
@@ -26,6 +27,7 @@ COMMANDS = (
     add_train,
     add_compare,
     add_score,
+    add_merge,
     add_report,
     add_evaluate,
     add_measure,
@@ -47,10 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
         arguments.run(arguments)
     except RunStopped as stopped:
-        print(stopped, file=sys.stderr)
+        if distributed.launched_rank() == 0:  # of several that train together, one says so
+            print(stopped, file=sys.stderr)
         return 130
     except AMAError as error:
-        print(f"ama_core: {' '.join(str(error).split())}", file=sys.stderr)
+        if distributed.launched_rank() == 0 or not isinstance(error, TrainingDiverged):
+            print(f"ama_core: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -65,6 +65,8 @@ def check_maps(arguments: argparse.Namespace) -> None:
         return
     if arguments.watch:
         raise ConfigError("--maps needs all images at once: score them without --watch.")
+    if arguments.shard:
+        raise ConfigError("--maps needs the whole table: score without --shard, or draw the maps in a second call.")
     check_folder(arguments.maps, arguments.paths, replace=arguments.force or arguments.resume)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ama_core.cli.arguments import Commands, add_command, add_device, add_images, add_model, check_out, path
+from ama_core.cli.arguments import Commands, add_command, add_device, add_images, add_model, check_out, path, shard
 from ama_core.cli.mapping import add_map, add_maps, check_maps, outlined, outlines_of, write_maps
 from ama_core.cli.progress import hidden
 from ama_core.data import check_sources, count_images
@@ -18,6 +18,8 @@ from ama_core.detectors.registry import load_detector
 from ama_core.errors import ConfigError, DataError
 from ama_core.scoring import table
 from ama_core.scoring.check import check_files, drift_warning, reach_warning
+from ama_core.scoring.merge import merge as merge_shards
+from ama_core.scoring.on_cluster import score_on_cluster
 from ama_core.scoring.report import html_report, is_report
 from ama_core.scoring.watch import watch_rows
 from ama_core.storage.files import write_atomically
@@ -34,6 +36,8 @@ def add_score(commands: Commands) -> None:
     add("--resume", action="store_true", help="go on with FILE where an interrupted call stopped")
     add("--force", action="store_true", help="replace FILE where it exists")
     add("--json", action="store_true", help="one JSON object a line instead of CSV")
+    add("--shard", type=shard, metavar="I/N", help="only the I-th of N shares, into FILE's shard; `merge FILE` joins them")
+    add("--engine", choices=("here", "ray"), default="here", help="ray: on a Ray cluster that shares the folders (see docs)")
     add("--watch", action="store_true", help="go on with files as they come into the folders, until Ctrl-C")
     add_maps(parser)
     add_device(parser)
@@ -47,6 +51,10 @@ def score(arguments: argparse.Namespace) -> None:
         raise ConfigError("--resume continues a table: say which with --out FILE.")
     if arguments.watch and arguments.out:
         raise ConfigError("--watch prints its rows: send them to a file with > FILE instead of --out.")
+    if arguments.shard and not arguments.out:
+        raise ConfigError("--shard writes a part of a table: say of which with --out FILE.")
+    if arguments.engine == "ray" and (arguments.shard or arguments.device or arguments.watch or not arguments.out):
+        raise ConfigError("--engine ray writes a table: name it with --out FILE, and leave --shard, --device and --watch out.")
     check_sources(arguments.paths)
     check_maps(arguments)
     detector = load_detector(arguments.model, score=arguments.by, device=arguments.device)
@@ -55,17 +63,19 @@ def score(arguments: argparse.Namespace) -> None:
         _watch(detector, arguments)
         return
     disable = hidden(arguments.quiet)
-    with tqdm(total=None if disable else count_images(arguments.paths), unit="image", disable=disable) as bar:
+    total = None if disable or arguments.shard else count_images(arguments.paths)
+    with tqdm(total=total, unit="image", disable=disable) as bar:
         verdicts: list[bool | None] = []
         found = _write_rows(detector, arguments, bar) if arguments.out else _print_rows(detector, arguments, bar, verdicts)
     if arguments.out:
         said = f"{found.rows:,} rows, {found.flagged:,} flagged at alpha = {arguments.alpha:g}"
-        print(f"{arguments.out}: {said}", file=sys.stderr)
+        out = arguments.shard.file(arguments.out) if arguments.shard else arguments.out
+        print(f"{out}: {said}", file=sys.stderr)
     if found.unreadable:
         print(f"{found.unreadable:,} could not be scored; the column error says why:", file=sys.stderr)
         for file, why in found.errors:
             print(f"  {file}: {why}", file=sys.stderr)
-        if found.unreadable == found.rows:
+        if found.unreadable == found.rows and not arguments.shard:
             raise DataError(_nothing_scored(found.rows, found.errors))
     if outlines:
         write_maps(outlines, arguments, table.verdicts(arguments.out, detector) if arguments.out else verdicts)
@@ -75,6 +85,17 @@ def score(arguments: argparse.Namespace) -> None:
 def _write_rows(detector: AnomalyDetector, arguments: argparse.Namespace, bar: tqdm) -> table.Summary:
     """The rows to `--out`."""
     try:
+        if arguments.engine == "ray":
+            return score_on_cluster(
+                arguments.model,
+                arguments.paths,
+                arguments.out,
+                arguments.alpha,
+                by=arguments.by,
+                resume=arguments.resume,
+                force=arguments.force,
+                progress=lambda rows: bar.update(rows - bar.n),
+            )
         return table.score_to_file(
             detector,
             arguments.model,
@@ -83,6 +104,7 @@ def _write_rows(detector: AnomalyDetector, arguments: argparse.Namespace, bar: t
             arguments.alpha,
             resume=arguments.resume,
             force=arguments.force,
+            shard=arguments.shard,
             progress=lambda summary: bar.update(summary.rows - bar.n),
         )
     except KeyboardInterrupt:
@@ -129,6 +151,18 @@ def _csv_printer(names: Sequence[str]) -> Callable[[dict[str, Any]], None]:
 
     write(names)
     return lambda row: write(row[name] for name in names)
+
+
+def add_merge(commands: Commands) -> None:
+    parser = add_command(commands, merge)
+    parser.add_argument("out", type=path, metavar="FILE", help="the whole table, beside whose name the shards lie")
+    parser.add_argument("--force", action="store_true", help="replace FILE where it exists")
+
+
+def merge(arguments: argparse.Namespace) -> None:
+    """Make the whole table of the shards that `score --out FILE --shard I/N` wrote."""
+    rows = merge_shards(arguments.out, force=arguments.force)
+    print(f"{arguments.out}: {rows:,} rows", file=sys.stderr)
 
 
 def add_report(commands: Commands) -> None:

@@ -4,12 +4,14 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, settings_of
+from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, settings_of, shard
 from ama_core.cli.progress import hidden
+from ama_core.cluster import cluster
 from ama_core.detectors.ama.config import PRESETS
 from ama_core.errors import AMAError, ConfigError
 from ama_core.paper.jobs import Job, is_stored, plan
@@ -20,6 +22,7 @@ from ama_core.paper.training import Progress, carry_out, train_all
 from ama_core.profiling import speed
 from ama_core.runs.folder import runs_dir
 from ama_core.storage.files import write_atomically
+from ama_core.tensors import find_device
 
 BAR = "{l_bar}{bar}| {n:.2f}/{total} {postfix}"
 
@@ -34,6 +37,9 @@ def add_benchmark(commands: Commands) -> None:
     add("--seeds", type=int, default=1, metavar="N", help="train each cell with seeds 0 to N-1")
     add("--only", nargs="+", default=[], metavar="PATTERN", help="parts of titles: sanity, 'ama-mnist-[0-4]'")
     add("--jobs", type=int, metavar="N", help="trainings at once (default: one a core, or one on a GPU)")
+    add("--engine", choices=("here", "ray"), default="here", help="ray: trainings as tasks of a Ray cluster (see docs)")
+    add("--devices", metavar="LIST", help="such as cuda:0,cuda:1: a training at a time on each (one named twice takes two)")
+    add("--shard", type=shard, metavar="I/N", help="only the I-th of N shares, for the tasks of an array over a shared folder")
     add("--out", type=Path, default=out, metavar="DIR", help="run folders (default: %(default)s)")
     beside = "stored results; RESULTS.md is written beside it (default: %(default)s)"
     add("--results", type=Path, default=results, metavar="DIR", help=beside)
@@ -48,6 +54,11 @@ def benchmark(arguments: argparse.Namespace) -> None:
     """Train and measure what the paper's tables need, store it in results/, and write RESULTS.md."""
     if arguments.seeds < 1 or (arguments.jobs is not None and arguments.jobs < 1):
         raise ConfigError("--seeds and --jobs must be at least 1.")
+    if arguments.engine == "ray" and (arguments.devices or arguments.jobs or arguments.device):
+        raise ConfigError("--engine ray places the trainings itself: leave --devices, --jobs and --device out.")
+    if arguments.devices and (arguments.jobs or arguments.device):
+        raise ConfigError("--devices says where and how many at once: leave --jobs and --device out.")
+    devices = [str(find_device(name.strip())) for name in arguments.devices.split(",")] if arguments.devices else None
     out, results = arguments.out.resolve(), arguments.results.resolve()
     if arguments.job:  # one training, in a process that this command started
         carry_out(Job.from_json(arguments.job), out, results, arguments.device)
@@ -60,12 +71,13 @@ def benchmark(arguments: argparse.Namespace) -> None:
             arguments.only,
             not arguments.no_validate,
         )
+        jobs = arguments.shard.of_items(jobs) if arguments.shard else jobs
         if arguments.list:
             for job in jobs:
                 print(f"{job.title:44}seed {job.seed}   {_job_state(job, results)}")
             return
         try:
-            _run_jobs(jobs, out, results, arguments)
+            _run_jobs(jobs, out, results, arguments, devices)
         finally:
             _write_report(results)  # of what is stored, also where it was stopped
     elif arguments.report:
@@ -78,7 +90,9 @@ def _job_state(job: Job, results: Path) -> str:
     return job.missing() or ("stored" if is_stored(job, results) else "to do")
 
 
-def _run_jobs(jobs: Sequence[Job], out: Path, results: Path, arguments: argparse.Namespace) -> None:
+def _run_jobs(
+    jobs: Sequence[Job], out: Path, results: Path, arguments: argparse.Namespace, devices: Sequence[str] | None
+) -> None:
     """Train what is available locally and not stored; each job's beginning and end is a line, the whole a bar."""
     missing = {job.title: why for job in jobs if (why := job.missing())}
     for title, why in missing.items():
@@ -96,7 +110,10 @@ def _run_jobs(jobs: Sequence[Job], out: Path, results: Path, arguments: argparse
                 facts = [words for words in (f"{name} {progress.what}", progress.words, left) if words]
                 tqdm.write("   ".join(facts), file=sys.stderr)
 
-        failed = train_all(todo, out, results, parallel=arguments.jobs, device=arguments.device, on_progress=show)
+        with cluster() if arguments.engine == "ray" else nullcontext() as ray:
+            failed = train_all(
+                todo, out, results, parallel=arguments.jobs, device=arguments.device, devices=devices, ray=ray, on_progress=show
+            )
     if failed:
         raise AMAError(
             f"{len(failed)} of {len(todo)} trainings failed, the others are stored: {', '.join(job.title for job in failed)}."

@@ -17,6 +17,7 @@ from ama_core.runs import queue
 from ama_core.runs.execute import execute
 from ama_core.runs.folder import runs_dir
 from ama_core.runs.spec import RunSpec, config_for
+from ama_core.training import distributed
 
 
 def add_detectors(commands: Commands) -> None:
@@ -62,7 +63,8 @@ def add_train(commands: Commands) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train in a run folder, which becomes a bundle."""
-    with TrainingBar(arguments.quiet) as bar:
+    first = distributed.launched_rank() == 0
+    with TrainingBar(arguments.quiet or not first) as bar:
         execute(
             arguments.out,
             _asked(arguments),
@@ -73,7 +75,8 @@ def train(arguments: argparse.Namespace) -> None:
             on_event=bar.update,
             on_progress=bar.measuring,
         )
-    print(f"{arguments.out} is ready: python -m ama_core info {arguments.out}", file=sys.stderr)
+    if first:
+        print(f"{arguments.out} is ready: python -m ama_core info {arguments.out}", file=sys.stderr)
 
 
 def _asked(arguments: argparse.Namespace) -> RunSpec:

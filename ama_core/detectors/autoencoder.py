@@ -15,6 +15,7 @@ from ama_core.errors import DataError
 from ama_core.settings import TrainingSettings, setting
 from ama_core.storage.bundle import half_precision
 from ama_core.tensors import BATCH, to_images, to_tensor
+from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 _SHARED = [
@@ -59,6 +60,7 @@ class AutoencoderTrainer(Trainer):
     Settings = AutoencoderSettings
     curves: ClassVar[tuple[Curve, ...]] = (Curve("loss", "squared error", "mean over pixels, on the [-1, 1] scale"),)
     validated_by = "L2"
+    splits = True
 
     def build(self) -> nn.Module:
         return nn.Sequential(Encoder(self.config), Generator(self.config))
@@ -67,7 +69,8 @@ class AutoencoderTrainer(Trainer):
         return {"EG": torch.optim.Adam(self.networks.parameters(), self.config.lr, fused=fused(self.device))}
 
     def update(self, x: Tensor) -> dict[str, Tensor]:
-        loss = nn.functional.mse_loss(self.networks(x).float(), x)
+        n, x = len(x), distributed.mine(x)
+        loss = distributed.weighted(nn.functional.mse_loss(self.networks(x).float(), x), len(x), n)
         descend(loss, *self.optimisers.values())
         return {"loss": loss}
 

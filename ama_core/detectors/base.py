@@ -30,6 +30,7 @@ from ama_core.provenance import training_facts
 from ama_core.settings import Settings
 from ama_core.storage.bundle import Bundle, find_bundle, read_bundle, write_bundle
 from ama_core.tensors import default_device, find_device
+from ama_core.training import distributed
 from ama_core.training.loop import Event, Validation, train
 from ama_core.training.trainer import Trainer
 
@@ -319,7 +320,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
             events = train(
                 trainer, images[parts.train], anomalies=anomalies, validation=validation, watch=watch, checkpoint=checkpoint
             )
-            _follow(events, on_event, self.verbose)
+            _follow(events, on_event, self.verbose and distributed.is_first())
+            if not distributed.is_first():
+                return self  # the first process goes on alone: calibrated, measured and saved once
             if select == "validated" and not trainer.best:
                 raise ConfigError("select = 'validated' needs validation anomalies.")
             self.use_weights(trainer.best if select == "validated" else trainer.weights())

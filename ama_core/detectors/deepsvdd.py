@@ -12,6 +12,7 @@ from ama_core.detectors.base import Score
 from ama_core.detectors.modules import bare, parameters, per_image, rebuilt
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
+from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 CENTRE_LEAST = 0.1  # |c_i| below this is pushed to it: a coordinate near 0 is matched by weights of 0
@@ -96,6 +97,7 @@ class DeepSVDDTrainer(Trainer):
         Curve("loss", "loss", "squared error of the autoencoder first, then mean squared distance from the centre"),
     )
     validated_by = "distance"
+    splits = True
 
     def build(self) -> nn.Module:
         return nn.ModuleDict({"embedding": Embedding(self.config), "decoder": Decoder(self.config)})
@@ -114,13 +116,14 @@ class DeepSVDDTrainer(Trainer):
     def update(self, x: Tensor) -> dict[str, Tensor]:
         embedding, decoder = self.networks["embedding"], self.networks["decoder"]
         starts = int(self.config.pretraining * self.total)
+        n, x = len(x), distributed.mine(x)
         if self.step < starts:
-            loss = F.mse_loss(decoder(embedding(x)).float(), x)
+            loss = distributed.weighted(F.mse_loss(decoder(embedding(x)).float(), x), len(x), n)
             descend(loss, self.optimisers["autoencoder"])
             return {"loss": loss}
         if self.step == starts:
             self._set_centre()
-        loss = embedding.distance(x).mean()
+        loss = distributed.mean(embedding.distance(x), n)
         descend(loss, self.optimisers["one_class"])
         return {"loss": loss}
 
@@ -129,6 +132,7 @@ class DeepSVDDTrainer(Trainer):
         centre = per_image(embedding, self.images, self.device).mean(axis=0)
         centre = np.where(np.abs(centre) < CENTRE_LEAST, np.where(centre < 0, -CENTRE_LEAST, CENTRE_LEAST), centre)
         embedding.centre.copy_(torch.from_numpy(centre).float())
+        distributed.same(embedding.centre)
         embedding.train()
 
     def bare_state(self) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from ama_core.detectors.base import Progress, Score
 from ama_core.detectors.modules import bare, per_image, rebuilt
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
+from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer
 
 LEVELS = 256
@@ -46,7 +47,11 @@ class ActNorm(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.training and not self.ready:
             with torch.no_grad():
-                mean, deviation = x.mean(dim=(0, 2, 3), keepdim=True), x.std(dim=(0, 2, 3), keepdim=True)
+                if distributed.size() > 1:
+                    mean, variance, n = distributed.moments(x)
+                    deviation = (variance * n / (n - 1)).sqrt()
+                else:
+                    mean, deviation = x.mean(dim=(0, 2, 3), keepdim=True), x.std(dim=(0, 2, 3), keepdim=True)
                 self.log_scale.copy_(-(deviation + 1e-6).log())
                 self.shift.copy_(-mean)
                 self.ready.fill_(True)
@@ -187,6 +192,7 @@ class GlowTrainer(Trainer):
     Settings = GlowSettings
     curves: ClassVar[tuple[Curve, ...]] = (Curve("nll", "bits per dimension", "-log2 p(x) per pixel and channel"),)
     validated_by = "NLL"
+    splits = True
 
     def build(self) -> nn.Module:
         return Glow(self.config)
@@ -197,9 +203,10 @@ class GlowTrainer(Trainer):
     def update(self, x: Tensor) -> dict[str, Tensor]:
         noise = torch.rand(x.shape, generator=self.rng, device=self.device)
         with torch.autocast(self.device.type, enabled=False):
-            loss = self.networks.nll(x, noise).mean()
+            loss = distributed.mean(self.networks.nll(distributed.mine(x), distributed.mine(noise)), len(x))
         self.optimisers["Adamax"].zero_grad(set_to_none=True)
         loss.backward()
+        distributed.average_gradients(self.networks.parameters())
         nn.utils.clip_grad_norm_(self.networks.parameters(), 50.0)
         self.optimisers["Adamax"].step()
         return {"nll": loss}

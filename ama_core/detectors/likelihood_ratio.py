@@ -13,6 +13,7 @@ from ama_core.detectors.modules import bare, per_image, rebuilt
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.detectors.pixelcnn import CHUNK, LEVELS, PixelCNN, PixelCNNSettings, adam
 from ama_core.settings import setting
+from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend
 
 
@@ -68,6 +69,7 @@ class LikelihoodRatioTrainer(Trainer):
         Curve("nll_background", "of the background model", "bits per dimension of spoiled images"),
     )
     validated_by = "LLR"
+    splits = True
 
     def build(self) -> nn.Module:
         return Pair(self.config)
@@ -80,9 +82,10 @@ class LikelihoodRatioTrainer(Trainer):
         }
 
     def update(self, x: Tensor) -> dict[str, Tensor]:
-        loss = self.networks.normal.nll(x).mean()
+        loss = distributed.mean(self.networks.normal.nll(distributed.mine(x)), len(x))
         descend(loss, self.optimisers["normal"])
-        background = self.networks.background.nll(mutated(x, self.config.mutation, self.rng)).mean()
+        spoiled = distributed.mine(mutated(x, self.config.mutation, self.rng))
+        background = distributed.mean(self.networks.background.nll(spoiled), len(x))
         descend(background, self.optimisers["background"])
         return {"nll": loss, "nll_background": background}
 

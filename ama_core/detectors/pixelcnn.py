@@ -13,6 +13,7 @@ from ama_core.detectors.base import Score
 from ama_core.detectors.modules import bare, per_image, rebuilt
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
+from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 LEVELS = 256
@@ -159,6 +160,7 @@ class PixelCNNTrainer(Trainer):
     Settings = PixelCNNSettings
     curves: ClassVar[tuple[Curve, ...]] = (Curve("nll", "bits per dimension", "-log2 p(x) per pixel and channel"),)
     validated_by = "NLL"
+    splits = True
 
     def build(self) -> nn.Module:
         return PixelCNN(self.config)
@@ -167,7 +169,7 @@ class PixelCNNTrainer(Trainer):
         return {"Adam": adam(self.networks, self.config, self.device)}
 
     def update(self, x: Tensor) -> dict[str, Tensor]:
-        loss = self.networks.nll(x).mean()
+        loss = distributed.mean(self.networks.nll(distributed.mine(x)), len(x))
         descend(loss, self.optimisers["Adam"])
         return {"nll": loss}
 

@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from ama_core.cluster import Task, slots
 from ama_core.data import ImageSet, load_any, one_class
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.detector import AMADetector
@@ -41,8 +42,9 @@ from ama_core.runs.spec import RunSpec
 from ama_core.runs.status import State
 from ama_core.settings import Settings
 from ama_core.storage.bundle import StoredScores, write_scores
-from ama_core.storage.files import write_atomically
+from ama_core.storage.files import lock, write_atomically
 
+CLAIMS = ".claims"  # folder of the locks of jobs under way
 DRAW_SEED = 0  # of the test anomalies: the same in every job, so that rows differ by their training alone
 
 
@@ -194,7 +196,8 @@ def _notes(ood: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Progress:
-    """What `train_all` tells its caller: `job` was `started`, `stored` or `failed` (with `words`), or just time passed (None).
+    """What `train_all` tells its caller: `job` was `started`, `stored`, left to `another` call that is at it, or `failed` (with
+    `words`), or just time passed (None).
 
     done: jobs that ended, with the fractions of those under way; seconds_left: None before it can be told.
     """
@@ -222,15 +225,26 @@ def train_all(
     *,
     parallel: int | None = None,
     device: str | None = None,
+    devices: Sequence[str] | None = None,
+    ray: Any = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> list[Job]:
     """Carry out jobs, `parallel` at once, each in a process of its own; returns those that failed.
+
+    Several calls may share `out` and `results`, on several machines too: a job is carried out by the one that is first to lock
+    it, and left alone by the others.
+
+    Args:
+        devices: one for each job at once, in place of `parallel` and `device`.
+        ray: of `cluster.cluster`: jobs are its tasks, as many at once as it has GPUs (or cores) for; a job whose worker dies
+            goes on on another.
 
     Ctrl-C and SIGTERM stop it: every job saves its state, and the next call goes on (twice: at once, with what was saved last).
 
     Raises RunStopped.
     """
-    parallel = max(1, min(parallel or parallel_jobs(), len(jobs)))
+    places = _Places(devices or [device] * (slots(ray) if ray else parallel or parallel_jobs()), out)
+    parallel = max(1, min(len(places.free), len(jobs)))
     threads = max(1, (os.cpu_count() or 1) // parallel) if torch.cuda.is_available() else 1
     waiting, failed = list(jobs), []
     began, total = time.monotonic(), len(jobs)
@@ -241,10 +255,23 @@ def train_all(
         left = (time.monotonic() - began) * (total - done) / done if done > 0 else None
         on_progress(Progress(done, total, left, job, what, words))
 
-    def start(job: Job) -> subprocess.Popen:
-        return _start(job, out, results, device, threads)
+    def take() -> Job | None:
+        while waiting:
+            job = waiting.pop(0)
+            claimed = places.take(job)
+            if claimed and not is_stored(job, results):
+                return job
+            places.leave(job)
+            tell(job, "stored" if claimed else "another", "by another call")
+        return None
+
+    def start(job: Job) -> subprocess.Popen | Task:
+        if ray:
+            return Task(ray, _carry_out, job.to_json(), str(out), str(results), fresh=True)
+        return _start(job, out, results, places.device(job), threads)
 
     def ended(job: Job, code: int) -> None:
+        places.leave(job)
         if code == 0 and is_stored(job, results):
             tell(job, "stored", figures(read_record(results / f"{job.name}.json")))
         else:
@@ -252,7 +279,7 @@ def train_all(
             tell(job, "failed", _last_words(Run(out / job.name), code))
 
     scheduler = Scheduler(
-        take=lambda: waiting.pop(0) if waiting else None,
+        take=take,
         start=start,
         started=lambda job: tell(job, "started"),
         ended=ended,
@@ -260,10 +287,7 @@ def train_all(
         parallel=parallel,
     )
 
-    def on_signal(number, frame):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, on_signal)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     try:
         scheduler.run(tell)
     except KeyboardInterrupt:
@@ -272,6 +296,7 @@ def train_all(
         raise RunStopped(f"Stopped with {left} of {total} trainings left; the same command goes on.") from None
     finally:
         signal.signal(signal.SIGTERM, before)
+        places.close()
     return failed
 
 
@@ -282,6 +307,53 @@ def figures(record: Record) -> str:
         named = ("A", "T") if "A" in row.scores else row.scores
         shown.append(f"{row.ood} " + " ".join(f"{name} {row.scores[name]['auroc']:.3f}" for name in named))
     return "; ".join(shown)
+
+
+class _Places:
+    """Devices for jobs, and the locks of those that this call carries out."""
+
+    def __init__(self, devices: Sequence[str | None], out: Path):
+        self.free, self.out = list(devices), out
+        self.held: dict[str, tuple[str | None, IO[str]]] = {}
+
+    def take(self, job: Job) -> bool:
+        """Lock a job and give it a device; False where another call has it."""
+        claim = _claim(job, self.out)
+        if claim:
+            self.held[job.name] = (self.free.pop(0), claim)
+        return claim is not None
+
+    def device(self, job: Job) -> str | None:
+        return self.held[job.name][0]
+
+    def leave(self, job: Job) -> None:
+        """Take both back, if it has them."""
+        if job.name in self.held:
+            device, claim = self.held.pop(job.name)
+            self.free.append(device)
+            claim.close()
+
+    def close(self) -> None:
+        """Give all locks back."""
+        for _, claim in self.held.values():
+            claim.close()
+        self.held.clear()
+
+
+def _claim(job: Job, out: Path) -> IO[str] | None:
+    """The lock of a job, open for as long as it is held; None where another call has it. It ends with this process."""
+    folder = out / CLAIMS
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / job.name, "a")  # noqa: SIM115 (closed when the job has ended)
+    if lock(file):
+        return file
+    file.close()
+    return None
+
+
+def _carry_out(job: str, out: str, results: str) -> None:
+    """A job by a worker of a cluster."""
+    carry_out(Job.from_json(job), Path(out), Path(results))
 
 
 def _start(job: Job, out: Path, results: Path, device: str | None, threads: int) -> subprocess.Popen:

@@ -3,6 +3,7 @@
 In this process by `execute`, or in one of its own by `start`.
 """
 
+import json
 import signal
 import subprocess
 import threading
@@ -24,6 +25,7 @@ from ama_core.runs.folder import LOG, Run
 from ama_core.runs.processes import start_command
 from ama_core.runs.spec import RunSpec, check, check_anomalies
 from ama_core.runs.status import State, Status
+from ama_core.training import distributed
 from ama_core.training.loop import Event
 from ama_core.training.trainer import Trainer
 
@@ -50,6 +52,9 @@ def execute(
 ) -> AnomalyDetector:
     """Carry out a run in this process: train, calibrate, measure, write the bundle.
 
+    Launched by `torchrun`, all processes train; the first alone writes, calibrates and measures, the others then return with a
+    detector that is not fitted.
+
     Args:
         resume: go on from the checkpoint, with the spec of the folder; from the start where there is no checkpoint yet.
         claimed: the queue's worker holds this run for us: a stop asked for since then counts.
@@ -58,25 +63,71 @@ def execute(
         ConfigError, DataError: the spec cannot be carried out, or the folder is in use.
         RunStopped: SIGTERM, Ctrl-C or a `stop` file asked for it; the state is saved.
         TrainingDiverged: see `training.loop.train`.
+        ProcessLost: another process of this training ended.
     """
     run = Run(Path(folder))
+    with distributed.processes(device) as own_device:
+        if distributed.is_first():
+            return _lead(run, spec, resume, claimed, download, own_device, on_event, on_progress)
+        return _follow(run, own_device)
+
+
+def _lead(
+    run: Run,
+    spec: RunSpec,
+    resume: bool,
+    claimed: bool,
+    download: bool,
+    device: torch.device | str | None,
+    on_event: OnEvent | None,
+    on_progress: evaluation.Progress | None,
+) -> AnomalyDetector:
+    """`execute` by the first process, or the only one."""
     spec = _resumed(run, spec) if resume else _begun(run, spec, download)
+    detector_kind = detector_class(spec.detector)
+    splits = detector_kind.trains() and detector_kind.trainer_class.splits
+    distributed.check(splits, detector_kind.title, getattr(spec.config, "batch_size", 0))
     with run.held(claimed):
         run.write_spec(spec)
         work = _Work(run, spec, resume)
-        try:
-            with _stop_requests(run) as stop_requested:
+        with _stop_requests(run) as stop_requested:
+            try:
                 detector = work.train(device, download, stop_requested, on_event)
                 if spec.measure:
                     work.measure(detector, stop_requested, on_progress)
                 measuring.write_card(detector, run.path)
-        except BaseException as error:
-            with suppress(OSError):  # a full disk must not hide the reason; without this the run counts as interrupted
-                work.end_badly(error)
-            raise
+            except BaseException as error:
+                with suppress(OSError):  # a full disk must not hide the reason; without this the run counts as interrupted
+                    work.end_badly(error)
+                raise
         work.tell(state=State.FINISHED)
         run.log("finished")
         return detector
+
+
+def _follow(run: Run, device: torch.device | str | None) -> AnomalyDetector:
+    """`execute` by any other process: trains as the first one says, and writes nothing."""
+    order = json.loads(distributed.from_first())
+    spec = RunSpec.from_json(order["spec"])
+    with _stop_requests(run) as stop_requested:
+        images, anomalies, validation, watched = _data(spec, False)
+        detector = detector_class(spec.detector)(spec.config, device=device)
+
+        def follow(event: Event) -> None:
+            if event.closes_step and distributed.any_of(stop_requested()):
+                distributed.wait()  # for the first one to save
+                raise RunStopped(f"Stopped at step {event.step}.")
+
+        return detector.fit(
+            images,
+            anomalies=anomalies,
+            validation_anomalies=validation,
+            watched=watched,
+            checkpoint=run.checkpoint,
+            trainer=_trainer(run, spec, detector, order["resume"]),
+            select=spec.select,
+            on_event=follow,
+        )
 
 
 def start(folder: Path | str, spec: RunSpec, *, resume: bool = False, claimed: bool = False) -> subprocess.Popen:
@@ -147,10 +198,16 @@ class _Work:
         """From the data to the saved model. Raises as `execute`."""
         run, spec = self.run, self.spec
         images, anomalies, validation, watched = _data(spec, download)
+        distributed.from_first(json.dumps({"spec": spec.to_json(), "resume": self.resume}))  # now that the data are here
         detector = detector_class(spec.detector)(spec.config, device=device)
-        trainer = self._trainer(detector, images)
+        trainer = _trainer(run, spec, detector, self.resume)
+        if trainer and trainer.step and self.status.fingerprint not in (None, images.fingerprint):
+            raise DataError(
+                f"The images of {spec.dataset} are not those that the run in {run.path} began with: start a new run."
+            )
         run.forget_after(trainer.step if trainer else 0)
-        self.tell(device=device_name(detector.torch_device), fingerprint=images.fingerprint)
+        together = f"{distributed.size()} processes, each on " if distributed.size() > 1 else ""
+        self.tell(device=together + device_name(detector.torch_device), fingerprint=images.fingerprint)
         begins = f"goes on at step {trainer.step}" if trainer and trainer.step else "starts"
         run.log(f"{spec.dataset} {begins} on {self.status.device}, {len(images):,} images")
 
@@ -162,8 +219,9 @@ class _Work:
                 run.write(self.status)
                 if on_event:
                     on_event(event)
-                if event.closes_step and stop_requested():
+                if event.closes_step and distributed.any_of(stop_requested()):
                     trainer.save(run.checkpoint)
+                    distributed.wait()
                     raise RunStopped(f"Stopped at step {event.step}; continue with --resume.")
 
             detector.fit(
@@ -184,20 +242,6 @@ class _Work:
         detector.info_["normal"] = {name: value for name, value in vars(normal).items() if name != "watch" or value}
         detector.save(run.path)
         return detector
-
-    def _trainer(self, detector: AnomalyDetector, images: ImageSet) -> Trainer | None:
-        """The training from its first step, or as its checkpoint left it. Raises BundleError, DataError."""
-        checkpoint = self.run.checkpoint
-        if not detector.trains() or not self.resume or not checkpoint.exists():
-            return detector.trainer()
-        trainer = detector.trainer_class.load(checkpoint, detector.torch_device)
-        if trainer.config != self.spec.config:
-            raise BundleError(f"{checkpoint} belongs to other hyper-parameters than run.json.")
-        if self.status.fingerprint not in (None, images.fingerprint):
-            raise DataError(
-                f"The images of {self.spec.dataset} are not those that the run in {self.run.path} began with: start a new run."
-            )
-        return trainer
 
     def measure(
         self, detector: AnomalyDetector, stop_requested: StopRequested, on_progress: evaluation.Progress | None
@@ -247,6 +291,17 @@ class _Work:
         self.run.log(f"failed: {message}")
 
 
+def _trainer(run: Run, spec: RunSpec, detector: AnomalyDetector, resume: bool) -> Trainer | None:
+    """The training from its first step, or as its checkpoint left it. Raises BundleError."""
+    checkpoint = run.checkpoint
+    if not detector.trains() or not resume or not checkpoint.exists():
+        return detector.trainer()
+    trainer = detector.trainer_class.load(checkpoint, detector.torch_device)
+    if trainer.config != spec.config:
+        raise BundleError(f"{checkpoint} belongs to other hyper-parameters than run.json.")
+    return trainer
+
+
 def _data(spec: RunSpec, download: bool) -> tuple[ImageSet, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """Normal images, real anomalies to train with, those for the periodic AUROC, and those to look at. Raises DataError."""
     as_input = vars(spec.config.input)
@@ -283,5 +338,6 @@ def _stop_requests(run: Run) -> Iterator[StopRequested]:
     try:
         yield lambda: asked.is_set() or run.stop_asked() is not None
     finally:
-        for number, handler in previous.items():
+        # torchrun sends SIGTERM once one process has ended: this one still has to say why it ends.
+        for number, handler in previous.items() if distributed.size() == 1 else ():
             signal.signal(number, handler)

@@ -26,6 +26,7 @@ from ama_core.data.files import Unread, check_sources, files_of
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.settings import InputSpec
+from ama_core.shards import Shard
 from ama_core.storage.bundle import FILES, find_bundle
 from ama_core.storage.files import check_output, csv_cell, is_same, parse_json, read_json, shown, write_atomically
 from ama_core.tensors import BATCH
@@ -90,6 +91,11 @@ class Summary:
             self.sample.add(row)
 
 
+def meta_of(table: Path) -> Path:
+    """What lies beside a table and says what it belongs to."""
+    return table.with_name(f"{table.name}.meta.json")
+
+
 def columns(detector: AnomalyDetector) -> tuple[str, ...]:
     """Columns of a table: where an image came from, the detector's scores, and the verdict of the one that decides."""
     return ("path", "index", *detector.table_columns(), "p_value", "anomalous", "error")
@@ -117,6 +123,7 @@ def score_to_file(
     *,
     resume: bool = False,
     force: bool = False,
+    shard: Shard | None = None,
     progress: Callable[[Summary], None] | None = None,
 ) -> Summary:
     """Write the rows of all sources to `out`, a .csv or .jsonl file, as they come.
@@ -126,6 +133,7 @@ def score_to_file(
         resume: go on where an interrupted call stopped: nothing is scored twice or left out. From the start where `out` does
             not exist yet; nothing is done where it is complete.
         force: replace an `out` that exists.
+        shard: write only this shard's batches, to `shard.file(out)`; `scoring.merge` makes `out` of all of them.
         progress: called after every batch.
 
     Raises:
@@ -138,7 +146,10 @@ def score_to_file(
         raise ConfigError(f"The table must be called something.csv or something.jsonl, not {out.name!r}.")
     if resume and force:
         raise ConfigError("--resume continues a table and --force replaces it: choose one of them.")
-    beside = _beside(out)
+    own = [out, *(each.file(out) for each in shard.all())] if shard else [out]
+    own += [meta_of(file) for file in own]
+    out = shard.file(out) if shard else out
+    beside = meta_of(out)
     check_sources(sources)
     folder = find_bundle(model)
     _check_place(out, beside, folder, sources, resume, force)
@@ -146,7 +157,10 @@ def score_to_file(
         "software": SOFTWARE, "model": str(model), "fingerprint": _fingerprint(folder), "alpha": alpha,
         "score": detector.by, "inputs": [_described(source) for source in sources],
     }  # fmt: skip
-    summary, unread = summary_of(detector), images_of(sources, out)
+    asked |= {"shard": str(shard)} if shard else {}
+    summary, unread = summary_of(detector), _without(iter_unread(sources), *own)
+    if shard:  # whole batches, so that each image is scored beside the same others as in one call
+        unread = (item for place, item in enumerate(unread) if shard.has(place // BATCH))
     certain = {"rows": 0, "bytes": 0}
     if resume and out.exists():
         certain = _read_meta(beside, asked, out)
@@ -171,18 +185,14 @@ def verdicts(out: Path, detector: AnomalyDetector) -> Iterator[bool | None]:
 def images_of(sources: Sequence[str | Path], out: Path | None = None) -> Iterator[Unread]:
     """The images of the rows of a table, in their order; `out`: the file that it is written to, which is none of them."""
     unread = iter_unread(sources)
-    return _without(unread, out, _beside(out)) if out else unread
-
-
-def _beside(out: Path) -> Path:
-    return out.with_name(f"{out.name}.meta.json")
+    return _without(unread, out, meta_of(out)) if out else unread
 
 
 def _check_place(out: Path, beside: Path, folder: Path, sources: Sequence[str | Path], resume: bool, force: bool) -> None:
     """Raises ConfigError unless the table `out`, and what lies beside it, may be written with the model in `folder`."""
     inputs = [*(folder / name for name in FILES), *files_of(sources)] if out.exists() or beside.exists() else []
-    check_output(out, inputs, lambda _: _ours(beside) is not None, force=True)  # whether it exists is said below
-    check_output(beside, inputs, lambda _: _ours(beside) is not None, force or (resume and out.exists()))  # or said below
+    check_output(out, inputs, lambda _: read_owner(beside) is not None, force=True)  # whether it exists is said below
+    check_output(beside, inputs, lambda _: read_owner(beside) is not None, force or (resume and out.exists()))  # or said below
     if out.exists() and not (resume or force):
         raise ConfigError(f"{out} exists: continue it with --resume, replace it with --force, or choose another name.")
 
@@ -336,7 +346,7 @@ def _written(out: Path, detector: AnomalyDetector) -> Iterator[Row]:
             raise DataError(f"{out} is damaged ({error}). Begin a new table.") from error
 
 
-def _ours(beside: Path) -> dict[str, Any] | None:
+def read_owner(beside: Path) -> dict[str, Any] | None:
     """What a table belongs to; None where that was not written here."""
     try:
         found = read_json(beside)
@@ -347,7 +357,7 @@ def _ours(beside: Path) -> dict[str, Any] | None:
 
 def _read_meta(beside: Path, asked: dict[str, Any], out: Path) -> dict[str, Any]:
     """How much of a table is certain. Raises ConfigError where it belongs to something else than what is asked."""
-    found = _ours(beside)
+    found = read_owner(beside)
     if found is None:
         raise ConfigError(
             f"{out} cannot be continued: no readable {beside.name} beside it says what it belongs to, as every table written "
@@ -369,7 +379,7 @@ def _read_meta(beside: Path, asked: dict[str, Any], out: Path) -> dict[str, Any]
 
 
 def _without(unread: Iterator[Unread], *own: Path) -> Iterator[Unread]:
-    """All but the table and what lies beside it, which may lie among the images."""
+    """All but the table, its shards and what lies beside them, which may lie among the images."""
     names = {file.name for file in own}
     for item in unread:
         if os.path.basename(item.path) not in names or not any(is_same(item.path, file) for file in own):

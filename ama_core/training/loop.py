@@ -7,6 +7,7 @@ on the CPU an interrupted and resumed run equals an uninterrupted one bit for bi
 
 import math
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from ama_core.data import draw
 from ama_core.errors import ConfigError, DataError, TrainingDiverged
 from ama_core.settings import TrainingSettings
 from ama_core.tensors import scale
+from ama_core.training import distributed
 from ama_core.training.schedule import autocast, learning_rate
 from ama_core.training.trainer import Trainer
 
@@ -91,9 +93,11 @@ def train(
 
     Raises:
         DataError: the images do not fit the settings or do not fill one batch.
+        ConfigError: this training cannot be divided among the processes that `torchrun` launched.
         TrainingDiverged: a loss is NaN or beyond `LOSS_LIMIT`; the last checkpoint remains.
     """
     config, device = trainer.config, trainer.device
+    distributed.check(trainer.splits, type(trainer).__name__.removesuffix("Trainer"), config.batch_size)
     batches = _Batches(trainer, images)
     trainer.total = total = config.total_steps(len(images))
     sample_steps = EARLY_STEPS if sample_every is None else ()
@@ -102,6 +106,8 @@ def train(
     validate_every = validate_every or max(1, total // 20)
     _take_anomalies(trainer, anomalies)
     trainer.prepare(images)
+    if distributed.size() > 1:
+        distributed.check_same(f"{trainer.step} {zlib.crc32(np.ascontiguousarray(images))}")
     arithmetic = autocast(config, device)
     watched = _Watched(trainer, images, validation, watch)
     reported_step, reported_seconds, last_save = trainer.step, trainer.seconds, time.perf_counter()
@@ -140,15 +146,23 @@ def train(
             reported_step, reported_seconds = trainer.step, trainer.seconds
             left = (total - trainer.step) / rate
             values.update(images_per_s=rate * config.batch_size, seconds=trainer.seconds, eta_s=left)
-        save = checkpoint is not None and (last or time.perf_counter() - last_save > checkpoint_seconds)
+        save = checkpoint is not None and _due(last or time.perf_counter() - last_save > checkpoint_seconds, events)
         for event in events:
             yield replace(event, closes_step=event is events[-1] and not save)
         if save:  # after the events, which a resumed run would not repeat
             _checked(found, trainer.step)
-            trainer.save(checkpoint)
+            if distributed.is_first():
+                trainer.save(checkpoint)
             last_save = time.perf_counter()
             yield Event("checkpoint", trainer.step, total, closes_step=True)
     yield Event("done", trainer.step, total, {"seconds": trainer.seconds})
+
+
+def _due(due: bool, events: list[Event]) -> bool:
+    """Whether to save now. Clocks differ: several processes agree on it, at steps with events, which all of them have."""
+    if distributed.size() == 1:
+        return due
+    return bool(events) and distributed.any_of(due)
 
 
 def _take_anomalies(trainer: Trainer, anomalies: np.ndarray | None) -> None:
@@ -232,7 +246,7 @@ def _auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
 
 def _checked(found: dict[str, Tensor], step: int) -> dict[str, float]:
     """The values of a step as numbers. Raises TrainingDiverged where one is not finite or beyond LOSS_LIMIT."""
-    values = {name: float(value.detach()) for name, value in found.items()}
+    values = distributed.averages(found)
     for name, value in values.items():
         if not math.isfinite(value) or abs(value) > LOSS_LIMIT:
             raise TrainingDiverged(

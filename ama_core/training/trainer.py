@@ -17,6 +17,7 @@ from ama_core.errors import AMAError, BundleError, ConfigError
 from ama_core.settings import TrainingSettings
 from ama_core.storage.files import open_regular, write_atomically
 from ama_core.tensors import default_device
+from ama_core.training import distributed
 from ama_core.training.schedule import precision
 
 
@@ -41,6 +42,7 @@ class Trainer(ABC):
     curves: ClassVar[tuple[Curve, ...]] = ()
     uses_anomalies: ClassVar[bool] = False  # whether real anomalies can take part
     validated_by: ClassVar[str] = ""  # the score of `anomaly_scores` that chooses the best weights
+    splits: ClassVar[bool] = False  # whether `update` divides its batch among processes (see `distributed`)
     scores_slowly: ClassVar[bool] = False  # whether those take a search for every image: then none are watched
 
     def __init__(self, config: TrainingSettings, device: torch.device | None = None):
@@ -49,6 +51,7 @@ class Trainer(ABC):
         with torch.random.fork_rng(devices=[]):  # initialisation must not disturb, nor depend on, the caller's randomness
             torch.manual_seed(config.seed)
             self.networks = self.build()
+        distributed.synchronise(self.networks)
         self.networks.to(self.device, memory_format=torch.channels_last)
         self.optimisers = self.build_optimisers()
         self.rng = torch.Generator(self.device).manual_seed(config.seed)
@@ -74,7 +77,8 @@ class Trainer(ABC):
     def update(self, x: Tensor) -> dict[str, Tensor]:
         """One step on a batch x, float (batch_size, C, S, S) in [-1, 1], under autocast; returns its losses and curves.
 
-        Random numbers come from `rng` alone.
+        Random numbers come from `rng` alone. Where it `splits`, x and what is drawn are of the whole batch, `distributed.mine`
+        takes this process's rows, and means over rows are `distributed.mean` or `weighted`.
         """
 
     @abstractmethod
@@ -178,6 +182,7 @@ def descend(loss: Tensor, *optimisers: torch.optim.Optimizer) -> None:
     for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
     loss.backward()
+    distributed.average_gradients(p for optimiser in optimisers for group in optimiser.param_groups for p in group["params"])
     for optimiser in optimisers:
         optimiser.step()
 

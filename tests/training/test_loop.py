@@ -294,7 +294,7 @@ def test_simplex_gradient_reaches_the_autoencoder_in_the_paper_s_mode_alone(conf
         monkeypatch.setattr(
             losses,
             "autoencoder_simplex",
-            lambda d: (called.append(d.requires_grad), original(d))[1],  # noqa: B023
+            lambda d, *rest: (called.append(d.requires_grad), original(d, *rest))[1],  # noqa: B023
         )
         run(AMATrainer(config.replace(mode=mode, max_steps=1), CPU), few)
         assert any(called) == expected

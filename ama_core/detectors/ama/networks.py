@@ -88,7 +88,7 @@ class Generator(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.to_image(self.blocks(self.from_code(z).view(-1, self.width, GRID, GRID)))
+        return self.to_image(self.blocks(self.from_code(z).unflatten(1, (self.width, GRID, GRID))))
 
 
 class CriticBlock(nn.Module):

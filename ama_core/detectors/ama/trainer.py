@@ -1,5 +1,6 @@
 """One training step of AMA, as the paper has it: critic against mirrored pairs, then encoder and generator."""
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +12,39 @@ from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.networks import Networks, build_networks
 from ama_core.detectors.ama.scores import Calibration, anomaly_scores
 from ama_core.tensors import scale
+from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step is computed on. With several processes, x and y are this process's rows, the rest tells of all of them.
+
+    Attributes:
+        x: n_mine normals, then negatives. y: their signs (see `losses.signs`).
+        normals: all n normal images. n_neg: how many negatives there are in all.
+    """
+
+    x: Tensor
+    y: Tensor
+    n_mine: int
+    normals: Tensor
+    n_neg: int
+
+    @property
+    def n(self) -> int:
+        return len(self.normals)
+
+    @property
+    def rows(self) -> int:
+        return self.n + self.n_neg
+
+    def all_of(self, rows: Tensor) -> Tensor:
+        """Rows that belong to those of x, of all processes: normals, then negatives."""
+        if distributed.size() == 1:
+            return rows
+        normal, negative = rows[: self.n_mine], rows[self.n_mine :]
+        return torch.cat([distributed.gather(normal, self.n), distributed.gather(negative, self.n_neg)])
 
 
 class AMATrainer(Trainer):
@@ -21,6 +54,7 @@ class AMATrainer(Trainer):
     networks: Networks
     uses_anomalies = True
     validated_by = "A"
+    splits = True
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve("wasserstein", "Wasserstein estimate",
               "how far the critic tells (x, x) from (x, x̂): the quantity that E and G push down"),
@@ -46,25 +80,25 @@ class AMATrainer(Trainer):
     def update(self, x: Tensor) -> dict[str, Tensor]:
         """`n_critic` critic steps and one of E and G on one batch of normals, of which a fraction gives way to negatives."""
         E, G, config = self.networks.E, self.networks.G, self.config
-        x, n = self._with_negatives(x)
-        y = losses.signs(n, len(x) - n, config.lambda_neg, self.device)
+        batch = self._with_negatives(x)
+        x, n_mine = batch.x, batch.n_mine
 
         # E and G stand still during the critic's steps: reconstruct once, with the graph that their own step needs.
         z = E(x)
         x_hat = G(z)
         # Codes of the normals; the released code takes them from a pass of their own, with their own batch statistics.
-        z_normal = E(x[:n]) if len(x) > n and config.mode == "released" else z[:n]
-        x_parents, x_inter = self._mixtures(x[:n], z_normal)
+        z_normal = E(x[:n_mine]) if batch.n_neg and config.mode == "released" else z[:n_mine]
+        x_parents, x_inter = self._mixtures(batch, z_normal)
 
-        found = self._critic_steps(x, x_hat.detach(), x_parents, x_inter, y, n)
-        found |= self._autoencoder_step(x, x_hat, x_parents, x_inter, y, z_normal)
+        found = self._critic_steps(batch, x_hat.detach(), x_parents, x_inter)
+        found |= self._autoencoder_step(batch, x_hat, x_parents, x_inter, z_normal)
         order = ("loss_critic", "loss_autoencoder", "wasserstein", "regulariser")
         curves = {name: found[name] for name in order}
-        curves["z_ratio"] = latent.shell_ratio(z_normal.detach()).mean()
+        curves["z_ratio"] = distributed.mean(latent.shell_ratio(z_normal.detach()), batch.n)
         return curves | ({"penalty": found["penalty"]} if "penalty" in found else {})
 
-    def _with_negatives(self, x: Tensor) -> tuple[Tensor, int]:
-        """Normals and, behind them, negatives where these take part already; and the number of normals.
+    def _with_negatives(self, x: Tensor) -> Batch:
+        """Normals and, behind them, negatives where these take part already.
 
         Real anomalies take the place of synthetic negatives (Section "Semi-supervised"); the released code has them in its
         batches from the first step on.
@@ -75,16 +109,21 @@ class AMATrainer(Trainer):
             n_neg = config.n_negatives if self.step >= starts else 0
         elif config.uses_negatives and self.step >= config.warmup * self.total:
             n_neg = config.n_negatives
-        n = len(x) - n_neg
-        if not n_neg:
-            return x, n
-        if self.anomalies is not None:
+        normals = x[: len(x) - n_neg]
+        x = distributed.mine(normals)
+        n_mine = len(x)
+        if n_neg and self.anomalies is not None:
             picks = torch.randint(len(self.anomalies), (n_neg,), generator=self.rng, device=self.device)
-            return torch.cat([x[:n], scale(self.anomalies[picks])]), n
-        return torch.cat([x[:n], self._synthetic_negatives(x[:n], n_neg)]), n
+            x = torch.cat([x, scale(self.anomalies[distributed.mine(picks)])])
+        elif n_neg:
+            x = torch.cat([x, self._synthetic_negatives(normals, n_neg)])
+        y = losses.signs(n_mine, len(x) - n_mine, config.lambda_neg, self.device)
+        return Batch(x, y, n_mine, normals, n_neg)
 
     def _synthetic_negatives(self, x_normal: Tensor, n: int) -> Tensor:
-        """x_neg = G(z_neg): decodes of atypical codes, in eval mode and without gradient (Eq. 4 in the code's reading)."""
+        """x_neg = G(z_neg): decodes of atypical codes, in eval mode and without gradient (Eq. 4 in the code's reading); this
+        process's of the n.
+        """
         config, networks = self.config, self.networks
         networks.E.eval()
         networks.G.eval()
@@ -93,63 +132,74 @@ class AMATrainer(Trainer):
                 z_neg = latent.atypical_codes_released(networks.E(x_normal[:n]).float(), config.atypical, self.rng)
             else:
                 z_neg = latent.atypical_codes(n, config.nz, config.atypical, config.delta, self.rng)
-            x_neg = networks.G(z_neg).float()
+            x_neg = networks.G(distributed.mine(z_neg)).float()
         networks.E.train()
         networks.G.train()
         return x_neg
 
-    def _mixtures(self, x_normal: Tensor, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Decoded mixtures of k codes and the images that each is paired with (Section "Simplex interpolation")."""
-        config, n = self.config, len(x_normal)
+    def _mixtures(self, batch: Batch, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Decoded mixtures of k codes and the images that each is paired with (Section "Simplex interpolation").
+
+        Parents may be any normals of the batch, those of other processes too.
+        """
+        config, n = self.config, batch.n
         if config.lambda_inter == 0:
             return None, None
-        n_inter = max(1, round(config.inter_fraction * n))
-        parents = latent.simplex_parents(n, config.k, self.rng)[:n_inter]
-        weights = latent.simplex_weights(n_inter, config.k, self.rng, mode=config.mode)
-        x_inter = self.networks.G(latent.simplex_interpolation(z, parents, weights))
+        n_inter = self._n_mixtures(batch)
+        parents = distributed.mine(latent.simplex_parents(n, config.k, self.rng)[:n_inter])
+        weights = distributed.mine(latent.simplex_weights(n_inter, config.k, self.rng, mode=config.mode))
+        x_inter = self.networks.G(latent.simplex_interpolation(distributed.gather(z, n), parents, weights))
         if config.reconstruction == "plain":  # the decode alone needs no partner
             return None, x_inter
-        return x_normal[parents].flatten(0, 1), x_inter.repeat_interleave(config.k, dim=0)  # paired with every parent
+        return batch.normals[parents].flatten(0, 1), x_inter.repeat_interleave(config.k, dim=0)  # paired with every parent
 
-    def _critic_steps(
-        self, x: Tensor, x_hat: Tensor, x_parents: Tensor | None, x_inter: Tensor | None, y: Tensor, n: int
-    ) -> dict[str, Tensor]:
+    def _n_mixtures(self, batch: Batch) -> int:
+        return max(1, round(self.config.inter_fraction * batch.n))
+
+    def _critic_steps(self, batch: Batch, x_hat: Tensor, x_parents: Tensor | None, x_inter: Tensor | None) -> dict[str, Tensor]:
         """`n_critic` steps of D on constants, all pairs in one call (no batch norm in D, so this is exact)."""
-        config, D, pair = self.config, self.networks.D, self.networks.pair
+        config, D, pair, x = self.config, self.networks.D, self.networks.pair, batch.x
+        n_pairs = self._n_mixtures(batch) * (config.k if x_parents is not None else 1)
         pairs = [pair(x, x), pair(x, x_hat)] + ([pair(x_parents, x_inter.detach())] if x_inter is not None else [])
         pairs = torch.cat([p.float() for p in pairs])
         n_penalty = max(1, round(config.gp_fraction * config.batch_size))
+        if config.lambda_gp > 0:
+            x_all, x_hat_all = batch.all_of(x), batch.all_of(x_hat)
         found: dict[str, Tensor] = {}
         D.requires_grad_(True)
         for _ in range(config.n_critic):
             values = D(pairs)
             d_real, d_recon, d_inter = values[: len(x)], values[len(x) : 2 * len(x)], values[2 * len(x) :]
-            wasserstein = losses.critic_wasserstein(d_real, d_recon, y)
+            wasserstein = losses.critic_wasserstein(d_real, d_recon, batch.y, batch.rows)
             loss = wasserstein
             if x_inter is not None:
-                loss = loss + config.lambda_inter * losses.critic_simplex(d_real[:n], d_inter)
+                loss = loss + config.lambda_inter * losses.critic_simplex(d_real[: batch.n_mine], d_inter, batch.n, n_pairs)
             if config.lambda_gp > 0:
-                some = torch.randperm(len(x), generator=self.rng, device=self.device)[:n_penalty]
+                some = torch.randperm(batch.rows, generator=self.rng, device=self.device)[:n_penalty]
                 a = torch.rand(len(some), generator=self.rng, device=self.device)
-                penalty = losses.gradient_penalty(D, pair, x[some], x_hat[some].float(), a, per_pixel=config.mode == "released")
+                some, a = distributed.mine(some), distributed.mine(a)
+                penalty = losses.gradient_penalty(
+                    D, pair, x_all[some], x_hat_all[some].float(), a, per_pixel=config.mode == "released", rows=n_penalty
+                )
                 loss = loss + config.lambda_gp * penalty
                 found["penalty"] = penalty
             descend(loss, self.optimisers["D"])
         return found | {"loss_critic": loss, "wasserstein": -wasserstein}
 
     def _autoencoder_step(
-        self, x: Tensor, x_hat: Tensor, x_parents: Tensor | None, x_inter: Tensor | None, y: Tensor, z_normal: Tensor
+        self, batch: Batch, x_hat: Tensor, x_parents: Tensor | None, x_inter: Tensor | None, z_normal: Tensor
     ) -> dict[str, Tensor]:
         """One step of E and G through the reconstructions that the critic has just seen."""
-        config, D, pair = self.config, self.networks.D, self.networks.pair
+        config, D, pair, x = self.config, self.networks.D, self.networks.pair, batch.x
+        n_pairs = self._n_mixtures(batch) * (config.k if x_parents is not None else 1)
         D.requires_grad_(False)
         has_simplex = x_inter is not None and config.mode == "paper"  # the released code detaches the decode
         pairs = [pair(x, x_hat)] + ([pair(x_parents, x_inter)] if has_simplex else [])
         values = D(torch.cat([p.float() for p in pairs]))
-        loss = losses.autoencoder_wasserstein(values[: len(x)], y)
+        loss = losses.autoencoder_wasserstein(values[: len(x)], batch.y, batch.rows)
         if has_simplex:
-            loss = loss + config.lambda_inter * losses.autoencoder_simplex(values[len(x) :])
-        regulariser = losses.latent_regulariser(z_normal, config.reg, config.radius)
+            loss = loss + config.lambda_inter * losses.autoencoder_simplex(values[len(x) :], n_pairs)
+        regulariser = losses.latent_regulariser(z_normal, config.reg, config.radius, batch.n)
         loss = loss + config.lambda_reg * regulariser
         descend(loss, self.optimisers["E"], self.optimisers["G"])
         return {"loss_autoencoder": loss, "regulariser": regulariser}
