@@ -1,8 +1,8 @@
 """ama_core: the Adversarial Mirrored AutoEncoder, an unsupervised image anomaly detector, as a library.
 
-    from ama_core import AMADetector, preset
-    detector = AMADetector(preset("tiny", channels=1)).fit(images)
-    detector.p_value(new_images)
+from ama_core import AMADetector, preset
+detector = AMADetector(preset("tiny", channels=1)).fit(images)
+detector.p_value(new_images)
 """
 
 from ama_core._version import __version__

@@ -28,10 +28,16 @@ def cluster() -> Iterator[Any]:
     except ImportError:
         raise ConfigError('--engine ray needs Ray: pip install ".[scale]".') from None
     address = os.environ.get("RAY_ADDRESS")
-    own = {} if address else {
-        "include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": os.cpu_count(),
-        "num_gpus": torch.cuda.device_count(),
-    }  # fmt: skip
+    own = (
+        {}
+        if address
+        else {
+            "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",
+            "num_cpus": os.cpu_count(),
+            "num_gpus": torch.cuda.device_count(),
+        }
+    )
     try:
         ray.init(address=address or "local", logging_level="ERROR", log_to_driver=False, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:

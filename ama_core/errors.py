@@ -4,7 +4,6 @@ The command line prints these as one line and exits with code 2; the app shows t
 raised is a defect of ours.
 """
 
-
 import sklearn.exceptions
 
 

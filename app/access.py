@@ -23,8 +23,11 @@ def public() -> bool:
 def stop_where_public() -> None:
     """For pages and parts of pages that a public server does not offer, also to those who know their address."""
     if public():
-        st.info("This is a public server: it trains nothing and shows no files of its own. Run AMA Explorer on your computer "
-                "for that.", icon=":material/public:")  # fmt: skip
+        st.info(
+            "This is a public server: it trains nothing and shows no files of its own. Run AMA Explorer on your computer "
+            "for that.",
+            icon=":material/public:",
+        )
         st.stop()
 
 

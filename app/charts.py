@@ -50,21 +50,38 @@ pio.templates[TEMPLATE] = pio.templates["plotly_white"].update(
 def roc_chart(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], points: Mapping[str, tuple[float, float]]) -> go.Figure:
     """ROC curves, name -> (false-alarm rates, detection rates), over the diagonal of a coin, and points to look at."""
     figure = go.Figure()
-    figure.add_trace(go.Scatter(
-        x=[0, 1], y=[0, 1], mode="lines", name="a coin", line=dict(color=CUT, dash="dot", width=1.5), hoverinfo="skip",
-    ))  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            x=[0, 1],
+            y=[0, 1],
+            mode="lines",
+            name="a coin",
+            line=dict(color=CUT, dash="dot", width=1.5),
+            hoverinfo="skip",
+        )
+    )
     for (name, (x, y)), (colour, dash, _) in zip(curves.items(), OOD_STYLES):
-        figure.add_trace(go.Scatter(
-            x=x.astype(np.float32), y=y.astype(np.float32), name=name, mode="lines",
-            line=dict(color=colour, dash=dash, width=2.5),
-            hovertemplate=f"{name}<br>false alarms %{{x:.1%}}<br>detected %{{y:.1%}}<extra></extra>",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=x.astype(np.float32),
+                y=y.astype(np.float32),
+                name=name,
+                mode="lines",
+                line=dict(color=colour, dash=dash, width=2.5),
+                hovertemplate=f"{name}<br>false alarms %{{x:.1%}}<br>detected %{{y:.1%}}<extra></extra>",
+            )
+        )
     for (name, (x, y)), symbol in zip(points.items(), ("circle", "diamond", "square")):
-        figure.add_trace(go.Scatter(
-            x=[x], y=[y], name=name, mode="markers",
-            marker=dict(color=BLUE, symbol=symbol, size=14, line=dict(color="white", width=2)),
-            hovertemplate=f"{name}<br>false alarms %{{x:.1%}}<br>detected %{{y:.1%}}<extra></extra>",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=[x],
+                y=[y],
+                name=name,
+                mode="markers",
+                marker=dict(color=BLUE, symbol=symbol, size=14, line=dict(color="white", width=2)),
+                hovertemplate=f"{name}<br>false alarms %{{x:.1%}}<br>detected %{{y:.1%}}<extra></extra>",
+            )
+        )
     _rates(figure, "false alarms: normal images flagged", "detected: anomalies flagged", height=340)
     return figure
 
@@ -73,21 +90,31 @@ def auroc_dots(sets: Mapping[str, Mapping[str, float]], scores: Sequence[str]) -
     """AUROCs, set -> score -> value, a row for each set and a sign for each score, over the line of a coin."""
     figure = go.Figure()
     names = list(sets)
-    figure.add_trace(go.Scatter(
-        x=[0.5, 0.5], y=[names[0], names[-1]], mode="lines", name="a coin", line=dict(color=CUT, dash="dot", width=1.5),
-        hoverinfo="skip",
-    ))  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            x=[0.5, 0.5],
+            y=[names[0], names[-1]],
+            mode="lines",
+            name="a coin",
+            line=dict(color=CUT, dash="dot", width=1.5),
+            hoverinfo="skip",
+        )
+    )
     styles = [(colour, symbol) for colour, _, symbol in (*OOD_STYLES[:3], NORMAL_STYLES["train"])]
     for score, (colour, symbol) in zip(scores, itertools.cycle(styles)):
-        figure.add_trace(go.Scatter(
-            x=[sets[name][score] for name in names], y=names, mode="markers", name=score,
-            marker=dict(color=colour, symbol=symbol, size=11), hovertemplate=f"{score} on %{{y}}: %{{x:.3f}}<extra></extra>",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=[sets[name][score] for name in names],
+                y=names,
+                mode="markers",
+                name=score,
+                marker=dict(color=colour, symbol=symbol, size=11),
+                hovertemplate=f"{score} on %{{y}}: %{{x:.3f}}<extra></extra>",
+            )
+        )
     finish(figure, "AUROC", "", height=140 + 26 * len(names), legend_y=-0.18)
     figure.update_xaxes(range=[0, 1.02])
-    figure.update_yaxes(
-        autorange="reversed", type="category", title=None, categoryorder="array", categoryarray=names
-    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed", type="category", title=None, categoryorder="array", categoryarray=names)
     return figure
 
 
@@ -96,20 +123,41 @@ def calibration_chart(
 ) -> go.Figure:
     """Measured against nominal false-alarm rates (k,), by score, with the band in which sound ones stay."""
     figure = go.Figure()
-    figure.add_trace(go.Scatter(
-        x=np.concatenate([alphas, alphas[::-1]]), y=np.concatenate([high, low[::-1]]), mode="lines", line_width=0,
-        fill="toself", fillcolor=BAND, name=level, hoverinfo="skip",
-    ))  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            x=np.concatenate([alphas, alphas[::-1]]),
+            y=np.concatenate([high, low[::-1]]),
+            mode="lines",
+            line_width=0,
+            fill="toself",
+            fillcolor=BAND,
+            name=level,
+            hoverinfo="skip",
+        )
+    )
     end = float(alphas[-1])
-    figure.add_trace(go.Scatter(
-        x=[0, end], y=[0, end], mode="lines", name="as promised", line=dict(color=CUT, dash="dot", width=1.5), hoverinfo="skip",
-    ))  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            x=[0, end],
+            y=[0, end],
+            mode="lines",
+            name="as promised",
+            line=dict(color=CUT, dash="dot", width=1.5),
+            hoverinfo="skip",
+        )
+    )
     for (name, values), (colour, dash, symbol) in zip(measured.items(), [*NORMAL_STYLES.values(), *OOD_STYLES]):
-        figure.add_trace(go.Scatter(
-            x=alphas, y=values, name=name, mode="lines+markers", line=dict(color=colour, dash=dash, width=2.5),
-            marker=dict(symbol=symbol, size=8, maxdisplayed=8),
-            hovertemplate=f"{name}<br>α %{{x:.1%}}<br>flagged %{{y:.1%}}<extra></extra>",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=alphas,
+                y=values,
+                name=name,
+                mode="lines+markers",
+                line=dict(color=colour, dash=dash, width=2.5),
+                marker=dict(symbol=symbol, size=8, maxdisplayed=8),
+                hovertemplate=f"{name}<br>α %{{x:.1%}}<br>flagged %{{y:.1%}}<extra></extra>",
+            )
+        )
     top = 1.05 * max(float(v.max()) for v in (*measured.values(), high))
     _rates(figure, "α: false-alarm rate asked for", "normal test images flagged", height=380, ends=(end, top))
     return figure
@@ -123,9 +171,14 @@ def _rates(figure: go.Figure, xlabel: str, ylabel: str, *, height: int, ends: tu
 
 
 def line_chart(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str, *,
-    level: tuple[float, str] | None = None, levels: Mapping[str, float] | None = None, height: int = 320,
-) -> go.Figure:  # fmt: skip
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    xlabel: str,
+    ylabel: str,
+    *,
+    level: tuple[float, str] | None = None,
+    levels: Mapping[str, float] | None = None,
+    height: int = 320,
+) -> go.Figure:
     """Lines, name -> (x, y), over a common axis; `level`: a value to compare with, and its name.
 
     levels: name -> a value that the line of the same place should come to, in its colour.
@@ -134,22 +187,38 @@ def line_chart(
     styles = iter([NORMAL_STYLES["train"], *OOD_STYLES] * (1 + len(lines) // 9))
     for name, (x, y) in lines.items():
         colour, dash, symbol = next(styles)
-        figure.add_trace(go.Scatter(
-            x=np.asarray(x), y=np.asarray(y, np.float32), name=name, mode="lines+markers",
-            line=dict(color=colour, dash=dash, width=2), marker=dict(symbol=symbol, size=7, maxdisplayed=9),
-            hovertemplate=f"{name}<br>%{{x}}: %{{y:.4~g}}<extra></extra>",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=np.asarray(x),
+                y=np.asarray(y, np.float32),
+                name=name,
+                mode="lines+markers",
+                line=dict(color=colour, dash=dash, width=2),
+                marker=dict(symbol=symbol, size=7, maxdisplayed=9),
+                hovertemplate=f"{name}<br>%{{x}}: %{{y:.4~g}}<extra></extra>",
+            )
+        )
     styles = iter([NORMAL_STYLES["train"], *OOD_STYLES] * (1 + len(levels or ()) // 9))
     for (name, value), (colour, _, _) in zip((levels or {}).items(), styles):
         figure.add_hline(
-            value, line=dict(color=colour, dash="dot", width=1.5), annotation_text=f"{name}: {value:.3f}",
-            annotation_position="bottom left", annotation_font_size=12,
-        )  # fmt: skip
+            value,
+            line=dict(color=colour, dash="dot", width=1.5),
+            annotation_text=f"{name}: {value:.3f}",
+            annotation_position="bottom left",
+            annotation_font_size=12,
+        )
     if level:
         ends = [min(min(x) for x, _ in lines.values()), max(max(x) for x, _ in lines.values())]
-        figure.add_trace(go.Scatter(
-            x=ends, y=[level[0]] * 2, name=level[1], mode="lines", line=dict(color=CUT, dash="dot", width=2), hoverinfo="skip",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=ends,
+                y=[level[0]] * 2,
+                name=level[1],
+                mode="lines",
+                line=dict(color=CUT, dash="dot", width=2),
+                hoverinfo="skip",
+            )
+        )
     finish(figure, xlabel, ylabel, height=height, legend_y=-0.25, showlegend=True, uirevision="kept")
     figure.update_yaxes(zeroline=True, zerolinecolor=GRID, nticks=6)
     return figure
@@ -187,11 +256,21 @@ def map_chart(
         marker = dict(symbol=symbol, size=7, opacity=0.8, color=colour, line=dict(width=0))
         if by_excess:
             marker |= dict(color=excess.astype(np.float32), coloraxis="coloraxis")
-        figure.add_trace(go.Scattergl(
-            x=xy[:, 0].astype(np.float32), y=xy[:, 1].astype(np.float32), mode="markers", name=name, marker=marker,
-            customdata=[int(i) for i in ids], text=list(words), hovertemplate="%{text}<extra></extra>",
-            unselected=dict(marker=dict(opacity=0.15)), legendgroup=name, showlegend=not by_excess,
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scattergl(
+                x=xy[:, 0].astype(np.float32),
+                y=xy[:, 1].astype(np.float32),
+                mode="markers",
+                name=name,
+                marker=marker,
+                customdata=[int(i) for i in ids],
+                text=list(words),
+                hovertemplate="%{text}<extra></extra>",
+                unselected=dict(marker=dict(opacity=0.15)),
+                legendgroup=name,
+                showlegend=not by_excess,
+            )
+        )
         if by_excess:  # of its own the legend would be black
             key = dict(symbol=symbol, size=8, color=CUT)
             figure.add_trace(go.Scattergl(x=[None], y=[None], mode="markers", name=name, marker=key, legendgroup=name))
@@ -202,11 +281,15 @@ def map_chart(
     figure.update_xaxes(range=[float(low[0]), float(high[0])])
     figure.update_yaxes(range=[float(low[1]), float(high[1])])
     figure.update_layout(
-        margin_t=40, modebar=MODEBAR,
+        margin_t=40,
+        modebar=MODEBAR,
         coloraxis=dict(
-            colorscale=SHELL_SCALE, cmin=-reach, cmax=reach, colorbar=dict(title="‖z‖ − √d", thickness=12, len=0.8),
+            colorscale=SHELL_SCALE,
+            cmin=-reach,
+            cmax=reach,
+            colorbar=dict(title="‖z‖ − √d", thickness=12, len=0.8),
         ),
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -248,23 +331,44 @@ def norm_chart(
     centres = ((edges[1:] + edges[:-1]) / 2).astype(np.float32)
     top = 1.06 * max(float(chi[1].max()), *(float(v.max()) for v in densities.values()))
     root, low, high = shell
-    figure.add_trace(go.Scatter(
-        x=[low, low, high, high], y=[0, top, top, 0], mode="lines", line_width=0, fill="toself", fillcolor=BAND_OUTER,
-        name="95 % band of χ_d", hoverinfo="skip",
-    ))  # fmt: skip
-    figure.add_trace(go.Scatter(
-        x=chi[0].astype(np.float32), y=chi[1].astype(np.float32), mode="lines", line=dict(color=CUT, width=2.5, dash="dash"),
-        name="χ_d (Gaussian codes)", hoverinfo="skip",
-    ))  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            x=[low, low, high, high],
+            y=[0, top, top, 0],
+            mode="lines",
+            line_width=0,
+            fill="toself",
+            fillcolor=BAND_OUTER,
+            name="95 % band of χ_d",
+            hoverinfo="skip",
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=chi[0].astype(np.float32),
+            y=chi[1].astype(np.float32),
+            mode="lines",
+            line=dict(color=CUT, width=2.5, dash="dash"),
+            name="χ_d (Gaussian codes)",
+            hoverinfo="skip",
+        )
+    )
     line = dict(color=CUT, width=2)
     figure.add_trace(go.Scatter(x=[root, root], y=[0, top], mode="lines", name=f"√d = {root:.3g}", line=line))
     for i, (name, (colour, dash, symbol)) in enumerate(_styles(densities).items()):
-        figure.add_trace(go.Scatter(
-            x=centres, y=densities[name].astype(np.float32), mode="lines+markers", name=name,
-            line=dict(color=colour, dash=dash, width=2, shape="hvh"), marker=dict(symbol=symbol, size=7),
-            customdata=[[i, b] for b in range(len(centres))], hovertemplate=f"{name}<br>‖z‖ ≈ %{{x:.3~g}}<extra></extra>",
-            unselected=dict(marker=dict(opacity=0.4)),
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=centres,
+                y=densities[name].astype(np.float32),
+                mode="lines+markers",
+                name=name,
+                line=dict(color=colour, dash=dash, width=2, shape="hvh"),
+                marker=dict(symbol=symbol, size=7),
+                customdata=[[i, b] for b in range(len(centres))],
+                hovertemplate=f"{name}<br>‖z‖ ≈ %{{x:.3~g}}<extra></extra>",
+                unselected=dict(marker=dict(opacity=0.4)),
+            )
+        )
     finish(figure, "‖z‖", "density per unit of ‖z‖", height=520)
     figure.update_xaxes(range=[float(edges[0]), float(edges[-1])])
     figure.update_yaxes(range=[0, top])
@@ -276,16 +380,29 @@ def score_map(groups: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence]], roo
     figure = go.Figure()
     for name, (colour, _, symbol) in _styles(groups).items():
         norms, r, ids = groups[name]
-        figure.add_trace(go.Scattergl(
-            x=norms.astype(np.float32), y=r.astype(np.float32), mode="markers", name=name, customdata=list(ids),
-            marker=dict(symbol=symbol, size=6, color=colour, opacity=0.7),
-            hovertemplate=f"{name}<br>‖z‖ %{{x:.3~g}}<br>R %{{y:.3~g}}<extra></extra>",
-            unselected=dict(marker=dict(opacity=0.15)),
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scattergl(
+                x=norms.astype(np.float32),
+                y=r.astype(np.float32),
+                mode="markers",
+                name=name,
+                customdata=list(ids),
+                marker=dict(symbol=symbol, size=6, color=colour, opacity=0.7),
+                hovertemplate=f"{name}<br>‖z‖ %{{x:.3~g}}<br>R %{{y:.3~g}}<extra></extra>",
+                unselected=dict(marker=dict(opacity=0.15)),
+            )
+        )
     low, high = (f(float(f(r)) for _, r, _ in groups.values()) for f in (min, max))
-    figure.add_trace(go.Scatter(
-        x=[root, root], y=[low, high], mode="lines", name=f"√d = {root:.3g}", line=dict(color=CUT, width=2), hoverinfo="skip",
-    ))  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            x=[root, root],
+            y=[low, high],
+            mode="lines",
+            name=f"√d = {root:.3g}",
+            line=dict(color=CUT, width=2),
+            hoverinfo="skip",
+        )
+    )
     finish(figure, "‖z‖", "R-score, logarithmic", height=440)
     figure.update_yaxes(type="log", tickvals=log_ticks(np.log10(low), np.log10(high)))
     figure.update_layout(margin_t=40, modebar=MODEBAR)
@@ -304,24 +421,42 @@ def polar_chart(
     figure = go.Figure()
     turn = np.linspace(0, 360, 121)
     for name, r, dash in (("√d", 1.0, "solid"), ("95 % band of χ_d", band[0], "dot"), (None, band[1], "dot")):
-        figure.add_trace(go.Scatterpolar(
-            r=np.full(len(turn), r), theta=turn, mode="lines", line=dict(color=CUT, dash=dash, width=2 if r == 1 else 1.5),
-            name=name or "band", showlegend=name is not None, hoverinfo="skip",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatterpolar(
+                r=np.full(len(turn), r),
+                theta=turn,
+                mode="lines",
+                line=dict(color=CUT, dash=dash, width=2 if r == 1 else 1.5),
+                name=name or "band",
+                showlegend=name is not None,
+                hoverinfo="skip",
+            )
+        )
     for name, (colour, _, symbol) in _styles(groups).items():
         radius, angle = groups[name]
-        figure.add_trace(go.Scatterpolar(  # not WebGL, which would cover the atypical codes
-            r=radius.astype(np.float32), theta=angle.astype(np.float32), mode="markers", name=name,
-            marker=dict(symbol=symbol, size=5, color=colour, opacity=0.6),
-            hovertemplate=f"{name}<br>%{{r:.3f}} √d<extra></extra>",
-        ))  # fmt: skip
-    figure.add_trace(go.Scatterpolar(
-        r=atypical[0], theta=atypical[1], mode="markers+text", name="atypical codes",
-        text=[str(i + 1) for i in range(len(atypical[0]))],
-        textposition="top center", textfont=dict(size=15, weight="bold"),
-        marker=dict(symbol="star-diamond", size=15, color=ORANGE, line=dict(color=INK, width=1.5)),
-        hovertemplate="atypical code %{text}<br>%{r:.3f} √d<extra></extra>",
-    ))  # fmt: skip
+        figure.add_trace(
+            go.Scatterpolar(  # not WebGL, which would cover the atypical codes
+                r=radius.astype(np.float32),
+                theta=angle.astype(np.float32),
+                mode="markers",
+                name=name,
+                marker=dict(symbol=symbol, size=5, color=colour, opacity=0.6),
+                hovertemplate=f"{name}<br>%{{r:.3f}} √d<extra></extra>",
+            )
+        )
+    figure.add_trace(
+        go.Scatterpolar(
+            r=atypical[0],
+            theta=atypical[1],
+            mode="markers+text",
+            name="atypical codes",
+            text=[str(i + 1) for i in range(len(atypical[0]))],
+            textposition="top center",
+            textfont=dict(size=15, weight="bold"),
+            marker=dict(symbol="star-diamond", size=15, color=ORANGE, line=dict(color=INK, width=1.5)),
+            hovertemplate="atypical code %{text}<br>%{r:.3f} √d<extra></extra>",
+        )
+    )
     reach = [1.25, band[1], *(float(np.percentile(radius, 99)) for radius, _ in groups.values()), float(atypical[0].max())]
     finish(figure, height=520, legend_y=-0.06, margin=dict(l=24, r=24, t=24, b=8))
     figure.update_layout(
@@ -329,7 +464,7 @@ def polar_chart(
             angularaxis=dict(showticklabels=False, gridcolor=GRID, linecolor=GRID),
             radialaxis=dict(range=[0, 1.05 * max(reach)], gridcolor=GRID, linecolor=GRID, nticks=5, angle=90, tickangle=90),
         ),
-    )  # fmt: skip
+    )
     return figure
 
 
@@ -354,26 +489,51 @@ def triangle_chart(
     size = 0.86 * float(np.sort(np.linalg.norm(nodes[1:] - nodes[0], axis=1))[0])
     for (x, y), image in zip(nodes, images):
         figure.add_layout_image(
-            source=data_uri(image, 3), x=x, y=y, sizex=size, sizey=size, xref="x", yref="y", xanchor="center", yanchor="middle",
+            source=data_uri(image, 3),
+            x=x,
+            y=y,
+            sizex=size,
+            sizey=size,
+            xref="x",
+            yref="y",
+            xanchor="center",
+            yanchor="middle",
             layer="below",
-        )  # fmt: skip
-    figure.add_trace(go.Scatter(
-        x=fine[:, 0], y=fine[:, 1], mode="markers", marker=dict(size=11, color=CUT, opacity=0),
-        customdata=fine_weights.tolist(),
-        hovertemplate="α = (%{customdata[0]:.2f}, %{customdata[1]:.2f}, %{customdata[2]:.2f})<extra></extra>",
-        selected=dict(marker=dict(opacity=0)), unselected=dict(marker=dict(opacity=0)),
-    ))  # fmt: skip
-    figure.add_trace(go.Scatter(
-        x=here[:1], y=here[1:], mode="markers", hoverinfo="skip",
-        marker=dict(symbol="circle-open", size=22, color=VERMILLION, line=dict(width=4)),
-    ))  # fmt: skip
+        )
+    figure.add_trace(
+        go.Scatter(
+            x=fine[:, 0],
+            y=fine[:, 1],
+            mode="markers",
+            marker=dict(size=11, color=CUT, opacity=0),
+            customdata=fine_weights.tolist(),
+            hovertemplate="α = (%{customdata[0]:.2f}, %{customdata[1]:.2f}, %{customdata[2]:.2f})<extra></extra>",
+            selected=dict(marker=dict(opacity=0)),
+            unselected=dict(marker=dict(opacity=0)),
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=here[:1],
+            y=here[1:],
+            mode="markers",
+            hoverinfo="skip",
+            marker=dict(symbol="circle-open", size=22, color=VERMILLION, line=dict(width=4)),
+        )
+    )
     outward = corners - corners.mean(axis=0)
     out = corners + 0.9 * size * outward / np.linalg.norm(outward, axis=1, keepdims=True)
     for name, (x, y) in zip(names, out):
         figure.add_annotation(
-            x=x, y=y, text=f"<b>{name}</b>", showarrow=False, font=dict(size=16, color=INK), bgcolor="rgba(255,255,255,0.85)",
-            bordercolor=CUT, borderpad=2,
-        )  # fmt: skip
+            x=x,
+            y=y,
+            text=f"<b>{name}</b>",
+            showarrow=False,
+            font=dict(size=16, color=INK),
+            bgcolor="rgba(255,255,255,0.85)",
+            bordercolor=CUT,
+            borderpad=2,
+        )
     points = np.concatenate([nodes, out])
     low, high = points.min(axis=0) - 0.55 * size, points.max(axis=0) + 0.55 * size
     margin = dict(l=0, r=0, t=0, b=0)

@@ -10,9 +10,12 @@ from palette import BLUE, CUT, GRID, INK, NORMAL_STYLES, OOD_STYLES, VERMILLION,
 
 
 def dot_chart(
-    rows: Sequence[tuple[str, Mapping[str, tuple[float, float, float]]]], styles: Mapping[str, tuple[str, str]], xlabel: str,
-    *, level: tuple[float, str] | None = None,
-) -> go.Figure:  # fmt: skip
+    rows: Sequence[tuple[str, Mapping[str, tuple[float, float, float]]]],
+    styles: Mapping[str, tuple[str, str]],
+    xlabel: str,
+    *,
+    level: tuple[float, str] | None = None,
+) -> go.Figure:
     """Values with their intervals, a row each, the first on top; what a row lacks is left out.
 
     Args:
@@ -27,27 +30,48 @@ def dot_chart(
             continue
         y, x, low, high = (np.array(column, float) for column in zip(*at))
         bars = dict(
-            type="data", symmetric=False, array=high - x, arrayminus=x - low, thickness=1.5, width=3, color=colour,
+            type="data",
+            symmetric=False,
+            array=high - x,
+            arrayminus=x - low,
+            thickness=1.5,
+            width=3,
+            color=colour,
             visible=bool((high > low).any()),
-        )  # fmt: skip
-        figure.add_trace(go.Scatter(
-            x=x, y=y + (place - (len(styles) - 1) / 2) * step, mode="markers", name=name, error_x=bars,
-            marker=dict(symbol=symbol, size=10, color=colour), text=[rows[i][0] for i, *_ in at],
-            hovertemplate=f"%{{text}}<br>{name} %{{x:.3f}}<extra></extra>",
-        ))  # fmt: skip
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=x,
+                y=y + (place - (len(styles) - 1) / 2) * step,
+                mode="markers",
+                name=name,
+                error_x=bars,
+                marker=dict(symbol=symbol, size=10, color=colour),
+                text=[rows[i][0] for i, *_ in at],
+                hovertemplate=f"%{{text}}<br>{name} %{{x:.3f}}<extra></extra>",
+            )
+        )
     if level:
-        figure.add_trace(go.Scatter(
-            x=[level[0]] * 2, y=[-0.5, len(rows) - 0.5], mode="lines", name=level[1], hoverinfo="skip",
-            line=dict(color=CUT, dash="dot", width=1.5),
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=[level[0]] * 2,
+                y=[-0.5, len(rows) - 0.5],
+                mode="lines",
+                name=level[1],
+                hoverinfo="skip",
+                line=dict(color=CUT, dash="dot", width=1.5),
+            )
+        )
     height = 130 + max(36, 13 * len(styles)) * len(rows)
     figure.update_layout(template=TEMPLATE, height=height, legend_y=-65 / height)
     figure.update_xaxes(title=xlabel, gridcolor=GRID)
     low = min([0.45, *(x for _, found in rows for x, *_ in found.values())])
     figure.update_xaxes(range=[low - 0.04, 1.02])
     figure.update_yaxes(
-        tickvals=list(range(len(rows))), ticktext=[html.escape(name) for name, _ in rows], range=[len(rows) - 0.5, -0.5],
-    )  # fmt: skip
+        tickvals=list(range(len(rows))),
+        ticktext=[html.escape(name) for name, _ in rows],
+        range=[len(rows) - 0.5, -0.5],
+    )
     return figure
 
 
@@ -62,9 +86,12 @@ def heat_colours(value: float) -> str:
 
 
 def pair_chart(
-    groups: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence]], axes: tuple[str, str], cuts: tuple[float, float] | None,
-    *, log: bool,
-) -> go.Figure:  # fmt: skip
+    groups: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence]],
+    axes: tuple[str, str],
+    cuts: tuple[float, float] | None,
+    *,
+    log: bool,
+) -> go.Figure:
     """Two figures of the same images, which may be chosen by click, box or lasso.
 
     Args:
@@ -74,11 +101,18 @@ def pair_chart(
     styles = dict(zip(groups, [NORMAL_STYLES["test"], *OOD_STYLES]))
     for name, (x, y, ids) in groups.items():
         colour, _, symbol = styles[name]
-        figure.add_trace(go.Scattergl(
-            x=np.asarray(x, np.float32), y=np.asarray(y, np.float32), mode="markers", name=name, customdata=list(ids),
-            marker=dict(symbol=symbol, size=7, opacity=0.65, color=colour), unselected=dict(marker=dict(opacity=0.12)),
-            hovertemplate=f"{html.escape(name)}<br>%{{x:.3~g}}, %{{y:.3~g}}<extra></extra>",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scattergl(
+                x=np.asarray(x, np.float32),
+                y=np.asarray(y, np.float32),
+                mode="markers",
+                name=name,
+                customdata=list(ids),
+                marker=dict(symbol=symbol, size=7, opacity=0.65, color=colour),
+                unselected=dict(marker=dict(opacity=0.12)),
+                hovertemplate=f"{html.escape(name)}<br>%{{x:.3~g}}, %{{y:.3~g}}<extra></extra>",
+            )
+        )
     if cuts:
         figure.add_vline(x=cuts[0], line=dict(color=CUT, dash="dot"))
         figure.add_hline(y=cuts[1], line=dict(color=CUT, dash="dot"))

@@ -103,9 +103,15 @@ def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = 
         score, alpha = own.decides, 0.05
         if scoring:
             score = choose(
-                st.segmented_control, "score", "Score that decides", own.score_names(), own.decides,
-                required=True, help="Which score is turned into a p-value, a verdict and an order.", carried=True,
-            )  # fmt: skip
+                st.segmented_control,
+                "score",
+                "Score that decides",
+                own.score_names(),
+                own.decides,
+                required=True,
+                help="Which score is turned into a p-value, a verdict and an order.",
+                carried=True,
+            )
             alpha = false_alarm_rate()
         reset_button()
     if asked and asked not in models:
@@ -173,9 +179,14 @@ def reset_button() -> None:
 def false_alarm_rate() -> float:
     """The choice of alpha."""
     return choose(
-        st.select_slider, "alpha", "False-alarm rate α", ALPHAS, 0.05,
-        help="The fraction of normal images that you accept to see flagged.", carried=True,
-    )  # fmt: skip
+        st.select_slider,
+        "alpha",
+        "False-alarm rate α",
+        ALPHAS,
+        0.05,
+        help="The fraction of normal images that you accept to see flagged.",
+        carried=True,
+    )
 
 
 def choose(widget, key: str, label: str, options: Sequence, default: Any, *, carried: bool = False, **more: Any) -> Any:
@@ -384,18 +395,28 @@ def chart(
         st.download_button("Data (CSV)", safe_csv(data), f"{name}.csv", "text/csv", key=f"csv-{name}", on_click="ignore")
         # A callable: the 4 MB file is made when it is asked for.
         st.download_button(
-            "Standalone page (HTML)", lambda: charts.standalone(figure), f"{name}.html", "text/html",
-            key=f"html-{name}", on_click="ignore",
-        )  # fmt: skip
+            "Standalone page (HTML)",
+            lambda: charts.standalone(figure),
+            f"{name}.html",
+            "text/html",
+            key=f"html-{name}",
+            on_click="ignore",
+        )
     return _chosen(state) if select else []
 
 
 def download_table(label: str, columns: Mapping[str, Sequence] | pd.DataFrame, name: str, **more: Any) -> None:
     """A button for `columns` of equal length as CSV."""
     st.download_button(
-        label, lambda: safe_csv(columns), f"{name}.csv", "text/csv", icon=":material/download:", on_click="ignore",
-        key=f"table-{name}", **more,
-    )  # fmt: skip
+        label,
+        lambda: safe_csv(columns),
+        f"{name}.csv",
+        "text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+        key=f"table-{name}",
+        **more,
+    )
 
 
 def safe_csv(columns: Mapping[str, Sequence] | pd.DataFrame) -> str:
@@ -512,6 +533,8 @@ def _no_model() -> None:
         icon=":material/model_training:",
     )
     st.code(TRAIN_COMMAND, language="bash")
-    st.caption(f"Models are looked for in the folders of the environment variable {cache.MODELS_VARIABLE}, otherwise in "
-               "`pretrained/` and `runs/`.")  # fmt: skip
+    st.caption(
+        f"Models are looked for in the folders of the environment variable {cache.MODELS_VARIABLE}, otherwise in "
+        "`pretrained/` and `runs/`."
+    )
     st.stop()

@@ -72,10 +72,18 @@ def _bands(figure: go.Figure, bands: Sequence[tuple[str, float, float]], ends: t
     for i, (name, low, high) in enumerate(bands):
         low, high = max(low, ends[0]), min(high, ends[1])
         if low < high:
-            figure.add_trace(go.Scatter(
-                x=[low, low, high, high], y=[0, top, top, 0], mode="lines", line_width=0, fill="toself", name=name,
-                fillcolor=BAND if i == len(bands) - 1 else BAND_OUTER, hoverinfo="skip",
-            ))  # fmt: skip
+            figure.add_trace(
+                go.Scatter(
+                    x=[low, low, high, high],
+                    y=[0, top, top, 0],
+                    mode="lines",
+                    line_width=0,
+                    fill="toself",
+                    name=name,
+                    fillcolor=BAND if i == len(bands) - 1 else BAND_OUTER,
+                    hoverinfo="skip",
+                )
+            )
 
 
 def _styles(curves: Mapping[str, np.ndarray]) -> dict[str, tuple[str, str, str]]:
@@ -92,17 +100,34 @@ def _curves(
 ) -> None:
     for name, (colour, dash, symbol) in _styles(curves).items():
         if histograms:
-            figure.add_trace(go.Scatter(
-                x=grid.astype(np.float32), y=histograms[name].astype(np.float32), mode="lines", legendgroup=name,
-                line=dict(color=colour, width=1), fill="tozeroy", showlegend=False, hoverinfo="skip",
-                fillcolor=f"rgba({','.join(f'{c:.0f}' for c in rgb(colour))},0.13)",
-            ))  # fmt: skip
-        figure.add_trace(go.Scatter(
-            x=grid.astype(np.float32), y=curves[name].astype(np.float32), name=name, mode="lines+markers", legendgroup=name,
-            line=dict(color=colour, dash=dash, width=2.5), marker=dict(symbol=symbol, size=8, maxdisplayed=9),
-            customdata=grid.tolist(), unselected=dict(marker=dict(opacity=1)), showlegend=not (labels and name in labels),
-            hovertemplate=f"{html.escape((labels or {}).get(name, name))}<br>%{{x:.3~g}}<extra></extra>",
-        ))  # fmt: skip
+            figure.add_trace(
+                go.Scatter(
+                    x=grid.astype(np.float32),
+                    y=histograms[name].astype(np.float32),
+                    mode="lines",
+                    legendgroup=name,
+                    line=dict(color=colour, width=1),
+                    fill="tozeroy",
+                    showlegend=False,
+                    hoverinfo="skip",
+                    fillcolor=f"rgba({','.join(f'{c:.0f}' for c in rgb(colour))},0.13)",
+                )
+            )
+        figure.add_trace(
+            go.Scatter(
+                x=grid.astype(np.float32),
+                y=curves[name].astype(np.float32),
+                name=name,
+                mode="lines+markers",
+                legendgroup=name,
+                line=dict(color=colour, dash=dash, width=2.5),
+                marker=dict(symbol=symbol, size=8, maxdisplayed=9),
+                customdata=grid.tolist(),
+                unselected=dict(marker=dict(opacity=1)),
+                showlegend=not (labels and name in labels),
+                hovertemplate=f"{html.escape((labels or {}).get(name, name))}<br>%{{x:.3~g}}<extra></extra>",
+            )
+        )
 
 
 def _cuts(figure: go.Figure, cuts: Mapping[str, Sequence[float]], ends: tuple[float, float], top: float) -> None:
@@ -115,10 +140,17 @@ def _cuts(figure: go.Figure, cuts: Mapping[str, Sequence[float]], ends: tuple[fl
 
 def _marks(figure: go.Figure, marks: Mapping[str, float], top: float) -> None:
     for (name, x), (colour, symbol) in zip(marks.items(), MARKS[-len(marks) :] if marks else ()):
-        figure.add_trace(go.Scatter(
-            x=[x, x], y=[0, 0.95 * top], mode="lines+markers", name=name, line=dict(color=colour, width=3),
-            marker=dict(symbol=symbol, size=[0, 13]), hovertemplate=f"{name}<br>%{{x:.4~g}}<extra></extra>",
-        ))  # fmt: skip
+        figure.add_trace(
+            go.Scatter(
+                x=[x, x],
+                y=[0, 0.95 * top],
+                mode="lines+markers",
+                name=name,
+                line=dict(color=colour, width=3),
+                marker=dict(symbol=symbol, size=[0, 13]),
+                hovertemplate=f"{name}<br>%{{x:.4~g}}<extra></extra>",
+            )
+        )
 
 
 def _rug(figure: go.Figure, rug: Sequence[tuple[str, float]], rug_name: str, ends: tuple[float, float], top: float) -> None:
@@ -127,11 +159,19 @@ def _rug(figure: go.Figure, rug: Sequence[tuple[str, float]], rug_name: str, end
     names, values = zip(*rug)
     x = np.clip(values, *ends)
     symbols = np.select([x < values, x > values], ["triangle-right", "triangle-left"], "diamond-tall")
-    figure.add_trace(go.Scatter(
-        x=x, y=np.full(len(x), -0.045 * top), mode="markers", name=rug_name, marker=UPLOAD | dict(symbol=symbols),
-        text=[f"{html.escape(name)}<br>{value:.4g}" for name, value in rug], hovertemplate="%{text}<extra></extra>",
-        unselected=dict(marker=dict(opacity=1)), cliponaxis=False,
-    ))  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            x=x,
+            y=np.full(len(x), -0.045 * top),
+            mode="markers",
+            name=rug_name,
+            marker=UPLOAD | dict(symbol=symbols),
+            text=[f"{html.escape(name)}<br>{value:.4g}" for name, value in rug],
+            hovertemplate="%{text}<extra></extra>",
+            unselected=dict(marker=dict(opacity=1)),
+            cliponaxis=False,
+        )
+    )
 
 
 def _label_rows(
@@ -173,11 +213,23 @@ def _labels(
     for name, (peak, row, anchor) in sorted(placed.items(), key=lambda item: -item[1][1]):  # lower names over higher lines
         x, y = float(grid[peak]), float(curves[name][peak])
         figure.add_annotation(
-            x=np.log10(x) if log else x, y=y, ax=0, ay=-(pixels * (1 - y / ceiling) + LABEL_STEP * (row + 0.9)),
-            text=html.escape(labels[name]), xanchor=anchor, showarrow=True, arrowhead=0, arrowwidth=1.2,
-            arrowcolor=styles[name][0], bordercolor=styles[name][0], borderwidth=1.5, borderpad=2, bgcolor=LABEL_GROUND,
-            font=dict(size=12, color=INK), name=name,
-        )  # fmt: skip
+            x=np.log10(x) if log else x,
+            y=y,
+            ax=0,
+            ay=-(pixels * (1 - y / ceiling) + LABEL_STEP * (row + 0.9)),
+            text=html.escape(labels[name]),
+            xanchor=anchor,
+            showarrow=True,
+            arrowhead=0,
+            arrowwidth=1.2,
+            arrowcolor=styles[name][0],
+            bordercolor=styles[name][0],
+            borderwidth=1.5,
+            borderpad=2,
+            bgcolor=LABEL_GROUND,
+            font=dict(size=12, color=INK),
+            name=name,
+        )
 
 
 def _axes(

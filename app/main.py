@@ -30,7 +30,9 @@ page = st.navigation(
         st.Page(VIEWS / "simplex.py", title="Simplex", icon=":material/change_history:"),
         # Known to the router, so that an old link gets a sentence; the page itself stops where this server is public.
         st.Page(
-            VIEWS / "train.py", title="Train", icon=":material/model_training:",
+            VIEWS / "train.py",
+            title="Train",
+            icon=":material/model_training:",
             visibility="hidden" if access.public() else "visible",
         ),
         st.Page(VIEWS / "check.py", title="Check images", icon=":material/image_search:"),

@@ -67,8 +67,9 @@ def verdict(view: controls.View, name: str, auroc: dict[str, float]) -> str:
     what = (
         " A asks whether R is unusual on either side, M also in which direction the difference points, T takes all statistics "
         f"together: {others}"
-        if view.of_r else f" {others}"
-    )  # fmt: skip
+        if view.of_r
+        else f" {others}"
+    )
     return (
         f"{said}, below the 0.50 of a coin: it finds them *more normal* than the model's own test images, so a threshold on "
         f"{first} lets them pass.{what}{a_fails}"
@@ -112,9 +113,11 @@ def table(view: controls.View, rows: Sequence[Mapping]) -> None:
     lines = frame.to_dict("records")
     if metric == ALL:
         shown = {
-            "Set": frame["set"].map(controls.title_of), "Score": frame["score"],
-            **{name: [cell(line, field) for line in lines] for name, (field, _) in METRICS.items()}, "n": counted,
-        }  # fmt: skip
+            "Set": frame["set"].map(controls.title_of),
+            "Score": frame["score"],
+            **{name: [cell(line, field) for line in lines] for name, (field, _) in METRICS.items()},
+            "n": counted,
+        }
         if any(printed):
             shown["paper, AUROC"] = printed
     else:

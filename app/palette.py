@@ -5,17 +5,25 @@ import numpy as np
 # Okabe-Ito, safe for colour-blind readers; dashes and symbols say the same again.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 NORMAL_STYLES = {
-    "train": (BLUE, "solid", "circle"), "test": (SKY, "dash", "square"), "held out": (BLUE, "solid", "circle"),
-}  # fmt: skip
+    "train": (BLUE, "solid", "circle"),
+    "test": (SKY, "dash", "square"),
+    "held out": (BLUE, "solid", "circle"),
+}
 OOD_STYLES = [
-    (VERMILLION, "solid", "triangle-up"), (GREEN, "dashdot", "diamond"), (PURPLE, "dot", "x"), (ORANGE, "longdash", "star"),
-    (VERMILLION, "dash", "cross"), (GREEN, "solid", "triangle-down"), (PURPLE, "longdashdot", "pentagon"),
+    (VERMILLION, "solid", "triangle-up"),
+    (GREEN, "dashdot", "diamond"),
+    (PURPLE, "dot", "x"),
+    (ORANGE, "longdash", "star"),
+    (VERMILLION, "dash", "cross"),
+    (GREEN, "solid", "triangle-down"),
+    (PURPLE, "longdashdot", "pentagon"),
     (ORANGE, "solid", "hexagon"),
-]  # fmt: skip
+]
 ATYPICAL_STYLES = {
-    "atypical inward": (ORANGE, "dot", "star-diamond"), "atypical outward": (VERMILLION, "dot", "hexagram"),
+    "atypical inward": (ORANGE, "dot", "star-diamond"),
+    "atypical outward": (VERMILLION, "dot", "hexagram"),
     "atypical sipple": (PURPLE, "dot", "hourglass"),
-}  # fmt: skip
+}
 BAND, BAND_OUTER, CUT, GRID = "rgba(128,128,128,0.28)", "rgba(128,128,128,0.14)", "#8A8F98", "rgba(128,128,128,0.25)"
 CLEAR = "rgba(0,0,0,0)"
 INK = "#1B1F27"  # an outline that is seen on coloured points

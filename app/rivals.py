@@ -35,12 +35,21 @@ def main(table: int) -> None:
     pair = controls.choose(st.selectbox, "pair", "On", list(pairs), first)
     shown = [line for line in found if cell_of_rival(line) == pair]
     own = paper_tables.lines("table1" if table == 1 else "table2")
-    ama = [line for line in first_of_each(own) if line.row == paper.AMA
-           and (what(line) if table == 1 else f"{controls.title_of(line.normal)}, mean of {line.classes}") == pair]  # fmt: skip
+    ama = [
+        line
+        for line in first_of_each(own)
+        if line.row == paper.AMA
+        and (what(line) if table == 1 else f"{controls.title_of(line.normal)}, mean of {line.classes}") == pair
+    ]
     rivals_verdict(shown, ama, pair)
-    rows = [(f"{line.method}" + (f": {line.entries[0].source}" if line.entries else ""),
-             ({"paper": (line.paper,) * 3} if line.paper is not None else {})
-             | ({"ours": (line.ours[0], *line.interval)} if line.ours else {})) for line in shown]  # fmt: skip
+    rows = [
+        (
+            f"{line.method}" + (f": {line.entries[0].source}" if line.entries else ""),
+            ({"paper": (line.paper,) * 3} if line.paper is not None else {})
+            | ({"ours": (line.ours[0], *line.interval)} if line.ours else {}),
+        )
+        for line in shown
+    ]
     for line in ama:
         theirs = {"paper": (line.paper,) * 3} if line.paper is not None else {}
         for by in ("A", "T"):
@@ -48,30 +57,43 @@ def main(table: int) -> None:
             rows.append((f"AMA, {by}: {models_of(line)}", (theirs if by == "A" else {}) | ours))
     controls.chart(
         dot_chart(rows, {"paper": DOTS["paper"], "ours": DOTS["ours, A"]}, "AUROC (higher is better)", level=(0.5, "a coin")),
-        {"method": [name for name, cells in rows for _ in cells], "series": [key for _, cells in rows for key in cells],
-         "auroc": [cells[key][0] for _, cells in rows for key in cells]},
-        f"rivals-{table}", f"Paper and ours on {pair}, a row a method: "
+        {
+            "method": [name for name, cells in rows for _ in cells],
+            "series": [key for _, cells in rows for key in cells],
+            "auroc": [cells[key][0] for _, cells in rows for key in cells],
+        },
+        f"rivals-{table}",
+        f"Paper and ours on {pair}, a row a method: "
         + "; ".join(f"{name}: " + ", ".join(f"{key} {value[0]:.3f}" for key, value in cells.items()) for name, cells in rows),
-    )  # fmt: skip
+    )
     every = [
         {
-            "pair": cell_of_rival(line), "method": line.method,
-            "paper": "" if line.paper is None else f"{line.paper:.3f}", "ours": figure(line.ours),
+            "pair": cell_of_rival(line),
+            "method": line.method,
+            "paper": "" if line.paper is None else f"{line.paper:.3f}",
+            "ours": figure(line.ours),
             "95 %": "{:.3f} – {:.3f}".format(*line.interval) if line.ours else "",
             "score": line.entries[0].by if line.entries else "",
             "seeds": str(len({entry.seed for entry in line.entries}) or ""),
-            "status": line.status, "model": ", ".join(dict.fromkeys(entry.source for entry in line.entries)),
+            "status": line.status,
+            "model": ", ".join(dict.fromkeys(entry.source for entry in line.entries)),
         }
         for line in found
-    ]  # fmt: skip
+    ]
     controls.grid(pd.DataFrame(every), width="stretch")
     here = [line for line in shown if line.entries and line.entries[0].model]
     if here:
         with st.container(horizontal=True):
             controls.link("compare", "Compare the models here", "balance")
             for line in here:
-                controls.link("densities", f"Densities of {line.entries[0].source}", "area_chart",
-                              model=line.entries[0].source, ood=line.ood, axis=line.entries[0].by)  # fmt: skip
+                controls.link(
+                    "densities",
+                    f"Densities of {line.entries[0].source}",
+                    "area_chart",
+                    model=line.entries[0].source,
+                    ood=line.ood,
+                    axis=line.entries[0].by,
+                )
     st.caption("Ours: the score that decides, fixed beforehand, under the protocol of the table above. Measure more with:")
     st.code(f"python -m ama_core benchmark {RIVAL_TABLES[table - 1]} --only deepsvdd", language="bash")
     st.markdown("\n".join(f"- {controls.literal(caveat)}" for caveat in paper.CAVEATS))
@@ -89,12 +111,19 @@ def rivals_verdict(shown: Sequence[RivalLine], ama: Sequence[Line], pair: str) -
         f"{best.ours[0]:.3f}.**"
     )
     for line in ama[:1]:
-        said += " " + ", ".join(
-            f"AMA's {by} ({line.auroc(by)[0]:.3f}) is ahead of {sum(other.ours[0] < line.auroc(by)[0] for other in ours)}"
-            for by in ("A", "T")
-        ) + "."  # fmt: skip
-    apart = [f"{line.method} ({line.ours[0]:.3f} against {line.paper:.3f})" for line in ours
-             if line.paper is not None and abs(line.ours[0] - line.paper) > FAR]  # fmt: skip
+        said += (
+            " "
+            + ", ".join(
+                f"AMA's {by} ({line.auroc(by)[0]:.3f}) is ahead of {sum(other.ours[0] < line.auroc(by)[0] for other in ours)}"
+                for by in ("A", "T")
+            )
+            + "."
+        )
+    apart = [
+        f"{line.method} ({line.ours[0]:.3f} against {line.paper:.3f})"
+        for line in ours
+        if line.paper is not None and abs(line.ours[0] - line.paper) > FAR
+    ]
     if apart:
         said += (
             f" More than {FAR:g} from the paper's figure: {'; '.join(apart)}. Ours are smaller, trained for minutes, and "

@@ -24,9 +24,12 @@ from ama_core.paper.verdicts import (
 
 LISTED = 4  # cells that a verdict names
 DOTS = {  # series of the dot plot: colour and symbol
-    "paper": (CUT, "diamond-open"), "ours, A": (BLUE, "circle"), "ours, R": (VERMILLION, "triangle-up"),
-    "ours, T": (GREEN, "square"), "ours, best simple score": (ORANGE, "x"),
-}  # fmt: skip
+    "paper": (CUT, "diamond-open"),
+    "ours, A": (BLUE, "circle"),
+    "ours, R": (VERMILLION, "triangle-up"),
+    "ours, T": (GREEN, "square"),
+    "ours, best simple score": (ORANGE, "x"),
+}
 
 
 def what(line: Line) -> str:
@@ -101,11 +104,12 @@ def dots(shown: Sequence[Line], name: str) -> None:
     figure = dot_chart(rows, {name: DOTS[name] for name in series}, "AUROC (higher is better)", level=(0.5, "a coin"))
     flat = [(row, name, *values) for row, found in rows for name, values in found.items()]
     controls.chart(
-        figure, dict(zip(("cell", "series", "auroc", "low", "high"), zip(*flat))), f"dots-{name}",
-        "Paper and ours, a row a cell. " + "; ".join(
-            f"{row}: " + ", ".join(f"{name} {value[0]:.3f}" for name, value in found.items()) for row, found in rows
-        ),
-    )  # fmt: skip
+        figure,
+        dict(zip(("cell", "series", "auroc", "low", "high"), zip(*flat))),
+        f"dots-{name}",
+        "Paper and ours, a row a cell. "
+        + "; ".join(f"{row}: " + ", ".join(f"{name} {value[0]:.3f}" for name, value in found.items()) for row, found in rows),
+    )
     st.caption(
         "A: the paper's two-sided score, unusual where R is unusually high or low. R: the raw score, the distance that the "
         "critic sees between an image and its reconstruction. T: all statistics together, ours. Bars: 95 % interval of one "

@@ -139,10 +139,11 @@ def table(
         columns[registry.detector_class(method).title] = [None if f is None else 100 * f for f in fractions]
     percent = st.column_config.NumberColumn(format="%.0f %%")
     controls.grid(
-        columns, height=40 + 35 * len(rows),
+        columns,
+        height=40 + 35 * len(rows),
         column_config=dict.fromkeys(columns, percent) | {"Set": st.column_config.TextColumn(width="medium")},
         alt=f"Fraction of each set that is flagged at a false-alarm rate of {controls.percent(alpha)}",
-    )  # fmt: skip
+    )
     st.caption(
         f"The fraction of each set that is flagged at a false-alarm rate α of {controls.percent(alpha)}; of normal images "
         "these are false alarms. The simple methods are fitted to the same normal images and calibrated in the same way."

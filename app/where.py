@@ -29,9 +29,13 @@ def choose_map(view: controls.View) -> str | None:
     if len(localiser.names) == 1:
         return localiser.default
     return controls.choose_shown(
-        "map", "Marked by", localiser.names, localiser.default, TITLES.get,
+        "map",
+        "Marked by",
+        localiser.names,
+        localiser.default,
+        TITLES.get,
         help="; ".join(f"{TITLES[name]}: {MAPS[name]}" for name in localiser.names) + ".",
-    )  # fmt: skip
+    )
 
 
 def show(view: controls.View, batch: cache.Batch, files: Given, i: int, name: str) -> None:
@@ -55,6 +59,12 @@ def show(view: controls.View, batch: cache.Batch, files: Given, i: int, name: st
         laid_over = pictures.heat_map(examined.images[0], share)
         st.html(pictures.figures([(f"{TITLES[name]}: full colour at the threshold", laid_over, "The map over the image")], 160))
         st.download_button(
-            "Outlined (PNG)", lambda: png(drawn), "outlined.png", "image/png", icon=":material/download:",
-            on_click="ignore", key="outlined", help="At full size. `python -m ama_core score … --maps DIR` writes all of them.",
-        )  # fmt: skip
+            "Outlined (PNG)",
+            lambda: png(drawn),
+            "outlined.png",
+            "image/png",
+            icon=":material/download:",
+            on_click="ignore",
+            key="outlined",
+            help="At full size. `python -m ama_core score … --maps DIR` writes all of them.",
+        )

@@ -62,8 +62,9 @@ def settle(page: Page) -> None:
             if (running) window.restSince = null; else window.restSince ??= Date.now();
             return !running && Date.now() - window.restSince > 1000;
         }""",
-        polling=50, timeout=TIMEOUT,
-    )  # fmt: skip
+        polling=50,
+        timeout=TIMEOUT,
+    )
 
 
 def first_chart(page: Page, address: str, wanted: str) -> float:

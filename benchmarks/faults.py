@@ -44,9 +44,19 @@ from ama_core.storage.files import PARTIAL
 from ama_core.training import loop as training
 
 CONFIG = Config(
-    channels=1, fit="pad", nz=8, width_encoder=8, width_generator=8, width_critic=8, batch_size=16, n_critic=1, reg="hinge",
-    epochs=1000, max_steps=60, precision="fp32",
-)  # fmt: skip
+    channels=1,
+    fit="pad",
+    nz=8,
+    width_encoder=8,
+    width_generator=8,
+    width_critic=8,
+    batch_size=16,
+    n_critic=1,
+    reg="hinge",
+    epochs=1000,
+    max_steps=60,
+    precision="fp32",
+)
 SECONDS = 2.5  # most processes live at most so long
 COMPARED = ("model.safetensors", "calibration.npz")
 

@@ -47,12 +47,31 @@ SAMPLES = Path(__file__).resolve().parent.parent / "tests" / "samples"
 SECONDS = 5.0  # for one file, on a machine that does other things too
 EXTREME = (b"\x00" * 4, b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x7f\xff\xff\xff", b"\x00\x00\x00\x80", b"\x01\x00\x00\x00")
 WORDS = (
-    None, True, -1, 1e308, float("nan"), 10**30, "", "../../x", "<img src=x onerror=alert(1)>", [], {}, [[1]], "1" * 999,
-    "\udcff", 3.0,
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    1e308,
+    float("nan"),
+    10**30,
+    "",
+    "../../x",
+    "<img src=x onerror=alert(1)>",
+    [],
+    {},
+    [[1]],
+    "1" * 999,
+    "\udcff",
+    3.0,
+)
 SHAPES = (
-    b"(-1, 8, 8,3)", b"(3, -8,-8,3)", b"(0, 8, 8, 3)", b"(3, 8, 8, 2)", b"(3, 8, 8)   ", b"()          ", b"(99999999,3)",
-)  # fmt: skip
+    b"(-1, 8, 8,3)",
+    b"(3, -8,-8,3)",
+    b"(0, 8, 8, 3)",
+    b"(3, 8, 8, 2)",
+    b"(3, 8, 8)   ",
+    b"()          ",
+    b"(99999999,3)",
+)
 DEEP = "[" * 100_000
 
 Loader = Callable[[bytes], object]
@@ -244,10 +263,12 @@ def subjects(place: Path) -> dict[str, tuple[bytes, Loader]]:
         "status": in_folder("run-v1", "status.json", place, look),
         "metrics": in_folder("run-v1", "metrics.jsonl", place, look),
         "checkpoint": in_folder(
-            "run-v1", "checkpoint.safetensors", place,
+            "run-v1",
+            "checkpoint.safetensors",
+            place,
             lambda folder: AMATrainer.load(folder / "checkpoint.safetensors", torch.device("cpu")),
         ),
-    }  # fmt: skip
+    }
 
 
 def mutate(data: bytes, chance: random.Random, others: list[bytes]) -> bytes:
@@ -337,9 +358,13 @@ def fuzz(cases: int, seed: int, kinds: list[str] | None = None, keep: Path | Non
                 print(f"{kind} {i}: {type(error).__name__}: {error} in {where.name}, line {where.lineno} of {where.filename}")
         grown = process.memory_info().rss - before
     return {
-        "cases": cases, **outcomes, "defects": defects, "slowest_s": round(slowest[0], 2), "slowest": slowest[1],
+        "cases": cases,
+        **outcomes,
+        "defects": defects,
+        "slowest_s": round(slowest[0], 2),
+        "slowest": slowest[1],
         "memory_grew_mb": grown >> 20,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

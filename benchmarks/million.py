@@ -110,13 +110,21 @@ def main() -> None:
         with open(again, newline="") as file:
             same = list(csv.DictReader(file)) == last
     found = {
-        "images": n, "rows": rows, "distinct": len(names), "in_order": in_order, "equals_undisturbed": same,
-        "killed_at": killed_at, "images_per_s": n / seconds,
+        "images": n,
+        "rows": rows,
+        "distinct": len(names),
+        "in_order": in_order,
+        "equals_undisturbed": same,
+        "killed_at": killed_at,
+        "images_per_s": n / seconds,
         "memory_mb": {
-            "first batch": first[0][1] >> 20, "at the kill": first[-1][1] >> 20, "resumed": second[0][1] >> 20,
-            "end": second[-1][1] >> 20, "peak": max(memory for _, memory in first + second) >> 20,
+            "first batch": first[0][1] >> 20,
+            "at the kill": first[-1][1] >> 20,
+            "resumed": second[0][1] >> 20,
+            "end": second[-1][1] >> 20,
+            "peak": max(memory for _, memory in first + second) >> 20,
         },
-    }  # fmt: skip
+    }
     if arguments.json:
         print(json.dumps(found))
     else:

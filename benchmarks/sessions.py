@@ -138,8 +138,9 @@ def main() -> None:
         found["errors"].append(said[-2000:])
     figures = {
         what: {"p50": statistics.median(found[what]), "p95": float(np.quantile(found[what], 0.95)), "n": len(found[what])}
-        for what in ("upload_s", "page_s") if found[what]
-    }  # fmt: skip
+        for what in ("upload_s", "page_s")
+        if found[what]
+    }
     rest = {name: found[name] for name in ("uploads", "errors", "cross_talk", "memory_mb")}
     result = {"sessions": arguments.sessions, "seconds": seconds, **figures, **rest}
     print(json.dumps(result) if arguments.json else "\n".join(f"{name}: {value}" for name, value in result.items()))

@@ -50,9 +50,11 @@ def trained(name: str, detector: str, steps: int, folder: Path) -> AnomalyDetect
     if not (path / "config.json").exists():
         kind = detector_class(detector)
         changes = {"channels": 1, "calibration_fraction": 0.3}
-        config = preset("tiny", max_steps=steps, epochs=10_000, **changes) if detector == "ama" else kind.Settings.preset(
-            "tiny", **changes
-        )  # fmt: skip
+        config = (
+            preset("tiny", max_steps=steps, epochs=10_000, **changes)
+            if detector == "ama"
+            else kind.Settings.preset("tiny", **changes)
+        )
         kind(config, device="cpu").fit(crops(name, "train")).save(path)
     return load_detector(path, device="cpu")
 

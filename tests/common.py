@@ -16,9 +16,20 @@ SAMPLES = ROOT / "tests" / "samples"  # a bundle and an interrupted run, as vers
 REAL_DATA = Path(os.environ.get("AMA_DATA_DIR") or ROOT / "build" / "data").absolute()
 
 TINY = dict(
-    channels=1, fit="pad", nz=8, width_encoder=8, width_generator=8, width_critic=8, batch_size=16, n_critic=1,
-    reg="hinge", epochs=1000, max_steps=12, lr=1e-3, precision="fp32",
-)  # fmt: skip
+    channels=1,
+    fit="pad",
+    nz=8,
+    width_encoder=8,
+    width_generator=8,
+    width_critic=8,
+    batch_size=16,
+    n_critic=1,
+    reg="hinge",
+    epochs=1000,
+    max_steps=12,
+    lr=1e-3,
+    precision="fp32",
+)
 
 
 def words(at: AppTest) -> str:

@@ -45,9 +45,16 @@ def test_every_kind_is_read_unchanged(fuzz, tmp_path):
 
 
 HOSTILE_JSON = (
-    b"[" * 100_000, b'{"a":' * 100_000, b'{"config": null, "normal": null}', b'{"results":[{"ood":"<b>","scores":3}]}',
-    b"[]", b"null", b"\xff\xfe", b"1e999", b"",
-)  # fmt: skip
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+    b'{"config": null, "normal": null}',
+    b'{"results":[{"ood":"<b>","scores":3}]}',
+    b"[]",
+    b"null",
+    b"\xff\xfe",
+    b"1e999",
+    b"",
+)
 
 
 @pytest.mark.parametrize("content", HOSTILE_JSON, ids=lambda content: repr(content[:20]))
@@ -125,10 +132,14 @@ def test_bombs_cost_little_memory_and_time(kind, tmp_path):
     assert file.stat().st_size < 12 * 2**20
     began = time.monotonic()
     ended = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(file)], capture_output=True, text=True, timeout=120, cwd=ROOT,
+        [sys.executable, "-c", LIMITED, str(file)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (100, 100)),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     assert ended.returncode == 0, ended.stderr[-500:]
     refused, grown_mb = map(int, ended.stdout.split())
     assert refused == 2 and grown_mb < 700 and time.monotonic() - began < 60

@@ -57,11 +57,23 @@ def test_every_bound_and_choice_is_enforced(name):
 @pytest.mark.parametrize(
     "change",
     [
-        {"nz": 3.5}, {"nz": True}, {"nz": None}, {"nz": "1e2"}, {"lr": float("nan")}, {"lr": float("inf")}, {"lr": "fast"},
-        {"lr": []}, {"mode": 1}, {"channels": 2}, {"image_size": 48}, {"k": 5, "batch_size": 4}, {"no_such_field": 1},
-        {"lambda_gp": "nan"}, {"epochs": 0},
+        {"nz": 3.5},
+        {"nz": True},
+        {"nz": None},
+        {"nz": "1e2"},
+        {"lr": float("nan")},
+        {"lr": float("inf")},
+        {"lr": "fast"},
+        {"lr": []},
+        {"mode": 1},
+        {"channels": 2},
+        {"image_size": 48},
+        {"k": 5, "batch_size": 4},
+        {"no_such_field": 1},
+        {"lambda_gp": "nan"},
+        {"epochs": 0},
     ],
-)  # fmt: skip
+)
 def test_nonsense_is_refused_by_name(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
         Config.from_dict(change)
@@ -86,9 +98,12 @@ def test_immutable():
 
 
 @given(
-    nz=st.integers(2, 4096), lr=st.floats(1e-8, 1.0), fraction=st.floats(0, 0.5), reg=st.sampled_from(["norm", "hinge"]),
+    nz=st.integers(2, 4096),
+    lr=st.floats(1e-8, 1.0),
+    fraction=st.floats(0, 0.5),
+    reg=st.sampled_from(["norm", "hinge"]),
     seed=st.integers(0, 2**31 - 1),
-)  # fmt: skip
+)
 def test_json_round_trip_is_exact(nz, lr, fraction, reg, seed):
     c = Config(nz=nz, lr=lr, negative_fraction=fraction, reg=reg, seed=seed)
     assert Config.from_dict(json.loads(c.to_json())) == c

@@ -50,8 +50,9 @@ def redrawing(images: np.ndarray, reconstructions: np.ndarray) -> Redrawing:
         DataError: shapes differ, or there are fewer than two images.
     """
     if images.shape != reconstructions.shape or len(images) < 2:
-        raise DataError(f"At least two images and as many reconstructions are compared, got {images.shape} and "
-                        f"{reconstructions.shape}.")  # fmt: skip
+        raise DataError(
+            f"At least two images and as many reconstructions are compared, got {images.shape} and {reconstructions.shape}."
+        )
     x, y = (np.asarray(a, np.float32).reshape(len(a), -1) / 255 for a in (images, reconstructions))
     n, pixels = x.shape
     across = cdist(x, y, "cityblock") / pixels  # (i, j): image i, reconstruction j

@@ -113,9 +113,13 @@ def set_facts(images: np.ndarray, r: np.ndarray) -> SetFacts:
     deviation = images.std(axis=(1, 2, 3), dtype=np.float64)
     length, log_r = lossless_length(images), np.log(np.maximum(np.asarray(r, np.float64), 1e-12))
     return SetFacts(
-        len(images), float(np.median(r)), float(np.median(deviation)), float(np.median(length)),
-        correlation(log_r, deviation), correlation(log_r, length),
-    )  # fmt: skip
+        len(images),
+        float(np.median(r)),
+        float(np.median(deviation)),
+        float(np.median(length)),
+        correlation(log_r, deviation),
+        correlation(log_r, length),
+    )
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float | None:

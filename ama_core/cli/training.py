@@ -28,10 +28,17 @@ def detectors(arguments: argparse.Namespace) -> None:
     """List the detectors: what each is, where it was published, and what it can do beside scoring."""
     found = [detector_class(name) for name in registry.names()]
     rows = [
-        {"name": d.name, "title": d.title, "reference": d.reference, "can": list(d.can()), "scores": list(d.score_names()),
-         "decides": d.decides, "trains": d.trains()}
+        {
+            "name": d.name,
+            "title": d.title,
+            "reference": d.reference,
+            "can": list(d.can()),
+            "scores": list(d.score_names()),
+            "decides": d.decides,
+            "trains": d.trains(),
+        }
         for d in found
-    ]  # fmt: skip
+    ]
     if arguments.json:
         print(json.dumps(rows))
         return

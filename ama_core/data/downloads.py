@@ -79,8 +79,6 @@ def _grey(data: datasets.MNIST) -> Arrays:
 
 
 def _stack(pairs: Iterable[tuple[Image.Image, int]], resample=Image.Resampling.BOX) -> Arrays:
-    images, labels = zip(
-        *((np.asarray(image.resize((SIZE, SIZE), resample)), label) for image, label in pairs), strict=True
-    )
+    images, labels = zip(*((np.asarray(image.resize((SIZE, SIZE), resample)), label) for image, label in pairs), strict=True)
     stacked = np.stack(images)
     return stacked if stacked.ndim == 4 else stacked[..., None], np.array(labels, np.int64)

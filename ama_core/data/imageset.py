@@ -41,8 +41,7 @@ class ImageSet:
             raise DataError(f"{where}: images must be a uint8 array, got {getattr(images, 'dtype', type(images))}.")
         if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
             raise DataError(
-                f"{where}: images must have the shape (N, H, W, C) with C = 1 or 3 and at least one image, "
-                f"got {images.shape}."
+                f"{where}: images must have the shape (N, H, W, C) with C = 1 or 3 and at least one image, got {images.shape}."
             )
         if not isinstance(labels, np.ndarray) or labels.dtype != np.int64 or labels.shape != images.shape[:1]:
             raise DataError(

@@ -44,9 +44,7 @@ def check_images(images: np.ndarray | torch.Tensor) -> np.ndarray:
         raise DataError(f"There is no image here: the shape is {array.shape}.")
     if array.shape[channel_axis] not in CHANNELS:
         hint = f" Axis {other} looks like the channels: move it." if array.shape[other] in CHANNELS else ""
-        raise DataError(
-            f"Images must have 1 (grey) or 3 (RGB) channels, and {layout}; got the shape {array.shape}.{hint}"
-        )
+        raise DataError(f"Images must have 1 (grey) or 3 (RGB) channels, and {layout}; got the shape {array.shape}.{hint}")
     if channel_axis == 1:
         array = np.ascontiguousarray(np.moveaxis(array, 1, 3))
     if array.dtype == np.uint8:

@@ -26,12 +26,14 @@ class AnoGANSettings(TrainingSettings):
     """Settings of AnoGAN; defaults as published, as far as they are."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": dict(nz=32, width=16, batch_size=64, epochs=1000, max_steps=1000, lr=2e-4, lr_schedule="constant",
-                     inversion_steps=60),
-        "small": dict(nz=64, width=32, batch_size=64, epochs=1000, max_steps=4000, lr=2e-4, lr_schedule="constant",
-                      inversion_steps=200),
+        "tiny": dict(
+            nz=32, width=16, batch_size=64, epochs=1000, max_steps=1000, lr=2e-4, lr_schedule="constant", inversion_steps=60
+        ),
+        "small": dict(
+            nz=64, width=32, batch_size=64, epochs=1000, max_steps=4000, lr=2e-4, lr_schedule="constant", inversion_steps=200
+        ),
         "paper": dict(batch_size=64, epochs=20, lr=2e-4, lr_schedule="constant"),
-    }  # fmt: skip
+    }
 
     nz: int = setting(100, "Latent dimension. Published: 100.", "Networks", low=2, high=1024)
     width: int = setting(64, "Channels of the first layer; doubled at each further one.", "Networks", low=4, high=256)

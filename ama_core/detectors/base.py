@@ -177,9 +177,13 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     STORED: ClassVar[tuple[str, ...]] = ()  # entries of `scores` that a bundle keeps; default: the scores
 
     def __init__(
-        self, config: Settings | None = None, *, score: str | None = None, device: torch.device | str | None = None,
+        self,
+        config: Settings | None = None,
+        *,
+        score: str | None = None,
+        device: torch.device | str | None = None,
         verbose: bool = True,
-    ):  # fmt: skip
+    ):
         self.config = config
         self.score = score
         self.device = device

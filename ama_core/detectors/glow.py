@@ -95,9 +95,12 @@ class Coupling(nn.Module):
         super().__init__()
         self.kept = channels // 2
         self.network = nn.Sequential(
-            nn.Conv2d(self.kept, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, hidden, 1), nn.ReLU(),
+            nn.Conv2d(self.kept, hidden, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, hidden, 1),
+            nn.ReLU(),
             nn.Conv2d(hidden, 2 * (channels - self.kept), 3, padding=1),
-        )  # fmt: skip
+        )
         nn.init.zeros_(self.network[-1].weight)
         nn.init.zeros_(self.network[-1].bias)
 

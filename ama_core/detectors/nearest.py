@@ -98,9 +98,12 @@ def _features(images: np.ndarray) -> np.ndarray:
     found = []
     for image in images:
         gradients = hog(
-            image[..., 0] if grey else image, orientations=9, pixels_per_cell=(side, side), cells_per_block=(2, 2),
+            image[..., 0] if grey else image,
+            orientations=9,
+            pixels_per_cell=(side, side),
+            cells_per_block=(2, 2),
             channel_axis=None if grey else -1,
-        )  # fmt: skip
+        )
         pixels = image.reshape(-1, image.shape[2]) / 255
         found.append(np.concatenate([gradients, pixels.mean(axis=0), pixels.std(axis=0)]))
     return np.stack(found)

@@ -18,9 +18,12 @@ class PCASettings(Settings):
     """Settings of PCA reconstruction."""
 
     components: int = setting(
-        32, "Principal components that are kept, at most as many as there are training images.", "What is trained",
-        low=1, high=1024,
-    )  # fmt: skip
+        32,
+        "Principal components that are kept, at most as many as there are training images.",
+        "What is trained",
+        low=1,
+        high=1024,
+    )
 
 
 class PCADetector(AnomalyDetector):

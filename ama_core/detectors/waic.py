@@ -22,11 +22,12 @@ class WAICSettings(TrainingSettings):
     """Settings of the ensemble; defaults as published."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": dict(members=3, nz=32, width=16, batch_size=64, epochs=1000, max_steps=500, n_critic=2, lr=2e-4,
-                     lr_schedule="constant"),
+        "tiny": dict(
+            members=3, nz=32, width=16, batch_size=64, epochs=1000, max_steps=500, n_critic=2, lr=2e-4, lr_schedule="constant"
+        ),
         "small": dict(width=32, nz=64, batch_size=64, epochs=1000, max_steps=3000, lr=1e-4, lr_schedule="constant"),
         "paper": dict(batch_size=64, epochs=10_000, max_steps=24_002, lr=5e-5, lr_schedule="constant"),
-    }  # fmt: skip
+    }
 
     members: int = setting(5, "Wasserstein GANs in the ensemble. Published: 5.", "Networks", low=2, high=20)
     nz: int = setting(128, "Latent dimension. Published: 128.", "Networks", low=2, high=1024)

@@ -198,9 +198,7 @@ def twins_on(
     return dict(sorted(found.items(), key=lambda item: item[1].auroc_raw))
 
 
-def most_fooling(
-    results: Mapping[str, Mapping[str, Mapping[str, Any]]], scores: Mapping[str, tuple[str, str]]
-) -> str | None:
+def most_fooling(results: Mapping[str, Mapping[str, Mapping[str, Any]]], scores: Mapping[str, tuple[str, str]]) -> str | None:
     """The OOD set on which most raw scores are fooled; of several the one with the lowest mean. None where nothing is measured.
 
     Of the sets that were measured for most models.

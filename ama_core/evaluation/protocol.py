@@ -199,9 +199,14 @@ def _kept(
 
 
 def _stored(
-    detector: AnomalyDetector, name: str, split: str, scores: dict[str, np.ndarray], seed: int, n_total: int,
+    detector: AnomalyDetector,
+    name: str,
+    split: str,
+    scores: dict[str, np.ndarray],
+    seed: int,
+    n_total: int,
     notes: tuple[str, ...],
-) -> StoredScores:  # fmt: skip
+) -> StoredScores:
     entries = dict.fromkeys((*detector.STORED, *detector.score_names()))
     return StoredScores(name, split, {key: scores[key] for key in entries}, seed, n_total, notes)
 

@@ -134,8 +134,17 @@ def plan(
                     jobs = [Job(table, row, normal, label, ood, preset, settings, seed) for row in TABLES[table]]
                     found |= {job.name: job for job in jobs if _chosen(job, only)}
                     continue
-                ama = Job("table1" if table == "ablations" else table, paper.AMA, normal, label, ood, preset, settings, seed,
-                          validate=validate and label is None)  # fmt: skip
+                ama = Job(
+                    "table1" if table == "ablations" else table,
+                    paper.AMA,
+                    normal,
+                    label,
+                    ood,
+                    preset,
+                    settings,
+                    seed,
+                    validate=validate and label is None,
+                )
                 if paper.variant(ama.config) != paper.AMA:
                     raise ConfigError(f"These settings make the row {paper.AMA} another row: leave every part of it on.")
                 for row in TABLES[table]:

@@ -13,10 +13,15 @@ SOURCE = "Somepalli et al., UAI 2021, arXiv 2003.10713v3"
 
 # Table 1: (normal, out of distribution), in the paper's order.
 TASKS = (
-    ("fashionmnist", "mnist"), ("fashionmnist", "omniglot"),
-    ("cifar10", "svhn"), ("cifar10", "imagenet"), ("cifar10", "cifar100"),
-    ("svhn", "cifar10"), ("svhn", "imagenet"), ("svhn", "cifar100"),
-)  # fmt: skip
+    ("fashionmnist", "mnist"),
+    ("fashionmnist", "omniglot"),
+    ("cifar10", "svhn"),
+    ("cifar10", "imagenet"),
+    ("cifar10", "cifar100"),
+    ("svhn", "cifar10"),
+    ("svhn", "imagenet"),
+    ("svhn", "cifar100"),
+)
 
 AMA = "AMA"
 TYPICALITY = "Typicality (Glow)"
@@ -57,10 +62,16 @@ _TABLE_2_MEANS: dict[str, dict[str, float]] = {
 
 # A method of the tables -> its detector here (see `detectors.registry`).
 DETECTORS = {
-    "WAIC": "waic", "Likelihood ratio": "likelihood_ratio", TYPICALITY: "typicality", "DeepSVDD": "deepsvdd",
-    "Input complexity S": "complexity", "FGAN": "fencegan", "ALAD": "alad", "AnoGAN": "anogan",
+    "WAIC": "waic",
+    "Likelihood ratio": "likelihood_ratio",
+    TYPICALITY: "typicality",
+    "DeepSVDD": "deepsvdd",
+    "Input complexity S": "complexity",
+    "FGAN": "fencegan",
+    "ALAD": "alad",
+    "AnoGAN": "anogan",
     "Skip-GANomaly": "skipganomaly",
-}  # fmt: skip
+}
 
 # A set of the paper -> the set of the catalog that is measured in its place.
 STAND_INS = {"imagenet": "tinyimagenet"}
@@ -155,11 +166,14 @@ def reductions(config: Config, training: dict[str, Any]) -> list[str]:
     found = [
         f"{words} {getattr(config, name)} of {getattr(full, name)}"
         for name, words in (
-            ("width_critic", "critic width"), ("width_encoder", "encoder width"), ("width_generator", "generator width"),
-            ("nz", "latent dimension"), ("n_critic", "critic steps"),
+            ("width_critic", "critic width"),
+            ("width_encoder", "encoder width"),
+            ("width_generator", "generator width"),
+            ("nz", "latent dimension"),
+            ("n_critic", "critic steps"),
         )
         if getattr(config, name) < getattr(full, name)
-    ]  # fmt: skip
+    ]
     passes = epochs(config, training)
     if passes is not None and passes < full.epochs - 0.5:
         found.append(f"{passes:.3g} of {full.epochs} epochs")

@@ -95,9 +95,18 @@ def read_results(folder: Path | str = RESULTS) -> list[Record]:
     found = [read_record(file) for file in Path(folder).glob("*.json")]
     rows = [*ROWS, *sorted({record.row for record in found} - set(ROWS))]
     return sorted(
-        found, key=lambda r: (list(TABLES).index(r.table), rows.index(r.row), r.normal, r.label or 0, r.preset, r.condition,
-                              str(r.few_anomalies), r.seed)
-    )  # fmt: skip
+        found,
+        key=lambda r: (
+            list(TABLES).index(r.table),
+            rows.index(r.row),
+            r.normal,
+            r.label or 0,
+            r.preset,
+            r.condition,
+            str(r.few_anomalies),
+            r.seed,
+        ),
+    )
 
 
 def read_record(file: Path) -> Record:

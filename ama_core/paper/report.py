@@ -54,7 +54,7 @@ def _preface(records: Sequence[Record]) -> list[str]:
         "**Simple scores** know nothing of AMA: two-sided distance of the pixel mean, two-sided distance of the losslessly "
         f"compressed length ({', '.join(sorted({r.codec for r in records if r.codec})) or 'WebP or PNG'}), squared error of an "
         "L2 autoencoder with the same E and G and as many steps. **Bold** where one of them is at least AMA's A or T.",
-    ]  # fmt: skip
+    ]
 
 
 def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> list[str]:
@@ -84,18 +84,27 @@ def _rivals(records: Sequence[Record]) -> list[str]:
     """The paper's other methods, published and measured; what nothing is known of is left out."""
     entries = stored_entries(records)
     body = [
-        [label_of(line.normal) + (", mean of 10 classes" if line.ood == REST else f" → {label_of(line.ood)}"),
-         line.method, "–" if line.paper is None else f"{line.paper:.3f}", figure(line.ours),
-         line.entries[0].by if line.entries else "–", str(len({entry.seed for entry in line.entries}) or "–"), line.status]
+        [
+            label_of(line.normal) + (", mean of 10 classes" if line.ood == REST else f" → {label_of(line.ood)}"),
+            line.method,
+            "–" if line.paper is None else f"{line.paper:.3f}",
+            figure(line.ours),
+            line.entries[0].by if line.entries else "–",
+            str(len({entry.seed for entry in line.entries}) or "–"),
+            line.status,
+        ]
         for line in rival_lines(entries) + rival_means(entries)
-    ]  # fmt: skip
+    ]
     return [
-        "## The other methods", "",
+        "## The other methods",
+        "",
         "The paper's figures of its nine rivals, each by its own protocol, beside ours, all by one: that of the tables "
         "above, with the score that decides, fixed beforehand. `python -m ama_core benchmark rivals rivals-one-class` "
-        "measures them.", "",
-        *_markdown(["normal → against", "method", "paper", "ours", "score", "seeds", "status"], body), "",
-    ]  # fmt: skip
+        "measures them.",
+        "",
+        *_markdown(["normal → against", "method", "paper", "ours", "score", "seeds", "status"], body),
+        "",
+    ]
 
 
 def _targets(records: Sequence[Record], letters: Mapping[str, str]) -> list[str]:
@@ -119,17 +128,20 @@ def _targets(records: Sequence[Record], letters: Mapping[str, str]) -> list[str]
             [*cells, *(figure(line.ours[by]) for by in FOLLOWED), verdict, f"{line.status} ({letters[line.condition]})"]
         )
     return [
-        "## Targets", "",
-        "The paper's AMA figures, to be reached by A or by T, label-free, at the last step; T was named beforehand.", "",
+        "## Targets",
+        "",
+        "The paper's AMA figures, to be reached by A or by T, label-free, at the last step; T was named beforehand.",
+        "",
         *_markdown(["normal → against", "paper", *FOLLOWED, "verdict", "status"], body),
-    ]  # fmt: skip
+    ]
 
 
 def _remarks(shown: Sequence[Line]) -> list[str]:
     """What a reader of a table must know: notes of the data, which set validated, what was trained with anomalies."""
     records = {id(record): record for line in shown for record in line.records}.values()
-    notes = {note for line in shown for record in line.records if record.against(line.ood)
-             for note in record.against(line.ood).notes}  # fmt: skip
+    notes = {
+        note for line in shown for record in line.records if record.against(line.ood) for note in record.against(line.ood).notes
+    }
     chosen = {f"{label_of(r.normal)} on {label_of(r.validation_ood)}" for r in records if r.validation_ood}
     found = [*sorted(notes)]
     if chosen:

@@ -79,12 +79,22 @@ def stored_entries(records: Sequence[Record]) -> list[Entry]:
     """What `python -m ama_core benchmark rivals` has stored."""
     return [
         Entry(
-            f"stored, {record.preset}, {record.steps:,} steps", record.row, record.normal, record.label, found, record.decides,
-            record.steps, record.status, record.condition, record.seed,
+            f"stored, {record.preset}, {record.steps:,} steps",
+            record.row,
+            record.normal,
+            record.label,
+            found,
+            record.decides,
+            record.steps,
+            record.status,
+            record.condition,
+            record.seed,
         )
-        for record in records if record.table in RIVAL_TABLES
-        for found in record.results if record.decides in found.scores
-    ]  # fmt: skip
+        for record in records
+        if record.table in RIVAL_TABLES
+        for found in record.results
+        if record.decides in found.scores
+    ]
 
 
 def model_entries(name: str, info: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> list[Entry]:
@@ -103,11 +113,21 @@ def model_entries(name: str, info: Mapping[str, Any], results: Iterable[Mapping[
     condition = repr((name, sorted((key, str(value)) for key, value in info["config"].items())))
     return [
         Entry(
-            name, kind.name, normal.name, normal.label, Measured(row["ood"], row["n_normal"], row["n_ood"], row["scores"]),
-            kind.decides, steps, status, condition, seed, model=True,
+            name,
+            kind.name,
+            normal.name,
+            normal.label,
+            Measured(row["ood"], row["n_normal"], row["n_ood"], row["scores"]),
+            kind.decides,
+            steps,
+            status,
+            condition,
+            seed,
+            model=True,
         )
-        for row in results if kind.decides in row["scores"]
-    ]  # fmt: skip
+        for row in results
+        if kind.decides in row["scores"]
+    ]
 
 
 def rival_lines(entries: Sequence[Entry]) -> list[RivalLine]:

@@ -49,9 +49,16 @@ TABLES: dict[str, tuple[str, ...]] = {
     "table1": (paper.AMA, SANITY, RELEASED),
     "table2": (paper.AMA, SANITY),
     "ablations": (
-        paper.AMA, paper.WITHOUT_MIRRORED, paper.WITHOUT_SIMPLEX, paper.WITHOUT_ATYPICAL, INWARD, OUTWARD, SIPPLE, SEMI,
+        paper.AMA,
+        paper.WITHOUT_MIRRORED,
+        paper.WITHOUT_SIMPLEX,
+        paper.WITHOUT_ATYPICAL,
+        INWARD,
+        OUTWARD,
+        SIPPLE,
+        SEMI,
     ),
-}  # fmt: skip
+}
 # Trainings of every other detector on the sets of Table 1 and on the classes of Table 2; a row is called as its detector.
 RIVALS, RIVALS_ONE_CLASS = RIVAL_TABLES = ("rivals", "rivals-one-class")
 TABLES |= {table: tuple(name for name in DETECTORS if name != FIRST) for table in RIVAL_TABLES}

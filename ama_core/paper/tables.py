@@ -146,7 +146,10 @@ def stored_members(records: Sequence[Record]) -> list[Member]:
             found=found,
             config=record.config,
             training={
-                "steps": record.steps, "n_train": record.n_images, "precision": record.precision, "device": record.hardware,
+                "steps": record.steps,
+                "n_train": record.n_images,
+                "precision": record.precision,
+                "device": record.hardware,
             },
             condition=record.condition,
             asked={"validate_ood": record.validation_ood},
@@ -155,7 +158,7 @@ def stored_members(records: Sequence[Record]) -> list[Member]:
         for record in records
         if record.row != SANITY and record.table not in RIVAL_TABLES
         for found in record.results
-    ]  # fmt: skip
+    ]
 
 
 def model_members(name: str, info: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> list[Member]:

@@ -168,16 +168,33 @@ def _trained(folder: Path, spec: RunSpec, device: str | None) -> AnomalyDetector
 def _record(job: Job, training: dict[str, Any], measured: tuple[Measured, ...], **more) -> Record:
     config, rival = job.config, job.table in RIVAL_TABLES
     return Record(
-        table=job.table, row=job.row, normal=job.normal, label=job.label, seed=job.seed, preset=job.preset,
-        settings=job.settings, condition=job.condition, config=config.to_dict(), mode="" if rival else config.mode,
-        status=_rival_status(job, training["steps"]) if rival
+        table=job.table,
+        row=job.row,
+        normal=job.normal,
+        label=job.label,
+        seed=job.seed,
+        preset=job.preset,
+        settings=job.settings,
+        condition=job.condition,
+        config=config.to_dict(),
+        mode="" if rival else config.mode,
+        status=_rival_status(job, training["steps"])
+        if rival
         else status_of(config, job.preset, training["steps"], training["n_train"]),
         width={} if rival else {name: getattr(config, f"width_{name}") for name in ("encoder", "generator", "critic")},
-        steps=training["steps"], epochs=round(_epochs(config, training), 3), n_images=training["n_train"],
-        precision=training["precision"], hardware=training["device"], seconds=training["seconds"],
-        versions=training["versions"], commit=training["commit"], command=job.command, draw_seed=DRAW_SEED, results=measured,
+        steps=training["steps"],
+        epochs=round(_epochs(config, training), 3),
+        n_images=training["n_train"],
+        precision=training["precision"],
+        hardware=training["device"],
+        seconds=training["seconds"],
+        versions=training["versions"],
+        commit=training["commit"],
+        command=job.command,
+        draw_seed=DRAW_SEED,
+        results=measured,
         **more,
-    )  # fmt: skip
+    )
 
 
 def _epochs(config: Settings, training: dict[str, Any]) -> float:

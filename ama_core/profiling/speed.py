@@ -272,7 +272,7 @@ def _bench_scoring(config: Config, device: torch.device, peaks: Peaks, rounds: i
     with _FlopCounter() as counter:
         inference.statistics(networks, images)
     flops = counter.flops
-    x = to_tensor(images[: BATCH], device)
+    x = to_tensor(images[:BATCH], device)
 
     @torch.no_grad()
     def networks_alone() -> None:

@@ -235,9 +235,15 @@ class _Work:
                 on_event=follow,
             )
         normal = NormalData(
-            images.name, spec.dataset, spec.one_class, len(images), images.fingerprint, spec.validate_ood, spec.anomalies,
+            images.name,
+            spec.dataset,
+            spec.one_class,
+            len(images),
+            images.fingerprint,
+            spec.validate_ood,
+            spec.anomalies,
             spec.watch,
-        )  # fmt: skip
+        )
         # As before there was one, where none was named.
         detector.info_["normal"] = {name: value for name, value in vars(normal).items() if name != "watch" or value}
         detector.save(run.path)

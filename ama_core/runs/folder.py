@@ -1,16 +1,16 @@
 """Run folders: one training, from what was asked to the finished model, in files that anyone may watch.
 
-    run.json               what was asked: data, hyper-parameters, protocol (see `spec`)
-    status.json            state, process, step, time left; rewritten at every event (see `status`)
-    metrics.jsonl          one line an event
-    samples/step-N.png     inputs above their reconstructions
-    watched/step-N.npz     scores of normal images and of others, looked at while it trains; step-N.png: some of both, likewise
-    checkpoint.safetensors everything needed to go on exactly
-    log.txt                the run's diary, and what its process printed when it was launched from here
-    .lock                  locked by the process that works on the run
-    skip                   its presence asks a trained run to leave out what is not measured yet
-    stop                   its presence asks the run to save and end; the word `pause` in it, to be called paused
-    config.json, ...       the bundle (see `storage.bundle`), once finished
+run.json               what was asked: data, hyper-parameters, protocol (see `spec`)
+status.json            state, process, step, time left; rewritten at every event (see `status`)
+metrics.jsonl          one line an event
+samples/step-N.png     inputs above their reconstructions
+watched/step-N.npz     scores of normal images and of others, looked at while it trains; step-N.png: some of both, likewise
+checkpoint.safetensors everything needed to go on exactly
+log.txt                the run's diary, and what its process printed when it was launched from here
+.lock                  locked by the process that works on the run
+skip                   its presence asks a trained run to leave out what is not measured yet
+stop                   its presence asks the run to save and end; the word `pause` in it, to be called paused
+config.json, ...       the bundle (see `storage.bundle`), once finished
 """
 
 import io

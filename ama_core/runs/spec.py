@@ -108,9 +108,11 @@ def command_line(spec: RunSpec, preset_name: str, out: Path | str) -> str:
         if value != suited[name]:
             words += ["--set", f"{name}={value}"]
     options = {
-        "--one-class": spec.one_class, "--anomalies": spec.anomalies, "--validate-ood": spec.validate_ood,
+        "--one-class": spec.one_class,
+        "--anomalies": spec.anomalies,
+        "--validate-ood": spec.validate_ood,
         "--watch": spec.watch,
-    }  # fmt: skip
+    }
     for option, value in options.items():
         if value is not None:
             words += [option, str(value)]

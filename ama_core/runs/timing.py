@@ -30,8 +30,21 @@ TIMED_STEPS = 3
 PATIENCE = 8.0  # seconds that timing may take before a fraction of a batch has to do
 PROBE = 8  # images of that
 # Fields that do not change what a step costs.
-FREE = {"fit", "lambda_reg", "reg", "delta", "lambda_neg", "warmup", "epochs", "max_steps", "lr", "lr_schedule", "seed",
-        "calibration_fraction", "false_alarm_rate"}  # fmt: skip
+FREE = {
+    "fit",
+    "lambda_reg",
+    "reg",
+    "delta",
+    "lambda_neg",
+    "warmup",
+    "epochs",
+    "max_steps",
+    "lr",
+    "lr_schedule",
+    "seed",
+    "calibration_fraction",
+    "false_alarm_rate",
+}
 
 
 @dataclass(frozen=True)

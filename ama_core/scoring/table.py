@@ -154,9 +154,13 @@ def score_to_file(
     folder = find_bundle(model)
     _check_place(out, beside, folder, sources, resume, force)
     asked = {
-        "software": SOFTWARE, "model": str(model), "fingerprint": _fingerprint(folder), "alpha": alpha,
-        "score": detector.by, "inputs": [_described(source) for source in sources],
-    }  # fmt: skip
+        "software": SOFTWARE,
+        "model": str(model),
+        "fingerprint": _fingerprint(folder),
+        "alpha": alpha,
+        "score": detector.by,
+        "inputs": [_described(source) for source in sources],
+    }
     asked |= {"shard": str(shard)} if shard else {}
     summary, unread = summary_of(detector), _without(iter_unread(sources), *own)
     if shard:  # whole batches, so that each image is scored beside the same others as in one call

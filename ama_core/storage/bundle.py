@@ -1,16 +1,16 @@
 """Bundles: a trained model as a folder that can be read, checked and shared. Nothing in it is ever unpickled.
 
-    model.safetensors   the detector's weights, where it has any (of AMA: E, G and D, its spectral norm divided out)
-    config.json         format version, detector, hyper-parameters, what was normal, how it was trained
-    calibration.npz     the detector's statistics, and the anomaly scores of held-out normal images
-    scores.npz          a sample of the scores of every data set it was measured on
-    latents.npz         codes of a sample of those sets with two maps of them (see `latent_map`)
-    neighbours.npz      features of a sample of the training images (see `neighbours`)
-    response.json       how a score answers to contrast, brightness, blur and other plain properties (see `response`)
-    where.npz           what normal images show at each place of its maps (see `scoring.localise`)
-    simple.npz          what methods without training find of the same sets (see `simple`)
-    results.json        AUROC, AUPRC and FPR95 of every OOD set, as `evaluate --json` prints them
-    README.md           model card
+model.safetensors   the detector's weights, where it has any (of AMA: E, G and D, its spectral norm divided out)
+config.json         format version, detector, hyper-parameters, what was normal, how it was trained
+calibration.npz     the detector's statistics, and the anomaly scores of held-out normal images
+scores.npz          a sample of the scores of every data set it was measured on
+latents.npz         codes of a sample of those sets with two maps of them (see `latent_map`)
+neighbours.npz      features of a sample of the training images (see `neighbours`)
+response.json       how a score answers to contrast, brightness, blur and other plain properties (see `response`)
+where.npz           what normal images show at each place of its maps (see `scoring.localise`)
+simple.npz          what methods without training find of the same sets (see `simple`)
+results.json        AUROC, AUPRC and FPR95 of every OOD set, as `evaluate --json` prints them
+README.md           model card
 """
 
 import io
@@ -49,9 +49,18 @@ FIRST = "ama"  # the detector of a bundle that does not name one
 MAX_WEIGHTS = 4 * 2**30
 PRETRAINED = ROOT / "pretrained"
 FILES = (
-    "config.json", "model.safetensors", "calibration.npz", "scores.npz", "latents.npz", "neighbours.npz", "response.json",
-    "where.npz", "simple.npz", "results.json", "README.md",
-)  # fmt: skip
+    "config.json",
+    "model.safetensors",
+    "calibration.npz",
+    "scores.npz",
+    "latents.npz",
+    "neighbours.npz",
+    "response.json",
+    "where.npz",
+    "simple.npz",
+    "results.json",
+    "README.md",
+)
 FIRST_STORED = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")  # entries of stored scores that do not name theirs
 SHARED = b"AMA Explorer bundle"  # the comment of a .zip file that `zip_bundle` made
 
@@ -59,15 +68,29 @@ _NUMBER, _TEXT = (int, float), (str, type(None))
 # What the parts of config.json and results.json hold where they are there; whoever shows them relies on it.
 _SECTIONS = {
     "normal": {
-        "name": str, "source": _TEXT, "label": (int, type(None)), "n": int, "fingerprint": str, "validation_ood": _TEXT,
-        "anomalies": _TEXT, "watch": _TEXT,
+        "name": str,
+        "source": _TEXT,
+        "label": (int, type(None)),
+        "n": int,
+        "fingerprint": str,
+        "validation_ood": _TEXT,
+        "anomalies": _TEXT,
+        "watch": _TEXT,
     },
     "training": {
-        "n_train": int, "steps": int, "seconds": _NUMBER, "images_per_s": _NUMBER, "select": str,
-        "validated_auroc_A": (*_NUMBER, type(None)), "precision": str, "device": str, "versions": dict, "commit": _TEXT,
+        "n_train": int,
+        "steps": int,
+        "seconds": _NUMBER,
+        "images_per_s": _NUMBER,
+        "select": str,
+        "validated_auroc_A": (*_NUMBER, type(None)),
+        "precision": str,
+        "device": str,
+        "versions": dict,
+        "commit": _TEXT,
         "command": _TEXT,
     },
-}  # fmt: skip
+}
 _RESULT = {"ood": str, "n_normal": int, "n_ood": int, "scores": dict}
 _METRICS = {"auroc": _NUMBER, "auprc": _NUMBER, "fpr95": _NUMBER}
 

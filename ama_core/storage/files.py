@@ -33,9 +33,18 @@ MAX_JSON_DEPTH = 64  # of what is written here, none is deeper than 6
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what a formula can begin with; the last four are its full-width forms
 # What NumPy and zipfile raise for archives and arrays that are missing, damaged, encrypted, or lie about their contents.
 DAMAGED_ARRAYS = (
-    OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error,
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
     TokenError,
-)  # fmt: skip
+)
 
 
 def open_regular(path: Path | str) -> IO[bytes]:

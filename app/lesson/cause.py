@@ -107,9 +107,13 @@ def presets(where: tuple, row: int) -> None:
         for name, change in PRESETS.items():
             st.button(name, key=f"preset-{name}", on_click=set_sliders, args=(change,))
         st.button(
-            LOWEST, key=f"preset-{LOWEST}", type="primary", on_click=set_lowest, args=(*where, row),
+            LOWEST,
+            key=f"preset-{LOWEST}",
+            type="primary",
+            on_click=set_lowest,
+            args=(*where, row),
             help="Tries combinations of contrast, brightness and blur, and sets the one with the lowest R.",
-        )  # fmt: skip
+        )
 
 
 def set_sliders(change: Change) -> None:
@@ -201,13 +205,20 @@ def place(case: Case, found: Probe, change: Change) -> None:
         marks = {f"the image, R {r0:.3g}": r0}
     controls.chart(
         density_chart(
-            density.grid, density.curves, xlabel="R-score", log=True, marks=marks, height=300,
-            labels={"train": "training images"}, bands=[passes(case)], cuts=flags(case),
+            density.grid,
+            density.curves,
+            xlabel="R-score",
+            log=True,
+            marks=marks,
+            height=300,
+            labels={"train": "training images"},
+            bands=[passes(case)],
+            cuts=flags(case),
         ),
         {"R": density.grid, "density_train": density.curves["train"]},
         "lesson-cause",
         f"R of the image on the density of the training images: {r0:.3g} as it was, {r1:.3g} changed.",
-    )  # fmt: skip
+    )
 
 
 def passes(case: Case) -> tuple[str, float, float]:
@@ -243,6 +254,13 @@ def figure(case: Case) -> go.Figure:
     plain, r = r_of_presets(case)
     rug = [(AS_IT_IS, float(plain[0])), *((name, float(values[0])) for name, values in r.items())]
     return density_chart(
-        density.grid, density.curves, xlabel="R-score", log=True, rug=rug, rug_name="one image, changed (point at a sign)",
-        labels={"train": "training images"}, bands=[passes(case)], cuts=flags(case),
-    )  # fmt: skip
+        density.grid,
+        density.curves,
+        xlabel="R-score",
+        log=True,
+        rug=rug,
+        rug_name="one image, changed (point at a sign)",
+        labels={"train": "training images"},
+        bands=[passes(case)],
+        cuts=flags(case),
+    )

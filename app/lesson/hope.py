@@ -23,8 +23,9 @@ def show(case: Case) -> None:
     left, right = st.columns(2, gap="medium")
     places = np.linspace(0, 1, parts.EXAMPLES + 2)[1:-1]  # evenly along R: neither the best nor the worst are picked
     for column, stored, what in (
-        (left, case.own, f"{case.normal} (normal test images)"), (right, case.other, f"{case.title} (never seen)"),
-    ):  # fmt: skip
+        (left, case.own, f"{case.normal} (normal test images)"),
+        (right, case.other, f"{case.title} (never seen)"),
+    ):
         with column:
             st.markdown(f"**{controls.literal(what)}**")
             ranked = np.argsort(stored.scores["R"])

@@ -24,8 +24,9 @@ def show(case: Case) -> None:
     left, right = st.columns(2, gap="medium")
     own = np.argsort(case.own.scores["R"])[np.linspace(0, case.own.n - 1, 2 * parts.EXAMPLES + 2).astype(int)[1:-1]]
     for column, stored, title, chosen in (
-        (left, case.own, f"{case.normal} (normal)", own), (right, case.other, case.title, rows),
-    ):  # fmt: skip
+        (left, case.own, f"{case.normal} (normal)", own),
+        (right, case.other, case.title, rows),
+    ):
         with column:
             st.markdown(f"**{controls.literal(title)}**")
             parts.strip(case, stored, chosen, lambda value: "")

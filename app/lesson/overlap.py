@@ -44,9 +44,9 @@ def show(case: Case) -> None:
     )
     verdict(case)
     by = controls.choose(st.segmented_control, "by", "Look at", ("M", "T"), "T", required=True)
-    parts.densities(case, by, label(by), f"overlap-{by}", cuts={f"flagged right of this, p ≤ {asked}": [
-        detector.threshold(by, alpha)
-    ]})  # fmt: skip
+    parts.densities(
+        case, by, label(by), f"overlap-{by}", cuts={f"flagged right of this, p ≤ {asked}": [detector.threshold(by, alpha)]}
+    )
     controls.explain(*case.view.scores("R", "A", "M", "T"), p=True)
 
 

@@ -13,9 +13,12 @@ def show(case: Case) -> None:
     st.markdown(f"Five questions about this model and {case.ood}; where they can, the answers come from its own measurements.")
     for i, (question, options, right, reason) in enumerate(questions(case)):
         answer = st.radio(
-            f"**{i + 1}.** {question}", options, index=None, key=f"quiz-{i}-{case.view.name}-{case.other.name}",
+            f"**{i + 1}.** {question}",
+            options,
+            index=None,
+            key=f"quiz-{i}-{case.view.name}-{case.other.name}",
             persist_state="page",
-        )  # fmt: skip
+        )
         if answer in right:
             st.success(f"Right. {reason}", icon=":material/check:")
         elif answer is not None:
@@ -62,8 +65,7 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
             f"Measured: {100 * caught:.1f}. A false-alarm rate says nothing of how many anomalies are found.",
         ),
         (
-            f"The training images have R = {of_r.mu:.3g} ± {of_r.sigma:.3g}. An image has R = {far:.3g}. What "
-            "does A say?",
+            f"The training images have R = {of_r.mu:.3g} ± {of_r.sigma:.3g}. An image has R = {far:.3g}. What does A say?",
             ["Very normal: R is what it should be", unusual, f"Nothing: A looks only at {'high' if below else 'low'} R"],
             [unusual],
             "A is a Gaussian density of R: it falls on both sides of μ, and low A is suspicious.",
@@ -82,7 +84,7 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
             "would use anomalies that a detector has never seen; that is why T was fixed beforehand, and all four are always "
             "shown.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def take_away(case: Case) -> str:

@@ -74,7 +74,12 @@ def why_limit(aurocs: Mapping, name: str) -> str:
 STEPS = {
     "Hope": Step("What reconstruction error hopes for", hope.show, hope.take_away, hope.figure, hopeful, why_hope),
     "Surprise": Step(
-        "The surprise", surprise.show, surprise.take_away, surprise.figure, failing, why_failure,
+        "The surprise",
+        surprise.show,
+        surprise.take_away,
+        surprise.figure,
+        failing,
+        why_failure,
         hidden=lambda case: not surprise.guessed(case),
     ),
     "Cause": Step("Make it fail yourself", cause.show, cause.take_away, cause.figure, failing, why_failure, of_set=False),
@@ -83,10 +88,16 @@ STEPS = {
     "Overlap": Step("When even that fails", overlap.show, overlap.take_away, overlap.figure, cases.overlap_set, why_overlap),
     "Limits": Step("Where nothing works", limits.show, limits.take_away, limits.figure, cases.limit_set, why_limit),
     "Others": Step(
-        "Nine other ways to be fooled", others.show, others.take_away, others.figure, failing, why_failure, of_set=False,
+        "Nine other ways to be fooled",
+        others.show,
+        others.take_away,
+        others.figure,
+        failing,
+        why_failure,
+        of_set=False,
     ),
     "Quiz": Step("What have we learned?", quiz.show, quiz.take_away, None, failing, why_failure),
-}  # fmt: skip
+}
 
 
 def label(case: Case, step: str) -> str:

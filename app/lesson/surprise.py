@@ -26,9 +26,12 @@ def show(case: Case) -> None:
     parts.strip(case, case.other, rows, lambda value: "")
     names = {"ood": case.title, "normal": f"the model's own {case.normal} test images", "same": "about the same"}
     guess = st.pills(
-        "Higher R-scores", list(names), format_func=names.get, key=GUESS.format(case.view.name, case.other.name),
+        "Higher R-scores",
+        list(names),
+        format_func=names.get,
+        key=GUESS.format(case.view.name, case.other.name),
         persist_state="page",
-    )  # fmt: skip
+    )
     if guess is None:
         st.caption("The densities appear once you have guessed.")
         return
@@ -121,9 +124,11 @@ def offer_model(case: Case) -> None:
 def offer(name: str, why: str) -> None:
     """A button that leads to another set."""
     st.button(
-        f"Look at {controls.title_of(name)} instead: {why}", icon=":material/swap_horiz:", on_click=st.session_state.update,
+        f"Look at {controls.title_of(name)} instead: {why}",
+        icon=":material/swap_horiz:",
+        on_click=st.session_state.update,
         args=({controls.ONE: name},),
-    )  # fmt: skip
+    )
 
 
 def take_away(case: Case) -> str:

@@ -42,12 +42,21 @@ def show(case: Case) -> None:
     best = best_threshold(own, other)
     with chart:
         parts.densities(
-            case, "R", parts.R_LABEL, "threshold", log=log, height=320, bare=True,
-            marks={"your line: flagged right of it": cut}, cuts={BEST: [min(best, float(grid[-1]))]},
+            case,
+            "R",
+            parts.R_LABEL,
+            "threshold",
+            log=log,
+            height=320,
+            bare=True,
+            marks={"your line: flagged right of it": cut},
+            cuts={BEST: [min(best, float(grid[-1]))]},
             handling={
-                "select": ("points",), "on_select": lambda chosen: move(places, chosen), "downloads": downloads,
+                "select": ("points",),
+                "on_select": lambda chosen: move(places, chosen),
+                "downloads": downloads,
             },
-        )  # fmt: skip
+        )
     counts, ideal = confusion_at(own, other, cut), confusion_at(own, other, best)
     with words:
         st.markdown(f"**What your line at {cut:.4g} does**")
@@ -89,9 +98,14 @@ def line(places: list[float], first: float) -> float:
             value = np.nan
         st.session_state[CUT] = nearest(places, value) if places[0] <= value <= places[-1] else first
     return st.select_slider(
-        "Threshold on R", places, first, key=CUT, bind="query-params", format_func=lambda place: f"{place:.4g}",
+        "Threshold on R",
+        places,
+        first,
+        key=CUT,
+        bind="query-params",
+        format_func=lambda place: f"{place:.4g}",
         help="It starts where 5 % of the held-out normal images would be flagged.",
-    )  # fmt: skip
+    )
 
 
 def every_line(case: Case, counts: Confusion, ideal: Confusion) -> None:
@@ -104,10 +118,11 @@ def every_line(case: Case, counts: Confusion, ideal: Confusion) -> None:
     }
     controls.chart(
         charts.roc_chart({f"{case.title} against {case.normal}": (x, y)}, points),
-        {"false_alarm_rate": x, "detection_rate": y}, "lesson-roc",
+        {"false_alarm_rate": x, "detection_rate": y},
+        "lesson-roc",
         f"ROC of R on {case.title}; your threshold detects {counts.detection_rate:.1%} at "
         f"{counts.false_alarm_rate:.1%} false alarms.",
-    )  # fmt: skip
+    )
     if case.auroc["R"] < 0.5:
         st.caption("It runs mostly below the diagonal of a coin: most places of the line are worse than drawing lots.")
 

@@ -94,9 +94,12 @@ def choose_data() -> tuple[str, str | None]:
     if "data" in kept and "data" not in st.session_state and "data" not in st.query_params:  # back from another page
         st.query_params["data"] = st.session_state["data"] = kept["data"]
     kept["data"] = chosen = controls.choose_set(
-        "data", "Normal images", [*ready, OWN, *missing], ready[0],
+        "data",
+        "Normal images",
+        [*ready, OWN, *missing],
+        ready[0],
         help="The model learns these alone; whatever differs from them will be an anomaly. The last ones need a download.",
-    )  # fmt: skip
+    )
     if chosen in missing:
         info = catalog()[chosen]
         st.info(
@@ -116,10 +119,12 @@ def own_source() -> str | None:
     """Where the reader's own images are: a typed path or an upload."""
     remembered("train-path", "")
     path = st.text_input(
-        "Path of a folder, .zip or .npz on this computer", key="train-path", placeholder="/home/me/pictures",
+        "Path of a folder, .zip or .npz on this computer",
+        key="train-path",
+        placeholder="/home/me/pictures",
         help="A folder may have subfolders train and test; otherwise it is divided 80 : 20 by a fixed seed. An .npz file holds "
         "`images`, uint8 (N, H, W, C).",
-    )  # fmt: skip
+    )
     file = controls.upload("or upload a .zip or .npz", list(queue.UPLOAD_TYPES), f"train-upload-{controls.generation()}")
     try:
         if file:
@@ -154,8 +159,13 @@ def choose_detector() -> type[AnomalyDetector]:
             st.warning(controls.literal(str(error)), icon=":material/warning:")
     titles = {kind.title: kind for kind in found.values()}
     title = controls.choose(
-        st.selectbox, "detector", "Detector", list(titles), next(iter(titles)), help="The method that learns what is normal.",
-    )  # fmt: skip
+        st.selectbox,
+        "detector",
+        "Detector",
+        list(titles),
+        next(iter(titles)),
+        help="The method that learns what is normal.",
+    )
     kind = titles[title]
     how = "Trained by gradient steps." if kind.trains() else "Fitted in seconds, without gradient steps."
     st.caption(f"{controls.literal(kind.reference)}. {how}")
@@ -168,9 +178,10 @@ def choose_watched(kind: type[AnomalyDetector], data: str, source: str | None) -
     if data == OWN:
         looked = "Looked at while the model trains, and measured" if can_be_watched else "Measured"
         return own_anomalies(
-            "train-watch-path", "A few bad images, if you have some",
+            "train-watch-path",
+            "A few bad images, if you have some",
             f"{looked} when it is trained. The model learns nothing from them.",
-        )  # fmt: skip
+        )
     if not can_be_watched:
         return None
     others = [name for name in available_sets() if name != source]
@@ -179,11 +190,14 @@ def choose_watched(kind: type[AnomalyDetector], data: str, source: str | None) -
         kept["watched-for"] = data
         kept["train-watch"] = st.session_state["train-watch"] = telling_anomalies(data, others)
     return optional(
-        "train-watch", "Watch it against", others,
+        "train-watch",
+        "Watch it against",
+        others,
         "200 images of this set are scored from the first step on, beside 200 normal ones that were held out. Nothing is "
         "chosen by them.",
-        placeholder="nothing", format_func=controls.title_of,
-    )  # fmt: skip
+        placeholder="nothing",
+        format_func=controls.title_of,
+    )
 
 
 def telling_anomalies(data: str, others: list[str]) -> str | None:
@@ -204,9 +218,13 @@ def choose_preset(kind: type[AnomalyDetector]) -> str:
     if all(values == next(iter(presets.values())) for values in presets.values()):
         return next(iter(presets))
     name = controls.choose(
-        st.selectbox, "preset", "Size", list(presets), next(iter(presets)),
+        st.selectbox,
+        "preset",
+        "Size",
+        list(presets),
+        next(iter(presets)),
         help="How large the networks are. It fills in every other setting as well; each can then be changed.",
-    )  # fmt: skip
+    )
     steps = getattr(kind.Settings.preset(name), "max_steps", 0)
     said = PRESET_WORDS.get(name, "") if kind.trains() else ""
     st.caption(said.format(steps=f"{steps:,} steps" if steps else "many steps"))
@@ -273,8 +291,9 @@ def other_settings(suited: Settings) -> dict:
     plain = {name: st.session_state[f"hp-{name}"] for name in PLAIN if hasattr(suited, name)}
     changed = [
         f"{words.name_of(name)}: {words.choice_in_words(name, value)}"
-        for name, value in (plain | values).items() if value != getattr(suited, name)
-    ]  # fmt: skip
+        for name, value in (plain | values).items()
+        if value != getattr(suited, name)
+    ]
     st.caption(f"Changed from the preset: {controls.literal('; '.join(changed))}." if changed else "All as the preset has it.")
     return values
 
@@ -307,10 +326,13 @@ def choose_extras(kind: type[AnomalyDetector], data: str, source: str | None) ->
     with left:
         if classes:
             extras["one_class"] = optional(
-                "train-class", "One class as normal (Table 2)", list(range(len(classes))),
+                "train-class",
+                "One class as normal (Table 2)",
+                list(range(len(classes))),
                 "Trains on this class alone; the other classes are then the anomalies called `rest`.",
-                placeholder="all classes", format_func=lambda label: f"{label}: {classes[label]}",
-            )  # fmt: skip
+                placeholder="all classes",
+                format_func=lambda label: f"{label}: {classes[label]}",
+            )
         if trainer and trainer.uses_anomalies:
             extras |= choose_anomalies(source)
     if trainer and trainer.validated_by:
@@ -318,12 +340,13 @@ def choose_extras(kind: type[AnomalyDetector], data: str, source: str | None) ->
             extras |= choose_validation(source, trainer.validated_by)
     remembered("train-measure", True)
     extras["measure"] = st.toggle(
-        "Afterwards measure it against the bad images that were named" if data == OWN
+        "Afterwards measure it against the bad images that were named"
+        if data == OWN
         else "Afterwards score every data set that is here",
         key="train-measure",
         help="Stored with the model, so that the pages on densities and benchmarks have something to show. It can be skipped "
         "while it goes on.",
-    )  # fmt: skip
+    )
     return extras
 
 
@@ -331,27 +354,34 @@ def choose_anomalies(source: str | None) -> dict:
     """Real anomalies to train with."""
     here = [name for name in available_sets() if name != source and "train" in available(name)]
     found = optional(
-        "train-anomalies", "Real anomalies as negatives", here,
+        "train-anomalies",
+        "Real anomalies as negatives",
+        here,
         "The semi-supervised case: a few real anomalies take the place of the synthetic negatives.",
         format_func=controls.title_of,
-    )  # fmt: skip
+    )
     return {"anomalies": own_anomalies("train-anomalies-path", "or own images as negatives") or found}
 
 
 def choose_validation(source: str | None, by: str) -> dict:
     """Anomalies to follow the training by, and whether they choose the weights, by the AUROC of a score."""
     found = optional(
-        "train-validate", "Validation anomalies", [name for name in available_sets() if name != source],
+        "train-validate",
+        "Validation anomalies",
+        [name for name in available_sets() if name != source],
         "50 images of this set are used to follow the AUROC while training; they are never tested.",
         format_func=controls.title_of,
-    )  # fmt: skip
+    )
     found = own_anomalies("train-validate-path", "or own images as validation anomalies") or found
     remembered("train-select", "last")
     select = st.selectbox(
-        "Weights to keep", ("last", "validated"), key="train-select", disabled=not found,
+        "Weights to keep",
+        ("last", "validated"),
+        key="train-select",
+        disabled=not found,
         help=f"The last step's, as the paper's setting is judged here, or those with the best AUROC of {by} on the "
         "validation anomalies.",
-    )  # fmt: skip
+    )
     return {"validate_ood": found, "select": select if found else "last"}
 
 
@@ -378,8 +408,11 @@ def choose_name(kind: type[AnomalyDetector], data: str, preset_name: str) -> str
     key = f"train-name-{st.session_state.get(LAUNCHED, 0)}"
     remembered(key, "")
     typed = st.text_input(
-        "Name of the run", key=key, placeholder=wish, help="Letters, digits, - and _. Left empty: the name in grey.",
-    )  # fmt: skip
+        "Name of the run",
+        key=key,
+        placeholder=wish,
+        help="Letters, digits, - and _. Left empty: the name in grey.",
+    )
     return typed.strip() or wish
 
 
@@ -406,8 +439,9 @@ def preset_times(kind: type[AnomalyDetector], data: str, source: str) -> None:
                 found |= {name: pace.measure(configs[name], folder) for name in unknown}
         times = [
             f"{name} about {controls.duration(found[name].whole_run(configs[name], cache.training_size(specs[name])))}"
-            for name in presets if found[name]
-        ]  # fmt: skip
+            for name in presets
+            if found[name]
+        ]
         if times:
             st.caption(f"Training time on this machine, measured: {', '.join(times)}.")
     except AMAError as error:
@@ -426,9 +460,11 @@ def show_time(spec: RunSpec) -> None:
         found = pace.known(spec.config, runs_dir())
         left, right = st.columns([1, 2], vertical_alignment="center")
         asked = left.button(
-            "Measure the time again" if found else "Measure how long it takes here", icon=":material/timer:", width="stretch",
+            "Measure the time again" if found else "Measure how long it takes here",
+            icon=":material/timer:",
+            width="stretch",
             help="Times a few steps with these settings on random images, in a few seconds.",
-        )  # fmt: skip
+        )
         if asked:
             with st.spinner("Timing a few steps …"):
                 found = pace.measure(spec.config, runs_dir())

@@ -119,8 +119,11 @@ def progress(state: str, status: dict) -> None:
         what = f": {controls.literal(controls.title_of(str(status['measuring'])))}" if status.get("measuring") else ""
         place = f", set {int(status['set_number'])} of {int(status['sets'])}" if status.get("sets") else ""
         st.progress(min(1.0, k / n), f"measuring{place}{what}")
-    facts = [status.get("device"), f"{status['images_per_s']:,.0f} images per second" if "images_per_s" in status else None,
-             f"{controls.duration(status['seconds'])} of training" if status.get("seconds") else None]  # fmt: skip
+    facts = [
+        status.get("device"),
+        f"{status['images_per_s']:,.0f} images per second" if "images_per_s" in status else None,
+        f"{controls.duration(status['seconds'])} of training" if status.get("seconds") else None,
+    ]
     if state in ACTIVE and time.time() - status.get("heartbeat", 0) > 120:
         facts.append(f"last report {controls.duration(time.time() - status['heartbeat'])} ago")
     st.caption(" · ".join(fact for fact in facts if fact))
@@ -188,9 +191,10 @@ def watched(name: str, folder: Path, spec: RunSpec, curves: dict) -> None:
         newest = ", ".join(f"{score} {y[-1]:.3f}" for score, (_, y) in lines.items())
         controls.chart(
             charts.line_chart(lines, "step", f"AUROC against {title}", level=(0.5, "a coin"), height=280),
-            table_of(lines), f"{folder.name}-watched-auroc",
+            table_of(lines),
+            f"{folder.name}-watched-auroc",
             f"AUROC against {title} over the steps; newest: {newest}.",
-        )  # fmt: skip
+        )
     with right:
         if step is not None:
             density(folder, at[step], scores[0], kind, title, step)
@@ -221,8 +225,10 @@ def verdict(title: str, kind: type[AnomalyDetector], lines: dict) -> str:
         elif auroc > 0.5:
             said.append(f"{score} finds them more anomalous in {100 * auroc:.0f} of 100 pairs (AUROC {auroc:.2f})")
         else:
-            said.append(f"{score} finds them *more normal* than normal images in {100 * (1 - auroc):.0f} of 100 pairs "
-                        f"(AUROC {auroc:.2f})")  # fmt: skip
+            said.append(
+                f"{score} finds them *more normal* than normal images in {100 * (1 - auroc):.0f} of 100 pairs "
+                f"(AUROC {auroc:.2f})"
+            )
     both = ""
     if {"R", "A"} <= set(total) and total["A"] - total["R"] > COIN and total["R"] < 0.5:
         both = " The raw score R is wrong here, and A, which asks how usual R is, sees it."
@@ -247,15 +253,21 @@ def density(folder: Path, file: Path, score: str, kind: type[AnomalyDetector], t
         medians = "; ".join(f"{which} {value:.3g}" for which, value in found.medians.items())
         controls.chart(
             density_chart(
-                found.grid, found.curves, xlabel=f"{score}, step {step:,}", log=log, height=470,
+                found.grid,
+                found.curves,
+                xlabel=f"{score}, step {step:,}",
+                log=log,
+                height=470,
                 labels={cache.HELD_OUT: "normal", title: title},
             ),
             {
-                score: found.grid, "density_normal": found.curves[cache.HELD_OUT], "density_others": found.curves[title],
+                score: found.grid,
+                "density_normal": found.curves[cache.HELD_OUT],
+                "density_others": found.curves[title],
             },
             f"{folder.name}-watched-{score}",
             f"Densities of {score} of held-out normal images and of {title} after step {step}. Medians: {medians}.",
-        )  # fmt: skip
+        )
 
 
 def show_samples(name: str, folder: Path) -> None:
@@ -305,9 +317,11 @@ def curve_chart(title: str, folder: Path, curves: dict, wanted: list[Curve], yla
     st.markdown(f"**{title}**")
     newest = ", ".join(f"{label} {y[-1]:.3g}" for label, (_, y) in lines.items())
     controls.chart(
-        charts.line_chart(lines, "step", ylabel, level=level), table_of(lines),
-        f"{folder.name}-{title.lower().replace(' ', '-')}", f"{title} over the steps; newest: {newest}.",
-    )  # fmt: skip
+        charts.line_chart(lines, "step", ylabel, level=level),
+        table_of(lines),
+        f"{folder.name}-{title.lower().replace(' ', '-')}",
+        f"{title} over the steps; newest: {newest}.",
+    )
     st.caption("; ".join(f"{curve.label}: {curve.meaning}" for curve in wanted) + ".")
 
 

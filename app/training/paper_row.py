@@ -112,9 +112,11 @@ def draw(lines: dict) -> None:
     st.markdown(f"**A tells {catalog()[OOD].title} from {catalog()[NORMAL].title}:** {'; '.join(said)}.")
     levels = {f"paper, {kind}": papers(kind) for kind in lines}
     controls.chart(
-        charts.line_chart(lines, "step", f"AUROC of {SCORE}", levels=levels, height=340), table_of(lines), "paper-row",
+        charts.line_chart(lines, "step", f"AUROC of {SCORE}", levels=levels, height=340),
+        table_of(lines),
+        "paper-row",
         f"AUROC of {SCORE} of the mirrored and the plain model over the steps: {'; '.join(said)}.",
-    )  # fmt: skip
+    )
     st.caption(
         "While they train, 200 held-out normal images stand against 200 of MNIST, so a value is good to about ±.02; the "
         f"model's own pages have it on all test images. {SCORE} asks how usual an image's raw score R is among the training "

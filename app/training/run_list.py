@@ -24,20 +24,24 @@ def overview() -> None:
     for name, folder in found.items():
         status = status_of(folder)
         state, running = shown_state(folder, status), status["state"] == "running"
-        rows.append({
-            "Run": name,
-            "State": f"{state}, number {places[name]}" if name in places else state,
-            "Progress": progress_of(status),
-            "Time left": controls.duration(status["eta_s"]) if running and "eta_s" in status else "",
-            "Images per s": f"{status['images_per_s']:,.0f}" if "images_per_s" in status else "",
-            "Device": status.get("device", ""),
-        })  # fmt: skip
+        rows.append(
+            {
+                "Run": name,
+                "State": f"{state}, number {places[name]}" if name in places else state,
+                "Progress": progress_of(status),
+                "Time left": controls.duration(status["eta_s"]) if running and "eta_s" in status else "",
+                "Images per s": f"{status['images_per_s']:,.0f}" if "images_per_s" in status else "",
+                "Device": status.get("device", ""),
+            }
+        )
     if rows:
         controls.grid(
-            pd.DataFrame(rows), width="stretch", height=min(400, 38 + 35 * len(rows)),
+            pd.DataFrame(rows),
+            width="stretch",
+            height=min(400, 38 + 35 * len(rows)),
             column_config={"Progress": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0)},
             alt="Runs: " + "; ".join(f"{row['Run']} {row['State']}, {row['Progress']:.0%}" for row in rows),
-        )  # fmt: skip
+        )
 
 
 def comparable(found: dict[str, Path]) -> dict[str, Curve]:
@@ -73,9 +77,11 @@ def compare() -> None:
         data = pd.concat([pd.DataFrame({"run": name, "step": x, key: y}) for name, (x, y) in lines.items()])
         newest = ", ".join(f"{name} {y[-1]:.3g}" for name, (_, y) in lines.items())
         controls.chart(
-            charts.line_chart(lines, "step", label), data.to_dict("list"), f"compare-{key}",
+            charts.line_chart(lines, "step", label),
+            data.to_dict("list"),
+            f"compare-{key}",
             f"{label} of {len(lines)} runs over the steps; newest: {newest}.",
-        )  # fmt: skip
+        )
         st.caption(f"{label}: {values[label].meaning}.")
     if without:
         st.caption(f"Not measured yet, or not at all: {', '.join(without)}.")

@@ -4,31 +4,55 @@ import re
 
 # Plain names of the settings, of AMA and of what all detectors share; any other is called by its own name.
 NAMES = {
-    "mode": "Follow the paper or its code", "reconstruction": "What the critic compares", "image_size": "Side of the image",
-    "channels": "Grey or colour", "fit": "How images become square", "nz": "Numbers in a code",
-    "width_encoder": "Encoder width", "width_generator": "Generator width", "width_critic": "Critic width",
+    "mode": "Follow the paper or its code",
+    "reconstruction": "What the critic compares",
+    "image_size": "Side of the image",
+    "channels": "Grey or colour",
+    "fit": "How images become square",
+    "nz": "Numbers in a code",
+    "width_encoder": "Encoder width",
+    "width_generator": "Generator width",
+    "width_critic": "Critic width",
     "lambda_gp": "Weight of the gradient penalty",
-    "lambda_inter": "Weight of the mixtures", "k": "Images in a mixture",
+    "lambda_inter": "Weight of the mixtures",
+    "k": "Images in a mixture",
     "gp_fraction": "Fraction behind the penalty",
-    "inter_fraction": "Fraction behind the mixtures", "lambda_reg": "Weight of the code length",
+    "inter_fraction": "Fraction behind the mixtures",
+    "lambda_reg": "Weight of the code length",
     "reg": "Limit on the code length",
-    "atypical": "Negatives", "delta": "Thickness of their layer", "lambda_neg": "Weight of negatives",
-    "negative_fraction": "Fraction of negatives", "warmup": "When negatives begin", "epochs": "Passes over the images",
-    "max_steps": "Length: training steps", "batch_size": "Images in a step", "lr": "Learning rate",
-    "lr_schedule": "How the learning rate falls", "lr_fall": "When it falls", "average": "Averaging of the weights",
-    "precision": "Arithmetic", "seed": "Seed", "n_critic": "Critic steps in a step", "beta1_encoder": "Momentum, encoder",
-    "beta1_generator": "Momentum, generator", "beta1_critic": "Momentum, critic", "beta2": "Decay of squared gradients",
-    "calibration_fraction": "Fraction held out", "false_alarm_rate": "False-alarm rate",
-}  # fmt: skip
+    "atypical": "Negatives",
+    "delta": "Thickness of their layer",
+    "lambda_neg": "Weight of negatives",
+    "negative_fraction": "Fraction of negatives",
+    "warmup": "When negatives begin",
+    "epochs": "Passes over the images",
+    "max_steps": "Length: training steps",
+    "batch_size": "Images in a step",
+    "lr": "Learning rate",
+    "lr_schedule": "How the learning rate falls",
+    "lr_fall": "When it falls",
+    "average": "Averaging of the weights",
+    "precision": "Arithmetic",
+    "seed": "Seed",
+    "n_critic": "Critic steps in a step",
+    "beta1_encoder": "Momentum, encoder",
+    "beta1_generator": "Momentum, generator",
+    "beta1_critic": "Momentum, critic",
+    "beta2": "Decay of squared gradients",
+    "calibration_fraction": "Fraction held out",
+    "false_alarm_rate": "False-alarm rate",
+}
 
 # The choices of a plain control -> in words.
 CHOICES = {
     "atypical": {
-        "inward": "just inside the shell of codes", "outward": "just outside the shell of codes",
-        "sipple": "from a cube at the origin", "none": "none: normal images alone",
+        "inward": "just inside the shell of codes",
+        "outward": "just outside the shell of codes",
+        "sipple": "from a cube at the origin",
+        "none": "none: normal images alone",
     },
     "channels": {1: "grey", 3: "colour"},
-}  # fmt: skip
+}
 
 _SOURCES = {"P": "paper", "C": "released code", "D": "our choice"}
 

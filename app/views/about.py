@@ -62,8 +62,11 @@ OBJECTIVE = [
 ]
 # The code of AMA's scores, by name.
 CODE_OF_R = {
-    "R": [scores.r_score], "A": [scores.log_a_score], "M": [scores.Gaussian], "T": [scores.t_vector, scores.Gaussian],
-}  # fmt: skip
+    "R": [scores.r_score],
+    "A": [scores.log_a_score],
+    "M": [scores.Gaussian],
+    "T": [scores.t_vector, scores.Gaussian],
+}
 
 
 def architecture(view: controls.View) -> None:
@@ -83,10 +86,11 @@ def architecture(view: controls.View) -> None:
     )
     st.html(pictures.architecture(drawn))
     columns = {
-        "network": [s.network for s in stages], "stage": [s.name for s in stages],
+        "network": [s.network for s in stages],
+        "stage": [s.name for s in stages],
         "output (channels × height × width)": [" × ".join(map(str, s.shape)) for s in stages],
         "parameters": [s.parameters for s in stages],
-    }  # fmt: skip
+    }
     with st.expander("The same as a table, and the code", icon=":material/table_rows:"):
         controls.grid(columns, width="stretch", height="content")
         for network in (Encoder, Generator, Critic):
@@ -225,9 +229,10 @@ def calibration(view: controls.View) -> None:
         + (
             f" **{', '.join(outside)} flags more:** the promise covers only images of the same source as the held-out training "
             "images, and these test images differ from them (other regions of a photograph, other writers)."
-            if outside else " The promise is kept."
+            if outside
+            else " The promise is kept."
         )
-    )  # fmt: skip
+    )
     st.caption(
         f"{own.n:,} of {own.n_total:,} normal test images; {n:,} calibration images. The band is binomial, widened "
         "(beta-binomial) for the fact that a finite calibration set knows the true rate only roughly."
@@ -237,11 +242,16 @@ def calibration(view: controls.View) -> None:
 def card(view: controls.View) -> None:
     if not access.public():
         st.download_button(
-            "Share this model (.zip)", lambda: cache.shared(view.folder), f"{view.folder.name}.zip", "application/zip",
-            icon=":material/ios_share:", on_click="ignore", key="share",
+            "Share this model (.zip)",
+            lambda: cache.shared(view.folder),
+            f"{view.folder.name}.zip",
+            "application/zip",
+            icon=":material/ios_share:",
+            on_click="ignore",
+            key="share",
             help="Weights, settings, calibration and stored scores. Whoever unpacks it can name its folder as a model; the app "
             "offers it where it lies among the runs, or in a folder that AMA_MODELS_DIR names.",
-        )  # fmt: skip
+        )
     text = cache.card(view.folder)
     if text is None:
         st.info("This model has no card (README.md).")
@@ -251,15 +261,20 @@ def card(view: controls.View) -> None:
 
 
 PARTS = {
-    "Architecture": architecture, "Equations": equations, "Settings": settings, "Calibration": calibration, "Card": card,
-}  # fmt: skip
+    "Architecture": architecture,
+    "Equations": equations,
+    "Settings": settings,
+    "Calibration": calibration,
+    "Card": card,
+}
 
 
 def main() -> None:
     view = controls.page(
-        "About the model", "How the chosen model is built, what it minimises, how it was set, and whether its promise holds.",
+        "About the model",
+        "How the chosen model is built, what it minimises, how it was set, and whether its promise holds.",
         scoring=False,
-    )  # fmt: skip
+    )
     part = controls.choose(st.segmented_control, "part", "Part", list(PARTS), "Architecture", required=True)
     PARTS[part](view)
 

@@ -37,14 +37,15 @@ COLUMNS = {
     "class": st.column_config.TextColumn("class", width=110),
     "model": st.column_config.TextColumn("model", width=165),
     "ours": st.column_config.TextColumn(
-        "ours", help="AUROC of the score that the paper's row uses, measured here; mean ± standard deviation of several seeds.",
+        "ours",
+        help="AUROC of the score that the paper's row uses, measured here; mean ± standard deviation of several seeds.",
     ),
     "95 %": st.column_config.TextColumn(
-        "95 % interval", help="Hanley & McNeil (1982), for one seed: covers the drawing of the test images, not that of the "
-        "training seed.",
+        "95 % interval",
+        help="Hanley & McNeil (1982), for one seed: covers the drawing of the test images, not that of the training seed.",
     ),
     "reduced": st.column_config.TextColumn("below the paper's size", help="Where ours was trained smaller or shorter."),
-}  # fmt: skip
+}
 
 
 def models() -> list[Member]:
@@ -64,9 +65,10 @@ def chosen_lines(table: str) -> list[Line]:
         row, more = paper.AMA, paper_tables.other_pairs() if beyond else []
     elif table == "Ablations":
         variants = list(paper.ABLATIONS)
-        row, more = controls.choose(
-            st.segmented_control, "variant", "Left out", variants, paper.WITHOUT_MIRRORED, required=True
-        ), []  # fmt: skip
+        row, more = (
+            controls.choose(st.segmented_control, "variant", "Left out", variants, paper.WITHOUT_MIRRORED, required=True),
+            [],
+        )
     else:
         st.caption("Trained on one class, tested against the other nine of the same set.")
         return with_means(paper_tables.lines("table2"))
@@ -167,9 +169,14 @@ def show(shown: list[Line], name: str) -> None:
             st.session_state["cell"] = names[chosen[0]]
 
     controls.grid(
-        shown_as, width="stretch", column_config=COLUMNS, on_select=select, selection_mode="single-row",
-        key=f"cells-{name}", height="content",
-    )  # fmt: skip
+        shown_as,
+        width="stretch",
+        column_config=COLUMNS,
+        on_select=select,
+        selection_mode="single-row",
+        key=f"cells-{name}",
+        height="content",
+    )
     controls.download_table("This table (CSV)", pd.DataFrame(rows), name)
     with st.container(border=True):
         labels = {key: f"{what(line)}" + (f": {models_of(line)}" if line.members else "") for key, line in zip(names, shown)}
@@ -263,13 +270,17 @@ def behind_stored(record: Record, ood: str) -> None:
         medians = "; ".join(f"{name} {value:.3g}" for name, value in found.medians.items())
         controls.chart(
             density_chart(found.grid, found.curves, xlabel=AXES[axis], log=found.log),
-            {"set": np.repeat(list(found.curves), len(found.grid)), field: np.tile(found.grid, len(found.curves)),
-             "density": np.concatenate(list(found.curves.values()))},
+            {
+                "set": np.repeat(list(found.curves), len(found.grid)),
+                field: np.tile(found.grid, len(found.curves)),
+                "density": np.concatenate(list(found.curves.values())),
+            },
             f"stored-{record.name}-{ood}-{field}",
             f"Densities of {AXES[axis]} for the normal test images and {ood}. Medians: {medians}.",
-        )  # fmt: skip
-        counted = "; ".join(f"{title} {scores[name].n:,} of {scores[name].n_total:,}"
-                            for title, name in (("test", record.normal), (ood, ood)))  # fmt: skip
+        )
+        counted = "; ".join(
+            f"{title} {scores[name].n:,} of {scores[name].n_total:,}" for title, name in (("test", record.normal), (ood, ood))
+        )
         st.caption(f"Medians: {medians}. Images behind each curve: {counted}.")
 
 
@@ -278,8 +289,13 @@ def launch(cell: str, name: str, spec: RunSpec, seed: int) -> None:
     if access.public():
         return
     seed = st.number_input(
-        "Training seed", 0, 2**31 - 1, seed, key=f"seed-{cell}", help="The same seed repeats the same training.",
-    )  # fmt: skip
+        "Training seed",
+        0,
+        2**31 - 1,
+        seed,
+        key=f"seed-{cell}",
+        help="The same seed repeats the same training.",
+    )
     name = queue.free_name(runs_dir(), name if seed == spec.config.seed else f"{name}-seed{seed}")
     spec = replace(spec, config=spec.config.replace(seed=seed))
     commands = [command_line(spec, preset, runs_dir() / name) for preset in PRESETS]
@@ -327,13 +343,16 @@ def stored(table: str) -> None:
         letters = {condition: chr(ord("a") + i) for i, condition in enumerate(conditions)}
         columns = [
             {
-                "task": task(line), "row": line.row, "paper": line.paper,
+                "task": task(line),
+                "row": line.row,
+                "paper": line.paper,
                 **{by: figure(line.ours[by]) for by in SCORES if by in line.ours},
                 **{name: figure(value) for name, value in (line.simple or {}).items()},
-                "seeds": len(line.seeds), "size": f"{line.status} ({letters[line.condition]})",
+                "seeds": len(line.seeds),
+                "size": f"{line.status} ({letters[line.condition]})",
             }
             for line in found
-        ]  # fmt: skip
+        ]
         config = {"paper": st.column_config.NumberColumn("paper", format="%.3f")}
         controls.grid(pd.DataFrame(columns), width="stretch", column_config=config)
         for condition, line in conditions.items():

@@ -113,8 +113,12 @@ def table(view: controls.View, batch: cache.Batch) -> int:
     # "single-row-required" too, the grid lets no key choose another.
     key = f"table-{controls.generation()}-{view.score}-{hash(found.names)}"
     state = controls.grid(
-        columns, row_height=52, height=min(40 + 52 * len(order), 456), key=key,
-        on_select="rerun", selection_mode="single-row",
+        columns,
+        row_height=52,
+        height=min(40 + 52 * len(order), 456),
+        key=key,
+        on_select="rerun",
+        selection_mode="single-row",
         alt=f"{len(order)} images with their verdicts and scores, the most anomalous first",
         column_config={
             "Image": st.column_config.ImageColumn(width=52, pinned=True, help="As the model sees it."),
@@ -123,7 +127,7 @@ def table(view: controls.View, batch: cache.Batch) -> int:
             **{score.name: small(format="%.3g", help=controls.meaning(score)) for score in detector.SCORES},
             "R above": small(format="%.0f %%", help="The fraction of the training images whose R is lower."),
         },
-    )  # fmt: skip
+    )
     rows = state["selection"]["rows"]
     return int(order[rows[0] if rows and rows[0] < len(order) else 0])
 
@@ -148,9 +152,14 @@ def download(view: controls.View, batch: cache.Batch) -> None:
 
 def neighbours(view: controls.View, batch: cache.Batch, i: int) -> None:
     """The training images that the model sees most like image i."""
-    sees, features = ("the critic sees", "the critic's standardised features f(x, x)") if view.of_r else (
-        "the model sees", "the model's standardised features",
-    )  # fmt: skip
+    sees, features = (
+        ("the critic sees", "the critic's standardised features f(x, x)")
+        if view.of_r
+        else (
+            "the model sees",
+            "the model's standardised features",
+        )
+    )
     st.subheader(f"The most similar training images, as {sees} them")
     stored = cache.nearest(view.folder)
     if stored is None:
@@ -252,13 +261,17 @@ def among_training(view: controls.View, r: float) -> None:
     mu, sigma = view.of_r.mu, view.of_r.sigma
     controls.chart(
         density_chart(
-            density.grid, density.curves, xlabel="R-score", log=True, marks={"this image": r},
+            density.grid,
+            density.curves,
+            xlabel="R-score",
+            log=True,
+            marks={"this image": r},
             bands=[(f"μ ± {k}σ of training R", mu - k * sigma, mu + k * sigma) for k in (2, 1)],
         ),
         {"R": density.grid, "density_train": density.curves["train"], "R_of_image": np.full(len(density.grid), r)},
         f"check-{view.name}",
         f"R of this image, {r:.3g}, on the density of the training images, median {density.medians['train']:.3g}.",
-    )  # fmt: skip
+    )
 
 
 def among_held_out(view: controls.View, value: float) -> None:
@@ -273,17 +286,22 @@ def among_held_out(view: controls.View, value: float) -> None:
     side = "left" if score.low else "right"
     controls.chart(
         density_chart(
-            density.grid, density.curves, xlabel=name, log=log, marks={"this image": value},
+            density.grid,
+            density.curves,
+            xlabel=name,
+            log=log,
+            marks={"this image": value},
             cuts={f"flagged {side} of this (α = {controls.percent(view.alpha)})": [edge]},
         ),
         {
-            name: density.grid, "density_held_out": density.curves[cache.HELD_OUT],
+            name: density.grid,
+            "density_held_out": density.curves[cache.HELD_OUT],
             f"{name}_of_image": np.full(len(density.grid), value),
         },
         f"check-{view.name}",
         f"{name} of this image, {value:.3g}, on the density of held-out normal images, median "
         f"{density.medians[cache.HELD_OUT]:.3g}.",
-    )  # fmt: skip
+    )
 
 
 def show(view: controls.View, batch: cache.Batch, files: Given, i: int) -> str | None:
@@ -348,9 +366,11 @@ def summary(view: controls.View, batch: cache.Batch) -> None:
 def train_on(files: Given, n: int) -> None:
     """A button that keeps the given images on this computer and opens the page that trains with them."""
     if st.button(
-        "These are normal for me: train on them", icon=":material/model_training:", key="train-on",
+        "These are normal for me: train on them",
+        icon=":material/model_training:",
+        key="train-on",
         help=f"Keeps these {n:,} images in the folder of runs and opens the page that trains, with their path filled in.",
-    ):  # fmt: skip
+    ):
         path, _ = queue.save_images(runs_dir(), [(name, data) for _, name, data in files], cache.MOST_CHECKED)
         kept = st.session_state.setdefault("train-kept", {})
         kept["train-path"] = st.session_state["train-path"] = str(path)
@@ -375,10 +395,15 @@ def main() -> None:
         with actions:
             download(view, batch)
             st.download_button(
-                "Report (HTML)", lambda: cache.report(view.folder, view.name, view.score, view.alpha, batch, files, by_map),
-                f"report-{view.name}.html", "text/html", icon=":material/article:", on_click="ignore", key="report",
+                "Report (HTML)",
+                lambda: cache.report(view.folder, view.name, view.score, view.alpha, batch, files, by_map),
+                f"report-{view.name}.html",
+                "text/html",
+                icon=":material/article:",
+                on_click="ignore",
+                key="report",
                 help="One file with verdicts, pictures and outlines, to send or to keep.",
-            )  # fmt: skip
+            )
             if files and not access.public():
                 train_on(files, len(batch.found))
     elif files:

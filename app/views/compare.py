@@ -102,16 +102,20 @@ def verdict(found: HeatTable, these: list[Peer], normal: str) -> None:
     said += [
         f"{controls.literal(peer.name)} (AMA, {peer.by}) is {ordinal(found.place(peer.name))} of {len(these)} "
         f"({found.mean_rank[found.models.index(peer.name)]:.1f})"
-        for peer in own if peer.name != first
-    ]  # fmt: skip
+        for peer in own
+        if peer.name != first
+    ]
     lines = [f"{'; '.join(said)}."]
     for name in controls.papers_sets_of(normal):
         if name in found.sets:
             column = found.auroc[:, found.sets.index(name)]
             best = int(np.nanargmax(column))
-            places = [f"{controls.literal(peer.name)} {column[found.models.index(peer.name)]:.3f}, "
-                      f"{ordinal(1 + int(np.nansum(column > column[found.models.index(peer.name)])))}"
-                      for peer in own if np.isfinite(column[found.models.index(peer.name)])]  # fmt: skip
+            places = [
+                f"{controls.literal(peer.name)} {column[found.models.index(peer.name)]:.3f}, "
+                f"{ordinal(1 + int(np.nansum(column > column[found.models.index(peer.name)])))}"
+                for peer in own
+                if np.isfinite(column[found.models.index(peer.name)])
+            ]
             lines.append(
                 f"On **{controls.title_of(name)}**, a pair of the paper: {controls.literal(found.models[best])} is ahead with "
                 f"{column[best]:.3f}" + (f"; of AMA {'; '.join(places)}." if places else ".")
@@ -161,16 +165,27 @@ def table(found: HeatTable, these: list[Peer], timed: bool) -> None:
                 st.session_state["on"] = found.sets[titles[column]]
 
     controls.grid(
-        columns, style=style, width="stretch", key="heat", on_select=select, selection_mode="single-cell", height="content",
+        columns,
+        style=style,
+        width="stretch",
+        key="heat",
+        on_select=select,
+        selection_mode="single-cell",
+        height="content",
         column_config={"model": st.column_config.TextColumn("model", pinned=True)},
-    )  # fmt: skip
+    )
     st.caption(
         "AUROC of telling the normal test images from each set, ± half of the 95 % interval over the drawing of the images: 1 "
         "blue, a coin's 0.5 white, below it red. Rank 1 is the best of a set; the mean is over the sets that all have. "
         "Training times are of the machine that trained. Click a cell to see what lies behind it."
     )
-    values = zip(*[(model, name, found.auroc[i, j], found.low[i, j], found.high[i, j], found.ranks[i, j])
-                   for i, model in enumerate(found.models) for j, name in enumerate(found.sets)])  # fmt: skip
+    values = zip(
+        *[
+            (model, name, found.auroc[i, j], found.low[i, j], found.high[i, j], found.ranks[i, j])
+            for i, model in enumerate(found.models)
+            for j, name in enumerate(found.sets)
+        ]
+    )
     names = ("model", "out of distribution", "auroc", "low", "high", "rank")
     controls.download_table("This table (CSV)", dict(zip(names, map(list, values))), "compare")
 
@@ -221,11 +236,19 @@ def show_images(first: Peer, second: Peer, name: str, rows: tuple, p: tuple[np.n
     except AMAError as error:
         st.info(f"The images cannot be shown here. {controls.literal(str(error))}")
         return
-    st.html(pictures.figures([
-        (f"p {p[0][i]:.3f} and {p[1][i]:.3f}", image,
-         f"Image with p {p[0][i]:.3f} by {first.name}, {p[1][i]:.3f} by {second.name}")
-        for i, image in zip(at, shown)
-    ], 84))  # fmt: skip
+    st.html(
+        pictures.figures(
+            [
+                (
+                    f"p {p[0][i]:.3f} and {p[1][i]:.3f}",
+                    image,
+                    f"Image with p {p[0][i]:.3f} by {first.name}, {p[1][i]:.3f} by {second.name}",
+                )
+                for i, image in zip(at, shown)
+            ],
+            84,
+        )
+    )
 
 
 @st.fragment
@@ -297,9 +320,11 @@ def linked(first: Peer, second: Peer, ood: str, parts: Mapping, p: Mapping, alph
             at = [i for other, i in chosen if other == name][: 2 * SHOWN]
             show_images(first, second, name, parts[name], p[name], at)
         return
-    st.caption("p-value: the fraction of held-out normal images that look at least as unusual; dotted lines: α. Click a "
+    st.caption(
+        "p-value: the fraction of held-out normal images that look at least as unusual; dotted lines: α. Click a "
         "point, or "
-               "take the lasso or the box above the chart, to see images. Where the two differ most:")  # fmt: skip
+        "take the lasso or the box above the chart, to see images. Where the two differ most:"
+    )
     for peer, at in zip((first, second), disagreements(*p[ood], alpha, SHOWN)):
         st.markdown(f"**Flagged by {controls.literal(peer.name)} alone**")
         if len(at):
@@ -318,19 +343,28 @@ def main() -> None:
     found = groups()
     with st.sidebar:
         kind = controls.choose(
-            st.selectbox, "kind", "Score", KINDS, DECIDES,
+            st.selectbox,
+            "kind",
+            "Score",
+            KINDS,
+            DECIDES,
             help="The score that decides was fixed before anything was measured. Raw: a detector's first score, such as R "
-                "of AMA or "
+            "of AMA or "
             "a likelihood. Two-sided twin: how far that score lies from its mean over the training images, on either side, as "
             "AMA's A does with R.",
-        )  # fmt: skip
+        )
         controls.reset_button()
     if not found:
         st.info(
             "No measured model is here yet. Train two on the same images, then reload this page:", icon=":material/balance:"
         )
-        st.code("\n".join(f"python -m ama_core train fashionmnist --preset tiny --detector {name} --out runs/{name}"
-                          for name in ("ama", "deepsvdd")), language="bash")  # fmt: skip
+        st.code(
+            "\n".join(
+                f"python -m ama_core train fashionmnist --preset tiny --detector {name} --out runs/{name}"
+                for name in ("ama", "deepsvdd")
+            ),
+            language="bash",
+        )
         st.stop()
     title = controls.choose_shown("normal", "Normal images", list(found), next(iter(found)), label)
     these, normal = peers(found[title], kind), title.partition(":")[0]

@@ -37,20 +37,28 @@ class Axis:
 OF_R = {
     "R": Axis("R", "R", "R-score", "High R: the critic tells the image from its reconstruction."),
     "A": Axis(
-        "A", cache.A_DISTANCE, "|R − μ| / σ",
+        "A",
+        cache.A_DISTANCE,
+        "|R − μ| / σ",
         "Far out: low A, since R lies far from the training images' mean, on either side. Nearer than 0.01 counts as 0.01.",
     ),
     "M": Axis("M", "M", "M-score", "High M: the difference vector is unusual."),
     "T": Axis("T", "T", "T-score", "High T: all statistics together are unusual."),
-}  # fmt: skip
+}
 BESIDE = {
     "z_norm": Axis(
-        "‖z‖", "z_norm", "length ‖z‖ of the latent code", "‖z‖ = ‖E(x)‖, how far out the code of the image lies.",
+        "‖z‖",
+        "z_norm",
+        "length ‖z‖ of the latent code",
+        "‖z‖ = ‖E(x)‖, how far out the code of the image lies.",
     ),
     "pixel_l1": Axis(
-        "pixels", "pixel_l1", "mean |x − x̂|", "Pixel error, the plain autoencoder's score; values run from −1 to 1.",
+        "pixels",
+        "pixel_l1",
+        "mean |x − x̂|",
+        "Pixel error, the plain autoencoder's score; values run from −1 to 1.",
     ),
-}  # fmt: skip
+}
 FIG_4 = "R and A (Fig. 4)"  # instead of an axis: both, side by side
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"]
 MOST = 50  # uploads on the axis at once
@@ -63,11 +71,14 @@ def axes_of(view: controls.View) -> dict[str, Axis]:
     found = [
         named.get(score.name)
         or Axis(
-            score.name, score.name, score.name,
-            f"{'Low' if score.low else 'High'} {score.name} is unusual: {score.meaning}", score.log_axis,
+            score.name,
+            score.name,
+            score.name,
+            f"{'Low' if score.low else 'High'} {score.name} is unusual: {score.meaning}",
+            score.log_axis,
         )
         for score in view.detector.SCORES
-    ]  # fmt: skip
+    ]
     found += [axis for entry, axis in BESIDE.items() if entry in view.detector.STORED]
     return {axis.name: axis for axis in found}
 
@@ -100,16 +111,22 @@ def uploads(view: controls.View, axes: Mapping[str, Axis]) -> list[tuple[str, di
     """The reader's own images, (file name, scores); they live in this session alone."""
     with st.expander("Your own images on this axis", icon=":material/upload:"):
         files = controls.upload(
-            "Images to place on the axis", TYPES, f"rug-{controls.generation()}", accept_multiple_files=True,
+            "Images to place on the axis",
+            TYPES,
+            f"rug-{controls.generation()}",
+            accept_multiple_files=True,
             help="They are scored on this computer, kept for this visit only, and shown to nobody else.",
-        )  # fmt: skip
+        )
         found = []
         for file in files[:MOST]:
             try:
                 scores = cache.upload_scores(view.folder, file.getvalue())
-                found.append((file.name, scores | {
-                    axis.entry: float(cache.on_axis(view.folder, axis.entry, scores)) for axis in axes.values()
-                }))  # fmt: skip
+                found.append(
+                    (
+                        file.name,
+                        scores | {axis.entry: float(cache.on_axis(view.folder, axis.entry, scores)) for axis in axes.values()},
+                    )
+                )
             except AMAError as error:
                 name = controls.literal(file.name)
                 st.error(f"**{name}** could not be scored. {controls.literal(str(error))}", icon=":material/broken_image:")
@@ -161,8 +178,15 @@ def chart(
     marked = {kind: what for kind, what in limits(view, axis).items() if getattr(drawn, kind)}
     controls.chart(
         density_chart(
-            found.grid, found.curves, xlabel=axis.label, log=found.log, marks=marks, rug=own,
-            histograms=found.histograms if drawn.histogram else None, labels=names(view, axis, found), **marked,
+            found.grid,
+            found.curves,
+            xlabel=axis.label,
+            log=found.log,
+            marks=marks,
+            rug=own,
+            histograms=found.histograms if drawn.histogram else None,
+            labels=names(view, axis, found),
+            **marked,
         ),
         {
             "set": np.repeat(list(found.curves), len(found.grid)),
@@ -172,7 +196,7 @@ def chart(
         f"densities-{view.name}-{axis.entry}",
         f"Densities of {axis.name} for {len(found.curves)} sets. Medians: {medians}.{placed}",
         **({"select": ("points",), "on_select": look_at} if clicked else {}),
-    )  # fmt: skip
+    )
     return medians
 
 
@@ -227,8 +251,12 @@ def choose_sets(view: controls.View, choices: list[str]) -> list[str]:
     aurocs = cache.aurocs(view.folder)
     first = telling_sets(aurocs, controls.FAILING, controls.HOPEFUL) if aurocs and view.of_r else choices[:2]
     chosen = controls.choose_sets(
-        controls.MANY, "Sets to compare with the normal images", choices, first, placeholder="Choose sets",
-    )  # fmt: skip
+        controls.MANY,
+        "Sets to compare with the normal images",
+        choices,
+        first,
+        placeholder="Choose sets",
+    )
     controls.keep_sets(chosen, first)
     return chosen
 
@@ -237,8 +265,14 @@ def choose_axis(view: controls.View, axes: Mapping[str, Axis]) -> tuple[list[Axi
     """What is on the axis, of Fig. 4 on both axes; and what is drawn."""
     offered = [*([FIG_4] if view.of_r else []), *axes]
     name = controls.choose(
-        st.segmented_control, "axis", "On the axis", offered, next(iter(axes)), required=True, on_change=look_nowhere,
-    )  # fmt: skip
+        st.segmented_control,
+        "axis",
+        "On the axis",
+        offered,
+        next(iter(axes)),
+        required=True,
+        on_change=look_nowhere,
+    )
     chosen = [axes["R"], axes["A"]] if name == FIG_4 else [axes[name]]
     with st.container(horizontal=True):
         log = controls.switch("log", "Logarithmic axis", True, disabled=not chosen[0].log) and chosen[0].log
@@ -313,8 +347,10 @@ def main() -> None:
                 medians = chart(view, densities, one, drawn, at if i == 0 else None, placed, clicked=i == 0)
                 st.caption(f"{one.meaning} Medians: {medians}.")
         counts = "; ".join(f"{called(title)} {s.n:,} of {s.n_total:,}" for title, s in behind)
-        st.caption(f"At the name of a curve stands its AUROC by the score on the axis. Images behind each curve: "
-                   f"{counts or 'all that were kept'}. One grid for all, Silverman's bandwidth for each.")  # fmt: skip
+        st.caption(
+            f"At the name of a curve stands its AUROC by the score on the axis. Images behind each curve: "
+            f"{counts or 'all that were kept'}. One grid for all, Silverman's bandwidth for each."
+        )
         for note in dict.fromkeys(note for _, s in behind for note in s.notes):
             st.caption(controls.literal(note))
         if bare := [name for name in chosen if name not in sets]:

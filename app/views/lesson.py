@@ -25,14 +25,22 @@ def walk(at: int) -> None:
     if at > 0:
         previous = list(STEPS)[at - 1]
         back.button(
-            f"Back: {previous}", icon=":material/arrow_back:", on_click=turn, args=(previous,), width="stretch",
-        )  # fmt: skip
+            f"Back: {previous}",
+            icon=":material/arrow_back:",
+            on_click=turn,
+            args=(previous,),
+            width="stretch",
+        )
     if at + 1 < len(STEPS):
         following = list(STEPS)[at + 1]
         forward.button(
-            f"Next: {following}", icon=":material/arrow_forward:", type="primary", on_click=turn, args=(following,),
+            f"Next: {following}",
+            icon=":material/arrow_forward:",
+            type="primary",
+            on_click=turn,
+            args=(following,),
             width="stretch",
-        )  # fmt: skip
+        )
 
 
 def behind_it(case: Case) -> None:
@@ -58,9 +66,15 @@ def to_take_along(case: Case, asked: str) -> None:
         return save.document({name: case_of(case.view, ood) for name, ood in chosen.items()})
 
     st.download_button(
-        "Save the lesson as one HTML file", document, f"lesson-{case.view.name}.html", "text/html", on_click="ignore",
-        icon=":material/download:", key="save", help="Its charts, interactive without a server, with what each step says.",
-    )  # fmt: skip
+        "Save the lesson as one HTML file",
+        document,
+        f"lesson-{case.view.name}.html",
+        "text/html",
+        on_click="ignore",
+        icon=":material/download:",
+        key="save",
+        help="Its charts, interactive without a server, with what each step says.",
+    )
     text = (access.ROOT / CLASS).read_text(encoding="utf-8") if (access.ROOT / CLASS).is_file() else ""
     if text:
         with st.expander("For teachers: a class of 45 minutes with this app", icon=":material/co_present:"):
@@ -81,14 +95,23 @@ def main() -> None:
         st.code(f"python -m ama_core measure {access.shown(view.folder)}", language="bash")
         st.stop()
     name = controls.choose(
-        st.segmented_control, "step", "Step", list(STEPS), "Hope", required=True, label_visibility="collapsed",
-    )  # fmt: skip
+        st.segmented_control,
+        "step",
+        "Step",
+        list(STEPS),
+        "Hope",
+        required=True,
+        label_visibility="collapsed",
+    )
     step = STEPS[name]
     chosen = step.choose(aurocs)
     asked = controls.choose_set(
-        controls.ONE, "Images that the model has never seen", [AUTO, *aurocs], AUTO,
+        controls.ONE,
+        "Images that the model has never seen",
+        [AUTO, *aurocs],
+        AUTO,
         help="Every step chooses the set that shows its point; a choice of your own stays for all of them.",
-    )  # fmt: skip
+    )
     ood = chosen if asked == AUTO else asked
     controls.keep_sets([ood], [chosen], one=True)
     case = case_of(view, ood)

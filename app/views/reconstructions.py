@@ -66,11 +66,15 @@ def verdict(normal: dict[str, Redrawing], beside: dict[str, Redrawing], ood: str
     who = [f"the {title.lower()} model {follows(facts)}" for title, facts in normal.items()]
     percent, holds = controls.percent, True
     said = f"**{'; '.join(who)}.** ".replace("**the", "**The")
-    said += "; ".join(
-        f"{title}: own output nearest for {percent(facts.found)} of {facts.n} images, pixel error {percent(facts.error)} of "
-        f"the full scale (with another image's output: {percent(facts.other)})"
-        for title, facts in normal.items()
-    ) + "."  # fmt: skip
+    said += (
+        "; ".join(
+            f"{title}: own output nearest for {percent(facts.found)} of {facts.n} images, pixel error {percent(facts.error)} "
+            "of "
+            f"the full scale (with another image's output: {percent(facts.other)})"
+            for title, facts in normal.items()
+        )
+        + "."
+    )
     if len(normal) == 2:
         mirrored, plain = normal["Mirrored"], normal["Plain"]
         holds = mirrored.ratio <= FAITHFUL and plain.ratio > LOOSE
@@ -236,9 +240,13 @@ def choose_some(view: controls.View, found: cache.Gallery, set_name: str) -> tup
         only = controls.choose(st.selectbox, "class", label, options, EVERY, disabled=len(classes) < 2)
     with second:
         side = controls.choose(
-            st.segmented_control, "side", f"Side of the threshold, {view.score} at α = {controls.percent(view.alpha)}", SIDES,
-            SIDES[0], required=True,
-        )  # fmt: skip
+            st.segmented_control,
+            "side",
+            f"Side of the threshold, {view.score} at α = {controls.percent(view.alpha)}",
+            SIDES,
+            SIDES[0],
+            required=True,
+        )
     return np.ones(len(found.labels), bool) if only == EVERY else found.labels == classes[only], only, side
 
 

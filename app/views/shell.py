@@ -42,9 +42,13 @@ def verdict(name: str, facts: ShellFacts) -> str:
     """Whether the codes of a set keep to the shell, in words."""
     ratio, share = facts.median_ratio, facts.share_in_band
     where = "on it" if abs(ratio - 1) < 0.02 else f"{100 * abs(ratio - 1):.0f} % {'inside' if ratio < 1 else 'outside'}"
-    keep = "**keep to the shell**" if share >= GOOD else "**keep to the shell roughly**" if share >= ROUGH else (
-        "**do not keep to the shell**"
-    )  # fmt: skip
+    keep = (
+        "**keep to the shell**"
+        if share >= GOOD
+        else "**keep to the shell roughly**"
+        if share >= ROUGH
+        else ("**do not keep to the shell**")
+    )
     return (
         f"The codes of the {name} images {keep}: their median length is {ratio:.2f} √d ({where}), and {100 * share:.0f} % of "
         f"{facts.n:,} lie in the band that would hold 95 % of Gaussian codes."
@@ -92,10 +96,12 @@ def picks(view: controls.View, named: Mapping[str, MapEntry], rows: list[int], n
         st.html(pictures.figures(parts, 76))
         st.caption(
             f"{len(parts)} of {len(rows):,} chosen codes with their images and ‖z‖."
-            + (" Atypical codes stand for no image: shown is what the model decodes them to." if any(
-                named[t].split == CODES and any(named[t].start <= r < named[t].stop for r in rows[:GRID]) for t in named
-            ) else "")
-        )  # fmt: skip
+            + (
+                " Atypical codes stand for no image: shown is what the model decodes them to."
+                if any(named[t].split == CODES and any(named[t].start <= r < named[t].stop for r in rows[:GRID]) for t in named)
+                else ""
+            )
+        )
     for title, message in absent.items():
         st.info(f"The images of {controls.literal(title)} cannot be shown here. {message}")
 
@@ -178,17 +184,28 @@ def polar_view(view: controls.View, found: LatentMap, named: Mapping[str, MapEnt
         st.markdown("**The shell from above**: every point is a code, its distance from the middle is its length")
         place = st.container()
         direction = controls.choose(
-            st.segmented_control, "direction", "Atypical codes", DIRECTIONS, own, required=True,
+            st.segmented_control,
+            "direction",
+            "Atypical codes",
+            DIRECTIONS,
+            own,
+            required=True,
             help="Codes beside the shell, which AMA draws in training as its anomalies: inward of it, outward of it, or, after "
             "Sipple (2020), from a cube around 0.",
-        )  # fmt: skip
+        )
         first, second = st.columns([3, 1], vertical_alignment="bottom")
         with first:
             most = float(math.ceil(max(math.sqrt(d), config.delta)))
             delta = controls.slider(
-                "delta", "δ: how far from the shell", 0.0, most, float(config.delta), 0.1, disabled=direction == "sipple",
+                "delta",
+                "δ: how far from the shell",
+                0.0,
+                most,
+                float(config.delta),
+                0.1,
+                disabled=direction == "sipple",
                 help=f"This model was trained with {config.atypical}, δ = {config.delta:g}.",
-            )  # fmt: skip
+            )
         with second:
             seed = controls.number("seed", "Seed", 9999)
         found_codes = cache.atypical(view.folder, N_ATYPICAL, direction, delta, seed)
@@ -215,11 +232,19 @@ def polar_view(view: controls.View, found: LatentMap, named: Mapping[str, MapEnt
             )
         scores, by = found_codes.scores, view.score
         st.markdown("What the model **decodes** the numbered atypical codes to, that is, the images that it makes of them:")
-        st.html(pictures.figures([
-            (f"{i + 1}: {r:.2f} √d, R {scores['R'][i]:.3g}, p {scores[f'p_{by}'][i]:.4f}", image,
-             f"Decode of atypical code {i + 1}, radius {r:.2f} root d")
-            for i, (r, image) in enumerate(zip(radius, found_codes.images))
-        ], 84))  # fmt: skip
+        st.html(
+            pictures.figures(
+                [
+                    (
+                        f"{i + 1}: {r:.2f} √d, R {scores['R'][i]:.3g}, p {scores[f'p_{by}'][i]:.4f}",
+                        image,
+                        f"Decode of atypical code {i + 1}, radius {r:.2f} root d",
+                    )
+                    for i, (r, image) in enumerate(zip(radius, found_codes.images))
+                ],
+                84,
+            )
+        )
         st.caption(
             "Training tells the model to redraw *these* images badly, so that what lies beside the shell counts as anomalous. "
             f"R (how differently the critic sees an image and its reconstruction) and p (by {by}: the fraction of held-out "
@@ -227,8 +252,9 @@ def polar_view(view: controls.View, found: LatentMap, named: Mapping[str, MapEnt
         )
 
 
-def latent_map(view: controls.View, found: LatentMap, named, chosen: list[str], norms: np.ndarray, kind: str, colour: str,
-               hover: bool) -> list[int]:  # fmt: skip
+def latent_map(
+    view: controls.View, found: LatentMap, named, chosen: list[str], norms: np.ndarray, kind: str, colour: str, hover: bool
+) -> list[int]:
     """The map of the codes, with images on hover or as points to choose; returns the rows that are chosen."""
     root = math.sqrt(found.codes.shape[1])
     xy = found.umap if kind == "UMAP" else found.pca.project(found.codes)
@@ -247,15 +273,18 @@ def latent_map(view: controls.View, found: LatentMap, named, chosen: list[str], 
         st.altair_chart(charts.hover_map(points, MAPS[kind]), width="stretch")
         del points["image"]
         controls.download_table(
-            "Data of this map (CSV)", points, f"shell-{kind}-hover-{view.name}",
+            "Data of this map (CSV)",
+            points,
+            f"shell-{kind}-hover-{view.name}",
             help="As a standalone page: turn the images on hover off, and download that map.",
-        )  # fmt: skip
+        )
         return []
     rows = {title: np.arange(named[title].start, named[title].stop) for title in chosen}
     return controls.chart(
         charts.map_chart(
             {t: (xy[r], r, norms[r] - root, [words(named, t, found, i, norms[i]) for i in r]) for t, r in rows.items()},
-            axes=MAPS[kind], by_excess=colour == COLOURS[1],
+            axes=MAPS[kind],
+            by_excess=colour == COLOURS[1],
         ),
         {
             "set": [t for t, r in rows.items() for _ in r],
@@ -267,7 +296,7 @@ def latent_map(view: controls.View, found: LatentMap, named, chosen: list[str], 
         f"shell-{kind}-{view.name}",
         f"{kind} map of the codes of {', '.join(chosen)}.",
         select=("points", "box", "lasso"),
-    )  # fmt: skip
+    )
 
 
 def norm_histogram(view: controls.View, found: LatentMap, named, facts: Mapping[str, ShellFacts]) -> list[int]:
@@ -342,10 +371,15 @@ def explanation(view: controls.View, found: LatentMap) -> None:
     st.caption(
         "Codes of at most 500 images of each normal split and 200 of each other set, drawn with seed "
         f"{found.info.get('seed')}; 100 atypical codes of each direction. "
-        + (f"UMAP: {info}." if isinstance(info, str) else
-           f"UMAP {info['versions']['umap-learn']}, {info['n_neighbors']} neighbours, min_dist {info['min_dist']}, "
-           f"seed {info['random_state']}." if info else "")
-    )  # fmt: skip
+        + (
+            f"UMAP: {info}."
+            if isinstance(info, str)
+            else f"UMAP {info['versions']['umap-learn']}, {info['n_neighbors']} neighbours, min_dist {info['min_dist']}, "
+            f"seed {info['random_state']}."
+            if info
+            else ""
+        )
+    )
 
 
 def map_tab(view: controls.View, found: LatentMap, named, chosen: list[str], norms: np.ndarray) -> list[int]:
@@ -388,9 +422,10 @@ def main() -> None:
     own = ("train", "test")
     others = dict.fromkeys((*controls.papers_sets(view), *SHOWN_FIRST, *(name for name in sets if name not in own)))
     first = [*own, *[name for name in others if name in sets][:2]]
-    chosen = [names[n] for n in controls.choose_sets(
-        "sets", "Sets", list(names), [n for n in first if n in names], placeholder="Choose sets"
-    )]  # fmt: skip
+    chosen = [
+        names[n]
+        for n in controls.choose_sets("sets", "Sets", list(names), [n for n in first if n in names], placeholder="Choose sets")
+    ]
     if not chosen:
         st.info("Choose at least one set.")
         st.stop()

@@ -28,9 +28,12 @@ def pictured(view: controls.View, i: int, sets: list[str]) -> tuple[str, int]:
     letter = LETTERS[i]
     number_key = f"n{letter.lower()}"
     name = controls.choose_set(
-        f"set{letter.lower()}", f"Image {letter}: set", sets, sets[0],
+        f"set{letter.lower()}",
+        f"Image {letter}: set",
+        sets,
+        sets[0],
         on_change=lambda: st.session_state.update({number_key: i}),  # the old number may not exist in the new set
-    )  # fmt: skip
+    )
     highest = len(cache.sample_images(view.folder, name)) - 1
     return name, controls.number(number_key, f"Number (0 to {highest:,})", highest, default=i)
 
@@ -99,16 +102,26 @@ def triangle(view: controls.View, picks: tuple[tuple[str, int], ...], outside: b
             beyond = min(weights) < 0
             found = cache.mixed(view.folder, picks, (weights,))
             plain = view.detector.settings.reconstruction == "plain"
-            st.html(pictures.figures([
-                ("Decode of the mixture", found.images[0], f"Decode of the mixture with weights {weights}"),
-                *((f"{LETTERS[i]}, weight {weights[i]:.2f}", of.images[i], f"Image {LETTERS[i]}") for i in range(3)),
-            ], 110))  # fmt: skip
+            st.html(
+                pictures.figures(
+                    [
+                        ("Decode of the mixture", found.images[0], f"Decode of the mixture with weights {weights}"),
+                        *((f"{LETTERS[i]}, weight {weights[i]:.2f}", of.images[i], f"Image {LETTERS[i]}") for i in range(3)),
+                    ],
+                    110,
+                )
+            )
             one, two, three = st.columns(3)
-            one.metric("critic D" if plain else "critic D̄", f"{found.critic[0]:.3g}", help=(
-                "The plain critic sees the decode alone: high = it takes it for a real image." if plain else
-                "The critic's value of the pairs (parent, decode), averaged over the three parents: high = it takes the decode "
-                "for the parent itself."
-            ))  # fmt: skip
+            one.metric(
+                "critic D" if plain else "critic D̄",
+                f"{found.critic[0]:.3g}",
+                help=(
+                    "The plain critic sees the decode alone: high = it takes it for a real image."
+                    if plain
+                    else "The critic's value of the pairs (parent, decode), averaged over the three parents: high = it "
+                    "takes the decode for the parent itself."
+                ),
+            )
             two.metric("R", f"{found.scores['R'][0]:.4g}", help=controls.meaning(*view.scores("R")))
             p = found.scores[f"p_{view.score}"][0]
             three.metric(f"p by {view.score}", f"{p:.3f}", help=controls.P_VALUE)
@@ -121,8 +134,9 @@ def triangle(view: controls.View, picks: tuple[tuple[str, int], ...], outside: b
             if beyond:
                 st.warning(
                     "This point lies **outside the simplex**: at least one weight is negative. Training mixed images with "
-                    "positive weights only, so here the model extrapolates.", icon=":material/call_made:",
-                )  # fmt: skip
+                    "positive weights only, so here the model extrapolates.",
+                    icon=":material/call_made:",
+                )
         with left:
             low, high, side, fine_side = (LOW, HIGH, 9, 41) if outside or beyond else (0.0, 1.0, 6, 21)
             nodes = triangle_weights(side, low, high)
@@ -133,15 +147,19 @@ def triangle(view: controls.View, picks: tuple[tuple[str, int], ...], outside: b
                     triangle_xy(np.eye(3)), triangle_xy(nodes), shown.images, triangle_xy(fine), fine, triangle_xy([weights])[0]
                 ),
                 {
-                    "alpha_a": nodes[:, 0], "alpha_b": nodes[:, 1], "alpha_c": nodes[:, 2], "critic": shown.critic,
-                    "R": shown.scores["R"], f"p_{view.score}": shown.scores[f"p_{view.score}"],
+                    "alpha_a": nodes[:, 0],
+                    "alpha_b": nodes[:, 1],
+                    "alpha_c": nodes[:, 2],
+                    "critic": shown.critic,
+                    "R": shown.scores["R"],
+                    f"p_{view.score}": shown.scores[f"p_{view.score}"],
                 },
                 f"simplex-{view.name}",
                 f"Triangle of {len(nodes)} decodes between the images A, B and C; the ring marks the weights "
                 + ", ".join(f"{w:.2f}" for w in weights),
                 select=("points",),
                 on_select=clicked,
-            )  # fmt: skip
+            )
             inside = shown.critic[nodes.min(axis=1) >= 0]
             st.caption(
                 f"{len(nodes)} decodes; click anywhere to mix there. The critic's values inside the triangle run from "
@@ -157,10 +175,15 @@ def path(view: controls.View, picks: tuple[tuple[str, int], ...], outside: bool)
         weights = path_weights(*PATHS[way], STEPS, *(SIMPLEX_RANGE if outside else (0.0, 1.0)))
         found = cache.mixed(view.folder, picks, tuple(map(tuple, weights.tolist())))
         t = weights[:, PATHS[way][1]]
-        st.html(pictures.figures([
-            (f"t = {t[i]:.3g}: {words(view, found, i)}", found.images[i], f"Decode at {t[i]:.3g} of the way {way}")
-            for i in range(STEPS)
-        ], 78))  # fmt: skip
+        st.html(
+            pictures.figures(
+                [
+                    (f"t = {t[i]:.3g}: {words(view, found, i)}", found.images[i], f"Decode at {t[i]:.3g} of the way {way}")
+                    for i in range(STEPS)
+                ],
+                78,
+            )
+        )
         st.caption(
             f"{STEPS} decodes of (1 − t) · E({way[0]}) + t · E({way[-1]})"
             + ("; t below 0 and above 1 lies beyond the two images." if outside else ".")
@@ -189,14 +212,19 @@ def main() -> None:
             picks.append(pictured(view, i, sets))
     one, two = st.columns([1, 2], vertical_alignment="center")
     one.button(
-        "Draw three others", icon=":material/casino:", on_click=draw,
-        args=([len(cache.sample_images(view.folder, name)) for name, _ in picks],), width="stretch",
-    )  # fmt: skip
+        "Draw three others",
+        icon=":material/casino:",
+        on_click=draw,
+        args=([len(cache.sample_images(view.folder, name)) for name, _ in picks],),
+        width="stretch",
+    )
     with two:
         outside = controls.switch(
-            "outside", "Show the outside as well", False,
+            "outside",
+            "Show the outside as well",
+            False,
             help="Also draws mixtures with weights from −0.5 to 1.5, and paths that run on beyond both images.",
-        )  # fmt: skip
+        )
     verdict(view, tuple(picks))
     triangle(view, tuple(picks), outside)
     st.subheader("A path from one image to another")
@@ -206,10 +234,13 @@ def main() -> None:
         st.markdown(
             "Training draws three images and three weights, decodes the weighted mean of their codes, and lets the critic "
             "judge "
-            + ("the decode alone." if plain else "the decode beside each of its parents; the encoder and generator get its "
-               "gradient.")
+            + (
+                "the decode alone."
+                if plain
+                else "the decode beside each of its parents; the encoder and generator get its gradient."
+            )
             + f" This model's weight of that term is λ_inter = {view.detector.settings.lambda_inter:g}."
-        )  # fmt: skip
+        )
         st.latex(EQUATION_PLAIN if plain else EQUATION)
     controls.explain(*view.scores("R"), p=True)
 

@@ -22,8 +22,12 @@ def stored(tiny_bundle) -> LatentMap:
 def test_measuring_a_run_stores_codes_of_every_set_at_hand(stored, tiny_detector):
     kinds = [(entry.name, entry.split) for entry in stored.entries]
     assert kinds == [
-        ("digits", "train"), ("digits", "test"), ("gradients", "test"), ("textures", "test"), *((d, CODES) for d in DIRECTIONS)
-    ]  # fmt: skip
+        ("digits", "train"),
+        ("digits", "test"),
+        ("gradients", "test"),
+        ("textures", "test"),
+        *((d, CODES) for d in DIRECTIONS),
+    ]
     sizes = [entry.stop - entry.start for entry in stored.entries]
     assert sizes == [500, 500, 200, 200, 100, 100, 100] and sum(sizes) == len(stored.codes)
     assert stored.codes.shape[1] == tiny_detector.config.nz

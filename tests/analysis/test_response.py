@@ -62,9 +62,16 @@ def test_images_that_do_not_vary_have_no_correlation():
 
 @pytest.mark.parametrize(
     "r, there, here, expected",
-    [(0.5, 10, 5, "low"), (0.5, 10, 20, "high"), (-0.5, 10, 20, "low"), (-0.5, 10, 5, "high"), (0.1, 10, 5, "weak"),
-     (0.5, 10, 10.5, "alike"), (None, 10, 5, None)],
-)  # fmt: skip
+    [
+        (0.5, 10, 5, "low"),
+        (0.5, 10, 20, "high"),
+        (-0.5, 10, 20, "low"),
+        (-0.5, 10, 5, "high"),
+        (0.1, 10, 5, "weak"),
+        (0.5, 10, 10.5, "alike"),
+        (None, 10, 5, None),
+    ],
+)
 def test_what_is_to_be_expected_follows_from_both_measurements(r, there, here, expected):
     own, other = SetFacts(9, 1.0, there, 1.0, r, None), SetFacts(9, 1.0, here, 1.0, 0.9, None)
     assert Response("own", 9, 1.0, {}, {"own": own, "other": other}).expected("other", "deviation") == expected

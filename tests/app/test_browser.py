@@ -425,9 +425,11 @@ def test_an_upload_is_scored(server, page, tiny_bundle):
     image = load("digits", "test").images[7]
     page.goto(f"{server}/check?score=R&model=digits")
     page.locator('input[type="file"]').first.set_input_files(
-        [{"name": "seven.png", "mimeType": "image/png", "buffer": png(image)},
-         {"name": "bad.png", "mimeType": "image/png", "buffer": b"no image"}]
-    )  # fmt: skip
+        [
+            {"name": "seven.png", "mimeType": "image/png", "buffer": png(image)},
+            {"name": "bad.png", "mimeType": "image/png", "buffer": b"no image"},
+        ]
+    )
     page.get_by_role("heading", name="seven.png").wait_for()
     page.get_by_text("could not be scored").wait_for()
     scores = AMADetector.load(tiny_bundle).scores(image[None])

@@ -81,13 +81,18 @@ def test_nothing_readable_and_too_many(detector, digits):
 @pytest.mark.parametrize(
     "shape, fit, channels, said",
     [
-        ((32, 32, 3), "crop", 3, []), ((64, 48, 3), "crop", 3, []), ((28, 28, 1), "pad", 1, []),
-        ((600, 640, 3), "crop", 3, ["reduced 19-fold"]), ((8, 8, 3), "pad", 3, ["enlarged 4-fold"]),
-        ((60, 40, 3), "crop", 3, ["cut away"]), ((40, 60, 3), "pad", 3, ["black bars"]),
-        ((40, 60, 3), "stretch", 3, ["stretched"]), ((32, 32, 1), "crop", 3, ["grey"]),
+        ((32, 32, 3), "crop", 3, []),
+        ((64, 48, 3), "crop", 3, []),
+        ((28, 28, 1), "pad", 1, []),
+        ((600, 640, 3), "crop", 3, ["reduced 19-fold"]),
+        ((8, 8, 3), "pad", 3, ["enlarged 4-fold"]),
+        ((60, 40, 3), "crop", 3, ["cut away"]),
+        ((40, 60, 3), "pad", 3, ["black bars"]),
+        ((40, 60, 3), "stretch", 3, ["stretched"]),
+        ((32, 32, 1), "crop", 3, ["grey"]),
         ((10, 400, 1), "pad", 3, ["reduced", "black bars", "grey"]),
     ],
-)  # fmt: skip
+)
 def test_what_may_cause_a_score_is_named(shape, fit, channels, said):
     found = concerns(shape, Config(channels=channels, fit=fit).input)
     assert len(found) == len(said) and all(word in sentence for word, sentence in zip(said, found))
@@ -173,9 +178,15 @@ def test_samples_are_a_table_with_the_most_anomalous_first(open_page, detector):
 def test_bad_files_are_sentences_and_good_ones_still_shown(open_page, digits):
     at = open_page("check")
     good = png(digits.images[0])
-    at.file_uploader[0].set_value([("text.png", b"hello", "image/png"), ("cut.png", good[: len(good) // 2], "image/png"),
-                                   ("empty.png", b"", "image/png"), ("good.png", good, "image/png"),
-                                   ("a.zip", zipped({"x.txt": b"", "in.png": good}), "application/zip")]).run()  # fmt: skip
+    at.file_uploader[0].set_value(
+        [
+            ("text.png", b"hello", "image/png"),
+            ("cut.png", good[: len(good) // 2], "image/png"),
+            ("empty.png", b"", "image/png"),
+            ("good.png", good, "image/png"),
+            ("a.zip", zipped({"x.txt": b"", "in.png": good}), "application/zip"),
+        ]
+    ).run()
     assert not at.exception
     refused = at.error[0].value.replace("\\", "")
     assert refused.count("could not be scored") == 3  # text.png and empty.png are refused alike

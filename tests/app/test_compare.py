@@ -74,10 +74,11 @@ def test_the_heat_table_is_what_was_measured_with_intervals_ranks_and_cost(open_
     figures = {name: aurocs(models, name, by[name]) for name in table.index}
     for name in table.index:
         ranks = [
-            1 + sum(figures[o][s] > figures[name][s] for o in figures)
+            1
+            + sum(figures[o][s] > figures[name][s] for o in figures)
             + sum(figures[o][s] == figures[name][s] for o in figures if o != name) / 2
             for s in ("gradients", "textures")
-        ]  # fmt: skip
+        ]
         assert table.loc[name, "mean rank"] == f"{np.mean(ranks):.1f}"
     best = min(table.index, key=lambda name: float(table.loc[name, "mean rank"]))
     assert f"**{best}** has the best mean rank" in words(at)

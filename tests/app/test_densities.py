@@ -308,8 +308,7 @@ def test_the_verdict_above_the_chart_is_measured(open_page, models, tmp_path):
     assert "No score does well on **Colour gradients** (best: M 0.600)" in text
     text = said(textures=(0.9, 0.8, 0.9, 0.9), gradients=(0.8, 0.4, 0.6, 0.5))
     assert (
-        "is clearly below 0.5 on none of these 2 sets; lowest is **Colour gradients** (0.800)" in text
-        and "fails" not in text
+        "is clearly below 0.5 on none of these 2 sets; lowest is **Colour gradients** (0.800)" in text and "fails" not in text
     )
 
 
@@ -389,8 +388,9 @@ def test_sets_beyond_the_paper_are_shown_on_demand_under_their_own_names(open_pa
     further = lines(open_page("benchmark", beyond="true"))
     further = further[further["paper"] == ""]
     assert set(zip(further["normal"], further["out of distribution"])) >= {
-        ("FashionMNIST", "Traffic signs (GTSRB)"), ("Handwritten digits", "Procedural textures")
-    }  # fmt: skip
+        ("FashionMNIST", "Traffic signs (GTSRB)"),
+        ("Handwritten digits", "Procedural textures"),
+    }
 
 
 def test_models_that_differ_by_their_seed_alone_are_one_line(open_page, models, tmp_path):
@@ -552,8 +552,14 @@ def test_the_rivals_stand_below_with_the_papers_figures_and_the_models_here(open
     folder = tmp_path / "models" / "mine"
     folder.mkdir(parents=True)
     normal = {"name": "fashionmnist", "source": "fashionmnist", "label": None, "n": 9, "fingerprint": "", "anomalies": None}
-    header = {"format": "ama-bundle", "version": 2, "detector": "deepsvdd", "config": kind.Settings().to_dict(),
-              "normal": normal, "training": {"steps": 900}}  # fmt: skip
+    header = {
+        "format": "ama-bundle",
+        "version": 2,
+        "detector": "deepsvdd",
+        "config": kind.Settings().to_dict(),
+        "normal": normal,
+        "training": {"steps": 900},
+    }
     (folder / "config.json").write_text(json.dumps(header))
     metrics = {by: {"auroc": 0.75, "auprc": 0.5, "fpr95": 0.5} for by in kind.score_names()}
     row = {"ood": "mnist", "n_normal": 1000, "n_ood": 200, "scores": metrics}

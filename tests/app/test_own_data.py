@@ -105,9 +105,20 @@ def test_the_whole_story_by_command(shop, call, size):
     model = shop / "model"
     words = [word for pair in (SETTINGS | {"image_size": size}).items() for word in ("--set", "=".join(map(str, pair)))]
     code, _, err = call(
-        "train", shop / "good", "--out", model, *words, "--anomalies", shop / "bad", "--validate-ood", shop / "bad",
-        "--no-measure", "--quiet", "--device", "cpu",
-    )  # fmt: skip
+        "train",
+        shop / "good",
+        "--out",
+        model,
+        *words,
+        "--anomalies",
+        shop / "bad",
+        "--validate-ood",
+        shop / "bad",
+        "--no-measure",
+        "--quiet",
+        "--device",
+        "cpu",
+    )
     assert code == 0, err
     detector = AMADetector.load(model, device="cpu")
     assert detector.config.image_size == size and detector.info_["normal"]["anomalies"] == str(shop / "bad")

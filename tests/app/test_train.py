@@ -137,7 +137,10 @@ def test_the_size_of_the_training_and_the_time_of_each_preset(folder, no_worker,
     app = page()
     assert any("700 steps on 1,297 images. How long" in caption.value for caption in app.caption)
     button(app, "Time the presets on this machine").click().run()
-    assert any("tiny about 4 min, small about 27 min, fast64 about 4 min, paper about 9 min" in caption.value for caption in app.caption)
+    assert any(
+        "tiny about 4 min, small about 27 min, fast64 about 4 min, paper about 9 min" in caption.value
+        for caption in app.caption
+    )
     button(app, "Measure how long it takes here").click().run()
     assert any("**about 4 min** of training on this machine (abacus; guessed)" in text.value for text in app.markdown)
     app.number_input(key="hp-batch_size").set_value(2000).run()
@@ -284,16 +287,20 @@ def test_durations_in_words(seconds, words, monkeypatch):
 @pytest.fixture
 def watched(folder, no_worker, tiny_config):
     """A run that was watched against `textures` for four looks, R below chance at the last one."""
-    run = stored(folder, "seen", {"state": "stopped", "step": 4, "total_steps": 9},
-                 RunSpec("digits", tiny_config, watch="textures"))  # fmt: skip
+    run = stored(
+        folder, "seen", {"state": "stopped", "step": 4, "total_steps": 9}, RunSpec("digits", tiny_config, watch="textures")
+    )
     values = {1: (0.5, 0.51), 2: (0.45, 0.6), 4: (0.2, 0.9)}
     lines = [{"kind": "watch", "step": s, "total_steps": 9, "watched_R": r, "watched_A": a} for s, (r, a) in values.items()]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     rng = np.random.default_rng(0)
     (run / "watched").mkdir()
     for step in values:
-        arrays = {f"{score}/{kind}": rng.uniform(1, 2, 30) * (1 + place) for score in "RA"
-                  for place, kind in enumerate(("normal", "others"))}  # fmt: skip
+        arrays = {
+            f"{score}/{kind}": rng.uniform(1, 2, 30) * (1 + place)
+            for score in "RA"
+            for place, kind in enumerate(("normal", "others"))
+        }
         np.savez(run / "watched" / f"step-{step:07d}.npz", **arrays)
         Image.new("L", (256, 64), 20 * step).save(run / "watched" / f"step-{step:07d}.png")
     return run

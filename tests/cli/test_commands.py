@@ -18,10 +18,18 @@ from ama_core.data import catalog, load, overlapping
 from ama_core.detectors.ama.scores import SCORES
 
 SETTINGS = [
-    word for setting in (
-        "max_steps=3", "nz=8", "width_encoder=8", "width_generator=8", "width_critic=8", "batch_size=16", "precision=fp32",
-    ) for word in ("--set", setting)
-]  # fmt: skip
+    word
+    for setting in (
+        "max_steps=3",
+        "nz=8",
+        "width_encoder=8",
+        "width_generator=8",
+        "width_critic=8",
+        "batch_size=16",
+        "precision=fp32",
+    )
+    for word in ("--set", setting)
+]
 CONTRACT = ("path", "index", "R", "A", "log_A", "M", "T", "p_value", "anomalous", "error")
 
 
@@ -338,11 +346,17 @@ def test_an_empty_path_is_not_the_current_folder(call, tiny_bundle, pictures, tm
     monkeypatch.chdir(pictures)
     out = tmp_path / "m"
     for words in (
-        ("score", tiny_bundle, ""), ("report", tiny_bundle, "", "--out", tmp_path / "r.html"), ("inspect", ""),
-        ("inspect", pictures, "--against", ""), ("train", "", "--out", out), ("train", pictures, "--out", ""),
-        ("train", pictures, "--out", out, "--anomalies", ""), ("train", pictures, "--out", out, "--validate-ood", ""),
-        ("evaluate", tiny_bundle, "--ood", ""), ("score", tiny_bundle, pictures, "--out", ""),
-    ):  # fmt: skip
+        ("score", tiny_bundle, ""),
+        ("report", tiny_bundle, "", "--out", tmp_path / "r.html"),
+        ("inspect", ""),
+        ("inspect", pictures, "--against", ""),
+        ("train", "", "--out", out),
+        ("train", pictures, "--out", ""),
+        ("train", pictures, "--out", out, "--anomalies", ""),
+        ("train", pictures, "--out", out, "--validate-ood", ""),
+        ("evaluate", tiny_bundle, "--ood", ""),
+        ("score", tiny_bundle, pictures, "--out", ""),
+    ):
         assert_one_clear_line(call(*words), "path is empty")
     monkeypatch.chdir(tiny_bundle)
     assert_one_clear_line(call("info", ""), "no model")

@@ -61,9 +61,18 @@ def tiff(values, bits, sample_format=1, **tags):
     channels = values.shape[2] if values.ndim == 3 else 1
     data = values.tobytes()
     entries = {
-        256: width, 257: height, 258: bits, 259: 1, 262: 2 if channels == 3 else 1, 273: 8, 277: channels, 278: height,
-        279: len(data), 339: sample_format, **({281: tags["largest"]} if tags else {}),
-    }  # fmt: skip
+        256: width,
+        257: height,
+        258: bits,
+        259: 1,
+        262: 2 if channels == 3 else 1,
+        273: 8,
+        277: channels,
+        278: height,
+        279: len(data),
+        339: sample_format,
+        **({281: tags["largest"]} if tags else {}),
+    }
     directory = b"".join(
         struct.pack("<HHII", tag, 4, 1, value) if tag in (273, 279) else struct.pack("<HHIHH", tag, 3, 1, value, 0)
         for tag, value in sorted(entries.items())

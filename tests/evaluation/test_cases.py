@@ -11,9 +11,13 @@ def sets(**values: tuple[float, float, float, float]) -> dict[str, dict[str, flo
 
 
 MADE_UP = sets(
-    works=(0.97, 0.96, 0.97, 0.98), best=(0.99, 0.9, 0.97, 0.98), fails=(0.2, 0.7, 0.8, 0.75), worst=(0.1, 0.3, 0.4, 0.6),
-    on_top=(0.52, 0.5, 0.95, 0.9), nothing=(0.5, 0.45, 0.48, 0.47),
-)  # fmt: skip
+    works=(0.97, 0.96, 0.97, 0.98),
+    best=(0.99, 0.9, 0.97, 0.98),
+    fails=(0.2, 0.7, 0.8, 0.75),
+    worst=(0.1, 0.3, 0.4, 0.6),
+    on_top=(0.52, 0.5, 0.95, 0.9),
+    nothing=(0.5, 0.45, 0.48, 0.47),
+)
 
 
 def test_every_point_has_its_set():

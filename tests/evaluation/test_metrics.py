@@ -175,9 +175,9 @@ def test_the_band_holds_sound_calibrations_and_not_others(rng):
     alphas, n_test, n = np.array([0.005, 0.05, 0.2]), 500, 99
     low, high = false_alarm_band(alphas, n_test, n)
     assert (low[0], high[0]) == (0, 0), "99 calibration images can flag nothing at 0.5 %"
-    rates = np.stack([
-        false_alarm_curve(conformal_p_value(rng.normal(size=n_test), rng.normal(size=n)), alphas) for _ in range(400)
-    ])  # fmt: skip
+    rates = np.stack(
+        [false_alarm_curve(conformal_p_value(rng.normal(size=n_test), rng.normal(size=n)), alphas) for _ in range(400)]
+    )
     inside = ((rates >= low) & (rates <= high)).mean(axis=0)
     assert inside[0] == 1 and (inside[1:] > 0.92).all() and (inside[1:] < 0.99).all()
     shifted = false_alarm_curve(conformal_p_value(rng.normal(1, 1, size=n_test), rng.normal(size=n)), alphas)

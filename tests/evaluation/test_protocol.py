@@ -220,8 +220,10 @@ def test_measure_available(tiny_detector, monkeypatch):
     monkeypatch.setattr(evaluation, "STORED_SAMPLE", 60)
     stored = evaluation.measure_available(tiny_detector, seed=1)
     assert [(s.name, s.split, s.n, s.n_total) for s in stored] == [
-        ("digits", "train", 60, 1297), ("digits", "test", 60, 500), ("flat", "test", 60, 2000)
-    ]  # fmt: skip
+        ("digits", "train", 60, 1297),
+        ("digits", "test", 60, 500),
+        ("flat", "test", 60, 2000),
+    ]
     again = evaluation.measure_available(tiny_detector, seed=1)
     other = evaluation.measure_available(tiny_detector, seed=2)
     assert np.array_equal(stored[2].scores["R"], again[2].scores["R"])

@@ -14,10 +14,28 @@ def record(row=paper.AMA, normal="mnist", label=None, seed=0, a=0.5, t=0.6, ood=
     found = Measured(ood, 100, 20, {name: {"auroc": value, "auprc": 0.3, "fpr95": 0.9} for name, value in names.items()})
     config = dataclasses.asdict(config_for(normal, "tiny"))
     values = dict(
-        table="table2" if label is not None else "table1", row=row, normal=normal, label=label, seed=seed, preset="tiny",
-        settings={}, condition="abc", status="reduced", config=config, mode="paper",
-        width={"encoder": 16, "generator": 24, "critic": 24}, steps=700, epochs=8.0, n_images=5400, precision="bf16",
-        hardware="one core", seconds=120.0, versions={"torch": "2"}, commit="c0ffee", command="…", draw_seed=0,
+        table="table2" if label is not None else "table1",
+        row=row,
+        normal=normal,
+        label=label,
+        seed=seed,
+        preset="tiny",
+        settings={},
+        condition="abc",
+        status="reduced",
+        config=config,
+        mode="paper",
+        width={"encoder": 16, "generator": 24, "critic": 24},
+        steps=700,
+        epochs=8.0,
+        n_images=5400,
+        precision="bf16",
+        hardware="one core",
+        seconds=120.0,
+        versions={"torch": "2"},
+        commit="c0ffee",
+        command="…",
+        draw_seed=0,
         results=(found,),
-    )  # fmt: skip
+    )
     return Record(**{**values, **changes})

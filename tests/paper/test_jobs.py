@@ -291,8 +291,10 @@ def test_ours_and_the_papers_never_mix():
 
 
 def test_conditions_are_not_averaged_and_raw_r_is_of_the_ama_row():
-    found = [record(normal="fashionmnist", ood="mnist"),
-             record(normal="fashionmnist", ood="mnist", a=0.7, condition="xyz", settings={"nz": "64"}, steps=2000)]  # fmt: skip
+    found = [
+        record(normal="fashionmnist", ood="mnist"),
+        record(normal="fashionmnist", ood="mnist", a=0.7, condition="xyz", settings={"nz": "64"}, steps=2000),
+    ]
     here = [line for line in lines("ablations", found) if line.ours]
     assert [(line.row, line.condition) for line in here if line.row == paper.AMA] == [(paper.AMA, "xyz"), (paper.AMA, "abc")]
     raw = [line for line in here if line.row == paper.WITHOUT_A]

@@ -76,6 +76,12 @@ def test_what_is_published_of_a_model_on_a_set():
     assert paper.published(plain.replace(lambda_inter=0.0), "fashionmnist", None, "mnist") == {}
     assert paper.published(Config(), "mnist", 2, "rest") == {"A": 0.882}
     assert paper.published(Config(), "cifar10", None, "svhn") == {"A": 0.958, "R": 0.442}
-    for normal, label, ood in (("cifar10", None, "gtsrb"), ("cifar10", None, "tinyimagenet"), ("mnist", 2, "cifar10"),
-                               ("digits", None, "mnist"), ("mnist", None, "rest"), ("cifar10", 3, "svhn")):  # fmt: skip
+    for normal, label, ood in (
+        ("cifar10", None, "gtsrb"),
+        ("cifar10", None, "tinyimagenet"),
+        ("mnist", 2, "cifar10"),
+        ("digits", None, "mnist"),
+        ("mnist", None, "rest"),
+        ("cifar10", 3, "svhn"),
+    ):
         assert paper.published(Config(), normal, label, ood) == {}, "not a set of the paper's"

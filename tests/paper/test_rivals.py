@@ -34,8 +34,11 @@ def test_every_rival_of_the_paper_is_a_detector_and_is_planned():
     assert all(job.ood == ("mnist", "omniglot") for job in planned)
     one_class = jobs.plan(["rivals-one-class"], only=["deepsvdd-mnist-[0-1]"], seeds=2)
     assert [(job.label, job.seed, job.ood) for job in one_class] == [
-        (0, 0, ("rest",)), (1, 0, ("rest",)), (0, 1, ("rest",)), (1, 1, ("rest",))
-    ]  # fmt: skip
+        (0, 0, ("rest",)),
+        (1, 0, ("rest",)),
+        (0, 1, ("rest",)),
+        (1, 1, ("rest",)),
+    ]
     assert one_class[0].config == registry.detector_class("deepsvdd").Settings.preset("tiny", channels=1, fit="pad", seed=0)
     assert jobs.Job.from_json(one_class[0].to_json()) == one_class[0]
     assert "benchmark rivals-one-class" in one_class[0].command and "--only deepsvdd-mnist-0" in one_class[0].command

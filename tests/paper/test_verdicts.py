@@ -31,11 +31,13 @@ def test_the_first_line_of_a_cell_counts_not_the_best():
 
 
 def test_figures_within_a_hundredth_are_alike():
-    found = a_against_r(ama_lines(
-        record(normal="fashionmnist", ood="mnist", a=0.115),
-        record(normal="fashionmnist", ood="omniglot", a=0.5),
-        record(normal="cifar10", ood="cifar100", a=0.05),
-    ))  # fmt: skip
+    found = a_against_r(
+        ama_lines(
+            record(normal="fashionmnist", ood="mnist", a=0.115),
+            record(normal="fashionmnist", ood="omniglot", a=0.5),
+            record(normal="cifar10", ood="cifar100", a=0.05),
+        )
+    )
     assert {pair.line.ood: pair.ahead for pair in found.pairs} == {"mnist": 0, "omniglot": 1, "cifar100": -1}  # R is 0.11
     assert [len(found.where(k)) for k in (1, 0, -1)] == [1, 1, 1]
 

@@ -15,10 +15,19 @@ ALL = Shortcuts(cached=True, joined=True, channels_last=True, fused=True)
 @pytest.fixture
 def config(tiny_config):
     return tiny_config.replace(
-        n_critic=2, lambda_inter=0.2, lambda_gp=10.0, gp_fraction=0.5, inter_fraction=0.5, warmup=0.0, atypical="outward",
-        precision="fp32", batch_size=12, max_steps=50, lr_schedule="constant",
+        n_critic=2,
+        lambda_inter=0.2,
+        lambda_gp=10.0,
+        gp_fraction=0.5,
+        inter_fraction=0.5,
+        warmup=0.0,
+        atypical="outward",
+        precision="fp32",
+        batch_size=12,
+        max_steps=50,
+        lr_schedule="constant",
         lr=1e-6,  # Adam's first steps are signs of gradients: next to none, lest a rounding error becomes a whole step
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

@@ -362,13 +362,13 @@ def test_own_images_are_measured_against_what_was_named_alone(tiny_config, tmp_p
     bad = str(tmp_path / "bad")
     seen = []
     statuses = lambda *_: seen.append(json.loads((tmp_path / "r" / "status.json").read_text()))  # noqa: E731
-    detector = execute(
-        tmp_path / "r", RunSpec(str(tmp_path / "good"), config, watch=bad), device=CPU, on_progress=statuses
-    )
+    detector = execute(tmp_path / "r", RunSpec(str(tmp_path / "good"), config, watch=bad), device=CPU, on_progress=statuses)
     assert evaluation.available_others(detector) == [bad]
     assert {(s.name, s.split, s.n) for s in read_scores(tmp_path / "r")} == {
-        ("good", "train", 48), ("good", "test", 12), (bad, "test", 9)
-    }  # fmt: skip
+        ("good", "train", 48),
+        ("good", "test", 12),
+        (bad, "test", 9),
+    }
     assert [(row["ood"], row["n_ood"]) for row in read_results(tmp_path / "r")["results"]] == [(bad, 2)]
     assert {name for sets in read_simple(tmp_path / "r").p.values() for name in sets} == {"good", bad}
     assert len(evaluation.stored_images(detector, read_scores(tmp_path / "r")[2])) == 9

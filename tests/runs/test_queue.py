@@ -72,9 +72,15 @@ json.dump({"state": "finished", "begun": begun, "ended": time.time()}, open(sys.
     monkeypatch.setattr(runs, "start", start)
     first, second = queue.submit(folder, "b-first", spec), queue.submit(folder, "a-second", spec)
     held = subprocess.Popen(
-        [sys.executable, "-c", "import fcntl, sys, time; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); "
-         "print('held', flush=True); time.sleep(600)", str(folder / ".worker.lock")], stdout=subprocess.PIPE,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys, time; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); "
+            "print('held', flush=True); time.sleep(600)",
+            str(folder / ".worker.lock"),
+        ],
+        stdout=subprocess.PIPE,
+    )
     assert held.stdout.readline()
     queue.work(folder)  # another worker lives
     assert [state(run) for run in (first, second)] == ["queued", "queued"]

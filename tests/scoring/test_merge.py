@@ -110,5 +110,6 @@ def test_the_commands(tmp_path, call, tiny_bundle, sources):
         assert code == 0 and f"{i}-of-2" in err, err
     assert call("merge", out)[0] == 0 and len(out.read_text().splitlines()) == 702  # a header, and a name of two lines
     assert call("score", tiny_bundle, *sources, "--shard", "1/2")[::2] == (
-        2, "ama_core: --shard writes a part of a table: say of which with --out FILE.\n"
-    )  # fmt: skip
+        2,
+        "ama_core: --shard writes a part of a table: say of which with --out FILE.\n",
+    )

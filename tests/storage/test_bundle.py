@@ -205,11 +205,17 @@ DEEP = "[" * 100_000
 @pytest.mark.parametrize(
     "changes",
     [
-        {"normal": None}, {"normal": []}, {"normal": {"name": 3}}, {"normal": {"n": "<b>"}}, {"training": "x"},
-        {"training": {"seconds": None}}, {"training": {"seconds": float("nan")}}, {"training": {"command": ["rm"]}},
+        {"normal": None},
+        {"normal": []},
+        {"normal": {"name": 3}},
+        {"normal": {"n": "<b>"}},
+        {"training": "x"},
+        {"training": {"seconds": None}},
+        {"training": {"seconds": float("nan")}},
+        {"training": {"command": ["rm"]}},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_a_header_says_of_itself_is_of_its_kind(bundle, changes):
     edit_header(bundle, **changes)
     assert_refused(bundle, "config.json", next(iter(changes)))
@@ -351,8 +357,9 @@ def test_scores_round_trip(tmp_path, rng):
     write_scores(tmp_path, kept)
     found = read_scores(tmp_path)
     assert [(s.name, s.split, s.n, s.seed, s.n_total) for s in found] == [
-        ("textures", "test", 5, 3, 99), ("digits", "test", 7, 3, 99)
-    ]  # fmt: skip
+        ("textures", "test", 5, 3, 99),
+        ("digits", "test", 7, 3, 99),
+    ]
     for before, after in zip(kept, found):
         assert before.scores.keys() == after.scores.keys()
         for key in before.scores:
@@ -390,10 +397,16 @@ def test_results_round_trip_and_damage(tmp_path):
     write_results(tmp_path, good)
     assert read_results(tmp_path) == good
     for damaged in (
-        {}, [], {"results": 3}, {"results": [{"ood": "<b>", "scores": 3}]}, {"results": [row]}, good | {"seed": "1"},
-        good | {"results": [row | {"n_ood": None}]}, good | {"results": [row | {"scores": row["scores"] | {"T": {}}}]},
+        {},
+        [],
+        {"results": 3},
+        {"results": [{"ood": "<b>", "scores": 3}]},
+        {"results": [row]},
+        good | {"seed": "1"},
+        good | {"results": [row | {"n_ood": None}]},
+        good | {"results": [row | {"scores": row["scores"] | {"T": {}}}]},
         good | {"results": [row | {"scores": row["scores"] | {"R": {"auroc": 1e999, "auprc": 1, "fpr95": 0}}}]},
-    ):  # fmt: skip
+    ):
         write_results(tmp_path, damaged)
         with pytest.raises(BundleError, match="results.json"):
             read_results(tmp_path)

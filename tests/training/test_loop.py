@@ -82,9 +82,18 @@ def test_events(config, few):
     for event in events:
         if event.kind == "progress":
             assert set(event.values) == {
-                "loss_critic", "loss_autoencoder", "wasserstein", "regulariser", "penalty", "z_ratio", "epoch", "lr",
-                "images_per_s", "seconds", "eta_s",
-            }  # fmt: skip
+                "loss_critic",
+                "loss_autoencoder",
+                "wasserstein",
+                "regulariser",
+                "penalty",
+                "z_ratio",
+                "epoch",
+                "lr",
+                "images_per_s",
+                "seconds",
+                "eta_s",
+            }
             assert all(math.isfinite(v) for v in event.values.values())
             assert event.values["images_per_s"] > 0 and event.values["z_ratio"] > 0
         if event.kind == "samples":
@@ -243,8 +252,10 @@ def test_real_anomalies_take_the_place_of_synthetic_ones(config, few, monkeypatc
     with_anomalies, without = (AMATrainer(config.replace(atypical=a), CPU) for a in ("inward", "none"))
     run(with_anomalies, few, anomalies=flat)
     run(without, few)
-    assert not torch.equal(weights(with_anomalies)["D.to_value.parametrizations.weight.original"],
-                           weights(without)["D.to_value.parametrizations.weight.original"])  # fmt: skip
+    assert not torch.equal(
+        weights(with_anomalies)["D.to_value.parametrizations.weight.original"],
+        weights(without)["D.to_value.parametrizations.weight.original"],
+    )
 
 
 VARIANTS = {
@@ -354,8 +365,10 @@ def test_stopping_at_any_event_and_saving_loses_nothing(config, few, digits, tmp
     """As `runs` does when asked to stop: save at whatever event comes; the validation of that step is not forgotten."""
     options = dict(
         validation=Validation(digits.images[100:130], np.full((10, 32, 32, 1), 99, np.uint8)),
-        log_every=2, sample_every=2, validate_every=2,
-    )  # fmt: skip
+        log_every=2,
+        sample_every=2,
+        validate_every=2,
+    )
     uninterrupted = AMATrainer(config, CPU)
     run(uninterrupted, few, **options)
     for kind, steps in {"progress": (2, 10), "samples": (4,), "validation": (2,)}.items():
@@ -614,10 +627,23 @@ def test_validated_selection_needs_anomalies(config, digits):
 def test_a_few_hundred_steps_on_digits_separate_other_images(digits):
     """The method works: unseen digits are told from two other kinds of images, and scores are diverse."""
     config = Config(
-        channels=1, fit="pad", nz=16, width_encoder=8, width_generator=8, width_critic=8, batch_size=16, n_critic=1,
-        lambda_gp=0.0, inter_fraction=0.25, reg="hinge", epochs=1000, max_steps=200, lr=2e-3, lr_schedule="linear",
+        channels=1,
+        fit="pad",
+        nz=16,
+        width_encoder=8,
+        width_generator=8,
+        width_critic=8,
+        batch_size=16,
+        n_critic=1,
+        lambda_gp=0.0,
+        inter_fraction=0.25,
+        reg="hinge",
+        epochs=1000,
+        max_steps=200,
+        lr=2e-3,
+        lr_schedule="linear",
         precision="fp32",
-    )  # fmt: skip
+    )
     detector = AMADetector(config, device=CPU).fit(digits.images)
     normal = detector.scores(load("digits", "test").images)
     for name in ("textures", "house_numbers"):

@@ -56,14 +56,17 @@ class AMATrainer(Trainer):
     validated_by = "A"
     splits = True
     curves: ClassVar[tuple[Curve, ...]] = (
-        Curve("wasserstein", "Wasserstein estimate",
-              "how far the critic tells (x, x) from (x, x̂): the quantity that E and G push down"),
+        Curve(
+            "wasserstein",
+            "Wasserstein estimate",
+            "how far the critic tells (x, x) from (x, x̂): the quantity that E and G push down",
+        ),
         Curve("loss_critic", "critic loss", "minus that, plus penalty and simplex term"),
         Curve("loss_autoencoder", "autoencoder loss", "what E and G minimise, with the latent regulariser"),
         Curve("penalty", "gradient penalty", "how far the critic is from Lipschitz constant 1, before its weight"),
         Curve("regulariser", "latent regulariser", "before its weight", chart=""),
         Curve("z_ratio", "‖z‖ / √d", "mean length of the codes over the radius of the latent shell", chart="ratio"),
-    )  # fmt: skip
+    )
 
     def build(self) -> nn.Module:
         return Networks(self.config)

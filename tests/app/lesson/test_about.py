@@ -27,8 +27,18 @@ def test_every_equation_shows_its_code(open_page):
     at = open_page("about", part="Equations")
     assert len(at.latex) == 10
     code = "\n".join(block.value for block in at.code)
-    for name in ("critic_wasserstein", "simplex_weights", "atypical_codes", "gradient_penalty", "latent_regulariser", "r_score",
-                 "log_a_score", "mahalanobis", "t_vector", "conformal_p_value"):  # fmt: skip
+    for name in (
+        "critic_wasserstein",
+        "simplex_weights",
+        "atypical_codes",
+        "gradient_penalty",
+        "latent_regulariser",
+        "r_score",
+        "log_a_score",
+        "mahalanobis",
+        "t_vector",
+        "conformal_p_value",
+    ):
         assert f"def {name}" in code
 
 

@@ -222,9 +222,17 @@ def test_lesson_and_densities_print_one_auroc_for_one_pair_of_sets(open_page, le
 
 @pytest.mark.parametrize(
     "step, shows, other",
-    [("Hope", WORKS, FAILS), ("Surprise", FAILS, WORKS), ("Threshold", FAILS, WORKS), ("Band", FAILS, WORKS),
-     ("Overlap", LIES_ON_TOP, WORKS), ("Overlap", LIES_ON_TOP, FAILS), ("Limits", NOTHING, WORKS), ("Limits", NOTHING, FAILS)],
-)  # fmt: skip
+    [
+        ("Hope", WORKS, FAILS),
+        ("Surprise", FAILS, WORKS),
+        ("Threshold", FAILS, WORKS),
+        ("Band", FAILS, WORKS),
+        ("Overlap", LIES_ON_TOP, WORKS),
+        ("Overlap", LIES_ON_TOP, FAILS),
+        ("Limits", NOTHING, WORKS),
+        ("Limits", NOTHING, FAILS),
+    ],
+)
 def test_every_step_chooses_the_set_that_shows_its_point_and_says_so(open_page, told, step, shows, other):
     for best, rest in (SETS, SETS[::-1]):
         told({best: shows, rest: other})
@@ -262,8 +270,10 @@ def test_the_papers_figure_stands_beside_ours(open_page, told):
     told({"textures": FAILS})
     at = open_page("lesson", step="Band", against="textures")
     table = at.table[-1].value
-    assert list(table.iloc[:, 1]) == [f"{paper.ablation(paper.WITHOUT_A, 'cifar10', 'svhn'):.3f}",
-                                      f"{paper.table1('cifar10', 'svhn'):.3f}"]  # fmt: skip
+    assert list(table.iloc[:, 1]) == [
+        f"{paper.ablation(paper.WITHOUT_A, 'cifar10', 'svhn'):.3f}",
+        f"{paper.table1('cifar10', 'svhn'):.3f}",
+    ]
     assert list(table.iloc[:, 2]) == ["0.200", "0.900"] and table.columns[1] == "The paper: CIFAR-10 against SVHN"
     assert paper.SOURCE in words(at) and "Another pair of sets" in words(at)
 

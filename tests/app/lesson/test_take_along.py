@@ -48,8 +48,11 @@ def test_a_link_of_the_class_opens_its_view(monkeypatch, link):
     at.switch_page(f"views/{path}.py").run()
     assert not at.exception and not at.error
     assert not [w for w in at.warning if "There is no model called" in w.value]
-    widgets = {w.key: w for kind in (at.selectbox, at.multiselect, at.slider, at.select_slider, at.toggle, at.number_input,
-                                     at.button_group) for w in kind}  # fmt: skip
+    widgets = {
+        w.key: w
+        for kind in (at.selectbox, at.multiselect, at.slider, at.select_slider, at.toggle, at.number_input, at.button_group)
+        for w in kind
+    }
     for key, value in asked.items():
         shown = widgets[key].value
         if isinstance(shown, (int, float)) and not isinstance(shown, bool):

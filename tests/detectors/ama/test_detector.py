@@ -147,9 +147,19 @@ def test_bad_codes(tiny_detector, z):
 def test_not_fitted(tmp_path, images):
     d = AMADetector(Config(channels=1))
     calls = [
-        d.anomaly_score, d.score_samples, d.p_value, d.predict, d.decision_function, d.scores, d.r_score, d.a_score,
-        d.encode, d.reconstruct, d.maps, d.statistics,
-    ]  # fmt: skip
+        d.anomaly_score,
+        d.score_samples,
+        d.p_value,
+        d.predict,
+        d.decision_function,
+        d.scores,
+        d.r_score,
+        d.a_score,
+        d.encode,
+        d.reconstruct,
+        d.maps,
+        d.statistics,
+    ]
     for call in calls:
         with pytest.raises(NotFittedError, match="fit"):
             call(images)

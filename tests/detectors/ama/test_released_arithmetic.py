@@ -190,10 +190,21 @@ def expected_gradients(config: Config, weights, x_normal, real_negatives=None) -
 @pytest.mark.parametrize("mode", ["paper", "released"])
 def test_one_training_step(mode, negatives):
     config = Config(
-        mode=mode, nz=6, width_encoder=6, width_generator=8, width_critic=8, batch_size=20, n_critic=1, max_steps=40,
-        atypical="none" if negatives == "none" else "inward", warmup=0.0, delta=1.0, precision="fp32", lr_schedule="constant",
+        mode=mode,
+        nz=6,
+        width_encoder=6,
+        width_generator=8,
+        width_critic=8,
+        batch_size=20,
+        n_critic=1,
+        max_steps=40,
+        atypical="none" if negatives == "none" else "inward",
+        warmup=0.0,
+        delta=1.0,
+        precision="fp32",
+        lr_schedule="constant",
         lr=1e-8,  # so that E and G meet the critic that the expected gradients were taken at
-    )  # fmt: skip
+    )
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     anomalies = rng.integers(0, 90, (7, 32, 32, 3), dtype=np.uint8) if negatives == "real" else None
@@ -224,9 +235,18 @@ def test_real_anomalies_take_part_from_the_first_released_step_and_after_the_war
     for mode, expected in (("released", [2] * 10), ("paper", [0] * 5 + [2] * 5)):
         counts.clear()
         config = Config(
-            mode=mode, channels=1, nz=4, width_encoder=4, width_generator=4, width_critic=4, batch_size=20, n_critic=1,
-            max_steps=10, warmup=0.5, precision="fp32",
-        )  # fmt: skip
+            mode=mode,
+            channels=1,
+            nz=4,
+            width_encoder=4,
+            width_generator=4,
+            width_critic=4,
+            batch_size=20,
+            n_critic=1,
+            max_steps=10,
+            warmup=0.5,
+            precision="fp32",
+        )
         list(train(AMATrainer(config, CPU), images, anomalies=images[:3], sample_every=1000))
         assert counts == expected, mode
 
