@@ -21,6 +21,7 @@ from ama_core.runs.folder import list_runs
 from ama_core.runs.watching import is_running, read_status
 from ama_core.storage.bundle import PRETRAINED
 from benchmarks.app_server import CHROMIUM, FLAGS, app_server
+from tests.app.lesson.common import STEPS
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -178,8 +179,8 @@ def test_the_lesson_from_first_to_last_step(server, new_tab):
     page = new_tab()
     page.goto(server)
     page.wait_for_url("**/lesson*")
-    for at in range(1, 9):
-        page.get_by_role("heading", name=f"{at} of 8").wait_for()
+    for at in range(1, len(STEPS) + 1):
+        page.get_by_role("heading", name=f"{at} of {len(STEPS)}").wait_for()
         settled(page)
         assert_sound(page)
         if page.get_by_role("slider", name="Threshold on R").count():
@@ -189,7 +190,7 @@ def test_the_lesson_from_first_to_last_step(server, new_tab):
             expect(matrix.get_by_text("0 (0", exact=False).first).to_be_visible()  # right of every score: nothing is flagged
             settled(page)
             assert matrix.inner_text() != before and "cut=" in page.url
-        if at < 8:
+        if at < len(STEPS):
             page.get_by_role("button", name="Next").click()
     groups = page.get_by_role("radiogroup").filter(has=page.get_by_role("radio")).filter(has_not_text="Surprise")
     for group in groups.all():
@@ -225,7 +226,7 @@ def test_the_lesson_by_keyboard_alone(server, new_tab):
         if "Next" in page.evaluate("document.activeElement.innerText"):
             break
     page.keyboard.press("Enter")
-    page.get_by_role("heading", name="5 of 8").wait_for()
+    page.get_by_role("heading", name=f"5 of {len(STEPS)}").wait_for()
 
 
 def expect_near_the_top(page, heading):
@@ -241,17 +242,19 @@ def test_next_lands_at_the_top_of_the_following_step(server, new_tab, width):
     page = new_tab(width=width)
     page.goto(f"{server}/lesson?step=Threshold&model=photos")
     settled(page)
-    for at in (5, 6, 7, 8):
+    for at in range(5, len(STEPS) + 1):
         page.get_by_role("button", name="Next").click()
-        heading = page.get_by_role("heading", name=f"{at} of 8")
+        heading = page.get_by_role("heading", name=f"{at} of {len(STEPS)}")
         heading.wait_for()
         settled(page)
         expect_near_the_top(page, heading)
         assert heading.evaluate("heading => heading === document.activeElement"), "who reads by ear goes on there as well"
-    page.get_by_role("button", name="Back").click()
-    page.get_by_role("heading", name="7 of 8").wait_for()
-    settled(page)
-    expect_near_the_top(page, page.get_by_role("heading", name="7 of 8"))
+    for at in (len(STEPS) - 1, len(STEPS) - 2):
+        page.get_by_role("button", name="Back").click()
+        heading = page.get_by_role("heading", name=f"{at} of {len(STEPS)}")
+        heading.wait_for()
+        settled(page)
+        expect_near_the_top(page, heading)
     main = page.get_by_test_id("stMain")
     switch = page.get_by_text("Logarithmic axis")
     switch.scroll_into_view_if_needed()
@@ -278,9 +281,9 @@ def test_line_slider_matrix_and_sentence_stand_on_one_screen_and_in_line(server,
     page.goto(f"{server}/lesson?step=Cause&model=photos")
     settled(page)
     page.get_by_role("button", name="Next").click()
-    page.get_by_role("heading", name="4 of 8").wait_for()
+    page.get_by_role("heading", name=f"4 of {len(STEPS)}").wait_for()
     settled(page)
-    expect_near_the_top(page, page.get_by_role("heading", name="4 of 8"))
+    expect_near_the_top(page, page.get_by_role("heading", name=f"4 of {len(STEPS)}"))
     slider = page.get_by_role("slider", name="Threshold on R")
     sentence, best = page.get_by_text(re.compile("^It detects")), page.get_by_text("The best any line can do:")
     for part in (page.locator(".js-plotly-plot").first, slider, page.get_by_role("table").first, sentence, best):
@@ -337,7 +340,7 @@ def test_what_the_lesson_shows_goes_along_to_the_densities_and_back(server, new_
     page.get_by_text("about the same").click()
     settled(page)
     page.get_by_role("button", name="Next").click()
-    page.get_by_role("heading", name="3 of 8").wait_for()
+    page.get_by_role("heading", name=f"3 of {len(STEPS)}").wait_for()
     settled(page)
     page.get_by_role("link", name="Score densities").click()
     page.get_by_role("heading", name="Score densities").wait_for()
@@ -352,7 +355,7 @@ def test_what_the_lesson_shows_goes_along_to_the_densities_and_back(server, new_
     page.get_by_role("figure", name=re.compile("Densities of R for 3 sets.*Procedural textures")).wait_for()
     settled(page)
     page.get_by_role("link", name="Why raw scores fail").click()
-    page.get_by_role("heading", name="1 of 8").wait_for()
+    page.get_by_role("heading", name=f"1 of {len(STEPS)}").wait_for()
     settled(page)
     expect(page.get_by_role("combobox", name="Images that the model has never seen")).to_have_value("Procedural textures")
     page.get_by_text("Model photos, normal").wait_for()
@@ -387,6 +390,7 @@ def test_a_lasso_on_the_map_gives_a_grid_of_images(server, new_tab):
     settled(page)
     images = page.get_by_alt_text(re.compile("^Image of "))
     before = [image.get_attribute("alt") for image in images.all()]
+    page.get_by_role("tab", name="Maps").click()
     chart = page.get_by_role("figure", name="PCA map")
     chart.scroll_into_view_if_needed()
     chart.hover()
@@ -453,7 +457,8 @@ def test_a_row_of_the_table_is_chosen_by_keyboard_and_by_mouse(server, page, tin
     )
     page.get_by_role("heading", name=f"all.zip/{names[0]}").wait_for()
     page.get_by_text("most similar training images").wait_for()
-    page.get_by_text("What these numbers mean").wait_for()  # nothing moves any more
+    page.get_by_text("What these numbers mean").wait_for()
+    settled(page)  # nothing moves any more
     table = page.locator('[data-testid="stDataFrame"]').last  # above it stands, folded away, what the model finds
     table.scroll_into_view_if_needed()
     box = table.bounding_box()

@@ -9,13 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-torch.set_default_dtype(torch.float64)
-torch.Tensor.float = torch.Tensor.double  # what is cast to fp32 in training is not to be rounded here
-
-from ama_core.detectors.registry import detector_class  # noqa: E402
-from ama_core.errors import ConfigError  # noqa: E402
-from ama_core.training import distributed  # noqa: E402
-from ama_core.training.loop import train  # noqa: E402
+from ama_core.detectors.registry import detector_class
+from ama_core.errors import ConfigError
+from ama_core.training import distributed
+from ama_core.training.loop import train
 
 STEPS = 3
 SMALL = dict(channels=1, batch_size=13, max_steps=STEPS, precision="fp32", lr=3e-5)  # rows that 2 and 3 do not divide
@@ -67,6 +64,9 @@ def steps(name: str) -> dict[str, np.ndarray]:
 
 
 def main(folder: Path) -> None:
+    # Only here: pytest imports CASES from this file, and these would then hold for every test after it.
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double  # what is cast to fp32 in training is not to be rounded here
     with distributed.processes("cpu"):
         found = {f"{name}/{key}": value for name in CASES for key, value in steps(name).items()}
         refusals = []
