@@ -34,9 +34,8 @@ from ama_core.evaluation.metrics import metric_intervals
 from ama_core.evaluation.protocol import normal_split
 from ama_core.evaluation.simple import SimpleFigures, read_simple
 from ama_core.runs import timing as pace
-from ama_core.runs.folder import RUNS_VARIABLE, read_watched, runs_dir
+from ama_core.runs.folder import RUNS_VARIABLE, Run, read_watched, runs_dir
 from ama_core.runs.spec import RunSpec
-from ama_core.runs.watching import read_curves
 from ama_core.scoring import check
 from ama_core.scoring.check import Checked
 from ama_core.scoring.localise import Localiser, find_localiser
@@ -515,8 +514,8 @@ def mixed(folder: Path, picks: tuple[tuple[str, int], ...], weights: tuple[tuple
 
 @cached("metrics.jsonl", most=32)
 def curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
-    """What a run has measured so far, thinned (see `read_curves`)."""
-    return read_curves(folder)
+    """What a run has measured so far, thinned (see `Run.curves`)."""
+    return Run(folder).curves()
 
 
 @cached("", most=32)

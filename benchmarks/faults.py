@@ -37,9 +37,8 @@ from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import execute as runs
 from ama_core.runs import folder as run_folder
-from ama_core.runs.folder import CHECKPOINT, read_sample
+from ama_core.runs.folder import CHECKPOINT, Run, read_sample
 from ama_core.runs.spec import RunSpec
-from ama_core.runs.watching import list_samples, read_curves, read_log, read_metrics, read_status
 from ama_core.storage.files import PARTIAL
 from ama_core.training import loop as training
 
@@ -92,12 +91,12 @@ def inspect(folder: Path, step: int) -> tuple[str, int]:
     """State and checkpointed step of a run whose process was killed; `step` is that of the kill before. Raises Damaged."""
     state, found = "not begun", 0
     if (folder / "status.json").exists():
-        state = read_status(folder)["state"]
+        state = Run(folder).status().state
         RunSpec.read(folder)
     if state not in ("not begun", "interrupted", "failed", "stopped", "finished"):
         raise Damaged(f"A run without a process is shown as {state}.")
-    read_curves(folder)
-    for picture in list_samples(folder).values():
+    Run(folder).curves()
+    for picture in Run(folder).samples().values():
         read_sample(picture)
     if (folder / CHECKPOINT).exists():
         found = AMATrainer.load(folder / CHECKPOINT, torch.device("cpu")).step
@@ -111,7 +110,7 @@ def compare(folder: Path, undisturbed: Path) -> None:
     for name in COMPARED:
         if (folder / name).read_bytes() != (undisturbed / name).read_bytes():
             raise Damaged(f"{name} differs from that of an undisturbed run.")
-    steps = [[(e["kind"], e["step"]) for e in read_metrics(f) if e["kind"] != "checkpoint"] for f in (folder, undisturbed)]
+    steps = [[(e["kind"], e["step"]) for e in Run(f).metrics() if e["kind"] != "checkpoint"] for f in (folder, undisturbed)]
     if steps[0] != steps[1]:
         raise Damaged("Events are missing or double.")
     if left := list(folder.rglob(f"*{PARTIAL}")):
@@ -134,7 +133,7 @@ def kill_often(folder: Path, spec: RunSpec, kills: int, seed: int, seconds: floa
             os.kill(pid, sent)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             if code not in (0, 130, -signal.SIGKILL, -signal.SIGTERM):
-                raise Damaged(f"A process ended with code {code} instead of going on: {read_log(current, 3)}")
+                raise Damaged(f"A process ended with code {code} instead of going on: {Run(current).read_log(3)}")
             state, step = inspect(current, step)
             if code != 0:
                 met[f"{sent.name}: {state}"] += 1
@@ -142,7 +141,7 @@ def kill_often(folder: Path, spec: RunSpec, kills: int, seed: int, seconds: floa
             else:
                 number, step = number + 1, 0
                 current = folder / str(number)
-    if not (current / "status.json").exists() or read_status(current)["state"] != "finished":
+    if not (current / "status.json").exists() or Run(current).status().state != "finished":
         os.waitpid(fork(current, spec, resume=(current / "run.json").exists()), 0)
     return met
 

@@ -36,8 +36,8 @@ from ama_core.data import decode_image, iter_images, read_npz
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.paper.records import read_record
 from ama_core.runs import timing as pace
+from ama_core.runs.folder import Run
 from ama_core.runs.spec import RunSpec
-from ama_core.runs.watching import list_samples, read_curves, read_log, read_status
 from ama_core.scoring import table as streaming
 from ama_core.scoring.check import check_files
 from ama_core.scoring.report import html_report
@@ -206,11 +206,12 @@ def in_folder(sample: str, file: str, place: Path, load: Callable[[Path], object
 
 def look(folder: Path) -> None:
     """What the app reads of a run."""
-    read_status(folder)["state"]
+    run = Run(folder)
+    run.status()
     RunSpec.read(folder)
-    read_curves(folder)
-    list_samples(folder)
-    read_log(folder)
+    run.curves()
+    run.samples()
+    run.read_log()
 
 
 def subjects(place: Path) -> dict[str, tuple[bytes, Loader]]:

@@ -24,12 +24,12 @@ from ama_core.runs import execute as runs
 from ama_core.runs import measuring
 from ama_core.runs.folder import LOCK, RUNS_VARIABLE, Run
 from ama_core.runs.spec import RunSpec
-from ama_core.runs.watching import read_metrics, read_status
 from ama_core.storage import files
 from ama_core.storage.bundle import VERSION as BUNDLE_VERSION
 from ama_core.storage.bundle import read_bundle
 from ama_core.training.loop import EARLY_STEPS
 from tests.common import SAMPLES
+from tests.runs.reading import read_metrics, read_status
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 

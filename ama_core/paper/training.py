@@ -9,7 +9,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -304,17 +305,26 @@ def train_all(
         parallel=parallel,
     )
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
+    with _sigterm_as_ctrl_c():
+        try:
+            scheduler.run(tell)
+        except KeyboardInterrupt:
+            left = len(waiting) + len(scheduler.active)
+            scheduler.stop()
+            raise RunStopped(f"Stopped with {left} of {total} trainings left; the same command goes on.") from None
+        finally:
+            places.close()
+    return failed
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt in here."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        scheduler.run(tell)
-    except KeyboardInterrupt:
-        left = len(waiting) + len(scheduler.active)
-        scheduler.stop()
-        raise RunStopped(f"Stopped with {left} of {total} trainings left; the same command goes on.") from None
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
-        places.close()
-    return failed
 
 
 def figures(record: Record) -> str:

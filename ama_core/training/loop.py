@@ -100,17 +100,14 @@ def train(
     distributed.check(trainer.splits, type(trainer).__name__.removesuffix("Trainer"), config.batch_size)
     batches = _Batches(trainer, images)
     trainer.total = total = config.total_steps(len(images))
-    sample_steps = EARLY_STEPS if sample_every is None else ()
-    sample_every = sample_every or max(1, total // 40)
-    watch_every = max(WATCH_LEAST, total // WATCHES)
-    validate_every = validate_every or max(1, total // 20)
+    schedule = _Schedule(total, log_every, sample_every, validate_every)
     _take_anomalies(trainer, anomalies)
     trainer.prepare(images)
     if distributed.size() > 1:
         distributed.check_same(f"{trainer.step} {zlib.crc32(np.ascontiguousarray(images))}")
     arithmetic = autocast(config, device)
     watched = _Watched(trainer, images, validation, watch)
-    reported_step, reported_seconds, last_save = trainer.step, trainer.seconds, time.perf_counter()
+    rate, last_save = _Rate(trainer), time.perf_counter()
 
     while trainer.step < total:
         began = time.perf_counter()
@@ -122,31 +119,12 @@ def train(
             found = trainer.update(x)
         trainer.step += 1
         trainer.update_average()
-
-        last = trainer.step == total
-        events = []
-        if validation is not None and (trainer.step % validate_every == 0 or last):
-            _checked(found, trainer.step)
-            events.append(Event("validation", trainer.step, total, watched.validate()))
-        values = None
-        if trainer.step % log_every == 0 or trainer.step in EARLY_STEPS or last:
-            lr = next(iter(trainer.optimisers.values())).param_groups[0]["lr"]
-            values = _checked(found, trainer.step) | {"epoch": epoch + 1, "lr": lr}
-            events.append(Event("progress", trainer.step, total, values))
-        if (trainer.step % sample_every == 0 or trainer.step in sample_steps or last) and (
-            pictures := watched.sample()
-        ) is not None:
-            events.append(Event("samples", trainer.step, total, images=pictures))
-        if watch is not None and (trainer.step % watch_every == 0 or trainer.step in EARLY_LOOKS or last):
-            _checked(found, trainer.step)
-            events.append(watched.look())
+        events = _events(trainer, found, epoch, schedule, watched)
         trainer.seconds += time.perf_counter() - began
-        if values is not None:
-            rate = (trainer.step - reported_step) / max(trainer.seconds - reported_seconds, 1e-9)
-            reported_step, reported_seconds = trainer.step, trainer.seconds
-            left = (total - trainer.step) / rate
-            values.update(images_per_s=rate * config.batch_size, seconds=trainer.seconds, eta_s=left)
-        save = checkpoint is not None and _due(last or time.perf_counter() - last_save > checkpoint_seconds, events)
+        rate.complete(events)
+
+        overdue = trainer.step == total or time.perf_counter() - last_save > checkpoint_seconds
+        save = checkpoint is not None and _due(overdue, events)
         for event in events:
             yield replace(event, closes_step=event is events[-1] and not save)
         if save:  # after the events, which a resumed run would not repeat
@@ -156,6 +134,68 @@ def train(
             last_save = time.perf_counter()
             yield Event("checkpoint", trainer.step, total, closes_step=True)
     yield Event("done", trainer.step, total, {"seconds": trainer.seconds})
+
+
+def _events(trainer: Trainer, found: dict[str, Tensor], epoch: int, schedule: "_Schedule", watched: "_Watched") -> list[Event]:
+    """What is to be said about the step that has just been made, in this order; mostly nothing."""
+    step, total, events = trainer.step, trainer.total, []
+    if watched.validation is not None and schedule.validates(step):
+        _checked(found, step)
+        events.append(Event("validation", step, total, watched.validate()))
+    if schedule.reports(step):
+        lr = next(iter(trainer.optimisers.values())).param_groups[0]["lr"]
+        events.append(Event("progress", step, total, _checked(found, step) | {"epoch": epoch + 1, "lr": lr}))
+    if schedule.samples(step) and (pictures := watched.sample()) is not None:
+        events.append(Event("samples", step, total, images=pictures))
+    if watched.watch is not None and schedule.looks(step):
+        _checked(found, step)
+        events.append(watched.look())
+    return events
+
+
+class _Schedule:
+    """The steps of a training that have events; the last one has all of them."""
+
+    def __init__(self, total: int, log_every: int, sample_every: int | None, validate_every: int | None):
+        self.total, self.log_every = total, log_every
+        self.early_samples = EARLY_STEPS if sample_every is None else ()
+        self.sample_every = sample_every or max(1, total // 40)
+        self.validate_every = validate_every or max(1, total // 20)
+        self.look_every = max(WATCH_LEAST, total // WATCHES)
+
+    def reports(self, step: int) -> bool:
+        return self._falls(step, self.log_every, EARLY_STEPS)
+
+    def samples(self, step: int) -> bool:
+        return self._falls(step, self.sample_every, self.early_samples)
+
+    def validates(self, step: int) -> bool:
+        return self._falls(step, self.validate_every)
+
+    def looks(self, step: int) -> bool:
+        return self._falls(step, self.look_every, EARLY_LOOKS)
+
+    def _falls(self, step: int, every: int, early: tuple[int, ...] = ()) -> bool:
+        return step % every == 0 or step in early or step == self.total
+
+
+class _Rate:
+    """Adds to `progress` events how fast training has been since the last one, and how long the rest will take."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer, self.step, self.seconds = trainer, trainer.step, trainer.seconds
+
+    def complete(self, events: list[Event]) -> None:
+        trainer = self.trainer
+        for event in events:
+            if event.kind == "progress":
+                rate = (trainer.step - self.step) / max(trainer.seconds - self.seconds, 1e-9)
+                self.step, self.seconds = trainer.step, trainer.seconds
+                event.values.update(
+                    images_per_s=rate * trainer.config.batch_size,
+                    seconds=trainer.seconds,
+                    eta_s=(trainer.total - trainer.step) / rate,
+                )
 
 
 def _due(due: bool, events: list[Event]) -> bool:

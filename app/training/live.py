@@ -16,18 +16,9 @@ from ama_core import AMAError
 from ama_core.detectors import registry
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.runs import queue
-from ama_core.runs.folder import read_sample, read_watched
+from ama_core.runs.folder import Run, read_sample, read_watched
 from ama_core.runs.spec import RunSpec
 from ama_core.runs.status import ACTIVE
-from ama_core.runs.watching import (
-    list_samples,
-    list_watched,
-    list_watched_pictures,
-    read_log,
-    read_status,
-    skip_asked,
-    stop_asked,
-)
 from ama_core.training.trainer import Curve
 
 STATES = {
@@ -68,7 +59,7 @@ def detail(name: str, folder: Path, status: dict) -> None:
         show_samples(name, folder)
     with st.expander("Losses and everything else that it measures", expanded=not watching, icon=":material/show_chart:"):
         show_curves(folder, curves)
-    log = read_log(folder)
+    log = Run(folder).read_log()
     with st.expander("Log", icon=":material/article:"):
         st.code(access.without_paths(log) or "Nothing yet.", language=None, wrap_lines=True)
     if spec:
@@ -91,8 +82,9 @@ def onward(folder: Path) -> None:
 
 
 def status_of(folder: Path) -> dict:
+    """The status of a run as a plain dictionary, also of one that cannot be read."""
     try:
-        return read_status(folder)
+        return Run(folder).status().to_dict()
     except AMAError as error:
         return {"state": "damaged", "error": str(error)}
 
@@ -106,7 +98,7 @@ def progress_of(status: dict) -> float:
 
 def shown_state(folder: Path, status: dict) -> str:
     """The state, or `stopping` where a stop was asked for and not yet done."""
-    return "stopping" if status["state"] in ACTIVE and stop_asked(folder) else status["state"]
+    return "stopping" if status["state"] in ACTIVE and Run(folder).stop_asked() else status["state"]
 
 
 def progress(state: str, status: dict) -> None:
@@ -154,7 +146,7 @@ def buttons(name: str, folder: Path, state: str) -> None:
         if button("Resume", "play_arrow", state in queue.RESUMABLE, "Queues the run to go on where it was last saved."):
             act(queue.resume, folder)
         if state == "measuring":
-            asked = skip_asked(folder)
+            asked = Run(folder).skip_asked()
             meaning = "Ends the measuring after what is being scored now: the model is done, and what is measured is kept."
             if button("Skip the rest", "skip_next", not asked, meaning):
                 act(queue.skip, folder)
@@ -173,7 +165,8 @@ def watched(name: str, folder: Path, spec: RunSpec, curves: dict) -> None:
     title = controls.title_of(spec.watch) if spec.watch else "the others"
     scores = [key.removeprefix(WATCHED) for key in curves if key.startswith(WATCHED)]
     st.markdown(verdict(title, kind, {score: curves[f"{WATCHED}{score}"] for score in scores}))
-    at, drawn = list_watched(folder), list_watched_pictures(folder)
+    run = Run(folder)
+    at, drawn = run.watched(), run.watched_pictures()
     step = choose_step(name, list(at)) if at else None
     left, right = st.columns(2, gap="large")
     with left:
@@ -272,7 +265,7 @@ def density(folder: Path, file: Path, score: str, kind: type[AnomalyDetector], t
 
 def show_samples(name: str, folder: Path) -> None:
     """The reconstructions of fixed images; the newest until an earlier step is chosen."""
-    samples = list_samples(folder)
+    samples = Run(folder).samples()
     if not samples:
         return
     st.markdown("**Reconstructions of fixed training images**")

@@ -18,10 +18,10 @@ from PIL import Image
 from ama_core import AMADetector
 from ama_core.data import load
 from ama_core.runs.folder import list_runs
-from ama_core.runs.watching import is_running, read_status
 from ama_core.storage.bundle import PRETRAINED
 from benchmarks.app_server import CHROMIUM, FLAGS, app_server
 from tests.app.lesson.common import STEPS
+from tests.runs.reading import is_running, read_status
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect

@@ -19,10 +19,10 @@ from ama_core.runs import execute as runs
 from ama_core.runs import queue
 from ama_core.runs.folder import runs_dir
 from ama_core.runs.spec import RunSpec
-from ama_core.runs.watching import read_log, read_status
 from ama_core.storage.bundle import read_scores
 from tests import forty_lines
 from tests.common import APP, ROOT, checked
+from tests.runs.reading import read_log, read_status
 
 PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", "check", "compare", "benchmark", "about")
 FORTY = "forty=tests.forty_lines:FortyLines"

@@ -14,12 +14,12 @@ from ama_core.data import inspect
 from ama_core.errors import BundleError
 from ama_core.runs import queue
 from ama_core.runs.spec import RunSpec
-from ama_core.runs.watching import read_metrics
 from ama_core.scoring.check import check_files
 from ama_core.scoring.report import html_report
 from ama_core.storage.bundle import FILES, zip_bundle
 from tests.app.test_train import page
 from tests.common import words
+from tests.runs.reading import read_metrics
 
 SETTINGS = dict(
     max_steps=6,

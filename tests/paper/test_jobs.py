@@ -29,10 +29,10 @@ from ama_core.paper.tables import lines
 from ama_core.runs import execute as runs
 from ama_core.runs import processes
 from ama_core.runs.spec import config_for
-from ama_core.runs.watching import read_log, read_status
 from ama_core.storage.bundle import read_scores
 from tests.common import CPU, TINY
 from tests.paper.records import record
+from tests.runs.reading import read_log, read_status
 
 SETTINGS = {key: str(value) for key, value in (TINY | {"max_steps": 3}).items() if key not in ("channels", "fit")}
 

@@ -27,7 +27,8 @@ from ama_core.runs import queue
 from ama_core.runs.execute import RunStopped, execute
 from ama_core.runs.folder import CHECKPOINT, Run, list_runs, read_watched
 from ama_core.runs.spec import RunSpec, check, command_line, config_for, suited_to_few
-from ama_core.runs.watching import (
+from ama_core.storage.bundle import read_results, read_scores
+from tests.runs.reading import (
     is_running,
     list_watched,
     list_watched_pictures,
@@ -37,7 +38,6 @@ from ama_core.runs.watching import (
     read_status,
     skip_asked,
 )
-from ama_core.storage.bundle import read_results, read_scores
 
 CPU = torch.device("cpu")
 

@@ -15,7 +15,6 @@ from ama_core import AMADetector
 from ama_core.detectors.registry import load_detector
 from ama_core.errors import BundleError
 from ama_core.runs.spec import RunSpec
-from ama_core.runs.watching import is_running, read_metrics, read_status
 from ama_core.storage.bundle import (
     FIRST_STORED,
     StoredScores,
@@ -30,6 +29,7 @@ from ama_core.storage.bundle import (
     write_results,
     write_scores,
 )
+from tests.runs.reading import is_running, read_metrics, read_status
 
 
 @pytest.fixture

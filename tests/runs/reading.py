@@ -1,4 +1,4 @@
-"""What pages and scripts ask of a run by its folder alone, its status as a plain dictionary."""
+"""What tests ask of a run by its folder alone, its status as a plain dictionary."""
 
 import os
 from pathlib import Path
