@@ -109,9 +109,9 @@ class Job:
 
 
 def jobs() -> list[Job]:
-    """Every model, in the order of training: seed 0 of each kind of normal set, then more of each kind, then more seeds."""
-    first = [Job("mnist", 0), Job("brick"), Job("fashionmnist"), Job("gtsrb", 2), Job("cifar10")]
-    more = [Job("grass"), Job("mnist", 1), Job("gravel"), Job("mnist", 2)]
+    """Every model, in the order of training: seed 0 of every normal set, small ones early, then more seeds."""
+    first = [Job("mnist", 0), Job("brick"), Job("fashionmnist"), Job("gtsrb", 2), Job("grass"), Job("mnist", 1)]
+    more = [Job("cifar10"), Job("gravel"), Job("mnist", 2)]
     return first + more + [Job(name, seed=seed) for seed in (1, 2) for name in ("fashionmnist", "cifar10")]
 
 
