@@ -314,6 +314,13 @@ def link(page: str, label: str, icon: str, **state: Any) -> None:
     st.page_link(f"views/{page}.py", label=label, icon=f":material/{icon}:", query_params=packed)
 
 
+def open_check(model: str, alpha: float) -> None:
+    """Opens the page Check on a model by its own score, from any page, that one too; ends this run of the script."""
+    kept = st.session_state.setdefault("kept", {})
+    kept.pop("score", None)  # of another detector
+    st.switch_page("views/check.py", query_params={"model": model, "alpha": f"{alpha:g}"})
+
+
 def upload(label: str, kinds: Sequence[str], key: str, **more: Any) -> Any:
     """A file uploader, `st.file_uploader`, that says outside its list when a file was refused.
 
