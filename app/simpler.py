@@ -78,13 +78,13 @@ def _section(name: str, folder: Path, alpha: float) -> None:
 def _draw(name: str, folder: Path, alpha: float, was_running: bool) -> None:
     """The comparison as it now stands; drawn again at every tick while it goes on."""
     job = jobs.find(_key(folder))
-    if job and job.running:
+    if was_running != (job is not None and job.running):
+        st.rerun()  # with ticks while it goes on, else without
+    if was_running:
         st.progress(job.fraction, job.doing or "beginning")
         if st.button("Stop comparing", icon=":material/stop:", key=f"simpler-stop-{folder.name}"):
             job.stop()
         return
-    if was_running:
-        st.rerun()  # without ticks
     if job is None or job.result is None:
         if job and job.error:
             st.error(controls.literal(job.error), icon=":material/error:")
@@ -121,7 +121,7 @@ def _start(folder: Path, label: str, key: str) -> None:
         model = cache.detector(folder)
         chosen = (*comparing.SIMPLE, comparing.TRAINED) if longer else comparing.SIMPLE
         jobs.start(_key(folder), lambda job: _compared(job, model, chosen))
-        st.rerun()  # with ticks
+        st.rerun()
 
 
 def _compared(job: jobs.Job, model: AnomalyDetector, chosen: tuple[str, ...]) -> Result:
