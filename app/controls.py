@@ -88,6 +88,7 @@ def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = 
         AMAError: the chosen model cannot be read.
     """
     heading(title, lead)
+    st.session_state.update(st.session_state.pop("to-choose", {}))
     models = cache.models()
     if not models:
         _no_model()
@@ -316,8 +317,10 @@ def link(page: str, label: str, icon: str, **state: Any) -> None:
 
 def open_check(model: str, alpha: float) -> None:
     """Opens the page Check on a model by its own score, from any page, that one too; ends this run of the script."""
-    kept = st.session_state.setdefault("kept", {})
-    kept.pop("score", None)  # of another detector
+    st.session_state.setdefault("kept", {}).pop("score", None)  # of another detector
+    if st.session_state.get("shown-page") == "check":  # its address belongs to its widgets, which are drawn already
+        st.session_state["to-choose"] = {"model": model, "alpha": alpha}
+        st.rerun()
     st.switch_page("views/check.py", query_params={"model": model, "alpha": f"{alpha:g}"})
 
 

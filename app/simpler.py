@@ -16,6 +16,7 @@ from palette import BLUE
 from ama_core.data.defects import NAME as MADE
 from ama_core.detectors.base import AnomalyDetector, NormalData
 from ama_core.detectors.conformal import smallest_alpha
+from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.recommendation import Compared, Comparison, at_rate
 from ama_core.runs import comparing
 from ama_core.runs.folder import runs_dir
@@ -23,7 +24,8 @@ from ama_core.runs.folder import runs_dir
 TITLE = "What would something simpler do?"
 SERIES = "AUROC, 95 % interval"
 POLL = 1.0  # seconds between two looks at a comparison that goes on
-LINE = 22  # characters of a line of a name on the chart
+OWN = "This model"
+LINE = 24  # characters of a line of a name on the chart
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,9 @@ def _show(name: str, folder: Path, result: Result, wanted: float) -> None:
     model = cache.detector(folder)
     alpha = reachable(len(model.calibration_scores_), wanted) or max(controls.ALPHAS)
     found = at_rate(result.found, result.detectors, alpha)
-    titles = {one.name: one.title + (" (this model)" if one.name == model.name else "") for one in found.detectors}
-    st.markdown(f"**Recommended: {controls.literal(titles[found.recommended])}.** {controls.literal(found.reason)}")
+    titles = {one.name: f"{OWN}: {one.title}" if one.name == model.name else one.title for one in found.detectors}
+    best = detector_class(found.recommended).title + (f", {OWN.lower()}" if found.recommended == model.name else "")
+    st.markdown(f"**Recommended: {controls.literal(best)}.** {controls.literal(found.reason)}")
     _images(found, model.normal)
     _chart(folder, found, titles)
     _table(found, titles, wanted)
@@ -161,7 +164,7 @@ def _images(found: Comparison, normal: NormalData) -> None:
         named = next(filter(None, (normal.watch, normal.validation_ood, normal.anomalies)), None)
         why = f" The bad images that its training named, {named}, are not on this computer." if named else ""
     else:
-        against, why = f"bad images of {controls.title_of(found.against)}", ""
+        against, why = f"bad images ({controls.title_of(found.against)})", ""
     st.caption(
         f"{found.n_normal:,} normal images that no detector was trained on, against {found.n_anomalous:,} "
         f"{controls.literal(against)}.{controls.literal(why)}"
@@ -198,7 +201,7 @@ def _table(found: Comparison, titles: Mapping[str, str], wanted: float) -> None:
             "95 % interval": [_interval(one) for one in these],
             f"Found at α = {rate}": [100 * one.detected for one in these],
             "False alarms": [100 * one.false_alarms for one in these],
-            "Seconds to train": [one.seconds_train if np.isfinite(one.seconds_train) else None for one in these],
+            "Training (s)": [one.seconds_train if np.isfinite(one.seconds_train) else None for one in these],
             "ms an image": [one.ms_per_image for one in these],
         },
         height="content",
@@ -207,12 +210,12 @@ def _table(found: Comparison, titles: Mapping[str, str], wanted: float) -> None:
             "AUROC": number(format="%.3f"),
             f"Found at α = {rate}": number(format="%.0f %%", help="The fraction of the bad images that is flagged."),
             "False alarms": number(format="%.0f %%", help="The fraction of the normal images that is flagged."),
-            "Seconds to train": number(format="%.1f", help="Of this model, as its training says."),
+            "Training (s)": number(format="%.1f", help="Seconds; of this model, as its training says."),
             "ms an image": number(format="%.1f", help="Milliseconds of scoring, on this computer, now."),
         },
         alt="Detectors with AUROC, what each flags, and how long it takes",
     )
-    scores = controls.listed([f"{titles[one.name]} by {one.score}" for one in these])
+    scores = controls.listed([f"{one.title} by {one.score}" for one in these])
     raised = "" if alpha == wanted else f" At {controls.percent(wanted)} so few held-out images do not allow to flag anything."
     st.caption(
         f"Every detector is calibrated on as many held-out normal images. Flagged: p ≤ {rate}.{raised} The scores that decide: "

@@ -250,4 +250,6 @@ def _interval(one: Compared) -> str:
 def _seconds(one: Compared) -> str:
     if not np.isfinite(one.seconds_train):
         return "a time that it does not say"
+    if one.seconds_train < 0.05:
+        return "less than 0.1 s"
     return f"{one.seconds_train:.1f} s" if one.seconds_train < 9.95 else f"{one.seconds_train:,.0f} s"
