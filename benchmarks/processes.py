@@ -81,7 +81,7 @@ def timed(work: Callable[[], None]) -> dict[str, float]:
 
 
 def call(words: list[str], **environment: str) -> None:
-    done = subprocess.run([*words, "--quiet"], env=os.environ | environment, capture_output=True, text=True)
+    done = subprocess.run(words, env=os.environ | environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(words)}\n{done.stderr}")
 
@@ -94,7 +94,7 @@ def training(place: Path, steps: int, rounds: int) -> dict[str, float]:
     for i in range(rounds):
         for way, (start, environment) in ways.items():
             out = place / f"{way.replace(' ', '-')}-{i}"
-            settings = ["--preset", "tiny", "--set", f"max_steps={steps}", "--out", str(out), "--no-measure"]
+            settings = ["--preset", "tiny", "--set", f"max_steps={steps}", "--out", str(out), "--no-measure", "--quiet"]
             call([*start, "train", "fashionmnist", *settings], **environment)
             progress = [event for event in Run(out).metrics() if event["kind"] == "progress"]
             first, last = next(event for event in progress if event["step"] >= steps // 2), progress[-1]
@@ -108,14 +108,14 @@ def scoring(place: Path, n: int, rounds: int) -> dict[str, dict[str, float]]:
     images(source, n)
 
     def score(out: Path, *more: str) -> list[str]:
-        return [*AMA, "score", MODEL, str(source), "--out", str(out), *more]
+        return [*AMA, "score", MODEL, str(source), "--out", str(out), "--quiet", *more]
 
     def here(out: Path) -> None:
         call(score(out))
 
     def shards(out: Path) -> None:
         one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-        calls = [subprocess.Popen([*score(out, "--shard", f"{i}/2"), "--quiet"], env=one_thread) for i in (1, 2)]
+        calls = [subprocess.Popen(score(out, "--shard", f"{i}/2"), env=one_thread, stderr=subprocess.DEVNULL) for i in (1, 2)]
         if any([process.wait() for process in calls]):
             sys.exit("a shard could not be scored")
         call([*AMA, "merge", str(out)])
