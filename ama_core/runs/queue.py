@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from ama_core.data import iter_images
-from ama_core.data.files import SUFFIXES
+from ama_core.data.decode import SUFFIXES
 from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.runs import execute as runs
 from ama_core.runs.folder import Run, list_runs
@@ -60,6 +60,17 @@ def free_name(folder: Path | str, wish: str) -> str:
     while name.lower() in taken:
         name, number = f"{wish}-{number}", number + 1
     return name
+
+
+def new_folder(folder: Path | str, wish: str) -> Path:
+    """Make a folder for a new run, called `wish` as `free_name` makes it, and nobody else's. Raises ConfigError."""
+    folder = Path(folder)
+    with _in_words(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _states(folder):
+        path = folder / free_name(folder, wish)
+        path.mkdir()
+        return path
 
 
 def submit(folder: Path | str, name: str, spec: RunSpec) -> Path:
