@@ -67,7 +67,7 @@ async def take_part(browser: Browser, address: str, session: int, rounds: int, f
         if (
             float(shown) != float(f"{r[name]:.4g}")
             or f"{flagged} of {files}" not in said
-            or f"α = {100 * alpha:.2g} %" not in said
+            or f"α of {100 * alpha:.2g} %" not in said
         ):
             found["cross_talk"].append(f"session {session}: {name} R {shown}, not {r.get(name)}; {said}")
         began = time.perf_counter()

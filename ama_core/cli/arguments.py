@@ -31,7 +31,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", type=source, metavar="PATH", help="image files, folders, .npz or .zip files")
+    parser.add_argument("paths", nargs="+", type=source, metavar="PATH", help="image files, folders, .npz, .zip or .tar files")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

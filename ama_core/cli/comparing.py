@@ -21,7 +21,7 @@ def add_compare(commands: Commands) -> None:
         "good",
         type=source,
         metavar="GOOD",
-        help="normal images: a folder, .zip or .npz file, or a data set",
+        help="normal images: a folder, .zip, .tar or .npz file, or a data set",
     )
     add("--against", type=source, metavar="BAD", help="anomalous images; without them, made defects stand in")
     add("--detectors", default=",".join(DEFAULT), metavar="NAMES", help="separated by commas; default: %(default)s")

@@ -50,7 +50,7 @@ def _downloaded(done: int, total: int, what: str) -> None:
 def add_inspect(commands: Commands) -> None:
     parser = add_command(commands, inspect)
     add = parser.add_argument
-    add("sources", nargs="+", type=source, metavar="PATH", help="folders, .zip, .npz or image files")
+    add("sources", nargs="+", type=source, metavar="PATH", help="folders, .zip, .tar, .npz or image files")
     add("--against", type=source, metavar="PATH", help="images that should not be among them, such as the test's")
     add("--alpha", type=float, default=0.05, help="false-alarm rate that the suggested settings shall reach (%(default)s)")
     add("--json", action="store_true")

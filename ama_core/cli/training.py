@@ -11,9 +11,10 @@ from ama_core.cli.progress import TrainingBar
 from ama_core.data import catalog
 from ama_core.detectors import registry
 from ama_core.detectors.ama.config import PRESETS
+from ama_core.detectors.base import AnomalyDetector
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError
-from ama_core.runs import queue
+from ama_core.runs import queue, timing
 from ama_core.runs.execute import execute
 from ama_core.runs.folder import runs_dir
 from ama_core.runs.spec import RunSpec, config_for
@@ -21,12 +22,15 @@ from ama_core.training import distributed
 
 
 def add_detectors(commands: Commands) -> None:
-    add_command(commands, detectors).add_argument("--json", action="store_true")
+    add = add_command(commands, detectors).add_argument
+    add("--time", action="store_true", help="time some steps of each that has not been timed on this machine yet")
+    add("--json", action="store_true")
 
 
 def detectors(arguments: argparse.Namespace) -> None:
-    """List the detectors: what each is, where it was published, and what it can do beside scoring."""
+    """List the detectors: what each is, where it was published, what it can do beside scoring, and how long a step takes."""
     found = [detector_class(name) for name in registry.names()]
+    paces = {d.name: _pace(d, arguments.time) for d in found if d.trains()}
     rows = [
         {
             "name": d.name,
@@ -36,6 +40,7 @@ def detectors(arguments: argparse.Namespace) -> None:
             "scores": list(d.score_names()),
             "decides": d.decides,
             "trains": d.trains(),
+            "seconds_per_step": paces[d.name].seconds if paces.get(d.name) else None,
         }
         for d in found
     ]
@@ -45,6 +50,16 @@ def detectors(arguments: argparse.Namespace) -> None:
     for row in rows:
         can = f"; can {', '.join(row['can'])}" if row["can"] else ""
         print(f"{row['name']:18}{row['title']}\n{'':18}{row['reference']}\n{'':18}scores {', '.join(row['scores'])}{can}")
+        if pace := paces.get(row["name"]):
+            print(f"{'':18}{pace.seconds:.2g} s a step of preset tiny here ({pace.how})")
+    if not all(paces.values()):
+        print("\nHow long a step takes here: python -m ama_core detectors --time")
+
+
+def _pace(kind: type[AnomalyDetector], measure: bool) -> timing.Pace | None:
+    """What a step of preset `tiny` costs on this machine, where that is known or may be measured."""
+    config, folder = kind.Settings.preset("tiny"), runs_dir()
+    return timing.known(config, folder) or (timing.measure(config, folder) if measure else None)
 
 
 def add_train(commands: Commands) -> None:

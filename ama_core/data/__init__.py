@@ -1,12 +1,12 @@
 """Images in: the catalog of data sets, one's own files, preprocessing and splits. Everything is uint8 (N, H, W, C)."""
 
+from ama_core.data.decode import decode_image
 from ama_core.data.files import (
     FileImage,
     Source,
     check_path,
     check_sources,
     count_images,
-    decode_image,
     iter_images,
     iter_unread,
     read_npz,

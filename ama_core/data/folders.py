@@ -28,7 +28,7 @@ def load_any(
     download: bool = False,
     progress: Progress | None = None,
 ) -> ImageSet:
-    """A set of the catalog by name, or one's own images: a folder, a .zip, or an .npz file with `images`.
+    """A set of the catalog by name, or one's own images: a folder, a .zip or .tar, or an .npz file with `images`.
 
     split: "train" or "test" as the source has them (for a folder: its subfolders of these names). One's own images
     without such a division are divided by a fixed seed, 80 % train and 20 % test. "ood" is what may serve as anomalies:
@@ -79,7 +79,7 @@ def _within(path: Path, folder: Path) -> bool:
 
 
 def load_folder(path: str | Path, *, size: int = 32, channels: int | None = None, fit: str = "crop") -> ImageSet:
-    """Every readable image of a folder (subfolders included) or .zip, prepared as read; `split` is "test".
+    """Every readable image of a folder (subfolders included), .zip or .tar, prepared as read; `split` is "test".
 
     Files that are no images or cannot be read are left out and named in `notes`.
 

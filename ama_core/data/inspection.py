@@ -92,7 +92,7 @@ def inspect(
     against: str | Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Inspection:
-    """Look at folders, .zip, .npz or image files; one folder with subfolders train and test is compared between them.
+    """Look at folders, .zip, .tar, .npz or image files; one folder with subfolders train and test is compared between them.
 
     Args:
         source: a path, or several that are looked at together.

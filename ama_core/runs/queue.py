@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from ama_core.data import iter_images
-from ama_core.data.files import SUFFIXES
+from ama_core.data.decode import SUFFIXES
 from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.runs import execute as runs
 from ama_core.runs.folder import Run, list_runs

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from ama_core.data import catalog, hold_out, load_any
-from ama_core.data.files import SUFFIXES
+from ama_core.data.decode import SUFFIXES
 from ama_core.detectors.conformal import smallest_alpha
 from ama_core.detectors.registry import detector_for
 from ama_core.errors import AMAError, DataError

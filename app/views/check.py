@@ -73,7 +73,7 @@ def samples(view: controls.View) -> cache.Batch:
     first, second, third = st.columns([3, 1, 1])
     with first:
         sets = controls.image_sets(view)
-        chosen = controls.choose(st.selectbox, "sample_set", "Or samples of", sets, sets[0])
+        chosen = controls.choose_set("sample_set", "Or samples of", sets, sets[0])
     total = len(cache.sample_images(view.folder, chosen).images)
     with second:
         start = controls.number("sample", f"From number (0 to {total - 1:,})", total - 1)

@@ -15,7 +15,9 @@ from PIL import Image
 
 from ama_core import AMADetector, __version__
 from ama_core.data import catalog, load, overlapping
+from ama_core.detectors import registry
 from ama_core.detectors.ama.scores import SCORES
+from ama_core.runs import timing
 
 SETTINGS = [
     word
@@ -463,3 +465,21 @@ def test_names_that_are_no_text(call, tiny_bundle, tmp_path, digits):
     assert call("share", model, "--out", tmp_path / "s.zip")[0] == 0
     assert call("inspect", folder, *words[:1])[0] == 0 and call("info", model)[0] == 0
     assert call("evaluate", model, "--ood", folder, "--full", *words)[0] == 0
+
+
+def test_detectors_are_listed_with_what_a_step_costs_here(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("AMA_RUNS_DIR", str(tmp_path))
+
+    def listed() -> dict[str, dict]:
+        code, out, _ = call("detectors", "--json")
+        assert code == 0
+        return {row["name"]: row for row in json.loads(out)}
+
+    rows = listed()
+    assert set(rows) == set(registry.names())
+    assert all({"title", "reference", "can", "scores"} <= set(row) for row in rows.values())
+    assert rows["ama"]["seconds_per_step"] is None and not rows["pca"]["trains"]
+    timed = timing.measure(registry.detector_class("autoencoder").Settings.preset("tiny"), tmp_path)
+    assert listed()["autoencoder"]["seconds_per_step"] == timed.seconds > 0
+    code, out, _ = call("detectors")
+    assert code == 0 and timed.how in out and "--time" in out

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import tarfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ama_core.data import count_images, decode_image, files, iter_images, load_any, read_npz
+from ama_core.data import count_images, decode, decode_image, files, iter_images, load_any, read_npz
 from ama_core.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -232,7 +233,7 @@ def test_big_files_and_missing_files_are_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="cannot be read"):
         decode_image(tmp_path)
     (tmp_path / "a.png").write_bytes(encoded(COLOUR))
-    monkeypatch.setattr(files, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(decode, "MAX_FILE_BYTES", 100)
     for source in (tmp_path / "a.png", encoded(COLOUR)):
         with pytest.raises(DataError, match="larger than"):
             decode_image(source)
@@ -322,8 +323,51 @@ def test_bad_zip_files_are_reported(tmp_path, monkeypatch):
     a, empty, first, second = iter_images([tmp_path])
     assert "not a readable .zip" in a.error and "0 files" in empty.error
     assert "damaged" in first.error and second.error is None  # one bad member does not end the walk
-    monkeypatch.setattr(files, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(decode, "MAX_FILE_BYTES", 100)
     assert all("larger" in item.error for item in iter_images([tmp_path / "one.zip"]))
+
+
+def tar_of(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_shards_of_webdataset_are_read_as_images_alone(tmp_path):
+    image = encoded(COLOUR)
+    names = ("b/000001.left.jpg", "b/000001.cls", "a.json", "a.png", "notes.txt", ".hidden.png", "../escape.png")
+    path = tar_of(tmp_path / "shard-000.tar", dict.fromkeys(names, image))
+    with tarfile.open(path, "a") as archive:  # neither is followed
+        for name, kind in (("link.png", tarfile.SYMTYPE), ("pipe.png", tarfile.FIFOTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+    found = list(iter_images([path]))
+    shown = [item.path.removeprefix(f"{path}/") for item in found]
+    assert shown == ["../escape.png", "a.png", "b/000001.left.jpg", "notes.txt"]
+    assert [item.error is None for item in found] == [True, True, True, False] and count_images([path]) == 4
+    np.testing.assert_array_equal(found[1].image, decode_image(image)[0])
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    uploaded = list(iter_images([("s.tar", path.read_bytes())]))
+    assert [item.error for item in uploaded] == [item.error for item in found]
+
+
+def test_bad_tar_files_are_reported(tmp_path, monkeypatch):
+    (tmp_path / "a.tar").write_bytes(b"hello" * 300)
+    tar_of(tmp_path / "empty.tar", {})
+    with tarfile.open(tmp_path / "packed.tar", "w:gz") as archive:
+        archive.add(tar_of(tmp_path / "inner", {"a.png": b""}), "a.png")
+    (tmp_path / "inner").unlink()
+    short = tar_of(tmp_path / "short.tar", {"a.png": encoded(COLOUR), "b.png": encoded(COLOUR)})
+    short.write_bytes(short.read_bytes()[:700])
+    a, empty, packed, *cut = iter_images([tmp_path])
+    assert "not a readable .tar" in a.error and "0 files" in empty.error and "compressed" in packed.error
+    assert cut and all(item.error for item in cut)
+    monkeypatch.setattr(decode, "MAX_FILE_BYTES", 100)
+    assert "larger" in next(iter_images([tar_of(tmp_path / "one.tar", {"a.png": encoded(COLOUR)})])).error
 
 
 def npz_bytes(**arrays):

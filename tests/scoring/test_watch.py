@@ -96,7 +96,12 @@ def test_by_command_until_it_is_stopped(call, tiny_bundle, digits, tmp_path):
         "--json",
         "--quiet",
     ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell that starts the tests in the background has Ctrl-C ignored, and so would its children.
+    default = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, default)
     first = json.loads(process.stdout.readline())
     png(digits, 1, tmp_path / "in" / "1.png")
     second = json.loads(process.stdout.readline())
