@@ -252,8 +252,10 @@ def _use(name: str, folder: Path, result: Result, found: Comparison, titles: Map
             format_func=titles.get,
             help="It is kept as a model among the runs, under a name of its own; nothing is replaced.",
         )
+        own = result.detectors[chosen].name == cache.kind_of(folder).name
+        short = OWN.lower() if own else result.detectors[chosen].title.partition(",")[0]  # fits on a telephone
         asked = st.button(
-            f"Use {result.detectors[chosen].title} in Check",
+            f"Use {short} in Check",
             type="primary",
             icon=":material/image_search:",
             key=f"simpler-check-{folder.name}",
@@ -261,7 +263,7 @@ def _use(name: str, folder: Path, result: Result, found: Comparison, titles: Map
     if not asked:
         return
     model = cache.detector(folder)
-    place = folder if chosen == model.name else result.kept.get(chosen)
+    place = folder if own else result.kept.get(chosen)
     if place and (place / "config.json").exists():
         _open(place, alpha)
         return
@@ -273,6 +275,7 @@ def _use(name: str, folder: Path, result: Result, found: Comparison, titles: Map
 def _kept(job: jobs.Job, model: AnomalyDetector, result: Result, chosen: str, wish: str) -> Path:
     """The work of a job: a detector kept as a run; returns where."""
     detector = result.detectors[chosen]
+    job.tell(0.0, f"Keeping {detector.title}: reading the images")
     place = comparing.keep_beside(
         model,
         detector,
