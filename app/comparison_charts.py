@@ -1,6 +1,7 @@
 """Charts that set models beside each other: dots with intervals, a heat table, and two scores of the same images."""
 
 import html
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,12 +16,13 @@ def dot_chart(
     xlabel: str,
     *,
     level: tuple[float, str] | None = None,
+    line: int | None = None,
 ) -> go.Figure:
     """Values with their intervals, a row each, the first on top; what a row lacks is left out.
 
     Args:
         rows: (name of the row, series -> (value, low, high)). styles: series -> (colour, symbol), from above within a row.
-        level: a value to compare with, and its name.
+        level: a value to compare with, and its name. line: characters of a line of a row's name; default: all in one.
     """
     figure = go.Figure()
     step = 0.5 / max(len(styles) - 1, 1)
@@ -65,11 +67,11 @@ def dot_chart(
     height = 130 + max(36, 13 * len(styles)) * len(rows)
     figure.update_layout(template=TEMPLATE, height=height, legend_y=-65 / height)
     figure.update_xaxes(title=xlabel, gridcolor=GRID)
-    low = min([0.45, *(x for _, found in rows for x, *_ in found.values())])
+    low = min([0.45, *(value for _, found in rows for values in found.values() for value in values)])
     figure.update_xaxes(range=[low - 0.04, 1.02])
     figure.update_yaxes(
         tickvals=list(range(len(rows))),
-        ticktext=[html.escape(name) for name, _ in rows],
+        ticktext=["<br>".join(map(html.escape, textwrap.wrap(name, line or 1000) or [""])) for name, _ in rows],
         range=[len(rows) - 0.5, -0.5],
     )
     return figure

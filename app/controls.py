@@ -88,6 +88,7 @@ def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = 
         AMAError: the chosen model cannot be read.
     """
     heading(title, lead)
+    st.session_state.update(st.session_state.pop("to-choose", {}))
     models = cache.models()
     if not models:
         _no_model()
@@ -312,6 +313,15 @@ def link(page: str, label: str, icon: str, **state: Any) -> None:
     # In one parameter: Streamlit drops from a link what widgets of the page that it leaves are bound to. See main.py.
     packed = {"view": urlencode(state, doseq=True)} if state else {}
     st.page_link(f"views/{page}.py", label=label, icon=f":material/{icon}:", query_params=packed)
+
+
+def open_check(model: str, alpha: float) -> None:
+    """Opens the page Check on a model by its own score, from any page, that one too; ends this run of the script."""
+    st.session_state.setdefault("kept", {}).pop("score", None)  # of another detector
+    if st.session_state.get("shown-page") == "check":  # its address belongs to its widgets, which are drawn already
+        st.session_state["to-choose"] = {"model": model, "alpha": alpha}
+        st.rerun()
+    st.switch_page("views/check.py", query_params={"model": model, "alpha": f"{alpha:g}"})
 
 
 def upload(label: str, kinds: Sequence[str], key: str, **more: Any) -> Any:

@@ -7,11 +7,11 @@ import cache
 import controls
 import numpy as np
 import pictures
+import simpler
 import streamlit as st
 
 from ama_core.analysis.density import share_below
 from ama_core.detectors import registry
-from ama_core.detectors.conformal import smallest_alpha
 from ama_core.evaluation.simple import SimpleFigures
 
 MOST = 0.5  # a set of which at least this fraction is found is called found
@@ -20,33 +20,33 @@ NORMAL_ROW = "normal test images: false alarms"
 
 
 def panel(view: controls.View) -> None:
-    """Nine normal images, one sentence on what the model finds at this false-alarm rate, and the table behind it."""
+    """Nine normal images, what the model finds at this rate, and, on one's own images, what something simpler would do."""
     with st.container(border=True):
         st.markdown("##### Can I trust this model?")
         normal_images(view)
-        alpha = reachable(view)
-        if alpha is None:
-            st.markdown("**It cannot flag anything**: it was calibrated on too few normal images for every rate offered here.")
-            return
-        found = cache.flagged(view.folder, view.score, alpha)
-        own = found.pop(view.normal, None) if view.normal else None
-        if not found:
-            st.markdown(
-                "**It was measured against no other images**, so nobody knows what it finds. Name some bad images when you "
-                f"train, or measure it: `python -m ama_core measure {access.shown(view.folder)}`."
-            )
-            return
-        simple = cache.simple(view.folder)
-        st.markdown(verdict(view, alpha, own, found, simple))
-        st.caption(controls.meaning(*view.scores(view.score)))
-        with st.expander("Set by set, and what methods without any training find", icon=":material/checklist:"):
-            table(view, alpha, own, found, simple)
+        measured(view)
+        simpler.in_trust_panel(view)
 
 
-def reachable(view: controls.View) -> float | None:
-    """The reader's false-alarm rate, or the next one at which this model can flag anything; None where there is none."""
-    least = smallest_alpha(len(view.detector.held_out_scores_[view.score]))
-    return next((alpha for alpha in (view.alpha, *controls.ALPHAS) if alpha >= max(least, view.alpha)), None)
+def measured(view: controls.View) -> None:
+    """One sentence on what the model finds, and the table behind it; or why nobody knows."""
+    alpha = simpler.reachable(len(view.detector.held_out_scores_[view.score]), view.alpha)
+    if alpha is None:
+        st.markdown("**It cannot flag anything**: it was calibrated on too few normal images for every rate offered here.")
+        return
+    found = cache.flagged(view.folder, view.score, alpha)
+    own = found.pop(view.normal, None) if view.normal else None
+    if not found:
+        st.markdown(
+            "**It was measured against no other images**, so nobody knows what it finds. Name some bad images when you "
+            f"train, or measure it: `python -m ama_core measure {access.shown(view.folder)}`."
+        )
+        return
+    simple = cache.simple(view.folder)
+    st.markdown(verdict(view, alpha, own, found, simple))
+    st.caption(controls.meaning(*view.scores(view.score)))
+    with st.expander("Set by set, and what methods without any training find", icon=":material/checklist:"):
+        table(view, alpha, own, found, simple)
 
 
 def normal_images(view: controls.View) -> None:

@@ -9,6 +9,7 @@ One sign convention: *anomaly scores* are larger for anomalies; `score_samples` 
 larger = more normal.
 """
 
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ama_core.data import ImageSet, check_images, draw, hold_out, load_any, prepare
+from ama_core.data import ImageSet, catalog, check_images, draw, hold_out, load_any, prepare
 from ama_core.detectors.conformal import batch_drift, conformal_p_value, conformal_threshold, smallest_alpha
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError, NotFittedError
 from ama_core.provenance import training_facts
@@ -99,6 +100,11 @@ class NormalData:
     validation_ood: str | None = None
     anomalies: str | None = None
     watch: str | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether they are a user's own: a folder or a file, no set of the catalog and no arrays."""
+        return self.source is not None and self.source not in catalog()
 
     @property
     def title(self) -> str:
@@ -334,7 +340,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         elif anomalies is not None or validation_anomalies is not None or select != "last":
             raise ConfigError(f"{self.title} is not trained by steps, so it takes no anomalies and no validation.")
         sample = parts.train[draw(len(parts.train), TRAIN_SAMPLE, settings.seed)]
+        start = time.perf_counter()
         self.fit_statistics(images[sample], images[parts.statistics])
+        if trainer is None:
+            facts["seconds"] = time.perf_counter() - start
         found = self.raw_scores(images[parts.calibration])
         self.held_out_scores_ = self.anomaly_scores(found)
         self.info_ = {

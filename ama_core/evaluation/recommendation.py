@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import norm
 
 from ama_core.data import ImageSet
 from ama_core.detectors.base import AnomalyDetector
+from ama_core.detectors.conformal import conformal_p_value
 from ama_core.errors import DataError
 from ama_core.evaluation.metrics import auroc_interval
 
@@ -17,6 +18,8 @@ FEW = 5  # anomalous or normal test images: with fewer, nothing is called certai
 CLOSE = 0.01  # AUROCs this near to the best count as equal, where that is not surely wrong; then time decides
 Progress = Callable[[str, str], None]
 """Called with the title of a detector and what is being done with it."""
+Tick = Callable[[float], None]
+"""Called often with how much of that is done, in [0, 1]; it may raise to stop."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class Compared:
         name, title: of the detector. score: its score that decides.
         auroc, low, high: of that score, with its 95 % interval.
         detected, false_alarms: fractions of the anomalous and of the normal test images that are flagged at `alpha`.
-        seconds_train: wall-clock time of `fit`. ms_per_image: of scoring the test images.
+        seconds_train: wall-clock time of `fit`; of one that was fitted before, what it says of its training, infinite where
+            it says nothing. ms_per_image: of scoring the test images.
         normal, anomalous: anomaly scores of the test images, (n,), (m,).
     """
 
@@ -54,6 +58,7 @@ class Comparison:
         recommended: the name of a detector. reason: why, in sentences. certain: whether every other one is worse for sure.
         n_normal, n_anomalous: test images. made: whether the anomalies are made defects.
         detectors: by falling AUROC.
+        against: what the anomalous images are called.
     """
 
     recommended: str
@@ -63,6 +68,7 @@ class Comparison:
     n_anomalous: int
     made: bool
     detectors: tuple[Compared, ...]
+    against: str = ""
 
 
 def compare(
@@ -71,47 +77,77 @@ def compare(
     anomalous: ImageSet,
     detectors: Mapping[str, AnomalyDetector],
     *,
+    fitted: Mapping[str, AnomalyDetector] | None = None,
     alpha: float = 0.05,
     made: bool = False,
     progress: Progress | None = None,
+    tick: Tick | None = None,
 ) -> Comparison:
     """Fit every detector on `train` and test all of them on the same normal and anomalous images.
 
     Args:
         detectors: unfitted ones by name; they are fitted in place.
+        fitted: further ones by other names, fitted before to the same training images; they are tested as they are.
         alpha: the false-alarm rate at which `detected` is counted, in (0, 1).
         made: whether `anomalous` are made defects, which the reason then says.
 
-    Raises DataError where there is no detector.
+    Raises DataError where there is no detector, or two have one name.
     """
-    if not detectors:
+    fitted = fitted or {}
+    if not detectors and not fitted:
         raise DataError("There is no detector to compare.")
+    if twice := set(detectors) & set(fitted):
+        raise DataError(f"Two detectors are called {twice.pop()!r}: give each a name of its own.")
     found = []
-    for name, detector in detectors.items():
-        found.append(_tested(name, detector, train, normal, anomalous, alpha, progress))
+    for name, detector in (*fitted.items(), *detectors.items()):
+        seconds = _known_seconds(detector) if name in fitted else _fit(detector, train, progress, tick)
+        found.append(_tested(name, detector, seconds, normal, anomalous, alpha, progress, tick))
     ranked = tuple(sorted(found, key=lambda one: (-one.auroc, one.seconds_train)))
     recommended, reason, certain = recommend(ranked, made)
-    return Comparison(recommended, reason, certain, len(normal), len(anomalous), made, ranked)
+    return Comparison(recommended, reason, certain, len(normal), len(anomalous), made, ranked, anomalous.name)
+
+
+def at_rate(found: Comparison, detectors: Mapping[str, AnomalyDetector], alpha: float) -> Comparison:
+    """A comparison with what its detectors, now fitted, flag at another rate; the recommendation does not depend on it."""
+
+    def counted(one: Compared) -> Compared:
+        calibration = detectors[one.name].held_out_scores_[one.score]
+        flagged = [float((conformal_p_value(of, calibration) <= alpha).mean()) for of in (one.anomalous, one.normal)]
+        return replace(one, detected=flagged[0], false_alarms=flagged[1], alpha=alpha)
+
+    return replace(found, detectors=tuple(counted(one) for one in found.detectors))
+
+
+def _known_seconds(detector: AnomalyDetector) -> float:
+    """How long the training of a fitted detector took, as it says itself; infinite where it does not."""
+    return float(getattr(detector, "info_", {}).get("training", {}).get("seconds", np.inf))
+
+
+def _fit(detector: AnomalyDetector, train: ImageSet, progress: Progress | None, tick: Tick | None) -> float:
+    """Fit a detector; returns the seconds that this took."""
+    if progress:
+        progress(detector.title, "training")
+    follow = (lambda event: tick(event.step / max(event.total_steps, 1))) if tick else None
+    start = time.perf_counter()
+    detector.fit(train, on_event=follow)
+    return time.perf_counter() - start
 
 
 def _tested(
     name: str,
     detector: AnomalyDetector,
-    train: ImageSet,
+    seconds: float,
     normal: ImageSet,
     anomalous: ImageSet,
     alpha: float,
     progress: Progress | None,
+    tick: Tick | None,
 ) -> Compared:
     if progress:
-        progress(detector.title, "training")
-    start = time.perf_counter()
-    detector.fit(train)
-    seconds = time.perf_counter() - start
-    if progress:
         progress(detector.title, "scoring")
+    follow = (lambda done, total: tick(done / total)) if tick else None
     start = time.perf_counter()
-    of_normal, of_anomalous = detector.scores(normal.images), detector.scores(anomalous.images)
+    of_normal, of_anomalous = (detector.scores(images.images, progress=follow) for images in (normal, anomalous))
     each = 1000 * (time.perf_counter() - start) / (len(normal) + len(anomalous))
     by = detector.by
     inliers, outliers = (detector.anomaly_scores(scores)[by] for scores in (of_normal, of_anomalous))
@@ -212,4 +248,8 @@ def _interval(one: Compared) -> str:
 
 
 def _seconds(one: Compared) -> str:
+    if not np.isfinite(one.seconds_train):
+        return "a time that it does not say"
+    if one.seconds_train < 0.05:
+        return "less than 0.1 s"
     return f"{one.seconds_train:.1f} s" if one.seconds_train < 9.95 else f"{one.seconds_train:,.0f} s"

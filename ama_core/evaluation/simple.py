@@ -21,6 +21,7 @@ from ama_core.storage.artefact import read_artefact, write_artefact
 FILE = "simple.npz"
 VERSION = 1
 METHODS = ("pixel_mean", "lossless_length", "pca", "nearest")  # of the registry; fixed before anything was measured
+COMMON = ("image_size", "channels", "fit", "seed", "calibration_fraction", "false_alarm_rate")  # settings shared with the model
 MOST = 500  # images of a set
 MOST_NORMAL = 10_000  # of the model's normal images, drawn by the seed, that they are fitted to and calibrated on
 
@@ -45,12 +46,19 @@ class SimpleFigures:
         return float(np.mean(values <= alpha * (1 + 1e-6)))  # stored in single precision
 
 
+def unfitted_beside(detector: AnomalyDetector, name: str, preset: str = "tiny") -> AnomalyDetector:
+    """The detector `name`, unfitted, that sees images and is calibrated as a fitted one. Raises ConfigError."""
+    kind = detector_class(name)
+    values = {common: getattr(detector.settings, common) for common in COMMON}
+    return kind(kind.Settings.preset(preset, **values), device=detector.device, verbose=False)
+
+
 def measure_simple(detector: AnomalyDetector, *, seed: int = 0, progress: evaluation.Progress | None = None) -> SimpleFigures:
     """Fit every method of METHODS to the normal images of a model, and measure it on the sets of the model.
 
     A method that is the model's own is left out, and so is one whose library is missing. Raises DataError.
     """
-    normal, settings = detector.normal, detector.settings
+    normal = detector.normal
     images = evaluation.normal_split(detector, "train")
     images = images if normal.label is None else one_class(images, normal.label)
     images = images.take(draw(len(images), MOST_NORMAL, seed)).images
@@ -58,15 +66,12 @@ def measure_simple(detector: AnomalyDetector, *, seed: int = 0, progress: evalua
     for name in (normal.name, *evaluation.available_others(detector)):
         found = evaluation.set_images(detector, name, "test").images
         sets[name] = found[draw(len(found), MOST, seed)]
-    common = ("image_size", "channels", "fit", "seed", "calibration_fraction")
-    values = {name: getattr(settings, name) for name in common}
     p: dict[str, dict[str, np.ndarray]] = {}
     calibrated: dict[str, int] = {}
     methods = [name for name in METHODS if name != detector.name]
     for done, name in enumerate(methods, 1):
-        kind = detector_class(name)
         try:
-            method = kind(kind.Settings.from_dict(values), verbose=False).fit(images)
+            method = unfitted_beside(detector, name).fit(images)
             p[name] = {title: method.p_value(some) for title, some in sets.items()}
             calibrated[name] = len(method.calibration_scores_)
         except ConfigError:

@@ -62,6 +62,17 @@ def free_name(folder: Path | str, wish: str) -> str:
     return name
 
 
+def new_folder(folder: Path | str, wish: str) -> Path:
+    """Make a folder for a new run, called `wish` as `free_name` makes it, and nobody else's. Raises ConfigError."""
+    folder = Path(folder)
+    with _in_words(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _states(folder):
+        path = folder / free_name(folder, wish)
+        path.mkdir()
+        return path
+
+
 def submit(folder: Path | str, name: str, spec: RunSpec) -> Path:
     """Queue a new run and see to it that a worker lives; returns its run folder.
 

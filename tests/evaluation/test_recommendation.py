@@ -10,7 +10,7 @@ from ama_core import load_detector
 from ama_core.data import ImageSet, load
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import DataError
-from ama_core.evaluation.recommendation import Compared, compare, delong, recommend, surely_better
+from ama_core.evaluation.recommendation import Compared, at_rate, compare, delong, recommend, surely_better
 from tests.app.test_own_data import photo
 
 
@@ -95,6 +95,49 @@ def test_detectors_see_the_same_images():
         np.testing.assert_allclose(one.anomalous, fitted.anomaly_score(anomalous.images))
     with pytest.raises(DataError, match="no detector"):
         compare(train, normal, anomalous, {})
+
+
+def test_a_fitted_one_is_tested_as_it_is_beside_unfitted_ones(monkeypatch):
+    train, normal = load("digits", "train").take(np.arange(300)), load("digits", "test").take(np.arange(60))
+    anomalous = ImageSet("grey", "test", load("textures", "test").images[:30, ..., :1], np.zeros(30, np.int64))
+
+    def made(name):
+        kind = detector_class(name)
+        return kind(kind.Settings(channels=1, calibration_fraction=0.3), verbose=False)
+
+    alone = compare(train, normal, anomalous, {"pca": made("pca"), "pixel_mean": made("pixel_mean")})
+    mine, other = made("pca").fit(train), made("pixel_mean")
+    mine.info_["training"]["seconds"] = 321.0
+    monkeypatch.setattr(mine, "fit", None)  # whoever fits it again fails
+    steps, parts = [], []
+    found = compare(
+        train,
+        normal,
+        anomalous,
+        {"pixel_mean": other},
+        fitted={"mine": mine},
+        progress=lambda *step: steps.append(step),
+        tick=parts.append,
+    )
+    both = {one.name: one for one in found.detectors}
+    assert both["mine"].seconds_train == 321.0 and both["pixel_mean"].seconds_train < 100 and found.against == "grey"
+    for name, one in {one.name: one for one in alone.detectors}.items():
+        again = both["mine" if name == "pca" else name]
+        assert (again.auroc, again.low, again.high, again.detected) == (one.auroc, one.low, one.high, one.detected)
+    assert steps == [(mine.title, "scoring"), (other.title, "training"), (other.title, "scoring")]
+    assert all(0 <= part <= 1 for part in parts)
+    with pytest.raises(DataError, match="called 'mine'"):
+        compare(train, normal, anomalous, {"mine": other}, fitted={"mine": mine})
+    del mine.info_["training"]
+    (only,) = compare(train, normal, anomalous, {}, fitted={"mine": mine}).detectors
+    assert only.seconds_train == np.inf
+
+    detectors = {"mine": mine, "pixel_mean": other}
+    strict, loose = (at_rate(found, detectors, alpha) for alpha in (0.05, 0.5))
+    assert strict == found and loose.recommended == found.recommended
+    for one in loose.detectors:
+        assert one.detected == (detectors[one.name].p_value(anomalous.images) <= 0.5).mean() and one.alpha == 0.5
+        assert one.false_alarms == (detectors[one.name].p_value(normal.images) <= 0.5).mean() > 0.2
 
 
 @pytest.fixture(scope="module")
