@@ -14,7 +14,7 @@ from ama_core import AMAError
 
 MOST = 8  # jobs that are remembered with their results; the oldest go first
 WAIT = 0.2  # seconds between two looks at whether a waiting job was stopped
-WAITING = "waiting for another comparison to end"
+WAITING = "waiting for its turn"
 
 _turn = threading.Lock()  # one job works at a time
 

@@ -25,6 +25,7 @@ TITLE = "What would something simpler do?"
 SERIES = "AUROC, 95 % interval"
 POLL = 1.0  # seconds between two looks at a comparison that goes on
 OWN = "This model"
+ASKED = "simpler-asked"  # of the session: which model's comparison is to open Check, and at which rate
 LINE = 24  # characters of a line of a name on the chart
 
 
@@ -71,31 +72,47 @@ def _key(folder: Path) -> tuple:
     return cache.stamp(folder, cache.MODEL)
 
 
+def _keeping_key(folder: Path) -> tuple:
+    return (*_key(folder), "keep")
+
+
+def _at_work(folder: Path) -> jobs.Job | None:
+    """What goes on for this model: a comparison, or the keeping of one of its detectors."""
+    return next((job for key in (_key(folder), _keeping_key(folder)) if (job := jobs.find(key)) and job.running), None)
+
+
 def _section(name: str, folder: Path, alpha: float) -> None:
-    job = jobs.find(_key(folder))
-    running = job is not None and job.running
+    running = _at_work(folder) is not None
     st.fragment(_draw, run_every=POLL if running else None)(name, folder, alpha, running)
 
 
 def _draw(name: str, folder: Path, alpha: float, was_running: bool) -> None:
     """The comparison as it now stands; drawn again at every tick while it goes on."""
-    job = jobs.find(_key(folder))
-    if was_running != (job is not None and job.running):
+    job = _at_work(folder)
+    if was_running != (job is not None):
         st.rerun()  # with ticks while it goes on, else without
-    if was_running:
+    if job:
         st.progress(job.fraction, job.doing or "beginning")
-        if st.button("Stop comparing", icon=":material/stop:", key=f"simpler-stop-{folder.name}"):
+        label = "Stop comparing" if job is jobs.find(_key(folder)) else "Stop keeping it"
+        if st.button(label, icon=":material/stop:", key=f"simpler-stop-{folder.name}"):
             job.stop()
         return
-    if job is None or job.result is None:
-        if job and job.error:
-            st.error(controls.literal(job.error), icon=":material/error:")
-        if job and job.stopped:
-            st.info("The comparison was stopped. Nothing of it is kept.", icon=":material/stop_circle:")
-        _offer(folder)
+    _open_kept(folder)
+    job = jobs.find(_key(folder))
+    if job and job.result:
+        with controls.error_panel():
+            _show(name, folder, job.result, alpha)
         return
-    with controls.error_panel():
-        _show(name, folder, job.result, alpha)
+    _say_end(job, "The comparison was stopped. Nothing of it is kept.")
+    _offer(folder)
+
+
+def _say_end(job: jobs.Job | None, stopped: str) -> None:
+    """Why a job has no result."""
+    if job and job.error:
+        st.error(controls.literal(job.error), icon=":material/error:")
+    if job and job.stopped:
+        st.info(stopped, icon=":material/stop_circle:")
 
 
 def _offer(folder: Path) -> None:
@@ -235,19 +252,56 @@ def _use(name: str, folder: Path, result: Result, found: Comparison, titles: Map
             format_func=titles.get,
             help="It is kept as a model among the runs, under a name of its own; nothing is replaced.",
         )
+        own = result.detectors[chosen].name == cache.kind_of(folder).name
+        short = OWN.lower() if own else result.detectors[chosen].title.partition(",")[0]  # fits on a telephone
         asked = st.button(
-            f"Use {result.detectors[chosen].title} in Check",
+            f"Use {short} in Check",
             type="primary",
             icon=":material/image_search:",
             key=f"simpler-check-{folder.name}",
         )
     if not asked:
         return
-    model, detector = cache.detector(folder), result.detectors[chosen]
-    place = folder if chosen == model.name else result.kept.get(chosen)
-    if place is None or not (place / "config.json").exists():
-        with st.spinner("Keeping it as a model, and measuring it on the same images …"):
-            place = result.kept[chosen] = comparing.keep_beside(model, detector, runs_dir(), f"{name}-{chosen}")
+    model = cache.detector(folder)
+    place = folder if own else result.kept.get(chosen)
+    if place and (place / "config.json").exists():
+        _open(place, alpha)
+        return
+    jobs.start(_keeping_key(folder), lambda job: _kept(job, model, result, chosen, f"{name}-{chosen}"))
+    st.session_state[ASKED] = (str(folder), alpha)
+    st.rerun()
+
+
+def _kept(job: jobs.Job, model: AnomalyDetector, result: Result, chosen: str, wish: str) -> Path:
+    """The work of a job: a detector kept as a run; returns where."""
+    detector = result.detectors[chosen]
+    job.tell(0.0, f"Keeping {detector.title}: reading the images")
+    place = comparing.keep_beside(
+        model,
+        detector,
+        runs_dir(),
+        wish,
+        lambda part, name: job.tell(part, f"Keeping {detector.title}: measuring {controls.title_of(name)}"),
+    )
+    result.kept[chosen] = place
+    return place
+
+
+def _open_kept(folder: Path) -> None:
+    """Opens Check on what this reader asked to keep, once it is; or says why it was not kept."""
+    asked, alpha = st.session_state.get(ASKED, ("", 0.0))
+    if asked != str(folder):
+        return
+    del st.session_state[ASKED]
+    job = jobs.find(_keeping_key(folder))
+    if job and job.result:
+        _open(job.result, alpha)
+    else:
+        _say_end(job, "It was not kept.")
+
+
+def _open(place: Path, alpha: float) -> None:
+    """Opens Check on the model in this folder, where this server offers it."""
     shown = next((model for model, path in cache.models().items() if path.resolve() == place.resolve()), None)
     if shown is None:
         st.success(

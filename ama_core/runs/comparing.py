@@ -5,7 +5,7 @@ Of images alone, as the command `compare` has them, or beside a model that was t
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,11 +205,18 @@ def compare_model(
     return found, own | others
 
 
-def keep_beside(model: AnomalyDetector, detector: AnomalyDetector, runs: Path | str, wish: str) -> Path:
+def keep_beside(
+    model: AnomalyDetector,
+    detector: AnomalyDetector,
+    runs: Path | str,
+    wish: str,
+    progress: Callable[[float, str], None] | None = None,
+) -> Path:
     """Keep a detector that was compared with a model as a finished run among the `runs`, measured on what the model names.
 
     Args:
         wish: what the run is called, with a number where that is taken: nothing is ever replaced.
+        progress: called with how much is done, in [0, 1], and what is being measured; it may raise to stop.
 
     Returns its folder. Raises ConfigError, DataError or BundleError; then nothing is left behind.
     """
@@ -218,7 +225,7 @@ def keep_beside(model: AnomalyDetector, detector: AnomalyDetector, runs: Path | 
     path = queue.new_folder(runs, wish)
     try:
         keep(detector, normal, path)
-        measuring.measure_run(detector, path)
+        measuring.measure_run(detector, path, _in_fractions(progress, measuring.measuring_steps(detector)))
         run = Run(path)
         run.write_spec(RunSpec(normal.source, detector.settings, normal.label, detector=detector.name, watch=normal.watch))
         run.write(Status(State.FINISHED))
@@ -230,3 +237,17 @@ def keep_beside(model: AnomalyDetector, detector: AnomalyDetector, runs: Path | 
         shutil.rmtree(path, ignore_errors=True)
         raise
     return path
+
+
+def _in_fractions(progress: Callable[[float, str], None] | None, steps: int) -> evaluation.Progress | None:
+    """A progress of measuring, which tells of every piece of work how far it is, that tells how much of all of it is done."""
+    if progress is None:
+        return None
+    begun, last = 0, ("", 0)
+
+    def tell(done: int, total: int, name: str) -> None:
+        nonlocal begun, last
+        begun, last = begun + (name != last[0] or done <= last[1]), (name, done)
+        progress(min(1.0, (begun - 1 + done / total) / steps), name)
+
+    return tell

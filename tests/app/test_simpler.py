@@ -15,7 +15,7 @@ from ama_core.runs.folder import list_runs
 from tests.common import APP, words
 from tests.runs.own import make_shop, moved_shop
 
-START, STOP, TITLE = "Compare with simple methods", "Stop comparing", "What would something simpler do?"
+START, STOPS, TITLE = "Compare with simple methods", {"Stop comparing", "Stop keeping it"}, "What would something simpler do?"
 PATIENCE = 300
 
 
@@ -51,13 +51,18 @@ def press(at: AppTest, label: str) -> AppTest:
     return next(button for button in at.button if button.label == label).click().run()
 
 
+def use(name: str) -> str:
+    """What the button is called that keeps a detector."""
+    return f"Use {detector_class(name).title.split(',')[0]} in Check"
+
+
 def waited(at: AppTest) -> AppTest:
-    """The page once the comparison has ended."""
+    """The page once the comparison, or the keeping of a detector, has ended."""
     end = time.time() + PATIENCE
-    while STOP in labels(at) and time.time() < end:
+    while STOPS & set(labels(at)) and time.time() < end:
         time.sleep(0.2)
         at.run()
-    assert STOP not in labels(at) and not at.exception
+    assert not STOPS & set(labels(at)) and not at.exception
     return at
 
 
@@ -87,7 +92,7 @@ def test_a_finished_run_is_compared_and_one_detector_goes_into_check(shop):
 
     other = next(one.name for one in found.detectors if one.name not in ("ama", found.recommended))
     at.selectbox(key="simpler-use-mine").select(other).run()
-    at = press(at, f"Use {detector_class(other).title} in Check")
+    at = waited(press(at, use(other)))
     assert not at.exception and not at.error
     assert at.title[0].value == "Check images" and at.selectbox(key="model").value == f"mine-{other}"
     kept = load_detector(shop / "runs" / f"mine-{other}", device="cpu")
@@ -97,10 +102,14 @@ def test_a_finished_run_is_compared_and_one_detector_goes_into_check(shop):
 
     at = page("train", run="mine")  # the result is still there; kept once, it is not kept again
     at.selectbox(key="simpler-use-mine").select(other).run()
-    press(at, f"Use {detector_class(other).title} in Check")
+    press(at, use(other))
     assert set(list_runs(shop / "runs")) == {"mine", f"mine-{other}"}
-    at = page("train", run=f"mine-{other}")
-    assert not at.exception and START in labels(at)
+    assert not at.exception and START in labels(page("train", run=f"mine-{other}"))
+    at = page("train", run="mine")
+    at.selectbox(key="simpler-use-mine").select("ama").run()
+    at = press(at, "Use this model in Check")
+    assert at.title[0].value == "Check images" and at.selectbox(key="model").value == "mine"
+    assert set(list_runs(shop / "runs")) == {"mine", f"mine-{other}"}
 
 
 def test_from_check_at_the_readers_rate(shop):
@@ -109,7 +118,7 @@ def test_from_check_at_the_readers_rate(shop):
     at = waited(press(at, START))
     assert "Found at α = 20 %" in table(at) and "mine-nearest" not in list_runs(shop / "runs")
     at.selectbox(key="simpler-use-mine").select("nearest").run()
-    at = press(at, f"Use {detector_class('nearest').title} in Check")
+    at = waited(press(at, use("nearest")))
     assert not at.exception and at.selectbox(key="model").value == "mine-nearest"
     assert at.select_slider(key="alpha").value == 0.2 and at.segmented_control(key="score").value == "distance"
 
@@ -124,11 +133,36 @@ def test_it_can_be_stopped_and_begun_again(shop, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(comparing, "compare_model", endless)
         at = press(page("train", run="mine"), START)
-        assert STOP in labels(at) and START not in labels(at)
-        at = waited(press(at, STOP))
+        assert "Stop comparing" in labels(at) and START not in labels(at)
+        at = waited(press(at, "Stop comparing"))
     assert "was stopped" in words(at) and table(at) is None
     at = waited(press(at, START))
     assert table(at) is not None and "was stopped" not in words(at)
+
+
+def test_what_cannot_be_kept_is_said_and_leaves_nothing_behind(shop, monkeypatch):
+    at = waited(press(page("train", run="mine"), START))
+    at.selectbox(key="simpler-use-mine").select("pca").run()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing.measuring, "measure_run", full)
+        at = waited(press(at, use("pca")))
+    assert at.title[0].value == "Train" and "No space left" in words(at) and table(at) is not None
+
+    def endless(detector, path, progress):
+        while True:
+            time.sleep(0.05)
+            progress(1, 2, "bad")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing.measuring, "measure_run", endless)
+        at = press(at, use("pca"))
+        at = waited(press(at, "Stop keeping it"))
+    assert at.title[0].value == "Train" and "It was not kept" in words(at)
+    assert [path.name for path in (shop / "runs").iterdir() if path.is_dir()] == ["mine"]
 
 
 def test_made_defects_are_named(shop):
