@@ -177,6 +177,19 @@ def test_s_is_likelihood_minus_length(images):
     np.testing.assert_allclose(detector.scores(images)["S"], nll - lengths)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_xl_loses_nothing_and_is_shorter_for_what_is_simpler(channels):
+    imagecodecs = pytest.importorskip("imagecodecs", reason='needs imagecodecs: pip install ".[codecs]"')
+    rng = np.random.default_rng(0)
+    flat = np.full((32, 32, channels), 90, np.uint8)
+    noise = rng.integers(0, 256, (32, 32, channels), dtype=np.uint8)
+    bits = complexity.bits_per_dimension(np.stack([flat, noise]), "JPEGXL")
+    assert bits[0] < 1 and bits[1] > 8  # noise cannot be shortened
+    coded = imagecodecs.jpegxl_encode(noise.squeeze(), lossless=True, effort=5)
+    assert bits[1] == pytest.approx(8 * len(coded) / noise.size)
+    np.testing.assert_array_equal(imagecodecs.jpegxl_decode(coded), noise.squeeze())
+
+
 def test_a_codec_that_is_not_here_is_said(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "imagecodecs", None)
     with pytest.raises(ConfigError, match="imagecodecs"):
