@@ -17,6 +17,7 @@ from ama_core.errors import AMAError, ConfigError
 from ama_core.paper.jobs import Job, is_stored, plan
 from ama_core.paper.records import RESULTS, read_results
 from ama_core.paper.report import report
+from ama_core.paper.rivals import bundled_entries
 from ama_core.paper.rows import TABLES
 from ama_core.paper.training import Progress, carry_out, train_all
 from ama_core.profiling import speed
@@ -123,7 +124,8 @@ def _run_jobs(
 def _write_report(results: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     file = results.parent / "RESULTS.md"
-    write_atomically(file, report(read_results(results)))
+    models = bundled_entries() if results == RESULTS.resolve() else ()  # results of one's own stand by themselves
+    write_atomically(file, report(read_results(results), models))
     print(f"{file} is written", file=sys.stderr)
 
 

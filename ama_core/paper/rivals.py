@@ -12,7 +12,7 @@ from ama_core.paper import published as paper
 from ama_core.paper.records import Measured, Record
 from ama_core.paper.rows import RIVAL_TABLES, SMOKE_STEPS, STATUSES
 from ama_core.paper.tables import MISSING, N_CLASSES, Figure
-from ama_core.storage.bundle import FIRST
+from ama_core.storage.bundle import FIRST, PRETRAINED, list_bundles, read_info, read_results
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,15 @@ def model_entries(name: str, info: Mapping[str, Any], results: Iterable[Mapping[
         for row in results
         if kind.decides in row["scores"]
     ]
+
+
+def bundled_entries() -> list[Entry]:
+    """What the models of `pretrained/` were measured to do. Raises BundleError where one is damaged."""
+    found = []
+    for name in list_bundles(PRETRAINED):
+        folder = PRETRAINED / name
+        found += model_entries(name, read_info(folder), (read_results(folder) or {}).get("results", ()))
+    return found
 
 
 def rival_lines(entries: Sequence[Entry]) -> list[RivalLine]:

@@ -11,7 +11,8 @@ from ama_core.paper import jobs, published, rivals, rows, training
 from ama_core.paper.records import read_record, read_results
 from ama_core.paper.report import report
 from ama_core.paper.tables import stored_members
-from ama_core.storage.bundle import read_scores
+from ama_core.storage import bundle
+from ama_core.storage.bundle import PRETRAINED, read_info, read_scores
 from tests.paper.records import record
 
 
@@ -112,8 +113,13 @@ def test_the_report_has_a_section_of_its_own_and_the_tables_of_ama_stay_as_they_
     own = [record(normal="fashionmnist", ood="mnist", a=0.9)]
     with_rival = [*own, rival(value=0.8)]
     before, after = report(own), report(with_rival)
-    assert "| FashionMNIST → MNIST | DeepSVDD | 0.864 | 0.800 | distance | 1 | reduced |" in after
-    assert "| FashionMNIST → MNIST | DeepSVDD | 0.864 | – | – | – | not measured |" in before
+    assert "| FashionMNIST → MNIST | DeepSVDD | 0.864 | 0.800 | distance | 1 | stored, tiny, 700 steps | reduced |" in after
+    assert "| FashionMNIST → MNIST | DeepSVDD | 0.864 | – | – | – | – | not measured |" in before
+    info, results = read_info(PRETRAINED / "fashionmnist-deepsvdd"), bundle.read_results(PRETRAINED / "fashionmnist-deepsvdd")
+    (auroc,) = (row["scores"]["distance"]["auroc"] for row in results["results"] if row["ood"] == "mnist")
+    with_bundles = report(own, rivals.bundled_entries())
+    steps = info["training"]["steps"]
+    assert f"| 0.864 | {auroc:.3f} | distance | 1 | `fashionmnist-deepsvdd`, {steps:,} steps | reduced |" in with_bundles
     assert before.split("## The other methods")[0] == after.split("## The other methods")[0]
     assert not stored_members([rival()])
     for number, one in enumerate(with_rival):
