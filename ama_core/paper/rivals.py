@@ -10,7 +10,7 @@ from ama_core.evaluation.metrics import auroc_interval, mean_and_sd
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.records import Measured, Record
-from ama_core.paper.rows import RIVAL_TABLES, SMOKE_STEPS, STATUSES
+from ama_core.paper.rows import BESIDE, RIVAL_TABLES, SMOKE_STEPS, STATUSES
 from ama_core.paper.tables import MISSING, N_CLASSES, Figure
 from ama_core.storage.bundle import FIRST, PRETRAINED, list_bundles, read_info, read_results
 
@@ -79,7 +79,7 @@ def stored_entries(records: Sequence[Record]) -> list[Entry]:
     """What `python -m ama_core benchmark rivals` has stored."""
     return [
         Entry(
-            f"stored, {record.preset}, {record.steps:,} steps",
+            f"stored, {record.preset}" + (f", {record.steps:,} steps" if record.steps else ""),
             record.row,
             record.normal,
             record.label,
@@ -140,10 +140,11 @@ def bundled_entries() -> list[Entry]:
 
 
 def rival_lines(entries: Sequence[Entry]) -> list[RivalLine]:
-    """Table 1: pair by pair, the methods in the paper's order, then detectors that it does not have, where measured."""
+    """Table 1 and our sets beside it, pair by pair: the paper's methods in its order, then others that were measured."""
     found = []
     others = [name for name in dict.fromkeys(entry.detector for entry in entries) if name not in paper.DETECTORS.values()]
-    for normal, theirs in paper.TASKS:
+    pairs = [*paper.TASKS, *((normal, ood) for normal, sets in BESIDE.items() for ood in sets)]
+    for normal, theirs in pairs:
         ood = paper.STAND_INS.get(theirs, theirs)
         for method, detector in [*paper.DETECTORS.items(), *((detector_class(name).title, name) for name in others)]:
             value = paper.table1(normal, theirs, method) if method in paper.methods(1) else None

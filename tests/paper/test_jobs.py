@@ -25,6 +25,7 @@ from ama_core.paper import rows, training
 from ama_core.paper.jobs import Job, plan
 from ama_core.paper.records import RESULTS, read_results, scores_folder
 from ama_core.paper.report import report
+from ama_core.paper.rivals import bundled_entries
 from ama_core.paper.tables import lines
 from ama_core.runs import execute as runs
 from ama_core.runs import processes
@@ -320,7 +321,7 @@ def test_a_simple_score_that_does_as_well_is_bold():
 
 
 def test_the_committed_report_is_made_from_the_committed_results():
-    assert (RESULTS.parent / "RESULTS.md").read_text() == report(read_results())
+    assert (RESULTS.parent / "RESULTS.md").read_text() == report(read_results(), bundled_entries())
 
 
 def test_bad_words_end_with_one_line(capsys):

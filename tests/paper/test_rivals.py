@@ -125,3 +125,12 @@ def test_the_report_has_a_section_of_its_own_and_the_tables_of_ama_stay_as_they_
     for number, one in enumerate(with_rival):
         (tmp_path / f"{number}.json").write_text(json.dumps(asdict(one)))
     assert [one.row for one in read_results(tmp_path)] == [published.AMA, "deepsvdd"]
+
+
+def test_our_sets_beside_the_papers_have_lines_where_they_were_measured():
+    nearest = rival("nearest", normal="cifar10", ood="gtsrb", value=0.7, steps=0)
+    found = rivals.rival_lines(rivals.stored_entries([rival(normal="cifar10", ood="gtsrb", value=0.4), nearest]))
+    lines = [(line.method, line.paper, line.ours[0]) for line in found if line.ood == "gtsrb"]
+    assert lines == [("DeepSVDD", None, 0.4), (registry.detector_class("nearest").title, None, 0.7)]
+    assert not [line for line in found if line.ood == "house_numbers"]
+    assert "| 0.700 | distance | 1 | stored, tiny | reduced |" in report([nearest])
