@@ -38,6 +38,9 @@ def pictures(session: int, round_: int, n: int) -> list[tuple[str, np.ndarray]]:
     return [(f"s{session}-r{round_}-{i}.png", (rng.random((32, 32)) * contrast[i]).astype(np.uint8)) for i in range(n)]
 
 
+DRAWN = "document.querySelector('[data-testid=\"stApp\"]').dataset.testScriptState === 'notRunning'"
+
+
 async def take_part(browser: Browser, address: str, session: int, rounds: int, files: int, expected, found: dict) -> None:
     context = await browser.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(TIMEOUT)
@@ -61,6 +64,7 @@ async def take_part(browser: Browser, address: str, session: int, rounds: int, f
         await heading.wait_for()
         found["upload_s"].append(time.perf_counter() - began)
         found["uploads"] += files
+        await page.wait_for_function(DRAWN)  # the heading comes before the numbers under it
         said, name = await summary.inner_text(), (await heading.inner_text()).strip()
         shown = await page.get_by_test_id("stMetricValue").first.inner_text()
         r, flagged = expected(session, round_, alpha)

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -37,11 +38,14 @@ def test_the_table_is_that_of_one_call_though_a_worker_is_killed(tmp_path, tiny_
     def kill() -> None:  # a worker, once one has begun a shard
         while not list(tmp_path.glob("scores.*-of-4.csv")):
             time.sleep(0.05)
-        for child in psutil.Process().children(recursive=True):
-            if "_score" in " ".join(child.cmdline()):
-                os.kill(child.pid, signal.SIGKILL)
-                killed.append(child.pid)
-                return
+        while not killed and not out.exists():
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error, ProcessLookupError):  # it has just ended
+                    if "_score" in " ".join(child.cmdline()):
+                        os.kill(child.pid, signal.SIGKILL)
+                        killed.append(child.pid)
+                        return
+            time.sleep(0.05)
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
