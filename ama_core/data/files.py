@@ -87,7 +87,7 @@ def iter_unread(sources: Iterable[Source], *, recursive: bool = True) -> Iterato
                 yield _refused(file, 0, "the folder cannot be listed: check its permissions")
             elif suffix in ARCHIVES:
                 yield from _from_archive(file, Path(file))
-            elif suffix not in SUFFIXES:
+            elif not _is_image(file):
                 yield _refused(file, 0, _NOT_AN_IMAGE)
             else:
                 yield Unread(file, 0, partial(_attempt, file, Path(file)))
@@ -126,12 +126,9 @@ def count_images(sources: Iterable[Source]) -> int:
             if name.lower().endswith(".npz"):
                 with _npz_rows(content, name) as (_, shape):
                     total += shape[0]
-            elif name.lower().endswith(".zip"):
-                with _opened(content) as file, zipfile.ZipFile(file) as archive:
-                    total += len(_members(archive))
-            elif name.lower().endswith(".tar"):
-                with _opened(content) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-                    total += len(_tar_members(archive))
+            elif name.lower().endswith(ARCHIVES):
+                with _members(content, name) as members:
+                    total += len(members)
             else:
                 total += 1
         except (DataError, *DAMAGED):
@@ -231,7 +228,7 @@ def _from_bytes(name: str, data: bytes) -> Iterator[Unread]:
 
 def _from_archive(name: str, source: Path | io.BytesIO) -> Iterator[Unread]:
     try:
-        yield from _READERS[Path(name).suffix.lower()](name, source)
+        yield from (_from_npz if name.lower().endswith(".npz") else _from_members)(name, source)
     except DataError as error:
         yield _refused(name, 0, str(error))
 
@@ -299,57 +296,64 @@ def _fortran_rows(member: IO[bytes], shape: tuple[int, ...]) -> Iterator[bytes]:
         yield b""
 
 
-def _from_zip(name: str, source: Path | io.BytesIO) -> Iterator[Unread]:
-    try:
-        with _opened(source) as file, zipfile.ZipFile(file) as archive:
-            members = _members(archive)
-            if not members or len(members) > MAX_MEMBERS:
-                raise DataError(f"'{Path(name).name}' holds {len(members)} files; 1 to {MAX_MEMBERS:,} are read.")
-            for member in members:
-                inner = f"{name}/{member.filename}"
-                if Path(member.filename).suffix.lower() not in SUFFIXES:
-                    yield _refused(inner, 0, _NOT_AN_IMAGE)
-                elif member.file_size > decode.MAX_FILE_BYTES:  # reading stops at this size, even if the content goes on
-                    yield _refused(inner, 0, f"larger than {decode.MAX_FILE_BYTES >> 20} MiB")
-                else:
-                    yield _member(archive, member, inner)
-    except DAMAGED_ARRAYS as error:
-        raise DataError(f"'{Path(name).name}' is not a readable .zip file ({error}).") from error
+def _from_members(name: str, source: Path | io.BytesIO) -> Iterator[Unread]:
+    """Images of a .zip or .tar file, unpacked one by one, since it is closed when the walk ends; decoded when they are read."""
+    with _members(source, name) as members:
+        if not members or len(members) > MAX_MEMBERS:
+            raise DataError(f"'{Path(name).name}' holds {len(members)} files; 1 to {MAX_MEMBERS:,} are read.")
+        for member in members:
+            inner = f"{name}/{member.name}"
+            if not _is_image(member.name):
+                yield _refused(inner, 0, _NOT_AN_IMAGE)
+            elif member.size > decode.MAX_FILE_BYTES:  # reading stops at this size, even if the content goes on
+                yield _refused(inner, 0, f"larger than {decode.MAX_FILE_BYTES >> 20} MiB")
+            else:
+                yield _unpacked(member, inner)
 
 
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Unread:
-    """Unpacked at once, since the archive is closed when its walk ends; decoded when it is read."""
+def _unpacked(member: _Member, name: str) -> Unread:
     try:
-        data = archive.read(member)
-    except DAMAGED_ARRAYS as error:
+        data = member.read()
+    except DAMAGED as error:
         return _refused(name, 0, f"damaged or encrypted ({error})")
     return Unread(name, 0, partial(_attempt, name, data), len(data))
 
 
-def _from_tar(name: str, source: Path | io.BytesIO) -> Iterator[Unread]:
-    try:
-        with _opened(source) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            members = _tar_members(archive)
-            if not members or len(members) > MAX_MEMBERS:
-                raise DataError(f"'{Path(name).name}' holds {len(members)} files; 1 to {MAX_MEMBERS:,} are read.")
-            for member in members:
-                inner = f"{name}/{member.name}"
-                if Path(member.name).suffix.lower() not in SUFFIXES:
-                    yield _refused(inner, 0, _NOT_AN_IMAGE)
-                elif member.size > decode.MAX_FILE_BYTES:
-                    yield _refused(inner, 0, f"larger than {decode.MAX_FILE_BYTES >> 20} MiB")
-                else:
-                    data = archive.extractfile(member).read()
-                    yield Unread(inner, 0, partial(_attempt, inner, data), len(data))
-    except DAMAGED as error:
-        raise DataError(f"'{Path(name).name}' is not a readable .tar file ({error}). It must not be compressed.") from error
+class _Member(NamedTuple):
+    """A file in an archive, with the bytes that it says to have; `read` may raise any of DAMAGED."""
+
+    name: str
+    size: int
+    read: Callable[[], bytes]
 
 
-def _tar_members(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
-    """Regular files that are not hidden, sorted; of those beside an image of the same name only the image."""
-    found = sorted((m for m in archive.getmembers() if m.isreg() and not _hidden(m.name)), key=lambda member: member.name)
-    images = {_stem(m.name) for m in found if Path(m.name).suffix.lower() in SUFFIXES}
-    return [m for m in found if Path(m.name).suffix.lower() in SUFFIXES or _stem(m.name) not in images]
+@contextmanager
+def _members(source: Path | io.BytesIO, name: str) -> Iterator[list[_Member]]:
+    """The files of a .zip or .tar file that are not hidden, sorted; they can be read meanwhile. Raises DataError."""
+    kind, remark = (".tar", " It must not be compressed.") if name.lower().endswith(".tar") else (".zip", "")
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(_opened(source))
+            if kind == ".tar":
+                found = _of_tar(stack.enter_context(tarfile.open(fileobj=file, mode="r:")))
+            else:
+                found = _of_zip(stack.enter_context(zipfile.ZipFile(file)))
+        except DAMAGED as error:
+            raise DataError(f"'{Path(name).name}' is not a readable {kind} file ({error}).{remark}") from error
+        yield sorted((member for member in found if not _hidden(member.name)), key=lambda member: member.name)
+
+
+def _of_zip(archive: zipfile.ZipFile) -> list[_Member]:
+    found = (info for info in archive.infolist() if not info.is_dir())
+    return [_Member(info.filename, info.file_size, partial(archive.read, info)) for info in found]
+
+
+def _of_tar(archive: tarfile.TarFile) -> list[_Member]:
+    """Of files beside an image of the same name only the image: in WebDataset's shards the others are its labels."""
+    found = [info for info in archive.getmembers() if info.isreg()]
+    images = {_stem(info.name) for info in found if _is_image(info.name)}
+    found = [info for info in found if _is_image(info.name) or _stem(info.name) not in images]
+    return [_Member(info.name, info.size, lambda info=info: archive.extractfile(info).read()) for info in found]
 
 
 def _stem(member: str) -> str:
@@ -358,12 +362,8 @@ def _stem(member: str) -> str:
     return folder + slash + name.partition(".")[0]
 
 
-_READERS = {".npz": _from_npz, ".zip": _from_zip, ".tar": _from_tar}
-
-
-def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    found = (member for member in archive.infolist() if not member.is_dir() and not _hidden(member.filename))
-    return sorted(found, key=lambda member: member.filename)
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _hidden(member: str) -> bool:
