@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from app_server import CHROMIUM, FLAGS, app_server
+from app_server import CHROMIUM, DRAWN, FLAGS, app_server
 from playwright.sync_api import Page, sync_playwright
 
 TIMEOUT = 60_000  # ms
@@ -56,15 +56,7 @@ ANSWER = """() => new Promise(done => {
 
 def settle(page: Page) -> None:
     """Wait until no script has run for a second."""
-    page.wait_for_function(
-        """() => {
-            const running = document.querySelector('[data-testid="stApp"]').dataset.testScriptState === "running";
-            if (running) window.restSince = null; else window.restSince ??= Date.now();
-            return !running && Date.now() - window.restSince > 1000;
-        }""",
-        polling=50,
-        timeout=TIMEOUT,
-    )
+    page.wait_for_function(DRAWN, arg=1000, polling=50, timeout=TIMEOUT)
 
 
 def first_chart(page: Page, address: str, wanted: str) -> float:

@@ -20,6 +20,12 @@ FLAGS = [
     "--disable-background-networking",
     "--no-first-run",
 ]
+DRAWN = """ms => {
+    const busy = document.querySelector('[data-testid="stStatusWidget"], [data-testid="stSkeleton"]')
+        || document.querySelector('[data-testid="stApp"]').dataset.testScriptState === "running";
+    if (busy) window.quietSince = null; else window.quietSince ??= Date.now();
+    return !busy && Date.now() - window.quietSince > ms;
+}"""  # for wait_for_function: the page is drawn, and no script has run for so many milliseconds
 PATIENCE = 120  # seconds: a fresh server imports PyTorch first, and the machine may be busy
 
 

@@ -40,8 +40,6 @@ clock: `run` prints no AUROC.
 from its last checkpoint in OUT. Jobs are ordered so that a stop leaves a balanced picture: seed 0 of every normal set first.
 """
 
-import argparse
-import fnmatch
 import json
 import shlex
 import sys
@@ -67,6 +65,7 @@ from ama_core.provenance import commit
 from ama_core.runs.spec import config_for, suited_to_few
 from ama_core.storage.files import write_atomically
 from ama_core.tensors import BATCH, to_tensor
+from benchmarks.study import missing, study_parser
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "combined"
 LONG, SHORT = 700, 300  # steps: of fashionmnist and cifar10 (the preset's own length), and of the small sets
@@ -410,10 +409,7 @@ def run(out: Path, results: Path, patterns: list[str], minutes: float) -> None:
     out.mkdir(parents=True, exist_ok=True)
     results.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    for job in jobs():
-        file = results / f"{job.name}.json"
-        if file.exists() or not any(fnmatch.fnmatch(job.name, pattern) for pattern in patterns):
-            continue
+    for job, file in missing(jobs(), results, patterns):
         if time.monotonic() - began > 60 * minutes:
             print(f"{job.name} and what follows are left for another call", file=sys.stderr)
             return
@@ -430,11 +426,7 @@ def run(out: Path, results: Path, patterns: list[str], minutes: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("out", nargs="?", type=Path, help="folder for models and the states of unfinished trainings")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--jobs", nargs="+", default=["*"], help="names of models, with wildcards")
+    parser = study_parser(__doc__, RESULTS)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no model after this time")
     parser.add_argument("--pairs", action="store_true", help="report: a row for every pair as well")
     arguments = parser.parse_args()

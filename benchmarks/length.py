@@ -10,8 +10,6 @@ chosen by its result here: `report` prints what the stored figures say.
 `run` may be stopped at any time (SIGTERM, Ctrl-C) and goes on where it was; finished runs are stored and skipped.
 """
 
-import argparse
-import fnmatch
 import json
 import signal
 import sys
@@ -19,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from study import missing, study_parser
 
 from ama_core import AMADetector
 from ama_core.data import hold_out, load_any
@@ -111,11 +110,7 @@ def request_stop(*_) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "report"))
-    parser.add_argument("out", nargs="?", type=Path, help="folder for the states of unfinished runs")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--jobs", nargs="+", default=["*"], help="names of runs, with wildcards")
+    parser = study_parser(__doc__, RESULTS)
     arguments = parser.parse_args()
     if arguments.what == "report":
         return report(arguments.results)
@@ -126,10 +121,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     arguments.results.mkdir(parents=True, exist_ok=True)
     images = AMADetector(config_for(DATASET, "tiny")).prepared(load_any(DATASET, "train").images)
-    for run in runs():
-        file = arguments.results / f"{run.name}.json"
-        if file.exists() or not any(fnmatch.fnmatch(run.name, pattern) for pattern in arguments.jobs):
-            continue
+    for run, file in missing(runs(), arguments.results, arguments.jobs):
         try:
             stored = train_one(run, arguments.out, images)
         except Stop:

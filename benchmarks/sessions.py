@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from app_server import CHROMIUM, FLAGS, app_server
+from app_server import CHROMIUM, DRAWN, FLAGS, app_server
 from PIL import Image
 from playwright.async_api import Browser, async_playwright
 
@@ -27,6 +27,7 @@ from ama_core import AMADetector
 
 TIMEOUT = 300_000  # ms: the last of many sessions waits for all the others
 MODEL = "digits"
+QUIET = 500  # ms without a script that runs, after which a page counts as drawn
 OTHERS = ("densities", "about", "reconstructions", "benchmark", "simplex")
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2)
 
@@ -36,9 +37,6 @@ def pictures(session: int, round_: int, n: int) -> list[tuple[str, np.ndarray]]:
     rng = np.random.default_rng([session, round_])
     contrast = rng.integers(30, 256, n)
     return [(f"s{session}-r{round_}-{i}.png", (rng.random((32, 32)) * contrast[i]).astype(np.uint8)) for i in range(n)]
-
-
-DRAWN = "document.querySelector('[data-testid=\"stApp\"]').dataset.testScriptState === 'notRunning'"
 
 
 async def take_part(browser: Browser, address: str, session: int, rounds: int, files: int, expected, found: dict) -> None:
@@ -64,7 +62,7 @@ async def take_part(browser: Browser, address: str, session: int, rounds: int, f
         await heading.wait_for()
         found["upload_s"].append(time.perf_counter() - began)
         found["uploads"] += files
-        await page.wait_for_function(DRAWN)  # the heading comes before the numbers under it
+        await page.wait_for_function(DRAWN, arg=QUIET)  # the heading comes before the numbers under it
         said, name = await summary.inner_text(), (await heading.inner_text()).strip()
         shown = await page.get_by_test_id("stMetricValue").first.inner_text()
         r, flagged = expected(session, round_, alpha)

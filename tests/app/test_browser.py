@@ -19,7 +19,7 @@ from ama_core import AMADetector
 from ama_core.data import load
 from ama_core.runs.folder import list_runs
 from ama_core.storage.bundle import PRETRAINED
-from benchmarks.app_server import CHROMIUM, FLAGS, app_server
+from benchmarks.app_server import CHROMIUM, DRAWN, FLAGS, app_server
 from tests.app.lesson.common import STEPS
 from tests.runs.reading import is_running, read_status
 
@@ -96,15 +96,7 @@ def page(new_tab):
 def settled(page) -> None:
     """Wait until the page has been drawn: no script runs, and none has for a moment."""
     page.get_by_role("heading", level=1).wait_for()
-    page.wait_for_function(
-        """() => {
-            const busy = document.querySelector('[data-testid="stStatusWidget"], [data-testid="stSkeleton"]')
-                || document.querySelector('[data-testid="stApp"]').dataset.testScriptState === "running";
-            if (busy) window.quietSince = null; else window.quietSince ??= Date.now();
-            return !busy && Date.now() - window.quietSince > 700;
-        }""",
-        polling=100,
-    )
+    page.wait_for_function(DRAWN, arg=700, polling=100)
 
 
 def assert_sound(page) -> None:

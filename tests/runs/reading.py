@@ -40,10 +40,6 @@ def read_curves(folder: Path | str, limit: int = CURVE_POINTS) -> Curves:
     return Run(Path(folder)).curves(limit)
 
 
-def list_samples(folder: Path | str) -> dict[int, Path]:
-    return Run(Path(folder)).samples()
-
-
 def list_watched(folder: Path | str) -> dict[int, Path]:
     return Run(Path(folder)).watched()
 
