@@ -15,7 +15,7 @@ from palette import BLUE
 
 from ama_core.data.defects import NAME as MADE
 from ama_core.detectors.base import AnomalyDetector, NormalData
-from ama_core.detectors.conformal import smallest_alpha
+from ama_core.detectors.conformal import reachable_alpha
 from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.recommendation import Compared, Comparison, at_rate
 from ama_core.runs import comparing
@@ -60,12 +60,6 @@ def in_trust_panel(view: controls.View) -> None:
         return
     with st.expander(TITLE, expanded=jobs.find(_key(view.folder)) is not None, icon=":material/balance:"):
         _section(view.name, view.folder, view.alpha)
-
-
-def reachable(n: int, alpha: float) -> float | None:
-    """A false-alarm rate, or the next one offered at which n calibration images allow to flag anything; None: there is none."""
-    least = smallest_alpha(n)
-    return next((rate for rate in (alpha, *controls.ALPHAS) if rate >= max(least, alpha)), None)
 
 
 def _key(folder: Path) -> tuple:
@@ -162,7 +156,7 @@ def _compared(job: jobs.Job, model: AnomalyDetector, chosen: tuple[str, ...]) ->
 def _show(name: str, folder: Path, result: Result, wanted: float) -> None:
     """The recommendation with its reason, the chart, the table, and the way to Check. Raises ConfigError, BundleError."""
     model = cache.detector(folder)
-    alpha = reachable(len(model.calibration_scores_), wanted) or max(controls.ALPHAS)
+    alpha = reachable_alpha(len(model.calibration_scores_), wanted, controls.ALPHAS) or max(controls.ALPHAS)
     found = at_rate(result.found, result.detectors, alpha)
     titles = {one.name: f"{OWN}: {one.title}" if one.name == model.name else one.title for one in found.detectors}
     best = detector_class(found.recommended).title + (f", {OWN.lower()}" if found.recommended == model.name else "")

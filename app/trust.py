@@ -12,6 +12,7 @@ import streamlit as st
 
 from ama_core.analysis.density import share_below
 from ama_core.detectors import registry
+from ama_core.detectors.conformal import reachable_alpha
 from ama_core.evaluation.simple import SimpleFigures
 
 MOST = 0.5  # a set of which at least this fraction is found is called found
@@ -30,7 +31,7 @@ def panel(view: controls.View) -> None:
 
 def measured(view: controls.View) -> None:
     """One sentence on what the model finds, and the table behind it; or why nobody knows."""
-    alpha = simpler.reachable(len(view.detector.held_out_scores_[view.score]), view.alpha)
+    alpha = reachable_alpha(len(view.detector.held_out_scores_[view.score]), view.alpha, controls.ALPHAS)
     if alpha is None:
         st.markdown("**It cannot flag anything**: it was calibrated on too few normal images for every rate offered here.")
         return

@@ -8,6 +8,7 @@ from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, p
 from ama_core.data import overlapping
 from ama_core.data.defects import NAME
 from ama_core.detectors.ama.config import PRESETS
+from ama_core.detectors.registry import names
 from ama_core.errors import ConfigError
 from ama_core.evaluation.recommendation import Comparison
 from ama_core.evaluation.recommendation import compare as compare_detectors
@@ -42,6 +43,8 @@ def compare(arguments: argparse.Namespace) -> None:
     if arguments.out and arguments.out.exists():
         raise ConfigError(f"--out {arguments.out} exists: name a new folder.")
     chosen = list(dict.fromkeys(name.strip() for name in arguments.detectors.split(",") if name.strip()))
+    if not chosen:
+        raise ConfigError(f"--detectors names none. Known: {', '.join(names())}.")
     detectors = own_detectors(
         arguments.good,
         chosen,

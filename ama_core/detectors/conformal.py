@@ -42,6 +42,11 @@ def smallest_alpha(n: int) -> float:
     return 1 / (n + 1)
 
 
+def reachable_alpha(n: int, alpha: float, offered: Iterable[float]) -> float | None:
+    """`alpha`, or the first larger one of those `offered`, at which n calibration scores allow to flag anything; else None."""
+    return next((rate for rate in (alpha, *offered) if rate >= max(smallest_alpha(n), alpha)), None)
+
+
 def drift_p_value(scores: np.ndarray, calibration: np.ndarray) -> float:
     """How probable it is that normal images differ from the calibration images so much *as a whole*, in (0, 1].
 

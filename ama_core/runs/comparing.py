@@ -17,7 +17,7 @@ from ama_core.data import inspect as inspect_images
 from ama_core.data.defects import NAME, make_defects
 from ama_core.data.imageset import SPLITS
 from ama_core.detectors.base import AnomalyDetector, NormalData
-from ama_core.detectors.registry import detector_class, names
+from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError, DataError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.recommendation import Comparison, Progress, Tick, compare
@@ -81,8 +81,6 @@ def own_detectors(
 
     Raises ConfigError: no detector of such a name, a setting that none has, a value that will not do; DataError.
     """
-    if not chosen:
-        raise ConfigError(f"--detectors names none. Known: {', '.join(names())}.")
     changes = dict(changes or {})
     suited = _suited(good, alpha) | changes
     known = {name: {field.name for field in dataclasses.fields(detector_class(name).Settings)} for name in chosen}

@@ -5,7 +5,7 @@ import pytest
 
 from ama_core import load_detector
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
-from ama_core.detectors.conformal import DRIFT_LEVEL, batch_drift, drift_p_value
+from ama_core.detectors.conformal import DRIFT_LEVEL, batch_drift, drift_p_value, reachable_alpha
 from ama_core.evaluation.metrics import false_alarm_band, false_alarm_curve
 from ama_core.evaluation.protocol import normal_name
 from ama_core.storage.bundle import list_bundles, read_scores
@@ -90,3 +90,12 @@ def test_drift_of_the_deciding_score_is_found_where_r_hides_it(rng):
     some = {name: scores[name][:200] for name in scores}
     p, _ = batch_drift(anomaly_scores(some), model.held_out_scores_, ("R", "T"))
     assert drift_p_value(some["R"], model.held_out_scores_["R"]) > DRIFT_LEVEL > p
+
+
+def test_the_rate_asked_for_or_the_next_that_can_flag_anything():
+    offered = (0.01, 0.05, 0.2)
+    assert reachable_alpha(99, 0.01, offered) == 0.01  # 1 / (99 + 1)
+    assert reachable_alpha(98, 0.01, offered) == 0.05
+    assert reachable_alpha(98, 0.07, offered) == 0.07
+    assert reachable_alpha(9, 0.01, offered) == 0.2
+    assert reachable_alpha(3, 0.01, offered) is None
