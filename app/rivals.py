@@ -56,7 +56,9 @@ def main(table: int) -> None:
             ours = {"ours": (line.auroc(by)[0], *interval(line, by))}
             rows.append((f"AMA, {by}: {models_of(line)}", (theirs if by == "A" else {}) | ours))
     controls.chart(
-        dot_chart(rows, {"paper": DOTS["paper"], "ours": DOTS["ours, A"]}, "AUROC (higher is better)", level=(0.5, "a coin")),
+        dot_chart(
+            rows, {"paper": DOTS["paper"], "ours": DOTS["ours, A"]}, "AUROC (higher is better)", level=(0.5, "a coin"), line=28
+        ),
         {
             "method": [name for name, cells in rows for _ in cells],
             "series": [key for _, cells in rows for key in cells],
