@@ -186,7 +186,8 @@ def test_the_lesson_from_first_to_last_step(server, new_tab):
             page.get_by_role("button", name="Next").click()
     groups = page.get_by_role("radiogroup").filter(has=page.get_by_role("radio")).filter(has_not_text="Surprise")
     for group in groups.all():
-        group.get_by_role("radio").first.check(force=True)
+        group.get_by_role("radio").first.click(force=True)
+        expect(group.get_by_role("radio").first).to_be_checked()  # at the latest once it is drawn again
         settled(page)
     answered = page.get_by_text(re.compile("^(Right\\.|No, rather)"))
     expect(answered).to_have_count(groups.count())

@@ -4,11 +4,13 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
 
 from ama_core.cluster import SETTINGS, cluster
+from ama_core.errors import BundleError
 from ama_core.paper import training
 from ama_core.paper.records import read_results
 from ama_core.runs.folder import Run
@@ -23,9 +25,12 @@ def test_a_killed_worker_s_job_runs_again_and_resumes(tmp_path, monkeypatch):
     run, killed = Run(out / one.name), []
 
     def kill() -> None:
-        while not run.exists() or (run.status().step or 0) < 25:
+        while not killed:
             time.sleep(0.05)
-        killed.append(run.written_status().pid)
+            with suppress(BundleError):  # its folder has no status yet
+                status = run.status()
+                if (status.step or 0) >= 25:
+                    killed.append(status.pid)
         os.kill(killed[0], signal.SIGKILL)
 
     threading.Thread(target=kill, daemon=True).start()
