@@ -135,9 +135,9 @@ def _watch(detector: AnomalyDetector, arguments: argparse.Namespace) -> None:
         print("Watching; Ctrl-C ends it.", file=sys.stderr)
     try:
         for row in watch_rows(detector, arguments.paths, arguments.alpha):
+            found.add(row)  # first: who reads the row may stop the command at once
             write(row)
             sys.stdout.flush()
-            found.add(row)
     except KeyboardInterrupt:
         print(f"{found.rows:,} rows, {found.flagged:,} flagged at alpha = {arguments.alpha:g}", file=sys.stderr)
     _warn(detector, arguments.alpha, found.sample.scores())
