@@ -44,6 +44,7 @@ from ama_core.scoring.report import html_report, to_outline
 from ama_core.storage.bundle import (
     PRETRAINED,
     StoredScores,
+    array_names,
     list_bundles,
     n_parameters,
     read_info,
@@ -158,6 +159,12 @@ def info(folder: Path) -> dict:
 def kind_of(folder: Path) -> type[AnomalyDetector]:
     """The detector of a model, without loading it. Raises BundleError, ConfigError."""
     return detector_class(info(folder)["detector"])
+
+
+@cached("calibration.npz", most=64)
+def score_names(folder: Path) -> tuple[str, ...]:
+    """Names of the scores that a model gives, without loading it. Raises BundleError, ConfigError."""
+    return tuple(score.name for score in kind_of(folder).scores_in(array_names(folder)))
 
 
 @cached("README.md", most=16)

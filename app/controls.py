@@ -107,7 +107,7 @@ def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = 
                 st.segmented_control,
                 "score",
                 "Score that decides",
-                own.score_names(),
+                cache.score_names(able[name]),
                 own.decides,
                 required=True,
                 help="Which score is turned into a p-value, a verdict and an order.",
@@ -133,10 +133,10 @@ def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = 
 def lacking(folder: Path, needs: Sequence[str]) -> list[str]:
     """Which of a page's `needs` a model lacks; none where the model cannot be read, which is then said in its place."""
     try:
-        kind = cache.kind_of(folder)
+        kind, scores = cache.kind_of(folder), cache.score_names(folder)
     except AMAError:
         return []
-    can = {*kind.can(), *kind.score_names(), *(["critic"] if callable(getattr(kind, "critic", None)) else [])}
+    can = {*kind.can(), *scores, *(["critic"] if callable(getattr(kind, "critic", None)) else [])}
     return [need for need in needs if need not in can]
 
 

@@ -64,9 +64,10 @@ def verdict(view: controls.View, name: str, auroc: dict[str, float]) -> str:
     if auroc[first] >= 0.5:
         much = "hardly more" if auroc[first] < 0.6 else "more"
         return f"{said}: it finds them {much} anomalous than the test images. {others}{a_fails}".strip()
+    and_c = ", and C adds what the critic sees in the image alone" if "C" in rest else ""
     what = (
         " A asks whether R is unusual on either side, M also in which direction the difference points, T takes all statistics "
-        f"together: {others}"
+        f"together{and_c}: {others}"
         if view.of_r
         else f" {others}"
     )

@@ -1,8 +1,9 @@
 """Whether the false-alarm rate holds: `AMA_DATA_DIR=… python benchmarks/false_alarms.py [--level 0.999] [--json] [MODEL …]`.
 
-For every bundled model (or those named) and each score, the part of unseen normal test images that is flagged at α = 0.01,
+For every bundled model (or those named) and each score, the fraction of unseen normal test images that is flagged at α = 0.01,
 0.05 and 0.1, beside the band in which a sound calibration stays given the sizes of the calibration and test sets (see
-`evaluation.false_alarm_band`). With the data at hand all test images are scored anew, else those stored in the bundle are used.
+`evaluation.false_alarm_band`). Where the data are available locally, all test images are scored again, else those stored in the
+bundle are used.
 """
 
 import argparse
@@ -12,7 +13,6 @@ import numpy as np
 
 from ama_core import AMADetector
 from ama_core.data import one_class
-from ama_core.detectors.ama.scores import SCORES
 from ama_core.errors import DataError
 from ama_core.evaluation.metrics import false_alarm_band, false_alarm_curve
 from ama_core.evaluation.protocol import measure, normal_name, normal_split
@@ -34,7 +34,7 @@ def rows(model: str, level: float) -> list[dict]:
     n_test, n_calibration = len(scores["R"]), len(detector.calibration_.scores["R"])
     low, high = false_alarm_band(ALPHAS, n_test, n_calibration, level)
     found = []
-    for by in SCORES:
+    for by in detector.score_names():
         rates = false_alarm_curve(detector.calibration_.p_value(scores, by), ALPHAS)
         for i, alpha in enumerate(ALPHAS):
             row = {"model": model, "score": by, "alpha": float(alpha), "flagged": float(rates[i])}

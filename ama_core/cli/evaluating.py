@@ -47,14 +47,19 @@ def add_measure(commands: Commands) -> None:
     parser = add_command(commands, measure)
     add_model(parser)
     parser.add_argument("--seed", type=seed, default=0)
+    again = "first fit statistics and p-values again on its training images: a model of an earlier version gains new scores"
+    parser.add_argument("--calibrate", action="store_true", help=again)
     add_device(parser)
 
 
 def measure(arguments: argparse.Namespace) -> None:
     """Measure a bundle against every data set that is available locally and store the scores in it."""
     folder = find_bundle(arguments.model)
+    detector = load_detector(folder, device=arguments.device)
+    if arguments.calibrate:
+        detector.calibrate(evaluation.training_images(detector).images).save(folder)
     with SetBars(arguments.quiet) as bars:
-        measure_run(load_detector(folder, device=arguments.device), folder, bars.update, seed=arguments.seed)
+        measure_run(detector, folder, bars.update, seed=arguments.seed)
     _print_results(read_results(folder))
 
 

@@ -37,7 +37,7 @@ def detectors(arguments: argparse.Namespace) -> None:
             "title": d.title,
             "reference": d.reference,
             "can": list(d.can()),
-            "scores": list(d.score_names()),
+            "scores": [score.name for score in d.SCORES],
             "decides": d.decides,
             "trains": d.trains(),
             "seconds_per_step": paces[d.name].seconds if paces.get(d.name) else None,

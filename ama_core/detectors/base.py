@@ -12,7 +12,7 @@ larger = more normal.
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -24,7 +24,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ama_core.data import ImageSet, catalog, check_images, draw, hold_out, load_any, prepare
+from ama_core.data import HoldOut, ImageSet, catalog, check_images, draw, hold_out, load_any, prepare
 from ama_core.detectors.conformal import batch_drift, conformal_p_value, conformal_threshold, smallest_alpha
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError, NotFittedError
 from ama_core.provenance import training_facts
@@ -181,6 +181,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     decides: ClassVar[str]
     MEASURED: ClassVar[tuple[str, ...]] = ()  # what else is measured of it, by its names in `runs.measuring`
     STORED: ClassVar[tuple[str, ...]] = ()  # entries of `scores` that a bundle keeps; default: the scores
+    ADDED: ClassVar[tuple[str, ...]] = ()  # scores that a bundle of an earlier version may lack: its model has fewer SCORES
 
     def __init__(
         self,
@@ -256,7 +257,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         """The score that decides. Raises ConfigError where `score` is none of this detector's."""
         by = self.score or self.decides
         if by not in self.score_names():
-            raise ConfigError(f"score = {by!r} must be one of {', '.join(self.score_names())}.")
+            later = by in {score.name for score in type(self).SCORES}
+            why = f" The model was calibrated before there was {by}: `measure --calibrate` adds it." if later else ""
+            raise ConfigError(f"score = {by!r} must be one of {', '.join(self.score_names())}.{why}")
         return by
 
     def deciding_score(self) -> Score:
@@ -269,8 +272,17 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         return self.settings.false_alarm_rate
 
     @classmethod
-    def score_names(cls) -> tuple[str, ...]:
-        return tuple(score.name for score in cls.SCORES)
+    def scores_in(cls, arrays: Container[str]) -> tuple[Score, ...]:
+        """The scores that a model gives whose bundle holds arrays of these names."""
+        return tuple(score for score in cls.SCORES if score.name not in cls.ADDED or f"scores.{score.name}" in arrays)
+
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores that it gives: all of its class, but for those that its bundle does not know yet."""
+        return tuple(score.name for score in self.SCORES)
+
+    def gives(self, name: str) -> bool:
+        """Whether it gives the score of this name."""
+        return name in self.score_names()
 
     @classmethod
     def can(cls) -> tuple[str, ...]:
@@ -339,18 +351,32 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
             facts = trainer.facts()
         elif anomalies is not None or validation_anomalies is not None or select != "last":
             raise ConfigError(f"{self.title} is not trained by steps, so it takes no anomalies and no validation.")
-        sample = parts.train[draw(len(parts.train), TRAIN_SAMPLE, settings.seed)]
         start = time.perf_counter()
-        self.fit_statistics(images[sample], images[parts.statistics])
+        self._calibrate(images, parts)
         if trainer is None:
             facts["seconds"] = time.perf_counter() - start
-        found = self.raw_scores(images[parts.calibration])
-        self.held_out_scores_ = self.anomaly_scores(found)
         self.info_ = {
             "training": training_facts(facts, self.torch_device, len(parts.train), select),
             **({"normal": vars(normal)} if normal else {}),
         }
         return self
+
+    def calibrate(self, images: np.ndarray) -> Self:
+        """Fit statistics and p-values again, with the networks as they are, on all images that were given to `fit`.
+
+        A model that a bundle of an earlier version was read from gives every score of its class afterwards.
+        """
+        self._fitted()
+        images = self.prepared(images)
+        self._calibrate(images, hold_out(len(images), self.settings.calibration_fraction, self.settings.seed))
+        return self
+
+    def _calibrate(self, images: np.ndarray, parts: HoldOut) -> None:
+        for name in ("SCORES", "STORED"):
+            vars(self).pop(name, None)  # of an earlier bundle
+        seed = self.settings.seed
+        self.fit_statistics(images[parts.train[draw(len(parts.train), TRAIN_SAMPLE, seed)]], images[parts.statistics])
+        self.held_out_scores_ = self.anomaly_scores(self.raw_scores(images[parts.calibration]))
 
     def _normal_images(self, X) -> tuple[np.ndarray, NormalData | None]:
         """Images to train on, uint8 (N, S, S, C), and what they are."""
@@ -374,10 +400,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         turned = self.anomaly_scores(scores)
         return scores | {f"p_{by}": conformal_p_value(values, self.held_out_scores_[by]) for by, values in turned.items()}
 
-    @classmethod
-    def anomaly_scores(cls, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def anomaly_scores(self, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Every score turned so that larger = more anomalous, by its name, each (N,), from entries of `scores`."""
-        return {score.name: score.anomaly(scores) for score in cls.SCORES}
+        return {score.name: score.anomaly(scores) for score in self.SCORES}
 
     @property
     def calibration_scores_(self) -> np.ndarray:
@@ -446,10 +471,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         turned = self.anomaly_scores(scores)
         return batch_drift(turned, self.held_out_scores_, (self.SCORES[0].name, self.by))
 
-    @classmethod
-    def table_columns(cls) -> tuple[str, ...]:
+    def table_columns(self) -> tuple[str, ...]:
         """Entries of `scores` that a table of images shows: every score, followed by what ranks in its place."""
-        return tuple(name for score in cls.SCORES for name in (score.name, score.ranks_by) if name)
+        return tuple(name for score in self.SCORES for name in (score.name, score.ranks_by) if name)
 
     # Images
 
@@ -501,13 +525,18 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         except AMAError as error:
             raise BundleError(f"{folder / 'config.json'} holds no valid hyper-parameters: {error}") from error
         detector = cls(settings, score=score, device=device)
+        given = cls.scores_in(bundle.arrays)
+        if given != cls.SCORES:
+            detector.SCORES = given
+            lacks = {score.name for score in cls.SCORES} - {score.name for score in given}
+            detector.STORED = tuple(entry for entry in cls.STORED if entry not in lacks)
         _ = detector.by, detector.torch_device
         file = folder / "model.safetensors"
         try:
             if bundle.tensors or cls.trains():
                 detector.use_weights(bundle.tensors)
             file, arrays = folder / "calibration.npz", dict(bundle.arrays)
-            held_out = {name: arrays.pop(f"scores.{name}") for name in cls.score_names()}
+            held_out = {name: arrays.pop(f"scores.{name}") for name in detector.score_names()}
             if not all(len(values) and values.ndim == 1 for values in held_out.values()):
                 raise ValueError("scores are missing")
             detector.restore(arrays)

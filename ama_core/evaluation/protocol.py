@@ -38,6 +38,17 @@ def normal_split(detector: AnomalyDetector, split: str, **load_options) -> Image
     return load_any(_normal(detector).source, split, **vars(detector.settings.input), **load_options)
 
 
+def training_images(detector: AnomalyDetector) -> ImageSet:
+    """The images that were given to `fit`. Raises DataError where they are not available locally, or are others."""
+    normal = _normal(detector)
+    found = normal_split(detector, "train")
+    if normal.label is not None:
+        found = found.take(~anomaly_mask(found, normal.label))
+    if len(found) != normal.n or (normal.fingerprint and found.fingerprint != normal.fingerprint):
+        raise DataError(f"The {len(found):,} training images of {normal.name} here are not those that it was trained on.")
+    return found
+
+
 def _normal(detector: AnomalyDetector) -> NormalData:
     normal = detector.normal
     if normal is None or not normal.source:

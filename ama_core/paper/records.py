@@ -21,7 +21,7 @@ class Measured:
     """Figures against one OOD set.
 
     Attributes:
-        scores: score -> {"auroc", "auprc", "fpr95"}; R, A, M, T of the last step, the names of SIMPLE, or a rival's scores.
+        scores: score -> {"auroc", "auprc", "fpr95"}; R, A, M, T, C of the last step, the names of SIMPLE, or a rival's scores.
         notes: what a reader of these figures should know of the images, in sentences.
         validated: the same of the weights with the best A on 50 validation anomalies of this set; None where not measured.
     """

@@ -43,9 +43,10 @@ def _preface(records: Sequence[Record]) -> list[str]:
     return [
         "AUROC under the protocol of README's Scores: every test image of the normal set against anomalies of 20 % of that "
         "number, drawn with seed 0 (Table 2: the whole test split). **paper** is what the paper prints, by its A-score; "
-        "**R, A, M, T** are ours, label-free, with the weights of the last step. “validated A” is A with the weights that 50 "
-        "labelled anomalies of the same OOD set chose, which is how the released code picks them. A value without ± is of "
-        "one training seed; ± is the standard deviation over seeds. An AUROC below 0.5 is printed as it is.",
+        "**R, A, M, T, C** are ours, label-free, with the weights of the last step; C is missing where a model was measured "
+        "before there was C. “validated A” is A with the weights that 50 labelled anomalies of the same OOD set chose, which "
+        "is how the released code picks them. A value without ± is of one training seed; ± is the standard deviation over "
+        "seeds. An AUROC below 0.5 is printed as it is.",
         "",
         f"**Status**: *full* is the paper's widths, latent size, critic steps and at least 100 epochs; *reduced* is anything "
         f"smaller or shorter; *smoke*, below {SMOKE_STEPS} steps, shows that the command runs and nothing else. The letter "

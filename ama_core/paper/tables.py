@@ -100,7 +100,8 @@ class Line:
         ood: OOD set as it is measured here; `rest` for one-class tasks.
         paper: the paper's AUROC; None where it prints none. Of fewer classes than ten: the mean of its own cells for these.
         members: the trainings behind it.
-        ours: R, A, M, T of the last step; for `published.WITHOUT_A` R alone; empty where not measured.
+        ours: R, A, M, T of the last step, and C where it was measured; for `published.WITHOUT_A` R alone; empty where not
+            measured.
         validated: A of the weights chosen by 50 validation anomalies.
         simple: the same figures of the trivial baselines under this condition.
         seeds: the training seeds, in order.
@@ -128,8 +129,13 @@ class Line:
         """The stored results that it was made from."""
         return tuple(member.record for member in self.members if member.record)
 
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The scores that were measured of all its members, also those that its row does not rank by."""
+        return tuple(by for by in SCORES if all(by in member.found.scores for member in self.members))
+
     def auroc(self, score: str) -> Figure:
-        """Of any of the four scores, also of those that its row does not rank by."""
+        """Of any of `scores`."""
         if self.classes:
             return self.ours[score]
         return mean_and_sd([member.found.scores[score]["auroc"] for member in self.members])
@@ -284,7 +290,9 @@ def _line(bare: Line, group: Sequence[Member], simple: Sequence[Record]) -> Line
 
 
 def _over_seeds(rows: Sequence[Mapping[str, Mapping[str, float]]], names: Iterable[str]) -> Figures | None:
-    return {name: mean_and_sd([row[name]["auroc"] for row in rows]) for name in names} if rows else None
+    """The mean and standard deviation of every score of these names that all rows have; None without rows."""
+    found = {name: [row[name]["auroc"] for row in rows if name in row] for name in names}
+    return {name: mean_and_sd(values) for name, values in found.items() if len(values) == len(rows)} if rows else None
 
 
 def _with_means(classes: list[Line]) -> list[Line]:
@@ -308,7 +316,8 @@ def _mean(group: Sequence[Line]) -> Line | None:
         return None
     members = tuple(member for line in group for member in line.members if member.seed in seeds)
     of_seed = {seed: [member.found.scores for member in members if member.seed == seed] for seed in seeds}
-    over_classes = {by: [fmean(row[by]["auroc"] for row in of_seed[seed]) for seed in seeds] for by in SCORES}
+    measured = [by for by in SCORES if all(by in member.found.scores for member in members)]
+    over_classes = {by: [fmean(row[by]["auroc"] for row in of_seed[seed]) for seed in seeds] for by in measured}
     simple = [line.simple for line in group]
     first = group[0]
     return Line(

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ama_core.data import anomaly_mask, draw, hold_out
+from ama_core.data import draw, hold_out
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.detectors.conformal import conformal_threshold, smallest_alpha
 from ama_core.errors import AMAError, ConfigError, DataError
@@ -210,22 +210,12 @@ def held_out_images(detector: AnomalyDetector, images: np.ndarray | None = None)
         DataError: they are not available locally, or are not those that the model was trained on.
     """
     settings = detector.settings
-    images = _trained_on(detector) if images is None else images
+    images = detector.prepared(evaluation.training_images(detector).images) if images is None else images
     parts = hold_out(len(images), settings.calibration_fraction, settings.seed)
     statistics, calibration = (
         images[part[draw(len(part), MOST, settings.seed)]] for part in (parts.statistics, parts.calibration)
     )
     return statistics, calibration
-
-
-def _trained_on(detector: AnomalyDetector) -> np.ndarray:
-    normal = detector.normal
-    found = evaluation.normal_split(detector, "train")
-    if normal.label is not None:
-        found = found.take(~anomaly_mask(found, normal.label))
-    if len(found) != normal.n or (normal.fingerprint and found.fingerprint != normal.fingerprint):
-        raise DataError(f"the {len(found):,} training images of {normal.name} here are not those that it was trained on")
-    return detector.prepared(found.images)
 
 
 def find_localiser(detector: AnomalyDetector, folder: Path | str) -> Localiser:

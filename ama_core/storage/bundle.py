@@ -239,6 +239,16 @@ def n_parameters(path: Path | str) -> int:
         raise BundleError(f"{file} is damaged: {error}. Copy it again.") from error
 
 
+def array_names(path: Path | str) -> frozenset[str]:
+    """Names of the statistics (`Bundle.arrays`) of the bundle at `path`, none of which is read. Raises BundleError."""
+    file = Path(path) / "calibration.npz"
+    try:
+        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as arrays:
+            return frozenset(arrays.files)
+    except DAMAGED_ARRAYS as error:
+        raise BundleError(f"{file} is damaged: {error}. Copy it again.") from error
+
+
 def write_scores(path: Path | str, stored: list[StoredScores]) -> None:
     """Write `scores.npz` of the bundle at `path`. A is left out: it is exp(log_A), and underflows in float32."""
     arrays: dict[str, np.ndarray] = {}

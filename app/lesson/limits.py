@@ -18,7 +18,7 @@ def show(case: Case) -> None:
     value = case.auroc[best]
     st.markdown(
         f"A detector is not a yes-or-no thing: it works on some anomalies and not on others. Here is {case.ood}. The best of "
-        f"the four scores on it is {best}, with an AUROC of **{value:.3f}**. {so(value)}"
+        f"its scores is {best}, with an AUROC of **{value:.3f}**. {so(value)}"
     )
     rows = np.argsort(case.other.scores["R"])[np.linspace(0, case.other.n - 1, 2 * parts.EXAMPLES + 2).astype(int)[1:-1]]
     left, right = st.columns(2, gap="medium")

@@ -58,10 +58,10 @@ def group() -> Group | None:
     found: dict[tuple, dict[str, tuple]] = {}
     for name, folder in cache.models().items():
         try:
-            key, kind = normal_key(cache.info(folder)), cache.kind_of(folder)
-            twin = which_score(kind.score_names(), kind.decides, TWO_SIDED)
+            key, kind, names = normal_key(cache.info(folder)), cache.kind_of(folder), cache.score_names(folder)
+            twin = which_score(names, kind.decides, TWO_SIDED)
             if key and twin and cache.results(folder):
-                found.setdefault(key, {})[name] = (folder, kind, (kind.score_names()[0], twin))
+                found.setdefault(key, {})[name] = (folder, kind, (names[0], twin))
         except AMAError:
             continue  # the other pages say what is wrong with it
     found = {key: models for key, models in found.items() if others(models) >= FEW}

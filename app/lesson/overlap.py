@@ -11,6 +11,8 @@ from lesson import parts
 from lesson.case import Case
 from lesson.surprise import offer
 
+IMAGE_ALONE = "; **C** combines T with how unusual what the critic sees in the image alone is"
+
 
 @st.fragment
 def show(case: Case) -> None:
@@ -22,7 +24,8 @@ def show(case: Case) -> None:
         f"{controls.percent(best.detection_rate)} of {case.ood} at {controls.percent(best.false_alarm_rate)} false alarms. But "
         "R is a sum of magnitudes: it forgets in which direction the critic's features moved. **M** keeps the direction: it is "
         "the distance of that move from the moves of normal images. **T** adds what else the same forward pass says: R, the "
-        "pixel error, the length of the code and the critic's values. None of these scales means anything by itself, so each "
+        "pixel error, the length of the code and the critic's values"
+        f"{IMAGE_ALONE if 'C' in case.scores else ''}. None of these scales means anything by itself, so each "
         "is turned into a **p-value**: the fraction of held-out normal images that look at least as unusual."
     )
     alpha = controls.false_alarm_rate()
@@ -43,11 +46,12 @@ def show(case: Case) -> None:
         f"{len(detector.held_out_scores_['T']):,} others. False alarms should come near {asked}, whichever score decides."
     )
     verdict(case)
-    by = controls.choose(st.segmented_control, "by", "Look at", ("M", "T"), "T", required=True)
+    beyond = [by for by in case.scores if by not in ("R", "A")]
+    by = controls.choose(st.segmented_control, "by", "Look at", beyond, "T", required=True)
     parts.densities(
         case, by, label(by), f"overlap-{by}", cuts={f"flagged right of this, p ≤ {asked}": [detector.threshold(by, alpha)]}
     )
-    controls.explain(*case.view.scores("R", "A", "M", "T"), p=True)
+    controls.explain(*case.view.scores(*case.scores), p=True)
 
 
 def label(by: str) -> str:

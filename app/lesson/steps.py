@@ -68,7 +68,7 @@ def why_overlap(aurocs: Mapping, name: str) -> str:
 
 
 def why_limit(aurocs: Mapping, name: str) -> str:
-    return f"the set on which the best of all four scores is lowest, {max(aurocs[name].values()):.3f}"
+    return f"the set on which the best of all scores is lowest, {max(aurocs[name].values()):.3f}"
 
 
 STEPS = {

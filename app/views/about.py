@@ -66,6 +66,7 @@ CODE_OF_R = {
     "A": [scores.log_a_score],
     "M": [scores.Gaussian],
     "T": [scores.t_vector, scores.Gaussian],
+    "C": [scores.Combination],
 }
 
 

@@ -30,7 +30,7 @@ from ama_core.runs.spec import RunSpec, command_line
 from ama_core.runs.status import State
 
 TABLES = {"Table 1": "table1", "Ablations": "ablations", "Table 2": "table2"}
-AXES = {"R": "R-score", "A": "|R − μ| / σ (far out: low A)", "M": "M-score", "T": "T-score"}
+AXES = {"R": "R-score", "A": "|R − μ| / σ (far out: low A)", "M": "M-score", "T": "T-score", "C": "C-score"}
 COLUMNS = {
     "paper": st.column_config.TextColumn("paper", help=f"AUROC as printed: {paper.SOURCE}."),
     "out of distribution": st.column_config.TextColumn("out of distribution", width=190),
@@ -128,7 +128,11 @@ def measured(line: Line) -> dict:
     value, sd = line.auroc("R" if line.row == paper.WITHOUT_A else "A")
     how = alike([trained(member) for member in line.members])
     reduced = " (reduced)" if how["reduced"] else ""
-    found = {"ours": f"{figure((value, sd))}{reduced}", "model": models_of(line), **{by: line.auroc(by)[0] for by in SCORES}}
+    found = {
+        "ours": f"{figure((value, sd))}{reduced}",
+        "model": models_of(line),
+        **{by: line.auroc(by)[0] for by in line.scores},
+    }
     if line.classes:
         return found
     interval = "{:.3f} – {:.3f}".format(*auroc_interval(value, line.n_normal, line.n_ood)) if sd is None else ""
@@ -201,7 +205,7 @@ def behind(cell: str, line: Line) -> None:
     if not line.members:
         behind_nothing(cell, line)
         return
-    scores = ", ".join(f"{by} {figure(line.auroc(by))}" for by in SCORES)
+    scores = ", ".join(f"{by} {figure(line.auroc(by))}" for by in line.scores)
     n = len(line.members)
     seeds = "one training seed" if n == 1 else f"mean ± standard deviation of {n} training seeds"
     reduced = alike([trained(member) for member in line.members])["reduced"]
@@ -237,7 +241,7 @@ def behind_model(member: Member) -> None:
     st.markdown(f"**{controls.literal(member.name)}**, seed {member.seed}: the densities behind each figure")
     ood = member.found.ood
     with st.container(horizontal=True):
-        for by in SCORES:
+        for by in [by for by in SCORES if by in member.found.scores]:
             value = member.found.scores[by]["auroc"]
             controls.link("densities", f"{by} {value:.3f}", "area_chart", model=member.name, ood=ood, axis=by, score=by)
 
@@ -264,7 +268,8 @@ def behind_stored(record: Record, ood: str) -> None:
         return
     with st.container(border=True):
         key = f"stored-axis-{record.name}"
-        axis = st.segmented_control("Densities of", list(AXES), default="R", required=True, key=key)
+        stored = [by for by in AXES if by in scores[ood].scores and by in scores[record.normal].scores]
+        axis = st.segmented_control("Densities of", stored, default="R", required=True, key=key)
         field = cache.A_DISTANCE if axis == "A" else axis
         found = paper_tables.record_densities(record, ood, field)
         medians = "; ".join(f"{name} {value:.3g}" for name, value in found.medians.items())

@@ -68,7 +68,7 @@ def peers(folders: Mapping[str, Path], kind: str) -> list[Peer]:
     found = []
     for name, folder in folders.items():
         of = cache.kind_of(folder)
-        by = which_score(of.score_names(), of.decides, kind)
+        by = which_score(cache.score_names(folder), of.decides, kind)
         if by is not None:
             found.append(Peer(name, folder, of, by, cache.info(folder).get("training", {})))
     return sorted(found, key=lambda peer: not peer.is_ama)

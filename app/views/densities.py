@@ -44,6 +44,7 @@ OF_R = {
     ),
     "M": Axis("M", "M", "M-score", "High M: the difference vector is unusual."),
     "T": Axis("T", "T", "T-score", "High T: all statistics together are unusual."),
+    "C": Axis("C", "C", "C-score", "High C: all statistics, together with what the critic sees in the image alone."),
 }
 BESIDE = {
     "z_norm": Axis(

@@ -561,7 +561,7 @@ def test_the_rivals_stand_below_with_the_papers_figures_and_the_models_here(open
         "training": {"steps": 900},
     }
     (folder / "config.json").write_text(json.dumps(header))
-    metrics = {by: {"auroc": 0.75, "auprc": 0.5, "fpr95": 0.5} for by in kind.score_names()}
+    metrics = {by: {"auroc": 0.75, "auprc": 0.5, "fpr95": 0.5} for by in [score.name for score in kind.SCORES]}
     row = {"ood": "mnist", "n_normal": 1000, "n_ood": 200, "scores": metrics}
     (folder / "results.json").write_text(json.dumps({"normal": "fashionmnist", "seed": 0, "results": [row]}))
     at = open_page("benchmark", tmp_path / "models")

@@ -163,13 +163,13 @@ def test_check_gives_verdicts(open_page, models, name):
 def test_densities_show_its_scores_and_their_figures(open_page, models, name):
     at = open_page("densities", model=name, ood="textures", cuts="true")
     kind = registry.detector_class(name)
-    assert at.button_group(key="axis").options == list(kind.score_names())
+    assert at.button_group(key="axis").options == [score.name for score in kind.SCORES]
     stored = {(s.name, s.split): s.scores[kind.decides] for s in read_scores(models / name)}
     traces = {trace.get("name") for trace in json.loads(at.get("plotly_chart")[0].proto.spec)["data"]}
     assert {"train", "test", "textures", f"{kind.decides} flags right of this (α = 5 %)"} <= traces
     assert f"Procedural textures {np.median(stored['textures', 'test']):.3g}" in words(at)
     table = at.table[0].value
-    assert list(table["Set"]) == ["Procedural textures"] and set(kind.score_names()) < set(table)
+    assert list(table["Set"]) == ["Procedural textures"] and {score.name for score in kind.SCORES} < set(table)
     assert not [column for column in table if "paper" in column]
     assert f"{kind.decides} gives " in words(at)
 

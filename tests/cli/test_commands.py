@@ -32,7 +32,7 @@ SETTINGS = [
     )
     for word in ("--set", setting)
 ]
-CONTRACT = ("path", "index", "R", "A", "log_A", "M", "T", "p_value", "anomalous", "error")
+CONTRACT = ("path", "index", "R", "A", "log_A", "M", "T", "C", "p_value", "anomalous", "error")
 
 
 @pytest.fixture
@@ -153,14 +153,14 @@ def test_evaluate_as_json(call, tiny_bundle):
     for row, name in zip(found["results"], ("flat", "textures")):
         assert list(row) == ["ood", "n_normal", "n_ood", "scores"]
         assert (row["ood"], row["n_normal"], row["n_ood"]) == (name, 500, 100)
-        assert list(row["scores"]) == ["R", "A", "M", "T"]
+        assert list(row["scores"]) == ["R", "A", "M", "T", "C"]
         assert all(set(metrics) == {"auroc", "auprc", "fpr95"} for metrics in row["scores"].values())
 
 
 def test_evaluate_as_a_table(call, tiny_bundle):
     code, out, _ = call("evaluate", tiny_bundle, "--ood", "flat", "--full", "--quiet")
     assert code == 0 and "AUROC" in out and "2,000" in out and len(out.splitlines()) == 4
-    assert out.splitlines()[3].count(" to ") == 4  # an interval for each score
+    assert out.splitlines()[3].count(" to ") == 5  # an interval for each score
 
 
 def test_measure(call, tiny_bundle, tmp_path, monkeypatch):
@@ -176,6 +176,15 @@ def test_measure(call, tiny_bundle, tmp_path, monkeypatch):
     assert code == 0 and "flat" in out
     assert read_results(tmp_path / "b")["seed"] == 2
     assert {s.name for s in read_scores(tmp_path / "b")} == {"digits", "flat"}
+    with np.load(tmp_path / "b" / "calibration.npz") as found:
+        earlier = {name: array for name, array in found.items() if name != "scores.C" and not name.startswith("gaussian_i")}
+    np.savez(tmp_path / "b" / "calibration.npz", **earlier)  # as before there was C
+    assert (
+        call("measure", tmp_path / "b", "--quiet")[0] == 0 and "C" not in read_results(tmp_path / "b")["results"][0]["scores"]
+    )
+    code, out, _ = call("measure", tmp_path / "b", "--calibrate", "--quiet")
+    assert code == 0 and "C" in read_results(tmp_path / "b")["results"][0]["scores"]
+    assert AMADetector.load(tmp_path / "b", score="C").by == "C"
 
 
 # Bad input

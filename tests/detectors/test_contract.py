@@ -87,8 +87,10 @@ def test_every_detector_has_its_row():
 def test_it_says_what_it_is(name):
     kind = registry.detector_class(name)
     assert kind.name == name and kind.title and kind.reference and kind.__doc__
-    assert kind.decides in kind.score_names() and len(set(kind.score_names())) == len(kind.SCORES)
-    assert not {"path", "index", "p_value", "anomalous", "error"} & set(kind.score_names()), "columns of every table"
+    names = [score.name for score in kind.SCORES]
+    assert kind.decides in names and len(set(names)) == len(names)
+    assert not {"path", "index", "p_value", "anomalous", "error"} & set(names), "columns of every table"
+    assert set(kind.ADDED) <= set(names) - {kind.decides}, "a model of an earlier version still decides by the same score"
     for score in kind.SCORES:
         assert len(score.meaning) > 20 and score.equation
     assert registry.detector_for(kind.Settings()) is kind

@@ -127,13 +127,13 @@ def test_standard_errors_are_the_spread_over_new_draws_of_images(rng):
 def test_intervals_lie_around_what_was_measured(tiny_bundle):
     stored = {s.name: s for s in read_scores(tiny_bundle) if s.split == "test"}
     row = next(row for row in read_results(tiny_bundle)["results"] if row["ood"] == "textures")
-    found = metric_intervals(AMADetector, row, stored["digits"], stored["textures"])
-    assert found == metric_intervals(AMADetector, row, stored["digits"], stored["textures"]), "seeded"
+    found = metric_intervals(AMADetector(), row, stored["digits"], stored["textures"])
+    assert found == metric_intervals(AMADetector(), row, stored["digits"], stored["textures"]), "seeded"
     for by, metrics in row["scores"].items():
         assert set(found[by]) == set(metrics)
         for metric, (low, high) in found[by].items():
             assert 0 <= low <= metrics[metric] <= high <= 1
-    bare = metric_intervals(AMADetector, row, stored["digits"], None)
+    bare = metric_intervals(AMADetector(), row, stored["digits"], None)
     assert bare["T"] == {"auroc": auroc_interval(row["scores"]["T"]["auroc"], row["n_normal"], row["n_ood"])}
 
 

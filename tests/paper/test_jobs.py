@@ -315,9 +315,9 @@ def test_targets_name_what_is_reached_and_missed():
 
 def test_a_simple_score_that_does_as_well_is_bold():
     found = [record(label=1, a=0.9, t=0.8), record(rows.SANITY, label=1, a=0.85, codec="WebP lossless")]
-    assert cells_of(report(found), "MNIST → 1")[6:9] == ["**0.850**"] * 3
+    assert cells_of(report(found), "MNIST → 1")[7:10] == ["**0.850**"] * 3
     found[1] = record(rows.SANITY, label=1, a=0.79, codec="WebP lossless")
-    assert cells_of(report(found), "MNIST → 1")[6:9] == ["0.790"] * 3
+    assert cells_of(report(found), "MNIST → 1")[7:10] == ["0.790"] * 3
 
 
 def test_the_committed_report_is_made_from_the_committed_results():

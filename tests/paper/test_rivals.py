@@ -20,7 +20,7 @@ def rival(name="deepsvdd", normal="fashionmnist", ood="mnist", value=0.9, **chan
     """A stored result of a rival with a chosen AUROC; its two-sided twin 0.1."""
     kind = registry.detector_class(name)
     stored = record(row=name, normal=normal, ood=ood)
-    scores = {kind.decides: value, **{other: 0.1 for other in kind.score_names() if other != kind.decides}}
+    scores = {kind.decides: value, **{other: 0.1 for other in [score.name for score in kind.SCORES] if other != kind.decides}}
     found = replace(stored.results[0], scores={key: {"auroc": v, "auprc": 0.3, "fpr95": 0.9} for key, v in scores.items()})
     table = rows.RIVALS if changes.get("label") is None else rows.RIVALS_ONE_CLASS
     values = dict(table=table, mode="", width={}, results=(found,), decides=kind.decides, config=kind.Settings().to_dict())
@@ -58,7 +58,7 @@ def test_a_job_trains_measures_and_stores_any_detector(tmp_path, name, settings,
     assert stored == made and stored.status == status and stored.seed == 3 and stored.config["seed"] == 3
     kind = registry.detector_class(name)
     assert stored.decides == kind.decides and [found.ood for found in stored.results] == ["textures", "gradients"]
-    assert all(set(found.scores) == set(kind.score_names()) for found in stored.results)
+    assert all(set(found.scores) == {score.name for score in kind.SCORES} for found in stored.results)
     behind = read_scores(tmp_path / "results" / "scores" / job.name)
     assert {s.name for s in behind} == {"digits", "textures", "gradients"}
     again = training.carry_out(job, tmp_path / "out", tmp_path / "results", "cpu")

@@ -72,7 +72,7 @@ def test_every_image_has_its_row_and_its_score(score, sources, tmp_path, tiny_bu
     assert [given["path"] for given in meta["inputs"]] == list(map(str, sources))
 
     assert score(sources, "out.jsonl").rows == len(rows)
-    columns = ["path", "index", "R", "A", "log_A", "M", "T", "p_value", "anomalous", "error"]
+    columns = ["path", "index", "R", "A", "log_A", "M", "T", "C", "p_value", "anomalous", "error"]
     for row, line in zip(rows, rows_of(tmp_path / "out.jsonl"), strict=True):
         assert (row["path"], int(row["index"])) == (line["path"], line["index"]) and list(line) == columns == list(row)
         assert row["R"] == ("" if line["R"] is None else repr(line["R"]))

@@ -12,12 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ama_core import AMADetector
+from ama_core.data import load
 from ama_core.detectors.registry import load_detector
-from ama_core.errors import BundleError
+from ama_core.errors import BundleError, ConfigError
 from ama_core.runs.spec import RunSpec
 from ama_core.storage.bundle import (
     FIRST_STORED,
     StoredScores,
+    array_names,
     find_bundle,
     half_precision,
     list_bundles,
@@ -437,3 +439,37 @@ def test_parameters_are_counted_from_the_header_alone(tmp_path):
         (tmp_path / "model.safetensors").write_bytes(damaged)
         with pytest.raises(BundleError, match="is damaged"):
             n_parameters(tmp_path)
+
+
+def without_c(bundle):
+    """As a bundle was written before there was C."""
+    with np.load(bundle / "calibration.npz") as found:
+        arrays = {name: array for name, array in found.items() if name not in ("scores.C", "median_t", "median_i")}
+    np.savez(bundle / "calibration.npz", **{name: a for name, a in arrays.items() if not name.startswith("gaussian_i")})
+
+
+def test_a_bundle_from_before_c_gives_the_other_scores_and_gains_it_when_calibrated_again(bundle, digits, tmp_path):
+    now = AMADetector.load(bundle)
+    without_c(bundle)
+    earlier = AMADetector.load(bundle)
+    assert earlier.score_names() == ("R", "A", "M", "T") == tuple(s.name for s in AMADetector.scores_in(array_names(bundle)))
+    images = digits.images[:12]
+    scores, all_scores = earlier.scores(images), now.scores(images)
+    assert set(all_scores) - set(scores) == {"C", "p_C"}
+    for name, values in scores.items():
+        np.testing.assert_array_equal(values, all_scores[name])
+    with pytest.raises(ConfigError, match="before there was C.*--calibrate"):
+        AMADetector.load(bundle, score="C")
+    earlier.save(tmp_path / "as it was")
+    assert AMADetector.load(tmp_path / "as it was").score_names() == earlier.score_names()
+
+    again = earlier.calibrate(load("digits", "train").images)
+    again.save(tmp_path / "again")
+    for detector in (again, AMADetector.load(tmp_path / "again", score="C")):
+        for name, values in detector.scores(images).items():
+            np.testing.assert_allclose(values, all_scores[name], rtol=1e-6, err_msg=name)
+
+
+def test_statistics_of_c_that_do_not_fit_are_refused(bundle):
+    edit_arrays(bundle / "calibration.npz", **{"gaussian_i.mean": np.zeros(3)})
+    assert_refused(bundle, "calibration.npz", "gaussian_i")

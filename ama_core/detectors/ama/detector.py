@@ -12,7 +12,7 @@ from ama_core.detectors.ama import inference
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.graph import AMAScores
 from ama_core.detectors.ama.networks import Stage, build_networks, summary
-from ama_core.detectors.ama.scores import Calibration, Gaussian, Statistics
+from ama_core.detectors.ama.scores import Calibration, Combination, Gaussian, Statistics
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.detectors.base import AnomalyDetector, Examination, Progress, Score
 from ama_core.detectors.graph import Graph
@@ -25,7 +25,7 @@ class AMADetector(AnomalyDetector):
 
     Args:
         config: hyper-parameters; default: the paper's.
-        score: which of R, A, M, T decides (`anomaly_score`, `p_value`, `predict`). T by default, fixed beforehand.
+        score: which of R, A, M, T, C decides (`anomaly_score`, `p_value`, `predict`). T by default, fixed beforehand.
         device: where the networks live; CUDA first by default.
         verbose: whether `fit` shows a progress bar where nobody follows its events.
 
@@ -35,7 +35,7 @@ class AMADetector(AnomalyDetector):
 
     References:
         Somepalli, Wu, Balaji, Vinzamuri, Feizi: Unsupervised Anomaly Detection with Adversarial Mirrored AutoEncoders,
-        UAI 2021, arXiv 2003.10713. R and A are the paper's (Eqs. 5 and 6), M and T come from the same forward pass.
+        UAI 2021, arXiv 2003.10713. R and A are the paper's (Eqs. 5 and 6); M, T and C come from the same forward pass.
 
     Examples:
         >>> from ama_core import AMADetector, preset
@@ -50,7 +50,8 @@ class AMADetector(AnomalyDetector):
     trainer_class = AMATrainer
     decides = "T"
     MEASURED = ("codes", "response")
-    STORED = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")
+    STORED = ("R", "log_A", "M", "T", "C", "z_norm", "pixel_l1")
+    ADDED = ("C",)
     SCORES: ClassVar[tuple[Score, ...]] = (
         Score(
             "R",
@@ -79,6 +80,12 @@ class AMADetector(AnomalyDetector):
             r"T(x) = \mathrm{Mahalanobis}\left[\log R,\ \log \lVert x - \hat x \rVert_1,\ \log \lVert z \rVert,"
             r"\ D(x, x),\ D(x, \hat x),\ M\right]",
         ),
+        Score(
+            "C",
+            "T combined with how unusual what the critic sees in the image alone is, layer by layer.",
+            r"C(x) = \left(\frac{T(x)}{\operatorname{med} T}\right)^2 + \left(\frac{I(x)}{\operatorname{med} I}\right)^2,"
+            r"\quad I = \text{Mahalanobis distance of the means of the critic's blocks at } (x, x)",
+        ),
     )
 
     # The contract
@@ -92,31 +99,37 @@ class AMADetector(AnomalyDetector):
         self._statistics = Calibration.fit(of_train, of_held_out)
 
     def raw_scores(self, images: np.ndarray, progress: Progress | None = None) -> dict[str, np.ndarray]:
-        """R, A, log_A, M, T, z_norm and pixel_l1, in one forward pass."""
+        """R, A, log_A, M, T, C, z_norm and pixel_l1, in one forward pass."""
         return self._statistics.score(inference.statistics(self.networks_, images, progress=progress))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
         weights = {name: t.detach().cpu().contiguous() for name, t in self.networks_.state_dict().items()}
         c = self._statistics
         arrays = {"mu": np.float64(c.mu), "sigma": np.float64(c.sigma), "train_r": c.train_r}
-        for key in ("m", "t"):
-            gaussian = getattr(c, f"gaussian_{key}")
+        gaussians = {"m": c.gaussian_m, "t": c.gaussian_t}
+        if c.combination:
+            gaussians["i"] = c.combination.gaussian_i
+            arrays |= {key: np.float64(getattr(c.combination, key)) for key in ("median_t", "median_i")}
+        for key, gaussian in gaussians.items():
             arrays |= {f"gaussian_{key}.{name}": value for name, value in vars(gaussian).items()}
         return half_precision(weights), arrays
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        gaussians = []
-        for key, size in (("m", self.settings.width_critic), ("t", 6)):
-            parts = {name: arrays[f"gaussian_{key}.{name}"] for name in ("mean", "precision", "scale")}
-            if parts["mean"].shape != (size,) or parts["precision"].shape != (size, size) or parts["scale"].shape != (size,):
-                raise ValueError(f"gaussian_{key} has the wrong shape")
-            gaussians.append(Gaussian(**parts))
+        width = self.settings.width_critic
+        gaussians = [_gaussian(arrays, "m", width), _gaussian(arrays, "t", 6)]
         mu, sigma, train_r = float(arrays["mu"]), float(arrays["sigma"]), arrays["train_r"]
         if train_r.ndim != 1 or not len(train_r):
             raise ValueError("train_r is missing")
-        if not sigma > 0 or not all((gaussian.scale > 0).all() for gaussian in gaussians):
+        combination = None
+        if self.gives("C"):
+            blocks = len(self.networks_.D.blocks) - 1
+            medians = float(arrays["median_t"]), float(arrays["median_i"])
+            combination = Combination(_gaussian(arrays, "i", blocks * width), *medians)
+            if not min(medians) > 0:
+                raise ValueError("medians must be positive")
+        if not sigma > 0:
             raise ValueError("scales must be positive")
-        self._statistics = Calibration(mu, sigma, *gaussians, {}, train_r)
+        self._statistics = Calibration(mu, sigma, *gaussians, {}, train_r, combination)
 
     @property
     def calibration_(self) -> Calibration:
@@ -195,3 +208,13 @@ class AMADetector(AnomalyDetector):
     def stages(self) -> list[Stage]:
         """The stages of E, G and D in order, with their shapes and parameters."""
         return summary(self._fitted().networks_)
+
+
+def _gaussian(arrays: Mapping[str, np.ndarray], key: str, size: int) -> Gaussian:
+    """The stored Gaussian of vectors (size,). Raises ValueError or KeyError where it does not fit."""
+    parts = {name: arrays[f"gaussian_{key}.{name}"] for name in ("mean", "precision", "scale")}
+    if parts["mean"].shape != (size,) or parts["precision"].shape != (size, size) or parts["scale"].shape != (size,):
+        raise ValueError(f"gaussian_{key} has the wrong shape")
+    if not (parts["scale"] > 0).all():
+        raise ValueError("scales must be positive")
+    return Gaussian(**parts)

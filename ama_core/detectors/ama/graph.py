@@ -18,7 +18,11 @@ class AMAScores(nn.Module):
         super().__init__()
         self.networks = networks
         self.mu, self.sigma = calibration.mu, calibration.sigma
-        for name, gaussian in (("m", calibration.gaussian_m), ("t", calibration.gaussian_t)):
+        self.combination = calibration.combination
+        gaussians = {"m": calibration.gaussian_m, "t": calibration.gaussian_t}
+        if self.combination:
+            gaussians["i"] = self.combination.gaussian_i
+        for name, gaussian in gaussians.items():
             for key, value in vars(gaussian).items():
                 self.register_buffer(f"{name}_{key}", torch.from_numpy(np.asarray(value, np.float64)))
 
@@ -27,7 +31,8 @@ class AMAScores(nn.Module):
         n = self.networks
         z = n.E(x)
         x_hat = n.G(z)
-        real, recon = (n.D.feature_map(n.pair(x, y)).float() for y in (x, x_hat))
+        real, block_means = n.D.feature_map_and_block_means(n.pair(x, x))
+        real, recon = real.float(), n.D.feature_map(n.pair(x, x_hat)).float()
         delta = real - recon
         f_real, f_recon = real.sum(dim=(2, 3)), recon.sum(dim=(2, 3))
         d = (f_real - f_recon).double()
@@ -39,12 +44,17 @@ class AMAScores(nn.Module):
         t = self._mahalanobis("t", torch.stack([*(v.clamp_min(_TINY).log() for v in sizes), *critic, m], dim=1))
         signs = delta.sum(dim=(2, 3), keepdim=True).sign()
         pixels = ((x_hat.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
+        c = {}
+        if self.combination:
+            i = self._mahalanobis("i", block_means.double())
+            c = {"C": (t / self.combination.median_t) ** 2 + (i / self.combination.median_i) ** 2}
         return {
             "R": r,
             "A": log_a.exp(),
             "log_A": log_a,
             "M": m,
             "T": t,
+            **c,
             "map": (signs * delta).sum(dim=1),
             "reconstruction": pixels,
         }

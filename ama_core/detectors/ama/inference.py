@@ -96,7 +96,8 @@ def _forward(networks: Networks, x: Tensor) -> tuple[Statistics, Tensor, Tensor,
     """Of a batch x: its statistics, x_hat, the feature map of (x, x), and that minus the one of (x, x_hat), both fp32."""
     z = networks.E(x)
     x_hat = networks.G(z)
-    real, recon = (networks.D.feature_map(networks.pair(x, y)).float() for y in (x, x_hat))
+    real, block_means = networks.D.feature_map_and_block_means(networks.pair(x, x))
+    real, recon = real.float(), networks.D.feature_map(networks.pair(x, x_hat)).float()
     f_real, f_recon = (f.sum(dim=(2, 3)) for f in (real, recon))
     values = [
         f_real - f_recon,
@@ -104,6 +105,7 @@ def _forward(networks: Networks, x: Tensor) -> tuple[Statistics, Tensor, Tensor,
         networks.D.value(f_recon),
         (x - x_hat).abs().mean(dim=(1, 2, 3)),
         z.norm(dim=1),
+        block_means,
     ]
     return Statistics(*(v.float().cpu().numpy() for v in values)), x_hat, real, real - recon
 

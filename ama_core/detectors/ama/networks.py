@@ -142,6 +142,16 @@ class Critic(nn.Module):
         """Features before the spatial sum, (N, width, S/4, S/4) at 32 pixels: where the critic sees what."""
         return self.blocks(self.fold(pair))
 
+    def feature_map_and_block_means(self, pair: Tensor) -> tuple[Tensor, Tensor]:
+        """`feature_map`, and the spatial means of the outputs of all residual blocks, one after the other: (N, blocks * width)
+        fp32.
+        """
+        h, means = self.fold(pair), []
+        for block in self.blocks[:-1]:
+            h = block(h)
+            means.append(h.float().mean(dim=(2, 3)))
+        return self.blocks[-1](h), torch.cat(means, dim=1)
+
     def features(self, pair: Tensor) -> Tensor:
         """f(x, y), (N, width) fp32: after the last ReLU and the spatial *sum*, before the linear layer."""
         return self.feature_map(pair).float().sum(dim=(2, 3))

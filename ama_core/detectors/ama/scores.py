@@ -1,4 +1,4 @@
-"""R, A, M, T and conformal p-values: NumPy arrays in, arrays out.
+"""R, A, M, T, C and conformal p-values: NumPy arrays in, arrays out.
 
 Two directions occur. The paper's scores keep the paper's: R is high, A is low for an anomaly. Everything that ranks,
 thresholds or tests uses the *anomaly score* of `anomaly_scores`, where larger always means more anomalous.
@@ -11,7 +11,7 @@ from sklearn.covariance import LedoitWolf
 
 from ama_core.detectors.conformal import conformal_p_value, conformal_threshold
 
-SCORES = ("R", "A", "M", "T")
+SCORES = ("R", "A", "M", "T", "C")
 
 _TINY = 1e-12  # keeps logarithms of exact zeros finite
 _RELATIVE_SPREAD = 1e-6  # standard deviation below which fp32 statistics of one size do not differ
@@ -26,6 +26,7 @@ class Statistics:
         d_real, d_recon: critic values D(x, x) and D(x, x_hat), (N,).
         pixel_l1: mean absolute difference of x and x_hat on the [-1, 1] scale, (N,).
         z_norm: ||E(x)||_2, (N,).
+        block_means: spatial means of the outputs of the critic's residual blocks at (x, x), (N, blocks * width_critic).
     """
 
     difference: np.ndarray
@@ -33,6 +34,7 @@ class Statistics:
     d_recon: np.ndarray
     pixel_l1: np.ndarray
     z_norm: np.ndarray
+    block_means: np.ndarray
 
     def __len__(self) -> int:
         return len(self.d_real)
@@ -117,6 +119,33 @@ def t_vector(statistics: Statistics, m: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Combination:
+    """C = (T / med T)^2 + (I / med I)^2, where I is the Mahalanobis distance of the critic's block means at (x, x).
+
+    T asks what the networks make of an image together with its reconstruction, I what the critic sees in the image alone.
+    Not from the paper; the form was fixed before the models were trained that confirmed it (docs/scores.md).
+
+    Attributes:
+        gaussian_i: of the block means of training images. median_t, median_i: of T and I on held-out normals, > 0.
+    """
+
+    gaussian_i: Gaussian
+    median_t: float
+    median_i: float
+
+    @classmethod
+    def fit(cls, train: Statistics, held_out: Statistics, t: np.ndarray) -> "Combination":
+        """From training images, held-out normals and their T (N,)."""
+        gaussian_i = Gaussian.fit(train.block_means)
+        i = gaussian_i.mahalanobis(held_out.block_means)
+        return cls(gaussian_i, *(float(max(np.median(values), _TINY)) for values in (t, i)))
+
+    def c_score(self, t: np.ndarray, block_means: np.ndarray) -> np.ndarray:
+        """C (N,), >= 0 and near 2 for normal images, of T (N,) and block means (N, p)."""
+        return (t / self.median_t) ** 2 + (self.gaussian_i.mahalanobis(block_means) / self.median_i) ** 2
+
+
+@dataclass(frozen=True)
 class Calibration:
     """What the scores need to know of normal data.
 
@@ -125,6 +154,7 @@ class Calibration:
         gaussian_m: of d, on held-out normals. gaussian_t: of t, on the same.
         scores: anomaly score name -> values on further held-out normals, for p-values.
         train_r: R of a sample of the training images, for densities and percentiles.
+        combination: what C needs; None in a model that was calibrated before there was C, which then gives none.
     """
 
     mu: float
@@ -133,6 +163,7 @@ class Calibration:
     gaussian_t: Gaussian
     scores: dict[str, np.ndarray]
     train_r: np.ndarray
+    combination: Combination | None = None
 
     @classmethod
     def fit(cls, train: Statistics, held_out: Statistics, calibration: Statistics | None = None) -> "Calibration":
@@ -140,11 +171,14 @@ class Calibration:
         train_r = r_score(train.difference)
         gaussian_m = Gaussian.fit(held_out.difference)
         gaussian_t = Gaussian.fit(t_vector(held_out, gaussian_m.mahalanobis(held_out.difference)), robust=True)
-        fitted = cls(float(train_r.mean()), float(max(train_r.std(), _TINY)), gaussian_m, gaussian_t, {}, train_r)
+        t = gaussian_t.mahalanobis(t_vector(held_out, gaussian_m.mahalanobis(held_out.difference)))
+        combination = Combination.fit(train, held_out, t)
+        mu, sigma = float(train_r.mean()), float(max(train_r.std(), _TINY))
+        fitted = cls(mu, sigma, gaussian_m, gaussian_t, {}, train_r, combination)
         return fitted if calibration is None else replace(fitted, scores=anomaly_scores(fitted.score(calibration)))
 
     def score(self, statistics: Statistics) -> dict[str, np.ndarray]:
-        """Every score of N images, each (N,): R, A, log_A, M, T, and z_norm, pixel_l1 as they are."""
+        """Every score of N images, each (N,): R, A, log_A, M, T, C where there is one, and z_norm, pixel_l1 as they are."""
         r = r_score(statistics.difference)
         log_a = log_a_score(r, self.mu, self.sigma)
         m = self.gaussian_m.mahalanobis(statistics.difference)
@@ -155,6 +189,7 @@ class Calibration:
             "log_A": log_a,
             "M": m,
             "T": t,
+            **({"C": self.combination.c_score(t, statistics.block_means)} if self.combination else {}),
             "z_norm": np.asarray(statistics.z_norm, dtype=np.float64),
             "pixel_l1": np.asarray(statistics.pixel_l1, dtype=np.float64),
         }
@@ -175,5 +210,6 @@ class Calibration:
 
 
 def anomaly_scores(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """R, A, M and T turned so that larger = more anomalous: A by -log A (never underflows), the others as they are."""
-    return {"R": scores["R"], "A": -scores["log_A"], "M": scores["M"], "T": scores["T"]}
+    """R, A, M, T and C turned so that larger = more anomalous: A by -log A (never underflows), the others as they are."""
+    turned = {by: -scores["log_A"] if by == "A" else scores.get(by) for by in SCORES}
+    return {by: values for by, values in turned.items() if values is not None}

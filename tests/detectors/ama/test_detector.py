@@ -29,7 +29,7 @@ def test_it_is_an_anomaly_detector(tiny_detector):
 
 def test_scores_of_one_pass(tiny_detector, images):
     scores = tiny_detector.scores(images)
-    assert set(scores) == {"R", "A", "log_A", "M", "T", "z_norm", "pixel_l1", "p_R", "p_A", "p_M", "p_T"}
+    assert set(scores) == {*SCORES, "log_A", "z_norm", "pixel_l1", *(f"p_{name}" for name in SCORES)}
     for name, values in scores.items():
         assert values.shape == (40,) and values.dtype == np.float64 and np.isfinite(values).all(), name
     turned = anomaly_scores(scores)
@@ -77,7 +77,7 @@ def test_batch_equals_single_and_shuffling_permutes(tiny_detector, images, rng):
     together = tiny_detector.scores(images)
     order = rng.permutation(len(images))
     shuffled = tiny_detector.scores(images[order])
-    for name in ("R", "log_A", "M", "T", "z_norm", "pixel_l1"):
+    for name in ("R", "log_A", "M", "T", "C", "z_norm", "pixel_l1"):
         np.testing.assert_allclose(shuffled[name], together[name][order], rtol=1e-4, atol=1e-5)
         singly = [tiny_detector.scores(images[i : i + 1])[name][0] for i in range(3)]
         np.testing.assert_allclose(singly, together[name][:3], rtol=1e-4, atol=1e-5)

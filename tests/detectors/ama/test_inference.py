@@ -34,7 +34,12 @@ def test_statistics_by_hand(networks, images):
         x_hat = networks.G(z)
         f = [networks.D.feature_map(torch.cat([x, y], 1)).sum((2, 3)).numpy() for y in (x, x_hat)]
         d = [networks.D(torch.cat([x, y], 1)).numpy() for y in (x, x_hat)]
+        outputs = [torch.cat([x, x], 1)]
+        for block in list(networks.D.blocks)[:-1]:
+            outputs.append(block(outputs[-1]))
+        block_means = np.concatenate([h.numpy().mean(axis=(2, 3)) for h in outputs[1:]], axis=1)
     found = inference.statistics(networks, images)
+    np.testing.assert_allclose(found.block_means, block_means, rtol=1e-4, atol=1e-4 * np.abs(block_means).max())
     tolerance = dict(rtol=1e-4, atol=1e-4 * np.abs(f[0]).max())
     np.testing.assert_allclose(found.difference, f[0] - f[1], **tolerance)
     np.testing.assert_allclose(found.d_real, d[0], **tolerance)

@@ -1,4 +1,6 @@
-"""R, A, M, T and conformal p-values against independent NumPy: nothing here calls scikit-learn or the code under test twice."""
+"""All scores and conformal p-values against independent NumPy: nothing here calls scikit-learn or the code under test twice."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ def statistics(rng, n: int, shift: float = 0.0) -> Statistics:
         d_recon=rng.normal(1, 3, n).astype(np.float32),
         pixel_l1=rng.uniform(0.01, 0.4, n).astype(np.float32),
         z_norm=rng.uniform(2, 4, n).astype(np.float32),
+        block_means=(rng.gamma(3.0, size=(n, 8)) + 0.3 * shift).astype(np.float32),
     )
 
 
@@ -128,6 +131,30 @@ def test_t_does_not_depend_on_a_statistic_s_unit(parts):
     np.testing.assert_allclose(Calibration.fit(*map(rescaled, parts[:3])).score(rescaled(parts[3]))["T"], plain, rtol=1e-4)
 
 
+def test_c_adds_the_squares_of_t_and_of_the_block_means_distance_in_units_of_their_medians(parts, calibration):
+    train, held_out, _, new = parts
+    mean, covariance = ledoit_wolf(train.block_means.astype(np.float64))  # of training images, where M and T take held-out ones
+
+    def i(s: Statistics) -> np.ndarray:
+        return mahalanobis(s.block_means.astype(np.float64), mean, covariance)
+
+    t, t_held_out = calibration.score(new)["T"], calibration.score(held_out)["T"]
+    expected = (t / np.median(t_held_out)) ** 2 + (i(new) / np.median(i(held_out))) ** 2
+    np.testing.assert_allclose(calibration.score(new)["C"], expected, rtol=1e-9)
+    # Of a normal image in the middle of both it is 2; it sees what only the block means show.
+    alone = Statistics(**{**vars(held_out), "block_means": held_out.block_means + 5})
+    assert np.median(calibration.score(alone)["C"]) > 3 * np.median(calibration.score(held_out)["C"])
+    np.testing.assert_array_equal(calibration.score(alone)["T"], t_held_out)
+
+
+def test_a_calibration_from_before_c_gives_the_others(parts, calibration):
+    earlier = replace(calibration, combination=None)
+    scores, now = earlier.score(parts[3]), calibration.score(parts[3])
+    assert set(now) - set(scores) == {"C"} and tuple(anomaly_scores(scores)) == ("R", "A", "M", "T")
+    for name, values in scores.items():
+        np.testing.assert_array_equal(values, now[name])
+
+
 def test_degenerate_statistics_stay_finite(rng):
     """An autoencoder that copies exactly, a constant column, one dead feature."""
     s = statistics(rng, 50)
@@ -138,7 +165,7 @@ def test_degenerate_statistics_stay_finite(rng):
     assert all(np.isfinite(values).all() for values in found.values())
     zero = Statistics(**{**vars(s), "difference": np.zeros_like(s.difference)})
     found = Calibration.fit(zero, zero, zero).score(zero)
-    assert all(np.isfinite(found[name]).all() for name in ("R", "log_A", "M", "T"))
+    assert all(np.isfinite(found[name]).all() for name in ("R", "log_A", "M", "T", "C"))
 
 
 def test_gaussian_of_independent_unit_columns_is_the_euclidean_distance(rng):
@@ -153,7 +180,7 @@ def test_anomaly_scores_grow_with_anomaly(parts, calibration):
     scores = {name: np.array(values) for name, values in calibration.score(parts[3]).items()}
     turned = anomaly_scores(scores)
     assert tuple(turned) == SCORES
-    for name in ("R", "M", "T"):
+    for name in ("R", "M", "T", "C"):
         np.testing.assert_array_equal(turned[name], scores[name])
     # Low A is anomalous: the order of -log A is that of |R - mu|.
     np.testing.assert_array_equal(np.argsort(turned["A"]), np.argsort(np.abs(scores["R"] - calibration.mu)))
@@ -264,15 +291,24 @@ def test_identical_normal_images_do_not_make_everything_normal(spread, rng):
     def copies(n):
         row = np.random.default_rng(1).normal(size=5)
         jitter = spread * np.random.default_rng(n).normal(size=(n, 5))
-        return Statistics(row + jitter, np.full(n, 0.3), np.full(n, 0.2), np.full(n, 0.1), np.full(n, 4.0))
+        return Statistics(
+            row + jitter, np.full(n, 0.3), np.full(n, 0.2), np.full(n, 0.1), np.full(n, 4.0), np.ones((n, 1)) * row**2 + jitter
+        )
 
     calibration = Calibration.fit(copies(30), copies(20), copies(19))
-    noise = Statistics(rng.normal(size=(4, 5)), rng.normal(size=4), rng.normal(size=4), rng.random(4), 5 * rng.random(4))
+    noise = Statistics(
+        rng.normal(size=(4, 5)),
+        rng.normal(size=4),
+        rng.normal(size=4),
+        rng.random(4),
+        5 * rng.random(4),
+        rng.random((4, 5)),
+    )
     scores = calibration.score(noise)
-    for by in ("M", "T"):
+    for by, normal in (("M", 1), ("T", 1), ("C", 20)):
         assert (scores[by] > 1e3).all()
         np.testing.assert_allclose(calibration.p_value(scores, by), 1 / 20)
-        assert (calibration.score(copies(19))[by] < 1).all()
+        assert (calibration.score(copies(19))[by] < normal).all()
 
 
 def test_a_direction_without_spread_counts():
