@@ -315,13 +315,13 @@ def link(page: str, label: str, icon: str, **state: Any) -> None:
     st.page_link(f"views/{page}.py", label=label, icon=f":material/{icon}:", query_params=packed)
 
 
-def open_check(model: str, alpha: float) -> None:
-    """Opens the page Check on a model by its own score, from any page, that one too; ends this run of the script."""
+def open_check(model: str, alpha: float, score: str) -> None:
+    """Opens the page Check on a model and one of its scores, from any page, that one too; ends this run of the script."""
     st.session_state.setdefault("kept", {}).pop("score", None)  # of another detector
     if st.session_state.get("shown-page") == "check":  # its address belongs to its widgets, which are drawn already
-        st.session_state["to-choose"] = {"model": model, "alpha": alpha}
+        st.session_state["to-choose"] = {"model": model, "alpha": alpha, "score": score}
         st.rerun()
-    st.switch_page("views/check.py", query_params={"model": model, "alpha": f"{alpha:g}"})
+    st.switch_page("views/check.py", query_params={"model": model, "alpha": f"{alpha:g}", "score": score})
 
 
 def upload(label: str, kinds: Sequence[str], key: str, **more: Any) -> Any:

@@ -25,7 +25,7 @@ TITLE = "What would something simpler do?"
 SERIES = "AUROC, 95 % interval"
 POLL = 1.0  # seconds between two looks at a comparison that goes on
 OWN = "This model"
-ASKED = "simpler-asked"  # of the session: which model's comparison is to open Check, and at which rate
+ASKED = "simpler-asked"  # of the session: which model's comparison is to open Check, at which rate and by which score
 LINE = 24  # characters of a line of a name on the chart
 
 
@@ -259,10 +259,10 @@ def _use(name: str, folder: Path, result: Result, found: Comparison, titles: Map
     model = cache.detector(folder)
     place = folder if own else result.kept.get(chosen)
     if place and (place / "config.json").exists():
-        _open(place, alpha)
+        _open(place, alpha, result.detectors[chosen].by)
         return
     jobs.start(_keeping_key(folder), lambda job: _kept(job, model, result, chosen, f"{name}-{chosen}"))
-    st.session_state[ASKED] = (str(folder), alpha)
+    st.session_state[ASKED] = (str(folder), alpha, result.detectors[chosen].by)
     st.rerun()
 
 
@@ -283,19 +283,19 @@ def _kept(job: jobs.Job, model: AnomalyDetector, result: Result, chosen: str, wi
 
 def _open_kept(folder: Path) -> None:
     """Opens Check on what this reader asked to keep, once it is; or says why it was not kept."""
-    asked, alpha = st.session_state.get(ASKED, ("", 0.0))
+    asked, alpha, by = st.session_state.get(ASKED, ("", 0.0, ""))
     if asked != str(folder):
         return
     del st.session_state[ASKED]
     job = jobs.find(_keeping_key(folder))
     if job and job.result:
-        _open(job.result, alpha)
+        _open(job.result, alpha, by)
     else:
         _say_end(job, "It was not kept.")
 
 
-def _open(place: Path, alpha: float) -> None:
-    """Opens Check on the model in this folder, where this server offers it."""
+def _open(place: Path, alpha: float, by: str) -> None:
+    """Opens Check on the model in this folder and this score, where this server offers it."""
     shown = next((model for model, path in cache.models().items() if path.resolve() == place.resolve()), None)
     if shown is None:
         st.success(
@@ -304,4 +304,4 @@ def _open(place: Path, alpha: float) -> None:
             icon=":material/check:",
         )
         return
-    controls.open_check(shown, alpha)
+    controls.open_check(shown, alpha, by)

@@ -66,7 +66,8 @@ def compare(arguments: argparse.Namespace) -> None:
     if arguments.out:
         kept = detectors[found.recommended]
         keep(kept, own_normal(arguments.good, inputs.train), arguments.out)
-        print(f"{arguments.out} holds {kept.title}: python -m ama_core score {arguments.out} IMAGES", file=sys.stderr)
+        by = f" --by {kept.by}" if kept.by != kept.decides else ""
+        print(f"{arguments.out} holds {kept.title}: python -m ama_core score {arguments.out} IMAGES{by}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(_as_json(found)))
     else:
@@ -95,5 +96,6 @@ def _print(found: Comparison) -> None:
             f"{one.title[:35]:36}{one.auroc:<8.3f}{f'{one.low:.3f} to {one.high:.3f}':18}{one.detected:<8.0%}"
             f"{one.false_alarms:<14.0%}{one.seconds_train:>8.1f} s{one.ms_per_image:>8.1f} ms"
         )
-    print(f"\nFound and false alarms: flagged at a false-alarm rate of {found.detectors[0].alpha:g}.")
+    scores = ", ".join(f"{one.name} {one.score}" for one in found.detectors)
+    print(f"\nFound and false alarms: flagged at a false-alarm rate of {found.detectors[0].alpha:g}. By the scores {scores}.")
     print(f"Recommended: {found.recommended}. {found.reason}")

@@ -3,6 +3,7 @@
 Of images alone, as the command `compare` has them, or beside a model that was trained on them, as the app has it.
 """
 
+import copy
 import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from ama_core.runs.status import State, Status
 FAST = "fast64"
 SIMPLE = ("nearest", "pca", "lossless_length", "pixel_mean")  # fitted in seconds, without gradient steps
 TRAINED = "autoencoder"  # the simple one that is trained by steps
+DECIDES = {"ama": "C"}  # the score that a detector is judged by on one's own images, where not its default (docs/scores.md)
 DEFAULT = ("ama", "nearest", "pca", TRAINED, "lossless_length", "pixel_mean")  # of the command
 
 
@@ -90,8 +92,18 @@ def own_detectors(
     for name in chosen:
         of_this = {key: value for key, value in suited.items() if key in known[name]}
         config = config_for(good, preset or _preset(name, suited.get("image_size", 32)), name, **of_this)
-        found[name] = detector_class(name)(config, device=device, verbose=verbose)
+        found[name] = detector_class(name)(config, score=DECIDES.get(name), device=device, verbose=verbose)
     return found
+
+
+def _judged(detector: AnomalyDetector) -> AnomalyDetector:
+    """A fitted detector with the score that it is judged by, if its bundle has that; its weights are shared."""
+    by = DECIDES.get(detector.name)
+    if not by or not detector.gives(by):
+        return detector
+    judged = copy.copy(detector)
+    judged.score = by
+    return judged
 
 
 def own_normal(good: str, train: ImageSet) -> NormalData:
@@ -188,7 +200,7 @@ def compare_model(
     """
     if progress:
         progress("Images", "reading")
-    inputs, others, own = model_inputs(detector), beside_model(detector, chosen), {detector.name: detector}
+    inputs, others, own = model_inputs(detector), beside_model(detector, chosen), {detector.name: _judged(detector)}
     found = compare(
         inputs.train,
         inputs.normal,

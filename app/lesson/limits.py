@@ -72,7 +72,7 @@ def take_away(case: Case) -> str:
     fails = sum(max(aurocs.values()) < WORKS for aurocs in case.aurocs.values())
     if value < WORKS:
         return (
-            f"No score finds everything: on {case.title} the best of four, {best}, has an AUROC of {value:.3f}, and so it is "
+            f"No score finds everything: on {case.title} the best score, {best}, has an AUROC of {value:.3f}, and so it is "
             f"(below {WORKS:g}) for {fails} of the {n} measured sets. Know what your model cannot see before you trust it."
         )
     return (

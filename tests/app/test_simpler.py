@@ -109,6 +109,7 @@ def test_a_finished_run_is_compared_and_one_detector_goes_into_check(shop):
     at.selectbox(key="simpler-use-mine").select("ama").run()
     at = press(at, "Use this model in Check")
     assert at.title[0].value == "Check images" and at.selectbox(key="model").value == "mine"
+    assert at.segmented_control(key="score").value == "C", "what it was judged by"
     assert set(list_runs(shop / "runs")) == {"mine", f"mine-{other}"}
 
 

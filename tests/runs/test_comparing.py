@@ -45,7 +45,7 @@ def by_command(call, shop, model, *against) -> dict:
 
 def test_the_figures_are_those_of_the_command(place, call):
     model = mine(place)
-    before = model.anomaly_score(str(place / "bad"))
+    before = model.anomaly_scores(model.scores(str(place / "bad")))
     found, detectors = compare_model(model)
     asked = by_command(call, place, model, "--against", place / "bad")
     ours = {one.name: one for one in found.detectors}
@@ -53,9 +53,10 @@ def test_the_figures_are_those_of_the_command(place, call):
     for theirs in asked["detectors"]:
         assert [getattr(ours[theirs["name"]], key) for key in NUMBERS] == [theirs[key] for key in NUMBERS]
     assert (found.n_normal, found.n_anomalous) == (asked["n_normal"], asked["n_anomalous"]) == (24, 15)
-    assert ours["ama"].seconds_train == model.info_["training"]["seconds"] and detectors["ama"] is model
-    np.testing.assert_array_equal(ours["ama"].anomalous, before)
-    np.testing.assert_array_equal(model.anomaly_score(str(place / "bad")), before)
+    assert ours["ama"].seconds_train == model.info_["training"]["seconds"]
+    assert (ours["ama"].score, detectors["ama"].by, model.by) == ("C", "C", "T"), "judged by C; the model itself is untouched"
+    np.testing.assert_array_equal(ours["ama"].anomalous, before["C"])
+    np.testing.assert_array_equal(model.anomaly_score(str(place / "bad")), before["T"])
     assert {len(one.calibration_scores_) for one in detectors.values()} == {19}
 
 

@@ -25,7 +25,7 @@ def test_the_architecture_is_that_of_the_model(open_page, lesson_models):
 
 def test_every_equation_shows_its_code(open_page):
     at = open_page("about", part="Equations")
-    assert len(at.latex) == 10
+    assert len(at.latex) == 11
     code = "\n".join(block.value for block in at.code)
     for name in (
         "critic_wasserstein",

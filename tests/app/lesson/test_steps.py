@@ -253,7 +253,7 @@ def test_the_take_aways_follow_the_figures(open_page, told):
         ("Band", {"R": 0.8, "A": 0.81}, "changes little here"),
         ("Overlap", LIES_ON_TOP, "R has an AUROC of 0.510 and A of 0.520, M reaches 0.950"),
         ("Overlap", WORKS, "add nothing clear to R (0.970)"),
-        ("Limits", NOTHING, "the best of four, M, has an AUROC of 0.550"),
+        ("Limits", NOTHING, "the best score, M, has an AUROC of 0.550"),
         ("Limits", WORKS, "the best score, T, has an AUROC of 0.990; on 0 of the 2 measured sets"),
     ):
         told({"textures": figures, "gradients": WORKS})
