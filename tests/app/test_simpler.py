@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from ama_core import load_detector
 from ama_core.detectors.registry import detector_class
+from ama_core.evaluation.recommendation import CLOSE
 from ama_core.runs import comparing, queue
 from ama_core.runs.folder import list_runs
 from tests.common import APP, words
@@ -82,15 +83,14 @@ def test_a_finished_run_is_compared_and_one_detector_goes_into_check(shop):
         assert row["AUROC"] == pytest.approx(one.auroc) and row["95 % interval"] == f"{one.low:.3f} to {one.high:.3f}"
         assert row["Found at α = 5 %"] == pytest.approx(100 * one.detected)
         assert row["False alarms"] == pytest.approx(100 * one.false_alarms) and row["ms an image"] > 0
-    title = detector_class(found.recommended).title
     said = words(at)
-    assert (
-        f"Recommended: {title}" in said
-        and "24 normal images that no detector was trained on, against 15 bad images (bad)" in said
-    )
-    assert found.reason.split(" (AUROC")[0] in said and "made defects" not in said
+    assert "24 normal images that no detector was trained on, against 15 bad images (bad)" in said
+    # Of several that do as well, the one that was fitted fastest, which another fit may tell otherwise.
+    best = [one for one in found.detectors if found.detectors[0].auroc - one.auroc <= CLOSE]
+    recommended = next(one.name for one in best if f"Recommended: {one.title}" in said)
+    assert "made defects" not in said and at.selectbox(key="simpler-use-mine").value == recommended
 
-    other = next(one.name for one in found.detectors if one.name not in ("ama", found.recommended))
+    other = next(one.name for one in found.detectors if one.name not in ("ama", recommended))
     at.selectbox(key="simpler-use-mine").select(other).run()
     at = waited(press(at, use(other)))
     assert not at.exception and not at.error
