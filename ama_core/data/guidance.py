@@ -23,6 +23,7 @@ class Guidance:
         channels: 1 where all are grey. image_size: of SIZES. fit: see `prepare`.
         calibration_fraction: of the training images, so that `alpha` can be reached where that is possible.
         alpha: the false-alarm rate asked for. smallest_alpha: the smallest that can be reached with these images.
+        n_train: how many of the images are training images.
         reasons: why, in sentences.
     """
 
@@ -32,6 +33,7 @@ class Guidance:
     calibration_fraction: float
     alpha: float
     smallest_alpha: float
+    n_train: int
     reasons: tuple[str, ...]
 
     def settings(self) -> dict[str, int | float | str]:
@@ -93,4 +95,4 @@ def guidance(found: Inspection, alpha: float = 0.05, divided: bool = False) -> G
         f"{n_train:,} training images: holding out {fraction:g} of them allows false-alarm rates from {smallest:.2g} on"
         + ("." if smallest <= alpha else f"; for {alpha:g}, {math.ceil(_held_out(alpha) / MOST):,} training images are needed.")
     )
-    return Guidance(channels, size, fit, fraction, alpha, smallest, tuple(reasons))
+    return Guidance(channels, size, fit, fraction, alpha, smallest, n_train, tuple(reasons))

@@ -25,7 +25,7 @@ from ama_core.evaluation.recommendation import Comparison, Progress, Tick, compa
 from ama_core.evaluation.simple import unfitted_beside
 from ama_core.runs import measuring, queue
 from ama_core.runs.folder import Run
-from ama_core.runs.spec import RunSpec, config_for, suited_to_few
+from ama_core.runs.spec import RunSpec, config_for, suited_to_few, with_filled_batches
 from ama_core.runs.status import State, Status
 
 FAST = "fast64"
@@ -84,7 +84,8 @@ def own_detectors(
     Raises ConfigError: no detector of such a name, a setting that none has, a value that will not do; DataError.
     """
     changes = dict(changes or {})
-    suited = _suited(good, alpha) | changes
+    suited, n_train = _suited(good, alpha)
+    suited |= changes
     known = {name: {field.name for field in dataclasses.fields(detector_class(name).Settings)} for name in chosen}
     if unknown := [key for key in changes if not any(key in fields for fields in known.values())]:
         raise ConfigError(f"--set {unknown[0]}: none of {', '.join(chosen)} has a setting of this name.")
@@ -92,6 +93,8 @@ def own_detectors(
     for name in chosen:
         of_this = {key: value for key, value in suited.items() if key in known[name]}
         config = config_for(good, preset or _preset(name, suited.get("image_size", 32)), name, **of_this)
+        if n_train and "batch_size" not in changes:
+            config = with_filled_batches(config, n_train)
         found[name] = detector_class(name)(config, score=DECIDES.get(name), device=device, verbose=verbose)
     return found
 
@@ -118,12 +121,16 @@ def keep(detector: AnomalyDetector, normal: NormalData, folder: Path | str) -> N
     detector.save(folder)
 
 
-def _suited(good: str, alpha: float) -> dict[str, Any]:
-    """Settings that suit the normal images."""
+def _suited(good: str, alpha: float) -> tuple[dict[str, Any], int]:
+    """Settings that suit the normal images, and how many of them are training images; 0 where none can be read."""
     if good in catalog():
-        return {"calibration_fraction": calibration_fraction(len(load_any(good, "train")), alpha)}
+        n = len(load_any(good, "train"))
+        return {"calibration_fraction": calibration_fraction(n, alpha)}, n
     found = inspect_images(good)
-    return dict(guidance(found, alpha, divided(Path(good))).settings()) if found.n else {}
+    if not found.n:
+        return {}, 0
+    suits = guidance(found, alpha, divided(Path(good)))
+    return dict(suits.settings()), suits.n_train
 
 
 def _preset(name: str, image_size: Any) -> str:

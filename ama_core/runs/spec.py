@@ -90,13 +90,16 @@ def suited_to_few(config: Settings, n: int) -> Settings:
     if n < 5:  # `hold_out` says what is wrong with those
         return config
     fraction = max(config.calibration_fraction, calibration_fraction(n, config.false_alarm_rate))
-    changes: dict[str, Any] = {"calibration_fraction": fraction}
-    left = n - round(n * fraction)
-    if hasattr(config, "batch_size") and left < config.batch_size:
-        changes["batch_size"] = max(2, left // 2)
-        if hasattr(config, "k"):
-            changes["k"] = min(config.k, changes["batch_size"])
-    return config.replace(**changes)
+    return with_filled_batches(config.replace(calibration_fraction=fraction), n)
+
+
+def with_filled_batches(config: Settings, n: int) -> Settings:
+    """The settings with batches of which what is trained on, of n images, fills two or more. Raises ConfigError."""
+    left = n - round(n * config.calibration_fraction)
+    if not hasattr(config, "batch_size") or left >= config.batch_size:
+        return config
+    size = max(2, left // 2)
+    return config.replace(batch_size=size, **({"k": min(config.k, size)} if hasattr(config, "k") else {}))
 
 
 def command_line(spec: RunSpec, preset_name: str, out: Path | str) -> str:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from ama_core import load_detector
-from ama_core.data import load_any
+from ama_core.data import hold_out, load_any
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError, DataError
 from ama_core.evaluation.simple import COMMON
 from ama_core.runs import comparing, measuring
-from ama_core.runs.comparing import beside_model, compare_model, keep_beside, model_inputs
+from ama_core.runs.comparing import beside_model, compare_model, keep_beside, model_inputs, own_detectors
 from ama_core.runs.folder import Run, list_runs
 from tests.app.test_own_data import photo
 from tests.runs.own import make_shop, moved_shop
@@ -98,6 +98,18 @@ def test_an_autoencoder_fits_few_images_and_the_models_own_kind_is_left_out(plac
     model.config = large
     (other,) = beside_model(model, ("autoencoder",)).values()
     assert other.settings.fold == 2 and other.settings.image_size == 64
+
+
+def test_by_command_few_images_fill_the_batches_unless_their_size_is_asked_for(place):
+    for name, detector in own_detectors(str(place / "good"), ("ama", "autoencoder", "nearest"), device="cpu").items():
+        settings = detector.settings
+        left = len(hold_out(96, settings.calibration_fraction).train)  # of 120, 24 are kept for testing
+        if name != "nearest":
+            assert settings.batch_size == left // 2 < 64, name
+    (asked,) = own_detectors(str(place / "good"), ("ama",), changes={"batch_size": 40}, device="cpu").values()
+    assert asked.settings.batch_size == 40
+    (many,) = own_detectors("digits", ("ama",), device="cpu").values()
+    assert many.settings.batch_size == 64
 
 
 def test_one_is_kept_as_a_finished_run_and_nothing_is_replaced(shop, monkeypatch):
