@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ama_core.detectors.base import Progress
@@ -55,3 +56,45 @@ def per_image(
 def parameters(*modules: nn.Module) -> Iterable[nn.Parameter]:
     """The parameters of several modules."""
     return (parameter for module in modules for parameter in module.parameters())
+
+
+class PooledConv2d(nn.Conv2d):
+    """A 3x3 convolution (padding 1) followed by 2x2 average pooling: (N, c, S, S) to (N, c_out, S / 2, S / 2), S even.
+
+    Both are linear, so one 4x4 convolution of stride 2 gives the same in 2.25 times fewer operations. `weight` stays the 3x3
+    kernel; `joined = False` computes one after the other.
+    """
+
+    joined = True
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__(c_in, c_out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.joined:
+            return F.avg_pool2d(super().forward(x), 2)
+        return F.conv2d(x, _means_of_shifts(self.weight), self.bias, stride=2, padding=1)
+
+
+class UpsampledConv2d(nn.Conv2d):
+    """Nearest upsampling by 2 followed by a 3x3 convolution (padding 1): (N, c, S, S) to (N, c_out, 2 S, 2 S).
+
+    One 4x4 transposed convolution of stride 2 gives the same in 2.25 times fewer operations. `weight` stays the 3x3 kernel;
+    `joined = False` computes one after the other.
+    """
+
+    joined = True
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__(c_in, c_out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.joined:
+            return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+        kernel = 4 * _means_of_shifts(self.weight).flip(2, 3).transpose(0, 1)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+def _means_of_shifts(weight: Tensor) -> Tensor:
+    """The mean of a kernel (c_out, c_in, 3, 3) shifted by 0 or 1 each way, as a kernel (c_out, c_in, 4, 4)."""
+    return F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), 2, stride=1)

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ama_core.detectors.ama import latent, losses
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.detectors.modules import PooledConv2d, UpsampledConv2d
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Shortcuts:
         joined: one critic call for all pairs.
         channels_last: memory layout of networks and images.
         fused: Adam in one kernel.
+        resampled: convolutions that pool or upsample by themselves (see `detectors.modules`).
         bf16: autocast; the penalty's norm and the critic's values stay fp32.
     """
 
@@ -35,6 +37,7 @@ class Shortcuts:
     joined: bool = False
     channels_last: bool = False
     fused: bool = False
+    resampled: bool = False
     bf16: bool = False
 
 
@@ -73,6 +76,9 @@ class Reference:
         layout = torch.channels_last if shortcuts.channels_last else torch.contiguous_format
         self.networks.to(memory_format=layout)
         self.layout = layout
+        for layer in self.networks.modules():
+            if isinstance(layer, (PooledConv2d, UpsampledConv2d)):
+                layer.joined = shortcuts.resampled
         self.optimisers = [
             torch.optim.Adam(getattr(self.networks, name).parameters(), config.lr, betas, fused=shortcuts.fused or None)
             for name, betas in config.betas.items()

@@ -38,6 +38,7 @@ LADDER = {
     "joined critic calls": {"joined": True},
     "channels_last": {"channels_last": True},
     "fused Adam": {"fused": True},
+    "resampling convolutions": {"resampled": True},
     "bf16": {"bf16": True},
 }
 

@@ -9,7 +9,7 @@ from ama_core.profiling.reference import Reference, Shortcuts
 from ama_core.training.loop import train
 
 CPU = torch.device("cpu")
-ALL = Shortcuts(cached=True, joined=True, channels_last=True, fused=True)
+ALL = Shortcuts(cached=True, joined=True, channels_last=True, fused=True, resampled=True)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_with_all_shortcuts_it_is_the_product(config, images, reconstruction):
     assert_same(*gradients(config, images, ALL, steps=2))
 
 
-@pytest.mark.parametrize("without", ["cached", "joined", "channels_last", "fused"])
+@pytest.mark.parametrize("without", ["cached", "joined", "channels_last", "fused", "resampled"])
 def test_every_shortcut_leaves_the_mathematics_alone(config, images, without):
     # Without negatives: those are decoded with batch statistics that every further call of G moves.
     config = config.replace(atypical="none")

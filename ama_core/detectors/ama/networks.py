@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ama_core.detectors.ama.config import Config
+from ama_core.detectors.modules import PooledConv2d, UpsampledConv2d
 
 GRID = 4  # side of the smallest feature map of E and G
 
@@ -55,8 +56,8 @@ class UpBlock(nn.Module):
         self.residual = nn.Sequential(
             nn.BatchNorm2d(width),
             nn.ReLU(),
-            self.up,
-            nn.Conv2d(width, width, 3, padding=1),
+            nn.Identity(),  # stored weights are named by their place
+            UpsampledConv2d(width, width),
             nn.BatchNorm2d(width),
             nn.ReLU(),
             nn.Conv2d(width, width, 3, padding=1),
@@ -96,16 +97,14 @@ class CriticBlock(nn.Module):
 
     def __init__(self, c_in: int, width: int, *, first: bool = False, down: bool = False):
         super().__init__()
-        pool = [nn.AvgPool2d(2)] if down else []
         self.residual = nn.Sequential(
             *([] if first else [nn.ReLU()]),
             nn.Conv2d(c_in, width, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            *pool,
+            PooledConv2d(width, width) if down else nn.Conv2d(width, width, 3, padding=1),
         )
         # Pooling and a 1x1 convolution commute: pool first, a quarter of the work.
-        self.shortcut = nn.Sequential(*pool, nn.Conv2d(c_in, width, 1)) if down else nn.Identity()
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(c_in, width, 1)) if down else nn.Identity()
 
     def forward(self, h: Tensor) -> Tensor:
         return self.residual(h) + self.shortcut(h)
