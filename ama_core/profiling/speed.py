@@ -229,19 +229,27 @@ class _Product:
 
     def __init__(self, config: Config, device: torch.device, images: np.ndarray, n_steps: int):
         self.n_steps, self.device = n_steps, device
-        self.events = train(AMATrainer(config, device), images, log_every=n_steps, sample_every=2**31)
+        self.trainer = AMATrainer(config, device)
+        self.events = train(self.trainer, images, log_every=n_steps, sample_every=2**31)
 
     def run(self) -> float:
-        """Seconds a step, over `n_steps` steps."""
+        """Seconds a step, over `n_steps` steps or a few more."""
         start = time.perf_counter()
-        next(self.events)  # waits for the device
-        return (time.perf_counter() - start) / self.n_steps
+        steps = self._advance()
+        return (time.perf_counter() - start) / steps
 
     def flops(self) -> float:
         """Floating-point operations a step."""
         with _FlopCounter() as counter:
+            steps = self._advance()
+        return counter.flops / steps
+
+    def _advance(self) -> int:
+        """Train at least `n_steps` steps and wait for the device; returns how many. In the beginning events come more often."""
+        first = self.trainer.step
+        while self.trainer.step < first + self.n_steps:
             next(self.events)
-        return counter.flops / self.n_steps
+        return self.trainer.step - first
 
 
 class _Reference:

@@ -57,6 +57,20 @@ def test_flops_are_counted_through_both_gradients(tiny_config):
     assert with_penalty > plain + 3 * d
 
 
+def test_a_window_has_the_steps_that_its_time_is_divided_by(tiny_config, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 1), np.uint8)
+    product = speed._Product(tiny_config.replace(max_steps=0, warmup=0.0), CPU, images, 4)
+    steps = []
+    for _ in range(4):  # the first of them among the many events of a training's beginning
+        before = product.trainer.step
+        with monkeypatch.context() as patch:
+            patch.setattr(speed.time, "perf_counter", iter((0.0, *[12.0] * 1000)).__next__)
+            seconds = product.run()
+        steps.append(product.trainer.step - before)
+        assert seconds * steps[-1] == pytest.approx(12.0) and steps[-1] >= 4
+    assert product.trainer.step == sum(steps)
+
+
 def test_one_convolution_by_hand():
     layer = torch.nn.Conv2d(3, 8, 3, padding=1)
     with speed._FlopCounter() as counter, torch.no_grad():
