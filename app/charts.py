@@ -100,7 +100,7 @@ def auroc_dots(sets: Mapping[str, Mapping[str, float]], scores: Sequence[str]) -
             hoverinfo="skip",
         )
     )
-    styles = [(colour, symbol) for colour, _, symbol in (*OOD_STYLES[:3], NORMAL_STYLES["train"])]
+    styles = [(colour, symbol) for colour, _, symbol in (*OOD_STYLES[:3], NORMAL_STYLES["train"], *OOD_STYLES[3:])]
     for score, (colour, symbol) in zip(scores, itertools.cycle(styles)):
         figure.add_trace(
             go.Scatter(

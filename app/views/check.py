@@ -122,7 +122,7 @@ def table(view: controls.View, batch: cache.Batch) -> int:
         alt=f"{len(order)} images with their verdicts and scores, the most anomalous first",
         column_config={
             "Image": st.column_config.ImageColumn(width=52, pinned=True, help="As the model sees it."),
-            "Name": st.column_config.TextColumn(width=150),
+            "Name": st.column_config.TextColumn(width=110),
             f"p by {view.score}": small(format="%.3g", help=controls.P_VALUE),
             **{score.name: small(format="%.3g", help=controls.meaning(score)) for score in detector.SCORES},
             "R above": small(format="%.0f %%", help="The fraction of the training images whose R is lower."),

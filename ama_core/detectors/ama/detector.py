@@ -82,9 +82,11 @@ class AMADetector(AnomalyDetector):
         ),
         Score(
             "C",
-            "T combined with how unusual what the critic sees in the image alone is, layer by layer.",
-            r"C(x) = \left(\frac{T(x)}{\operatorname{med} T}\right)^2 + \left(\frac{I(x)}{\operatorname{med} I}\right)^2,"
-            r"\quad I = \text{Mahalanobis distance of the means of the critic's blocks at } (x, x)",
+            "T combined with I, how unusual what the critic sees in the image alone is: the means of its blocks' outputs h at "
+            "(x, x). Each in units of its median over normal images.",
+            r"\begin{gathered} C(x) = \left(\frac{T(x)}{\operatorname{med} T}\right)^2 + "
+            r"\left(\frac{I(x)}{\operatorname{med} I}\right)^2 \\ "
+            r"I(x) = \mathrm{Mahalanobis}\left[\bar h_1(x, x),\ \ldots,\ \bar h_b(x, x)\right] \end{gathered}",
         ),
     )
 
