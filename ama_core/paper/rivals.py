@@ -142,11 +142,10 @@ def bundled_entries() -> list[Entry]:
 def rival_lines(entries: Sequence[Entry]) -> list[RivalLine]:
     """Table 1 and our sets beside it, pair by pair: the paper's methods in its order, then others that were measured."""
     found = []
-    others = [name for name in dict.fromkeys(entry.detector for entry in entries) if name not in paper.DETECTORS.values()]
     pairs = [*paper.TASKS, *((normal, ood) for normal, sets in BESIDE.items() for ood in sets)]
     for normal, theirs in pairs:
         ood = paper.STAND_INS.get(theirs, theirs)
-        for method, detector in [*paper.DETECTORS.items(), *((detector_class(name).title, name) for name in others)]:
+        for method, detector in _methods(entries):
             value = paper.table1(normal, theirs, method) if method in paper.methods(1) else None
             mine = [e for e in entries if (e.detector, e.normal, e.label, e.found.ood) == (detector, normal, None, ood)]
             found += _lines(RivalLine(method, detector, normal, ood, value), mine)
@@ -154,10 +153,10 @@ def rival_lines(entries: Sequence[Entry]) -> list[RivalLine]:
 
 
 def rival_means(entries: Sequence[Entry]) -> list[RivalLine]:
-    """Table 2: the mean over the ten classes, where all ten were measured under one condition and seed."""
+    """Table 2: the mean over the ten classes, where all ten were measured under one condition and seed; methods as above."""
     found = []
     for normal in paper.TABLE_2_SETS:
-        for method, detector in paper.DETECTORS.items():
+        for method, detector in _methods(entries):
             value = paper.table2_mean(normal, method) if method in paper.methods(2) else None
             bare = RivalLine(method, detector, normal, REST, value)
             mine = [e for e in entries if (e.detector, e.normal, e.found.ood) == (detector, normal, REST) and not e.model]
@@ -165,6 +164,12 @@ def rival_means(entries: Sequence[Entry]) -> list[RivalLine]:
             measured = [line for line in means if line]
             found += measured or ([bare] if value is not None else [])
     return found
+
+
+def _methods(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """Titles and names of the paper's methods, in its order, and of the other detectors that were measured."""
+    others = [name for name in dict.fromkeys(entry.detector for entry in entries) if name not in paper.DETECTORS.values()]
+    return [*paper.DETECTORS.items(), *((detector_class(name).title, name) for name in others)]
 
 
 def _lines(bare: RivalLine, mine: Sequence[Entry]) -> list[RivalLine]:
