@@ -355,7 +355,7 @@ def scroll_to(anchor: str, now: bool) -> None:
         "const stop = () => left = 0; for (const kind of ['wheel', 'touchstart', 'keydown', 'pointerdown'])"
         " addEventListener(kind, stop, {once: true});"
         "find().tabIndex = -1; find().focus({preventScroll: true});"
-        "const go = () => { find()?.scrollIntoView({block: 'start'}); if (--left > 0) setTimeout(go, 200); }; go(); }"
+        "const go = () => { if (left-- > 0) { find()?.scrollIntoView({block: 'start'}); setTimeout(go, 200); } }; go(); }"
     )
     with st.container(height=1, border=False, gap=None):
         st.html(f"<div hidden></div><script>{go if now else ''}</script>", unsafe_allow_javascript=True)

@@ -79,5 +79,5 @@ def test_the_tracked_tree_stays_small():
     if listed.returncode:
         pytest.skip("not a git checkout")
     sizes = [(root / name).stat().st_size for name in listed.stdout.split("\0") if name and (root / name).is_file()]
-    assert sum(sizes) < 25 * 2**20
+    assert sum(sizes) < 35 * 2**20
     assert not [name for name in listed.stdout.split("\0") if Path(name).suffix in (".pt", ".pkl", ".pickle", ".ckpt")]

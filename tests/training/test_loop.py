@@ -100,7 +100,7 @@ def test_events(config, few):
             assert event.images.shape == (2, 8, 32, 32, 1) and event.images.dtype == np.uint8
             np.testing.assert_array_equal(event.images[0], few[:8])
         if event.kind == "validation":
-            assert set(event.values) == {"auroc_R", "auroc_A", "auroc_M", "auroc_T"}
+            assert set(event.values) == {"auroc_R", "auroc_A", "auroc_M", "auroc_T", "auroc_C"}
             assert all(0 <= value <= 1 for value in event.values.values())
     epochs = [e.values["epoch"] for e in events if e.kind == "progress"]
     assert epochs == [1, 1, 1, 2, 2, 3]  # four batches an epoch
@@ -591,7 +591,7 @@ def test_an_epoch_sees_every_image_once(config, few, monkeypatch):
 
 def test_best_weights_are_those_of_the_best_validation(config, few, digits):
     of_a = (0.6, 0.9, 0.7, 0.9, 0.2)
-    aurocs = iter([value for a in of_a for value in (0.5, a, 0.95, 0.99)])  # of R, A, M and T in turns; A chooses
+    aurocs = iter([value for a in of_a for value in (0.5, a, 0.95, 0.99, 0.99)])  # of R, A, M, T and C in turns; A chooses
     state = AMATrainer(config, CPU)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "roc_auc_score", lambda *_: next(aurocs))
