@@ -198,11 +198,8 @@ def look(networks: Networks, images: np.ndarray) -> Look:
     parts = []
     for start in range(0, len(images), BATCH):
         x = to_tensor(images[start : start + BATCH], device)
-        h, means = D.fold(networks.pair(x, x)), []
-        for block in D.blocks[:-1]:  # the last is the ReLU before the sum over places
-            h = block(h)
-            means.append(h.mean(dim=(2, 3)))
-        found = D.blocks[-1](h).sum(dim=(2, 3)), torch.cat(means, dim=1), networks.E(x)
+        features, block_means = D.feature_map_and_block_means(networks.pair(x, x))
+        found = features.sum(dim=(2, 3)), block_means, networks.E(x)
         parts.append([t.float().cpu().numpy() for t in found])
     return Look(*map(np.concatenate, zip(*parts)))
 
