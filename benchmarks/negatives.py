@@ -1,0 +1,209 @@
+"""Settings of the negatives: which of them help, judged without OOD images, on FashionMNIST.
+
+Until negatives take part a training does not depend on their settings. So one training a seed is made of preset tiny up to
+the step where they may begin, and from there one branch a setting is trained to the end. Every branch is judged by how well
+held-out normal images are told from
+
+- decodes: G(z) of the model's own atypical codes, inward and outward of the shell, 1 and 3 units thick;
+- defects: cuts, blots, scratches and foreign patches painted on held-out normals;
+- changes: held-out normals with other contrast or brightness, blurred, with noise, inverted, upside down.
+
+The rule, fixed before the first branch was trained: the setting with the highest mean over seeds of the mean AUROC by A and by
+T over these groups, each group counting once. OOD sets are measured as well, and take no part.
+
+    AMA_DATA_DIR=build/data python benchmarks/negatives.py run OUT [--results results/negatives] [--jobs 'none-*' ...]
+    python benchmarks/negatives.py report [--results results/negatives]
+
+Finished branches are stored and skipped; a base that was trained is kept in OUT.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from study import missing, study_parser
+
+from ama_core import AMADetector
+from ama_core.data import hold_out, load_any
+from ama_core.data.changes import Change
+from ama_core.data.defects import make_defects
+from ama_core.data.splits import draw
+from ama_core.detectors.ama import latent
+from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.evaluation import protocol as evaluation
+from ama_core.evaluation.metrics import detection_metrics
+from ama_core.provenance import training_facts
+from ama_core.runs.spec import config_for
+from ama_core.storage.files import write_atomically
+from ama_core.training.loop import train
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "negatives"
+DATASET = "fashionmnist"
+OOD = ("mnist", "omniglot", "digits", "photos", "noise", "flat", "gradients", "textures", "house_numbers")
+STEPS = 2000
+EARLIEST = 0.3  # of the run; a base is kept here and at every later beginning
+N_JUDGED = 1000  # held-out normals, and images of each kind, that a branch is judged by
+JUDGED_BY = ("A", "T")
+GROUPS = ("decodes", "defects", "changes")
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "none": {"atypical": "none"},
+    "out1": {"atypical": "outward", "delta": 1.0, "lambda_neg": 1.0},
+    "out3": {"atypical": "outward", "delta": 3.0, "lambda_neg": 1.0},
+    "out1-x5": {"atypical": "outward", "delta": 1.0, "lambda_neg": 5.0},
+    "in1": {"atypical": "inward", "delta": 1.0, "lambda_neg": 1.0},
+    "in3": {"atypical": "inward", "delta": 3.0, "lambda_neg": 1.0},
+    "in3-x5": {"atypical": "inward", "delta": 3.0, "lambda_neg": 5.0},
+    "sipple": {"atypical": "sipple", "lambda_neg": 1.0},
+    "out1-x0.3": {"atypical": "outward", "delta": 1.0, "lambda_neg": 0.3},
+    "out1-early": {"atypical": "outward", "delta": 1.0, "lambda_neg": 1.0, "warmup": EARLIEST},
+    "in3-early": {"atypical": "inward", "delta": 3.0, "lambda_neg": 1.0, "warmup": EARLIEST},
+}
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One training to the end from the base of its seed."""
+
+    setting: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.setting}-s{self.seed}"
+
+
+def branches() -> list[Branch]:
+    return [Branch(setting, seed) for seed in range(3) for setting in SETTINGS]
+
+
+def base(seed: int, out: Path, images: np.ndarray, warmup: float) -> AMATrainer:
+    """The training of this seed at step `warmup * STEPS`, from OUT where it is kept."""
+    at = round(warmup * STEPS)
+    file = out / f"base-s{seed}-{at}.safetensors"
+    if not file.exists():
+        if warmup > EARLIEST:
+            state = base(seed, out, images, EARLIEST)
+        else:
+            state = AMADetector(config_for(DATASET, "tiny", max_steps=STEPS, seed=seed)).trainer()
+        state.config = state.config.replace(warmup=1.0)
+        for event in train(state, images, sample_every=10**9):
+            if event.closes_step and event.step >= at:
+                break
+        if state.step != at:
+            raise RuntimeError(f"Steps end without an event at {at}.")
+        state.save(file)
+    return AMATrainer.load(file, AMADetector().torch_device)
+
+
+def train_branch(branch: Branch, out: Path, images: np.ndarray) -> dict:
+    """Train and measure one branch."""
+    config = config_for(DATASET, "tiny", max_steps=STEPS, seed=branch.seed, **SETTINGS[branch.setting])
+    parts = hold_out(len(images), config.calibration_fraction, config.seed)
+    begin = config.warmup if config.uses_negatives else 0.6
+    state = base(branch.seed, out, images[parts.train], begin)
+    state.config = config
+    detector = AMADetector(config).fit(images, trainer=state, on_event=lambda event: None)
+    detector.info_["normal"] = {"name": DATASET, "source": DATASET, "label": None, "n": len(images)}
+    rows = evaluation.evaluate(detector, OOD, full=False, seed=0)["results"]
+    return {
+        "branch": asdict(branch),
+        "settings": SETTINGS[branch.setting],
+        "judged": judged(detector, images[parts.calibration[draw(len(parts.calibration), N_JUDGED, 0)]]),
+        "auroc": {row["ood"]: {by: round(s["auroc"], 4) for by, s in row["scores"].items()} for row in rows},
+        "training": training_facts(state.facts(), state.device, len(parts.train), "last"),
+    }
+
+
+def judged(detector: AMADetector, normals: np.ndarray) -> dict[str, dict[str, dict[str, float]]]:
+    """AUROC of every score between held-out normals and each kind of each group."""
+    nz, rng = detector.settings.nz, torch.Generator().manual_seed(0)
+    codes = {
+        f"{direction} {delta}": latent.atypical_codes(len(normals), nz, direction, delta, rng).numpy()
+        for direction in ("inward", "outward")
+        for delta in (1, 3)
+    }
+    changes = {
+        "contrast 0.5": Change(contrast=0.5)(normals),
+        "brightness 0.5": Change(brightness=0.5)(normals),
+        "brightness 1.5": Change(brightness=1.5)(normals),
+        "blur 1": Change(blur=1.0)(normals),
+        "noise 0.1": Change(noise=0.1)(normals),
+        "inverted": 255 - normals,
+        "upside down": normals[:, ::-1],
+    }
+    groups = {
+        "decodes": {name: detector.decode(z) for name, z in codes.items()},
+        "defects": {"painted": make_defects(normals)[0]},
+        "changes": changes,
+    }
+    usual = detector.anomaly_scores(detector.raw_scores(normals))
+    found: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
+    for group, kinds in groups.items():
+        for kind, images in kinds.items():
+            scores = detector.anomaly_scores(detector.raw_scores(np.ascontiguousarray(images)))
+            found[group][kind] = {by: round(detection_metrics(usual[by], scores[by])["auroc"], 4) for by in usual}
+    return found
+
+
+def criterion(stored: Mapping[str, Any]) -> dict[str, float]:
+    """Mean AUROC by A and T of every group, and of all groups."""
+    means = {
+        group: float(np.mean([[kind[by] for by in JUDGED_BY] for kind in stored["judged"][group].values()])) for group in GROUPS
+    }
+    return means | {"all": float(np.mean(list(means.values())))}
+
+
+def report(results: Path) -> str:
+    """A table of means over seeds, the best by the rule first."""
+    found: dict[str, list[dict]] = defaultdict(list)
+    for file in sorted(results.glob("*.json")):
+        stored = json.loads(file.read_text())
+        found[stored["branch"]["setting"]].append(stored)
+    lines = [
+        "| negatives | seeds | decodes | defects | changes | all | MNIST R, A, T | Omniglot R, A, T |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+
+    def spread(values: list[float]) -> str:
+        deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+        return f"{np.mean(values):.3f}{deviation}"
+
+    def mean_of(stored: list[dict]) -> float:
+        return float(np.mean([criterion(one)["all"] for one in stored]))
+
+    for setting, stored in sorted(found.items(), key=lambda item: -mean_of(item[1])):
+        judged_by = [criterion(one) for one in stored]
+        cells = [spread([one[group] for one in judged_by]) for group in (*GROUPS, "all")]
+        for ood in ("mnist", "omniglot"):
+            cells.append(", ".join(spread([one["auroc"][ood][by] for one in stored]) for by in ("R", "A", "T")))
+        lines.append(f"| {setting} | {len(stored)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = study_parser(__doc__, RESULTS)
+    arguments = parser.parse_args()
+    if arguments.what == "report":
+        print(report(arguments.results))
+        return
+    if arguments.out is None:
+        parser.error("run needs OUT, a folder for the bases")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    images = AMADetector(config_for(DATASET, "tiny")).prepared(load_any(DATASET, "train").images)
+    for branch, file in missing(branches(), arguments.results, arguments.jobs):
+        stored = train_branch(branch, arguments.out, images)
+        write_atomically(file, json.dumps(stored, indent=1) + "\n")
+        shown = {by: stored["auroc"]["mnist"][by] for by in ("R", "A", "T")}
+        print(f"{branch.name}: judged {criterion(stored)}, MNIST {shown}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
