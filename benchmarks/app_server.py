@@ -21,8 +21,9 @@ FLAGS = [
     "--no-first-run",
 ]
 DRAWN = """ms => {
-    const busy = document.querySelector('[data-testid="stStatusWidget"], [data-testid="stSkeleton"]')
-        || document.querySelector('[data-testid="stApp"]').dataset.testScriptState === "running";
+    const app = document.querySelector('[data-testid="stApp"]');
+    const busy = !app || app.dataset.testScriptState === "running"
+        || document.querySelector('[data-testid="stStatusWidget"], [data-testid="stSkeleton"]');
     if (busy) window.quietSince = null; else window.quietSince ??= Date.now();
     return !busy && Date.now() - window.quietSince > ms;
 }"""  # for wait_for_function: the page is drawn, and no script has run for so many milliseconds

@@ -5,6 +5,7 @@ for these tests. Everything is waited for, and found by its role and name.
 """
 
 import io
+import os
 import re
 import shutil
 import time
@@ -30,6 +31,8 @@ PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", 
 # Streamlit itself asks for these beside a page's own path, and finds them at the root.
 STREAMLITS_OWN = re.compile(r"/[a-z]+/_stcore/(health|host-config)$")
 expect.set_options(timeout=TIMEOUT)
+# Where CI shares a machine with others a page may be caught between two states: once more then, and the summary names the test.
+pytestmark = pytest.mark.flaky(reruns=1, condition="CI" in os.environ)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,7 @@ def page(new_tab):
 def settled(page) -> None:
     """Wait until the page has been drawn: no script runs, and none has for a moment."""
     page.get_by_role("heading", level=1).wait_for()
+    page.evaluate("window.quietSince = null")  # a short run since the last look would go unseen
     page.wait_for_function(DRAWN, arg=700, polling=100)
 
 
@@ -263,10 +267,12 @@ def test_next_lands_at_the_top_of_the_following_step(server, new_tab, width):
     assert abs(main.evaluate("main => main.scrollTop") - before) < 60
 
 
-# Where the line stands on the chart above its slider, and the middle of the slider's thumb, both in pixels.
+# Where the line stands on the chart above its slider, and the middle of the slider's thumb, both in pixels; NaN while the page
+# puts another chart in the place of this one.
 LINE_AND_THUMB = """() => {
-    const chart = document.querySelector('.js-plotly-plot'), axis = chart._fullLayout.xaxis;
-    const x = chart.data.find(trace => trace.name.startsWith('your line')).x[0];
+    const chart = document.querySelector('.js-plotly-plot'), axis = chart?._fullLayout?.xaxis;
+    const x = chart?.data?.find(trace => trace.name.startsWith('your line'))?.x[0];
+    if (!axis || x === undefined) return [NaN, NaN];
     const [low, high] = axis.range, place = axis.type === 'log' ? Math.log10(x) : x;
     const line = chart.getBoundingClientRect().left + axis._offset + axis._length * (place - low) / (high - low);
     const thumb = document.querySelector('[data-testid="stSliderThumbValue"]').parentElement.getBoundingClientRect();
@@ -294,25 +300,42 @@ def test_line_slider_matrix_and_sentence_stand_on_one_screen_and_in_line(server,
         page.wait_for_function(f"() => {{ const [line, thumb] = ({LINE_AND_THUMB})(); return Math.abs(line - thumb) < 6; }}")
 
 
+def tick_where(page, comparison: str, value: float) -> float:
+    """Wait until the tick of the changed image compares so with `value`, and say where it stands.
+
+    While the page puts another chart in the place of this one there is no tick to compare.
+    """
+    found = page.wait_for_function(
+        """([comparison, value]) => {
+            const marks = document.querySelector('.js-plotly-plot')?.data?.filter(trace => trace.mode === 'lines+markers');
+            const x = marks?.at(-1)?.x[0];
+            const holds = {'>': x > value, '<': x < value, '===': x === value, '!==': x !== value}[comparison];
+            return x !== undefined && holds ? {x} : null;
+        }""",
+        arg=[comparison, value],
+    )
+    return found.json_value()["x"]
+
+
 def test_the_reader_moves_a_slider_and_the_tick_follows(server, new_tab):
     page = new_tab()
     page.goto(f"{server}/lesson?step=Cause&model=photos")
     settled(page)
-    tick = "() => document.querySelector('.js-plotly-plot').data.filter(t => t.mode === 'lines+markers').at(-1).x[0]"
-    before, contrast = page.evaluate(tick), page.get_by_role("slider", name="Contrast")
+    before, contrast = tick_where(page, ">", 0), page.get_by_role("slider", name="Contrast")
     for _ in range(8):
         contrast.press("ArrowLeft")
     page.get_by_text(re.compile("^R (fell|rose|hardly moved)")).wait_for()
     page.wait_for_url("**contrast=0.6*")
-    page.wait_for_function(f"before => ({tick})() !== before", arg=before)
+    tick_where(page, "!==", before)
     settled(page)
-    lowest = min(before, page.evaluate(tick))
+    changed = tick_where(page, "!==", before)
     page.get_by_role("button", name="Lowest R").click()
-    page.wait_for_function(f"lowest => ({tick})() < lowest", arg=lowest)
+    tick_where(page, "<", min(before, changed))
     page.get_by_text(re.compile("^R fell")).wait_for()
+    settled(page)
     page.get_by_role("button", name="As it is").click()
     page.get_by_text("Nothing is changed yet").wait_for()
-    page.wait_for_function(f"before => ({tick})() === before", arg=before)
+    tick_where(page, "===", before)
     assert_sound(page)
 
 
