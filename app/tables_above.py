@@ -12,13 +12,17 @@ from ama_core.paper import published as paper
 from ama_core.paper.tables import Line
 from ama_core.paper.verdicts import (
     ALIKE,
+    CANNOT_TELL,
+    CONFIRMS,
+    CONTRADICTS,
+    Ablation,
     Comparison,
     Pair,
     a_against_r,
+    ablations,
     first_of_each,
     interval,
     ours_against_paper,
-    plain_against_mirrored,
     simple_against_ama,
 )
 
@@ -64,6 +68,19 @@ def sentence(found: Comparison, first: str, second: str) -> str:
     return "; ".join(parts) + "."
 
 
+def adds(found: Sequence[Ablation]) -> list[str]:
+    """What the part that was left out adds to A, a sentence a verdict; the cells that the paper lacks have one of their own."""
+    said = []
+    for verdict in (CONFIRMS, CONTRADICTS, CANNOT_TELL, ""):
+        own = [f"{what(one.line)} {one}" for one in found if one.verdict == verdict]
+        if own:
+            head = f"{verdict[0].upper()}{verdict[1:]}" if verdict else "Not in the paper"
+            said.append(
+                f"**{head}** on {len(own)} of {len(found)}: the part that is left out adds to A-AUROC on {'; '.join(own)}."
+            )
+    return said
+
+
 def verdicts(key: str, shown: Sequence[Line]) -> None:
     """What the figures of a table, by its name in `rows.TABLES`, come to in computed sentences."""
     found = paper_tables.lines("table1" if key == "ablations" else key)
@@ -76,8 +93,7 @@ def verdicts(key: str, shown: Sequence[Line]) -> None:
         simple = simple_against_ama(first_of_each([line for line in ama if line.simple]))
         said.append(sentence(simple, "The best simple score", "the better of A and T"))
     else:
-        plain = [line for line in paper_tables.lines("ablations") if line.row == paper.WITHOUT_MIRRORED]
-        said.append(sentence(plain_against_mirrored(plain, ama), "The plain loss", "the mirrored one, trained alike,"))
+        said += adds(ablations(shown, ama))
     said = [words for words in said if words]
     if not said:
         st.info("Nothing of this table has been measured here yet.", icon=":material/hourglass_empty:")

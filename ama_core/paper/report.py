@@ -12,6 +12,7 @@ from ama_core.paper.records import Record
 from ama_core.paper.rivals import Entry, rival_lines, rival_means, stored_entries
 from ama_core.paper.rows import BESIDE, FEW, RIVAL_TABLES, SEMI, SIMPLE, SMOKE_STEPS
 from ama_core.paper.tables import DIRECTIONS, MISSING, Figure, Line, lines
+from ama_core.paper.verdicts import ALIKE, ablation
 
 TITLES = {"table1": "Table 1: one data set against another", "ablations": "Ablations", "table2": "Table 2: one class"}
 PAPER_NAMES = {"imagenet": "ImageNet"}
@@ -62,8 +63,9 @@ def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> lis
     simple, validated = table != "ablations", table != "table2"
     head = ["normal → class"] if table == "table2" else ["normal → against", "row"]
     head += ["paper", *SCORES]
-    head += (["validated A"] if validated else []) + (list(SIMPLE) if simple else []) + ["seeds", "n normal / OOD", "status"]
-    body = []
+    head += (["validated A"] if validated else []) + (list(SIMPLE) if simple else [])
+    head += ([] if simple else ["the part adds to A", "verdict"]) + ["seeds", "n normal / OOD", "status"]
+    whole, body = [line for line in shown if line.row == paper.AMA], []
     for line in shown:
         cells = [task(line)] if table == "table2" else [task(line), line.row]
         cells.append(f"{line.paper:.3f}" if line.paper is not None else "–")
@@ -76,6 +78,9 @@ def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> lis
             least = min(line.ours[by][0] for by in FOLLOWED)
             values = [(line.simple or {}).get(name) if line.row == paper.AMA else None for name in SIMPLE]
             cells += [f"**{figure(v)}**" if v and v[0] >= least else figure(v) for v in values]
+        else:
+            found = ablation(line, whole) if line.row in paper.ABLATIONS else None
+            cells += [str(found), found.verdict or "–"] if found else ["–", "–"]
         n = f"{line.n_normal:,} / {line.n_ood:,}" if line.n_normal else "–"
         body.append([*cells, str(len(line.seeds)), n, f"{line.status} ({letters[line.condition]})"])
     return _markdown(head, body)
@@ -154,6 +159,12 @@ def _remarks(shown: Sequence[Line]) -> list[str]:
         found.append(f"Weights behind “validated A” were chosen for {', '.join(sorted(chosen))}; other sets have none.")
     if any(line.row == SEMI for line in shown):
         found.append(f"{SEMI}: {FEW} images of the OOD set's training split are the negatives; not label-free.")
+    if any(line.ours and line.row in paper.ABLATIONS for line in shown):
+        found.append(
+            "“The part adds”: AUROC by A of AMA minus that of the row, trained alike, with Student's 95 % interval over seeds. "
+            "The verdict compares its sign with the paper's; where the paper's two figures differ by less than "
+            f"{ALIKE:g}, it asks whether ours do as well. With one seed nothing can be told."
+        )
     if any(line.row in DIRECTIONS for line in shown):
         found.append("The row AMA has the preset's direction; it stands again under that direction's name.")
     absent = {name for line in shown if not line.ours for name in (line.normal, line.ood) if name in paper.OUT_OF_REACH}

@@ -24,6 +24,7 @@ from ama_core.paper.jobs import small_training
 from ama_core.paper.records import Record
 from ama_core.paper.report import PAPER_NAMES, condition_text, figure, task
 from ama_core.paper.tables import MISSING, N_CLASSES, Line, Member
+from ama_core.paper.verdicts import ALIKE, ablation
 from ama_core.runs import queue
 from ama_core.runs.folder import Run, list_runs, runs_dir
 from ama_core.runs.spec import RunSpec, command_line
@@ -39,6 +40,15 @@ COLUMNS = {
     "ours": st.column_config.TextColumn(
         "ours",
         help="AUROC of the score that the paper's row uses, measured here; mean ± standard deviation of several seeds.",
+    ),
+    "the part adds": st.column_config.TextColumn(
+        "the part adds",
+        help="A-AUROC of AMA minus that of the model without the part, trained alike; Student's 95 % interval over seeds.",
+    ),
+    "verdict": st.column_config.TextColumn(
+        "verdict",
+        help="Whether that interval lies on the same side of 0 as the paper's difference, or, where the paper's is below "
+        f"{ALIKE:g}, as near to 0. With one seed nothing can be told.",
     ),
     "95 %": st.column_config.TextColumn(
         "95 % interval",
@@ -101,6 +111,9 @@ def cells(line: Line, shown: Sequence[Line]) -> dict:
     if line.row in paper.ABLATIONS:
         row["AMA in the paper"] = paper.table1(line.normal, paper.paper_name(line.ood))
     row["paper"] = line.paper
+    if line.row in paper.ABLATIONS:
+        found = ablation(line, [other for other in paper_tables.lines("ablations") if other.row == paper.AMA])
+        row |= {"the part adds": str(found or ""), "verdict": found.verdict if found else ""}
     return row | (measured(line) if line.ours else {"ours": not_measured(line, shown)})
 
 

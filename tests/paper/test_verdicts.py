@@ -1,5 +1,6 @@
 """Sentences about the tables rest on comparisons of the first measured line of every cell, never the best."""
 
+import numpy as np
 import pytest
 
 from ama_core.evaluation.metrics import auroc_interval
@@ -7,11 +8,15 @@ from ama_core.paper import published as paper
 from ama_core.paper.rows import SANITY
 from ama_core.paper.tables import lines
 from ama_core.paper.verdicts import (
+    CANNOT_TELL,
+    CONFIRMS,
+    CONTRADICTS,
     a_against_r,
+    ablation,
+    ablations,
     first_of_each,
     interval,
     ours_against_paper,
-    plain_against_mirrored,
     simple_against_ama,
 )
 from tests.paper.records import record
@@ -51,14 +56,60 @@ def test_the_best_simple_score_is_named_and_set_against_the_better_of_a_and_t():
     assert not simple_against_ama(ama_lines(own)).pairs
 
 
-def test_plain_is_set_against_mirrored_only_where_they_were_trained_alike():
-    plain = record(paper.WITHOUT_MIRRORED, normal="fashionmnist", ood="mnist", a=0.7, table="ablations")
-    mirrored = record(normal="fashionmnist", ood="mnist", a=0.6)
-    unlike = record(normal="fashionmnist", ood="mnist", a=0.99, condition="def")
-    without = [line for line in lines("ablations", [plain, mirrored, unlike]) if line.row == paper.WITHOUT_MIRRORED]
-    (pair,) = plain_against_mirrored(without, ama_lines(plain, mirrored, unlike)).pairs
-    assert (pair.first, pair.second) == (0.7, 0.6)
-    assert not plain_against_mirrored(without, ama_lines(unlike)).pairs
+def ablated(row, whole, without, *, normal="fashionmnist", ood="mnist", condition="abc", **other):
+    """The ablation of AMA's A-AUROCs `whole` and of those `without` the part, a seed each."""
+    records = [record(normal=normal, ood=ood, a=a, seed=seed, condition=condition) for seed, a in enumerate(whole)]
+    name = dict(normal=normal, ood=ood, table="ablations", **other)
+    records += [record(row, a=a, seed=seed, **name) for seed, a in enumerate(without)]
+    found = lines("ablations", records)
+    (line,) = [line for line in found if line.row == row and line.ours]
+    return ablation(line, [line for line in found if line.row == paper.AMA])
+
+
+def test_an_ablation_pairs_its_seeds_and_has_students_interval():
+    found = ablated(paper.WITHOUT_MIRRORED, [0.9, 0.95, 0.91, 0.5], [0.8, 0.88, 0.80])
+    added = np.array([0.1, 0.07, 0.11])
+    assert found.added == pytest.approx(added), "the seed that was not trained without the part counts nowhere"
+    half = 4.302652729911275 * added.std(ddof=1) / np.sqrt(3)  # t with 2 degrees of freedom at 97.5 %
+    assert found.interval == pytest.approx((added.mean() - half, added.mean() + half))
+    assert found.paper == pytest.approx(0.987 - 0.653)
+
+
+@pytest.mark.parametrize(
+    "row, ood, whole, without, verdict",
+    [
+        (paper.WITHOUT_MIRRORED, "mnist", [0.90, 0.91, 0.92], [0.80, 0.81, 0.82], CONFIRMS),
+        (paper.WITHOUT_MIRRORED, "mnist", [0.80, 0.81, 0.82], [0.90, 0.91, 0.92], CONTRADICTS),
+        (paper.WITHOUT_MIRRORED, "mnist", [0.80, 0.95, 0.82], [0.79, 0.80, 0.90], CANNOT_TELL),
+        (paper.WITHOUT_MIRRORED, "mnist", [0.99], [0.10], CANNOT_TELL),
+        (paper.WITHOUT_SIMPLEX, "omniglot", [0.990, 0.991, 0.992], [0.988, 0.990, 0.991], CONFIRMS),
+        (paper.WITHOUT_SIMPLEX, "omniglot", [0.90, 0.91, 0.92], [0.80, 0.81, 0.82], CONTRADICTS),
+        (paper.WITHOUT_SIMPLEX, "omniglot", [0.90, 0.91, 0.95], [0.90, 0.91, 0.92], CANNOT_TELL),
+    ],
+)
+def test_the_verdict_asks_on_which_side_of_zero_the_paper_and_we_are(row, ood, whole, without, verdict):
+    assert ablated(row, whole, without, ood=ood).verdict == verdict
+
+
+def test_what_the_paper_has_no_figures_of_gets_no_verdict():
+    found = ablated(paper.WITHOUT_ATYPICAL, [0.9, 0.91], [0.8, 0.81], normal="cifar10", ood="gtsrb")
+    assert (found.paper, found.verdict) == (None, "")
+    assert str(found) == "+0.100 (+0.100 to +0.100)"
+
+
+def test_an_ablation_needs_trainings_that_are_alike():
+    assert ablated(paper.WITHOUT_MIRRORED, [0.9], [0.8], condition="def") is None
+    line = next(line for line in lines("ablations", [record(normal="fashionmnist", ood="mnist")]) if line.row == paper.AMA)
+    with pytest.raises(ValueError, match="no ablation"):
+        ablation(line, [line])
+
+
+def test_without_the_a_score_the_same_models_rank_by_r():
+    found = lines("ablations", [record(normal="fashionmnist", ood="mnist", a=0.5, seed=seed) for seed in range(2)])
+    (line,) = [line for line in found if line.row == paper.WITHOUT_A and line.ours]
+    told = ablation(line, [line for line in found if line.row == paper.AMA])
+    assert told.added == pytest.approx((0.39, 0.39))  # R is 0.11
+    assert ablations([line, line], [other for other in found if other.row == paper.AMA]) == [told], "a cell counts once"
 
 
 def test_intervals_are_of_the_images_or_of_the_seeds():
