@@ -1,5 +1,6 @@
 """The paper's tables, kept between reruns: stored trainings and models of this computer beside what is published."""
 
+import contextlib
 from pathlib import Path
 
 import cache
@@ -8,8 +9,9 @@ import numpy as np
 from ama_core import AMAError
 from ama_core.analysis.density import Densities, densities
 from ama_core.detectors.ama.scores import a_distance, mu_sigma_behind
+from ama_core.paper import lengths, tables
 from ama_core.paper import records as store
-from ama_core.paper import tables
+from ama_core.paper.lengths import LengthRun
 from ama_core.paper.records import Record
 from ama_core.paper.rivals import RivalLine, model_entries, rival_lines, rival_means, stored_entries
 from ama_core.paper.tables import Line, Member
@@ -62,6 +64,21 @@ def _lines(folder: Path, folders: dict[str, Path], table: str | None) -> list[Li
         found = []
     own = _members(folders)[0]
     return tables.lines(table, found, own) if table else tables.other_pairs(found, own)
+
+
+def training_lengths() -> list[LengthRun]:
+    """Trainings of several lengths, of the study and of the tables; where a stored file is damaged, those of the other."""
+    return _training_lengths(lengths.STORED, store.RESULTS)
+
+
+@cache.cached("*.json", kind="resource", most=2)
+def _training_lengths(folder: Path, results: Path) -> list[LengthRun]:
+    runs, found = [], []
+    with contextlib.suppress(AMAError):
+        runs = lengths.read_lengths(folder)
+    with contextlib.suppress(AMAError):
+        found = _records(results)
+    return lengths.with_records(runs, found)
 
 
 def rivals() -> tuple[list[RivalLine], list[RivalLine]]:

@@ -15,6 +15,7 @@ from ama_core.cluster import cluster
 from ama_core.detectors.ama.config import PRESETS
 from ama_core.errors import AMAError, ConfigError
 from ama_core.paper.jobs import Job, is_stored, plan
+from ama_core.paper.lengths import read_lengths
 from ama_core.paper.records import RESULTS, read_results
 from ama_core.paper.report import report
 from ama_core.paper.rivals import bundled_entries
@@ -124,8 +125,8 @@ def _run_jobs(
 def _write_report(results: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     file = results.parent / "RESULTS.md"
-    models = bundled_entries() if results == RESULTS.resolve() else ()  # results of one's own stand by themselves
-    write_atomically(file, report(read_results(results), models))
+    models, runs = (bundled_entries(), read_lengths()) if results == RESULTS.resolve() else ((), ())  # one's own stand alone
+    write_atomically(file, report(read_results(results), models, runs))
     print(f"{file} is written", file=sys.stderr)
 
 

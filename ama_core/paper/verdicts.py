@@ -90,9 +90,8 @@ class Ablation:
 
     def __str__(self) -> str:
         """The mean difference, and its interval or that there is one seed."""
-        if self.interval is None:
-            return f"{self.mean:+.3f} (one seed)"
-        return "{:+.3f} ({:+.3f} to {:+.3f})".format(self.mean, *self.interval)
+        said = f"{self.mean:.3f}" + (" (one seed)" if self.interval is None else " ({:.3f} to {:.3f})".format(*self.interval))
+        return said.replace("-", "−")  # with an ASCII minus in front, a spreadsheet would take it for a formula
 
 
 def ablation(line: Line, whole: Sequence[Line]) -> Ablation | None:

@@ -12,6 +12,7 @@ import pandas as pd
 import paper_tables
 import rivals
 import streamlit as st
+import training_length
 from density_charts import density_chart
 from tables_above import dots, models_of, verdicts, what
 
@@ -394,6 +395,8 @@ def main() -> None:
     show(shown, name)
     if table != "Ablations":
         rivals.main(1 if table == "Table 1" else 2)
+    if table != "Table 2":
+        training_length.main()
     stored(table)
     st.caption(
         f"paper: {paper.SOURCE}, one number a cell, by the A-score. ours: every official normal test image against anomalies "

@@ -427,6 +427,27 @@ def test_the_ablation_without_a_ranks_the_same_model_by_r(open_page, models):
     assert "--set reconstruction=plain" in without.code[0].value
 
 
+def test_an_ablation_says_what_the_part_adds_and_whether_the_paper_is_confirmed(open_page, tmp_path, results):
+    for seed, (whole, without) in enumerate(((0.90, 0.70), (0.91, 0.72), (0.92, 0.71))):
+        asked = dict(seed=seed, normal="fashionmnist", ood="mnist")
+        plain = record(paper.WITHOUT_MIRRORED, a=without, table="ablations", **asked)
+        store(results, record(a=whole, **asked), plain)
+    at = open_page("benchmark", tmp_path / "none", table="Ablations")
+    row = lines(at).iloc[0]
+    assert row["the part adds"] == "0.200 (0.175 to 0.225)" and row["verdict"] == "confirms the paper"
+    assert "Confirms the paper** on 1 of 1" in words(at) and "FashionMNIST → MNIST 0.200 (0.175 to 0.225)" in words(at)
+
+
+def test_the_length_of_trainings_is_shown_where_several_were_measured(open_page, tmp_path, results):
+    asked = dict(normal="fashionmnist", ood="mnist")
+    at = open_page("benchmark", tmp_path / "none")
+    assert "**T, mirrored loss**" in words(at), "the study's own figures are in the repository"
+    store(results, record(t=0.123, steps=50, settings={"max_steps": "50"}, condition="50", **asked))
+    at = open_page("benchmark", tmp_path / "none")
+    assert "T, mirrored loss**: 0.123 after 50 steps" in words(at)
+    assert "mirrored loss" not in words(open_page("benchmark", tmp_path / "none", table="Table 2"))
+
+
 def test_table_2_has_every_class_and_one_class_models_fill_it(open_page, models, tmp_path):
     table = lines(open_page("benchmark", table="Table 2"))
     assert len(table) == 22 and table.iloc[14]["class"] == "3 cat" and table.iloc[14]["paper"] == "0.603"

@@ -23,6 +23,7 @@ from ama_core.paper import jobs as benchmark
 from ama_core.paper import published as paper
 from ama_core.paper import rows, training
 from ama_core.paper.jobs import Job, plan
+from ama_core.paper.lengths import read_lengths
 from ama_core.paper.records import RESULTS, read_results, scores_folder
 from ama_core.paper.report import report
 from ama_core.paper.rivals import bundled_entries
@@ -321,7 +322,7 @@ def test_a_simple_score_that_does_as_well_is_bold():
 
 
 def test_the_committed_report_is_made_from_the_committed_results():
-    assert (RESULTS.parent / "RESULTS.md").read_text() == report(read_results(), bundled_entries())
+    assert (RESULTS.parent / "RESULTS.md").read_text() == report(read_results(), bundled_entries(), read_lengths())
 
 
 def test_bad_words_end_with_one_line(capsys):

@@ -19,6 +19,7 @@ from ama_core.paper.verdicts import (
     ours_against_paper,
     simple_against_ama,
 )
+from ama_core.storage.files import csv_cell
 from tests.paper.records import record
 
 
@@ -94,7 +95,13 @@ def test_the_verdict_asks_on_which_side_of_zero_the_paper_and_we_are(row, ood, w
 def test_what_the_paper_has_no_figures_of_gets_no_verdict():
     found = ablated(paper.WITHOUT_ATYPICAL, [0.9, 0.91], [0.8, 0.81], normal="cifar10", ood="gtsrb")
     assert (found.paper, found.verdict) == (None, "")
-    assert str(found) == "+0.100 (+0.100 to +0.100)"
+    assert str(found) == "0.100 (0.100 to 0.100)"
+
+
+def test_a_difference_is_text_that_no_spreadsheet_takes_for_a_formula():
+    found = ablated(paper.WITHOUT_ATYPICAL, [0.8, 0.9], [0.9, 0.9])
+    assert str(found) == "−0.050 (−0.685 to 0.585)"  # 12.706 * 0.0707 / sqrt(2)
+    assert csv_cell(str(found)) == str(found)
 
 
 def test_an_ablation_needs_trainings_that_are_alike():

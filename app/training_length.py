@@ -1,0 +1,56 @@
+"""The part of the page Benchmark about how long to train: AUROC against the steps of whole runs."""
+
+import controls
+import paper_tables
+import streamlit as st
+from charts import line_chart
+
+from ama_core.paper.lengths import LOSSES, NORMAL, PRESET, Length, curve
+from ama_core.paper.report import figure
+
+SHOWN = ("T", "A")
+NAMES = {"mirrored": "mirrored loss", "plain": "plain loss"}
+
+
+def main() -> None:
+    """A set to choose, the chart of A and T for both losses, and what it says."""
+    runs = paper_tables.training_lengths()
+    if len({run.steps for run in runs}) < 2:
+        return
+    st.subheader("How long to train")
+    sets = list(dict.fromkeys(ood for run in runs for ood in run.aurocs))
+    ood = controls.choose_set("length_set", "Told from", sets, sets[0])
+    curves = {(loss, by): curve(runs, loss, ood, by) for by in SHOWN for loss in LOSSES.values()}
+    curves = {key: found for key, found in curves.items() if found}
+    lines = {
+        f"{NAMES[loss]}, {by}": ([x.steps for x in found], [x.auroc for x in found]) for (loss, by), found in curves.items()
+    }
+    chart = line_chart(lines, "training steps", "AUROC (higher is better)", level=(0.5, "a coin"), height=380)
+    steps = sorted({x.steps for found in curves.values() for x in found})
+    chart.update_xaxes(type="log", tickvals=steps, ticktext=[f"{at:,}" for at in steps])
+    rows = [(loss, by, x.steps, x.auroc, x.sd, x.seeds) for (loss, by), found in curves.items() for x in found]
+    controls.chart(
+        chart,
+        dict(zip(("loss", "score", "steps", "auroc", "sd", "seeds"), zip(*rows))),
+        f"length-{ood}",
+        f"AUROC against {controls.title_of(ood)} by length of training. {summary(curves)}",
+    )
+    st.markdown(summary(curves))
+    seeds = sorted({x.seeds for found in curves.values() for x in found})
+    st.caption(
+        f"{controls.title_of(NORMAL)}, preset {PRESET}. Every point is a whole run, with its own fall of the learning rate, by "
+        f"the weights of its last step; means over {controls.listed([str(n) for n in seeds])} seed{'s' * (seeds != [1])}. By A "
+        "one seed differs from another by several hundredths: look at the course, not at a point."
+    )
+
+
+def summary(curves: dict[tuple[str, str], list[Length]]) -> str:
+    """What every curve does from its first length to its last."""
+    parts = []
+    for (loss, by), found in curves.items():
+        first, last = found[0], found[-1]
+        parts.append(
+            f"**{by}, {NAMES[loss]}**: {figure((first.auroc, first.sd))} after {first.steps:,} steps, "
+            f"{figure((last.auroc, last.sd))} after {last.steps:,}"
+        )
+    return "; ".join(parts) + "."

@@ -1,0 +1,61 @@
+"""Figures of trainings of several lengths: means over seeds, of the study and of the tables, each training once."""
+
+import json
+
+import pytest
+
+from ama_core.errors import BundleError
+from ama_core.paper import published as paper
+from ama_core.paper.lengths import Length, curve, read_lengths, with_records
+from ama_core.paper.report import report
+from tests.paper.records import record
+
+
+def store(folder, loss, steps, seed, t, **more):
+    run = {"reconstruction": loss, "steps": steps, "seed": seed, "lr_fall": more.pop("lr_fall", 0.5)}
+    auroc = {"last": {"mnist": {"A": 0.5, "T": t}}, **more}
+    (folder / f"{loss}-{steps}-s{seed}-{run['lr_fall']}.json").write_text(json.dumps({"run": run, "auroc": auroc}))
+
+
+def test_a_curve_is_the_mean_over_seeds_at_every_length(tmp_path):
+    store(tmp_path, "mirrored", 1000, 0, 0.9)
+    store(tmp_path, "mirrored", 500, 0, 0.6)
+    store(tmp_path, "mirrored", 500, 1, 0.8)
+    store(tmp_path, "mirrored", 500, 2, 0.1, lr_fall=0.9)
+    store(tmp_path, "plain", 500, 0, 0.2)
+    runs = read_lengths(tmp_path)
+    short, long = curve(runs, "mirrored", "mnist", "T")
+    assert (short.steps, short.auroc, short.seeds) == (500, pytest.approx(0.7), 2) and short.sd == pytest.approx(0.2 / 2**0.5)
+    assert long == Length(1000, 0.9, None, 1)
+    assert [x.auroc for x in curve(runs, "plain", "mnist", "T")] == [0.2]
+    assert curve(runs, "mirrored", "omniglot", "T") == [] and curve(runs, "mirrored", "mnist", "C") == []
+
+
+def test_trainings_of_the_tables_count_where_they_differ_in_length_and_seed_alone(tmp_path):
+    store(tmp_path, "mirrored", 2000, 0, 0.9)
+    asked = dict(normal="fashionmnist", ood="mnist", steps=2000, settings={"max_steps": "2000"})
+    records = [
+        record(seed=0, t=0.1, **asked),  # is in the study already
+        record(seed=1, t=0.8, **asked),
+        record(paper.WITHOUT_MIRRORED, seed=1, t=0.4, **asked),
+        record(paper.WITHOUT_SIMPLEX, seed=1, t=0.3, **asked),
+        record(seed=2, t=0.2, **asked | {"settings": {"max_steps": "2000", "nz": "64"}}),
+        record(seed=3, t=0.2, **asked | {"normal": "cifar10"}),
+    ]
+    runs = with_records(read_lengths(tmp_path), records)
+    assert [x.auroc for x in curve(runs, "mirrored", "mnist", "T")] == [pytest.approx(0.85)]
+    assert [x.auroc for x in curve(runs, "plain", "mnist", "T")] == [0.4]
+
+
+def test_results_have_a_table_of_lengths_where_there_are_several(tmp_path):
+    store(tmp_path, "mirrored", 500, 0, 0.6)
+    assert "## Length" not in report([], (), read_lengths(tmp_path))
+    store(tmp_path, "mirrored", 1000, 0, 0.9)
+    text = report([], (), read_lengths(tmp_path))
+    assert "| mirrored | 500 | 1 | – | 0.500 | – | 0.600 | – | – | – | – |" in text.split("## Length of training")[1]
+
+
+def test_a_damaged_run_is_named(tmp_path):
+    (tmp_path / "mirrored-500-s0.json").write_text("{}")
+    with pytest.raises(BundleError, match="mirrored-500-s0.json is damaged"):
+        read_lengths(tmp_path)
