@@ -6,7 +6,7 @@ import pytest
 from ama_core.evaluation.metrics import auroc_interval
 from ama_core.paper import published as paper
 from ama_core.paper.rows import SANITY
-from ama_core.paper.tables import lines
+from ama_core.paper.tables import lines, model_members
 from ama_core.paper.verdicts import (
     CANNOT_TELL,
     CONFIRMS,
@@ -19,6 +19,7 @@ from ama_core.paper.verdicts import (
     ours_against_paper,
     simple_against_ama,
 )
+from ama_core.runs.spec import config_for
 from ama_core.storage.files import csv_cell
 from tests.paper.records import record
 
@@ -109,6 +110,27 @@ def test_an_ablation_needs_trainings_that_are_alike():
     line = next(line for line in lines("ablations", [record(normal="fashionmnist", ood="mnist")]) if line.row == paper.AMA)
     with pytest.raises(ValueError, match="no ablation"):
         ablation(line, [line])
+
+
+def model(name, a, **changes):
+    """The members of a model on this computer with a chosen A-AUROC against MNIST."""
+    info = {
+        "detector": "ama",
+        "config": config_for("fashionmnist", "tiny", **changes).to_dict(),
+        "normal": {"name": "fashionmnist", "source": "fashionmnist", "label": None},
+        "training": {"steps": 700, "n_train": 54_000},
+    }
+    scores = {by: {"auroc": value, "auprc": 0.3, "fpr95": 0.9} for by, value in {"R": 0.1, "A": a, "M": 0.2, "T": 0.3}.items()}
+    return model_members(name, info, [{"ood": "mnist", "n_normal": 100, "n_ood": 20, "scores": scores}])
+
+
+def test_models_are_trained_alike_where_their_settings_differ_in_the_part_alone():
+    whole, without = model("whole", 0.9), model("without", 0.7, lambda_inter=0.0)
+    found = lines("ablations", [], [*whole, *without, *model("other", 0.99, nz=16)])
+    (line,) = [line for line in found if line.row == paper.WITHOUT_SIMPLEX and line.ours]
+    ama = [line for line in found if line.row == paper.AMA]
+    assert ablation(line, ama).added == pytest.approx((0.2,))
+    assert ablation(line, [line for line in ama if line.ours and line.members[0].name == "other"]) is None
 
 
 def test_without_the_a_score_the_same_models_rank_by_r():
