@@ -15,6 +15,7 @@ from ama_core.paper.verdicts import (
     CANNOT_TELL,
     CONFIRMS,
     CONTRADICTS,
+    LEVEL,
     Ablation,
     Comparison,
     Pair,
@@ -23,6 +24,7 @@ from ama_core.paper.verdicts import (
     first_of_each,
     interval,
     ours_against_paper,
+    signed,
     simple_against_ama,
 )
 
@@ -69,31 +71,32 @@ def sentence(found: Comparison, first: str, second: str) -> str:
 
 
 def adds(found: Sequence[Ablation]) -> list[str]:
-    """What the part that was left out adds to A, a sentence a verdict; the cells that the paper lacks have one of their own."""
+    """What the part that was left out adds to A, a sentence a verdict."""
     said = []
-    for verdict in (CONFIRMS, CONTRADICTS, CANNOT_TELL, ""):
-        own = [f"{what(one.line)} {one}" for one in found if one.verdict == verdict]
+    for verdict in (CONFIRMS, CONTRADICTS, CANNOT_TELL):
+        own = [one for one in found if one.verdict == verdict]
         if own:
-            head = f"{verdict[0].upper()}{verdict[1:]}" if verdict else "Not in the paper"
-            said.append(
-                f"**{head}** on {len(own)} of {len(found)}: the part that is left out adds to A-AUROC on {'; '.join(own)}."
-            )
+            cells = "; ".join(f"{what(one.line)} {one}, in the paper {signed(one.paper)}" for one in own)
+            said.append(f"**{verdict.capitalize()}** on {len(own)} of {len(found)}: {cells}.")
+    if said:
+        reduced = any(member.reductions for one in found for member in one.line.members)
+        small = " Ours are smaller or shorter trained than the paper's." if reduced else ""
+        said.insert(0, f"What the part that is left out adds to the AUROC by A, with a {LEVEL:.0%} interval over seeds.{small}")
     return said
 
 
 def verdicts(key: str, shown: Sequence[Line]) -> None:
     """What the figures of a table, by its name in `rows.TABLES`, come to in computed sentences."""
-    found = paper_tables.lines("table1" if key == "ablations" else key)
-    ama = [line for line in found if line.row == paper.AMA and not line.classes]
     said = []
     if key != "ablations":
+        ama = [line for line in paper_tables.lines(key) if line.row == paper.AMA and not line.classes]
         ours = ours_against_paper(ama if key == "table1" else shown)
         said.append(sentence(ours, "Our A", "the paper's"))
         said.append(sentence(a_against_r(ama), "A (two-sided)", "R (raw)"))
         simple = simple_against_ama(first_of_each([line for line in ama if line.simple]))
         said.append(sentence(simple, "The best simple score", "the better of A and T"))
     else:
-        said += adds(ablations(shown, ama))
+        said += adds(ablations(shown, paper_tables.lines("ablations")))
     said = [words for words in said if words]
     if not said:
         st.info("Nothing of this table has been measured here yet.", icon=":material/hourglass_empty:")
@@ -104,8 +107,8 @@ def verdicts(key: str, shown: Sequence[Line]) -> None:
 def dots(shown: Sequence[Line], name: str) -> None:
     """The paper's figures and ours with their intervals, a row a cell; in the rows' own score, and R beside A."""
     own = first_of_each(shown)
-    lines = {(line.normal, line.label, line.classes, line.ood): line for line in shown}
-    measured = {(line.normal, line.label, line.classes, line.ood): line for line in own}
+    lines = {line.cell: line for line in shown}
+    measured = {line.cell: line for line in own}
     rows = []
     for key, line in lines.items():
         found = {"paper": (line.paper,) * 3} if line.paper is not None else {}

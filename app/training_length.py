@@ -36,21 +36,26 @@ def main() -> None:
         f"AUROC against {controls.title_of(ood)} by length of training. {summary(curves)}",
     )
     st.markdown(summary(curves))
-    seeds = sorted({x.seeds for found in curves.values() for x in found})
+    few = [x.seeds for found in curves.values() for x in found]
+    least, most = min(few), max(few)
+    of = f"{most} seed{'s' * (most > 1)}" if least == most else f"{least} to {most} seeds"
+    spread = max((x.sd for found in curves.values() for x in found if x.sd is not None), default=None)
     st.caption(
         f"{controls.title_of(NORMAL)}, preset {PRESET}. Every point is a whole run, with its own fall of the learning rate, by "
-        f"the weights of its last step; means over {controls.listed([str(n) for n in seeds])} seed{'s' * (seeds != [1])}. By A "
-        "one seed differs from another by several hundredths: look at the course, not at a point."
+        f"the weights of its last step, of {of}."
+        + (f" The largest standard deviation over seeds is {spread:.3f}: look at the course, not at a point." if spread else "")
     )
 
 
 def summary(curves: dict[tuple[str, str], list[Length]]) -> str:
-    """What every curve does from its first length to its last."""
+    """What every curve of several lengths does from the first to the last."""
     parts = []
     for (loss, by), found in curves.items():
         first, last = found[0], found[-1]
+        if first is last:
+            continue
         parts.append(
             f"**{by}, {NAMES[loss]}**: {figure((first.auroc, first.sd))} after {first.steps:,} steps, "
             f"{figure((last.auroc, last.sd))} after {last.steps:,}"
         )
-    return "; ".join(parts) + "."
+    return "; ".join(parts) + "." if parts else ""

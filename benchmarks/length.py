@@ -4,8 +4,8 @@ For every run (loss, steps, seed, fraction of the run in which the rate falls) o
 its weights beside it, and both the last step's weights and their averages are scored against the OOD sets. Nothing is
 chosen by its result here: `report` prints what the stored figures say.
 
-    AMA_DATA_DIR=build/data python benchmarks/length.py run OUT [--results results/length] [--jobs mirrored-500-s0 ...]
-    python benchmarks/length.py report [--results results/length]
+    AMA_DATA_DIR=build/data python -m benchmarks.length run OUT [--results results/length] [--jobs mirrored-500-s0 ...]
+    python -m benchmarks.length report [--results results/length]
 
 `run` may be stopped at any time (SIGTERM, Ctrl-C) and goes on where it was; finished runs are stored and skipped. The two of
 6,000 steps that are stored were trained by `train`, without the average.
@@ -18,18 +18,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from study import missing, study_parser
 
 from ama_core import AMADetector
 from ama_core.data import hold_out, load_any
 from ama_core.evaluation import protocol as evaluation
+from ama_core.paper.lengths import LR_FALL, NORMAL, PRESET, STORED
 from ama_core.provenance import training_facts
 from ama_core.runs.spec import config_for
 from ama_core.storage.files import write_atomically
 from ama_core.training.loop import train
+from benchmarks.study import missing, study_parser
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "length"
-DATASET = "fashionmnist"
 OOD = ("mnist", "omniglot", "digits", "photos", "noise", "flat", "gradients", "textures", "house_numbers")
 AVERAGE = 0.999
 
@@ -41,11 +40,11 @@ class Run:
     reconstruction: str
     steps: int
     seed: int
-    lr_fall: float = 0.5
+    lr_fall: float = LR_FALL
 
     @property
     def name(self) -> str:
-        fall = "" if self.lr_fall == 0.5 else f"-fall{self.lr_fall:g}"
+        fall = "" if self.lr_fall == LR_FALL else f"-fall{self.lr_fall:g}"
         return f"{self.reconstruction}-{self.steps}{fall}-s{self.seed}"
 
 
@@ -63,8 +62,8 @@ class Stop(Exception):
 def train_one(run: Run, out: Path, images: np.ndarray) -> dict:
     """Train (or go on) and measure one run; raises Stop after saving where it was asked to stop."""
     config = config_for(
-        DATASET,
-        "tiny",
+        NORMAL,
+        PRESET,
         reconstruction=run.reconstruction,
         max_steps=run.steps,
         seed=run.seed,
@@ -84,7 +83,7 @@ def train_one(run: Run, out: Path, images: np.ndarray) -> dict:
     for kind, average in (("last", 0.0), ("average", AVERAGE)):
         state.config = config.replace(average=average)
         model = AMADetector(state.config, device=detector.torch_device).fit(images, trainer=state)
-        model.info_["normal"] = {"name": DATASET, "source": DATASET, "label": None, "n": len(images)}
+        model.info_["normal"] = {"name": NORMAL, "source": NORMAL, "label": None, "n": len(images)}
         rows = evaluation.evaluate(model, OOD, full=False, seed=0)["results"]
         found[kind] = {row["ood"]: {by: round(s["auroc"], 4) for by, s in row["scores"].items()} for row in rows}
     checkpoint.unlink(missing_ok=True)
@@ -111,7 +110,7 @@ def request_stop(*_) -> None:
 
 
 def main() -> None:
-    parser = study_parser(__doc__, RESULTS)
+    parser = study_parser(__doc__, STORED)
     arguments = parser.parse_args()
     if arguments.what == "report":
         return report(arguments.results)
@@ -121,7 +120,7 @@ def main() -> None:
         signal.signal(number, request_stop)
     arguments.out.mkdir(parents=True, exist_ok=True)
     arguments.results.mkdir(parents=True, exist_ok=True)
-    images = AMADetector(config_for(DATASET, "tiny")).prepared(load_any(DATASET, "train").images)
+    images = AMADetector(config_for(NORMAL, PRESET)).prepared(load_any(NORMAL, "train").images)
     for run, file in missing(runs(), arguments.results, arguments.jobs):
         try:
             stored = train_one(run, arguments.out, images)

@@ -11,8 +11,8 @@ held-out normal images are told from
 The rule, fixed before the first branch was trained: the setting with the highest mean over seeds of the mean AUROC by A and by
 T over these groups, each group counting once. OOD sets are measured as well, and take no part.
 
-    AMA_DATA_DIR=build/data python benchmarks/negatives.py run OUT [--results results/negatives] [--jobs 'none-*' ...]
-    python benchmarks/negatives.py report [--results results/negatives]
+    AMA_DATA_DIR=build/data python -m benchmarks.negatives run OUT [--results results/negatives] [--jobs 'none-*' ...]
+    python -m benchmarks.negatives report [--results results/negatives]
 
 Finished branches are stored and skipped; a base that was trained is kept in OUT.
 """
@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from study import missing, study_parser
 
 from ama_core import AMADetector
 from ama_core.data import hold_out, load_any
@@ -37,11 +36,12 @@ from ama_core.data.splits import draw
 from ama_core.detectors.ama import latent
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.evaluation import protocol as evaluation
-from ama_core.evaluation.metrics import detection_metrics
+from ama_core.evaluation.metrics import detection_metrics, mean_and_sd
 from ama_core.provenance import training_facts
 from ama_core.runs.spec import config_for
 from ama_core.storage.files import write_atomically
 from ama_core.training.loop import train
+from benchmarks.study import missing, study_parser
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "negatives"
 DATASET = "fashionmnist"
@@ -106,8 +106,7 @@ def train_branch(branch: Branch, out: Path, images: np.ndarray) -> dict:
     """Train and measure one branch."""
     config = config_for(DATASET, "tiny", max_steps=STEPS, seed=branch.seed, **SETTINGS[branch.setting])
     parts = hold_out(len(images), config.calibration_fraction, config.seed)
-    begin = config.warmup if config.uses_negatives else 0.6
-    state = base(branch.seed, out, images[parts.train], begin)
+    state = base(branch.seed, out, images[parts.train], config.warmup)
     state.config = config
     detector = AMADetector(config).fit(images, trainer=state, on_event=lambda event: None)
     detector.info_["normal"] = {"name": DATASET, "source": DATASET, "label": None, "n": len(images)}
@@ -161,30 +160,36 @@ def criterion(stored: Mapping[str, Any]) -> dict[str, float]:
 
 
 def report(results: Path) -> str:
-    """A table of means over seeds, the best by the rule first."""
-    found: dict[str, list[dict]] = defaultdict(list)
+    """A table of means over seeds, the best by the rule first; settings that lack a seed of another's stand behind, unranked.
+
+    Behind every mean its standard deviation; of the criterion also the mean difference to no negatives, seed for seed.
+    """
+    found: dict[str, dict[int, dict]] = defaultdict(dict)
     for file in sorted(results.glob("*.json")):
         stored = json.loads(file.read_text())
-        found[stored["branch"]["setting"]].append(stored)
+        found[stored["branch"]["setting"]][stored["branch"]["seed"]] = stored
+    seeds = {seed for by_seed in found.values() for seed in by_seed}
+    whole = {setting: {seed: criterion(one)["all"] for seed, one in by_seed.items()} for setting, by_seed in found.items()}
+    ranked = sorted(found, key=lambda setting: (set(found[setting]) != seeds, -np.mean(list(whole[setting].values()))))
     lines = [
-        "| negatives | seeds | decodes | defects | changes | all | MNIST R, A, T | Omniglot R, A, T |",
-        "|---|---|---|---|---|---|---|---|",
+        "| negatives | seeds | decodes | defects | changes | all | against none | MNIST R, A, T | Omniglot R, A, T |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-
-    def spread(values: list[float]) -> str:
-        deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-        return f"{np.mean(values):.3f}{deviation}"
-
-    def mean_of(stored: list[dict]) -> float:
-        return float(np.mean([criterion(one)["all"] for one in stored]))
-
-    for setting, stored in sorted(found.items(), key=lambda item: -mean_of(item[1])):
-        judged_by = [criterion(one) for one in stored]
-        cells = [spread([one[group] for one in judged_by]) for group in (*GROUPS, "all")]
+    for setting in ranked:
+        stored = list(found[setting].values())
+        cells = [_mean_and_sd([criterion(one)[group] for one in stored]) for group in (*GROUPS, "all")]
+        common = whole[setting].keys() & whole.get("none", {}).keys()
+        cells.append(_mean_and_sd([whole[setting][seed] - whole["none"][seed] for seed in common]) if common else "–")
         for ood in ("mnist", "omniglot"):
-            cells.append(", ".join(spread([one["auroc"][ood][by] for one in stored]) for by in ("R", "A", "T")))
-        lines.append(f"| {setting} | {len(stored)} | " + " | ".join(cells) + " |")
+            cells.append(", ".join(_mean_and_sd([one["auroc"][ood][by] for one in stored]) for by in ("R", "A", "T")))
+        missing_seeds = "" if set(found[setting]) == seeds else " (unranked)"
+        lines.append(f"| {setting}{missing_seeds} | {len(stored)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _mean_and_sd(values: list[float]) -> str:
+    mean, sd = mean_and_sd(values)
+    return f"{mean:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
 
 
 def main() -> None:

@@ -1,13 +1,17 @@
 """How long to train: AUROCs of whole runs of several lengths, of `benchmarks/length.py` and of the stored tables."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 
+from ama_core.detectors.ama.config import Config
 from ama_core.errors import BundleError
 from ama_core.evaluation.metrics import mean_and_sd
 from ama_core.paper import published as paper
 from ama_core.paper.records import Record
+from ama_core.paper.rows import SMOKE_STEPS
+from ama_core.runs.spec import config_for
 from ama_core.storage.files import ROOT, read_json
 
 STORED = ROOT / "results" / "length"
@@ -21,17 +25,14 @@ class LengthRun:
     """One training of preset tiny on FashionMNIST.
 
     Attributes:
-        reconstruction: `mirrored` or `plain`. lr_fall: fraction of the run in which the learning rate falls.
+        reconstruction: `mirrored` or `plain`.
         aurocs: OOD set -> score -> AUROC, by the last step's weights.
-        averaged: the same by the moving average of the weights; empty where it was not measured.
     """
 
     reconstruction: str
     steps: int
     seed: int
-    lr_fall: float
     aurocs: dict[str, dict[str, float]]
-    averaged: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -45,38 +46,52 @@ class Length:
 
 
 def read_lengths(folder: Path | str = STORED) -> list[LengthRun]:
-    """Every run of the study that is stored, by loss, length and seed. Raises BundleError with the damaged file."""
+    """Every run of the study that is stored, by loss, length and seed, but for those in which the rate falls otherwise.
+
+    Raises BundleError with the damaged file.
+    """
     found = []
     for file in Path(folder).glob("*.json"):
         try:
             stored = read_json(file)
-            auroc = stored["auroc"]
-            found.append(LengthRun(**stored["run"], aurocs=auroc["last"], averaged=auroc.get("average", {})))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            run = stored["run"]
+            aurocs = {ood: {by: float(v) for by, v in scores.items()} for ood, scores in stored["auroc"]["last"].items()}
+            if not all(isfinite(value) for scores in aurocs.values() for value in scores.values()):
+                raise ValueError("an AUROC is no number")
+            if float(run["lr_fall"]) == LR_FALL:
+                found.append(LengthRun(str(run["reconstruction"]), int(run["steps"]), int(run["seed"]), aurocs))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{file} is damaged ({error}): delete it and measure it again.") from error
-    return sorted(found, key=_order)
+    return sorted(found, key=_key)
 
 
 def with_records(runs: Sequence[LengthRun], records: Sequence[Record]) -> list[LengthRun]:
-    """The runs, and those trainings of the tables that differ from them in their length and seed alone; each counts once."""
-    found = {(run.reconstruction, run.steps, run.seed, run.lr_fall): run for run in runs}
+    """The runs, and those trainings of the tables that differ from them in length and seed alone; one training counts once.
+
+    Trainings of fewer than SMOKE_STEPS steps only show that the command runs, and are left out.
+    """
+    found = {_key(run): run for run in runs}
     for record in records:
-        usual = record.preset == PRESET and set(record.settings) <= {"max_steps"} and record.label is None
-        if usual and record.normal == NORMAL and record.row in LOSSES:
+        if record.normal != NORMAL or record.label is not None or record.row not in LOSSES or record.steps < SMOKE_STEPS:
+            continue
+        loss = LOSSES[record.row]
+        usual = config_for(NORMAL, PRESET, reconstruction=loss, max_steps=record.steps, seed=record.seed)
+        if Config.from_dict(record.config).replace(max_steps=record.steps) == usual:
             aurocs = {one.ood: {by: values["auroc"] for by, values in one.scores.items()} for one in record.results}
-            run = LengthRun(LOSSES[record.row], record.steps, record.seed, LR_FALL, aurocs, {})
-            found.setdefault((run.reconstruction, run.steps, run.seed, run.lr_fall), run)
-    return sorted(found.values(), key=_order)
+            run = LengthRun(loss, record.steps, record.seed, aurocs)
+            known = found.get(_key(run))
+            found[_key(run)] = replace(run, aurocs=aurocs | known.aurocs) if known else run
+    return sorted(found.values(), key=_key)
 
 
-def _order(run: LengthRun) -> tuple:
-    return run.reconstruction, run.steps, run.lr_fall, run.seed
+def _key(run: LengthRun) -> tuple[str, int, int]:
+    return run.reconstruction, run.steps, run.seed
 
 
 def curve(runs: Sequence[LengthRun], reconstruction: str, ood: str, score: str) -> list[Length]:
     """The AUROC of a score against a set at every length, the shortest first, by the last step's weights."""
     values: dict[int, list[float]] = {}
     for run in runs:
-        if run.reconstruction == reconstruction and run.lr_fall == LR_FALL and score in run.aurocs.get(ood, {}):
+        if run.reconstruction == reconstruction and score in run.aurocs.get(ood, {}):
             values.setdefault(run.steps, []).append(run.aurocs[ood][score])
     return [Length(steps, *mean_and_sd(found), len(found)) for steps, found in sorted(values.items())]

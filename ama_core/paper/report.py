@@ -13,7 +13,7 @@ from ama_core.paper.records import Record
 from ama_core.paper.rivals import Entry, rival_lines, rival_means, stored_entries
 from ama_core.paper.rows import BESIDE, FEW, RIVAL_TABLES, SEMI, SIMPLE, SMOKE_STEPS, tasks
 from ama_core.paper.tables import DIRECTIONS, MISSING, Figure, Line, lines
-from ama_core.paper.verdicts import ALIKE, ablation
+from ama_core.paper.verdicts import ALIKE, FEWEST, LEVEL, ablation, signed
 
 TITLES = {"table1": "Table 1: one data set against another", "ablations": "Ablations", "table2": "Table 2: one class"}
 PAPER_NAMES = {"imagenet": "ImageNet"}
@@ -69,7 +69,7 @@ def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> lis
     head = ["normal → class"] if table == "table2" else ["normal → against", "row"]
     head += ["paper", *SCORES]
     head += (["validated A"] if validated else []) + (list(SIMPLE) if simple else [])
-    head += ([] if simple else ["the part adds to A", "verdict"]) + ["seeds", "n normal / OOD", "status"]
+    head += ([] if simple else ["the part adds to A", "in the paper", "verdict"]) + ["seeds", "n normal / OOD", "status"]
     whole, body = [line for line in shown if line.row == paper.AMA], []
     for line in shown:
         cells = [task(line)] if table == "table2" else [task(line), line.row]
@@ -85,7 +85,8 @@ def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> lis
             cells += [f"**{figure(v)}**" if v and v[0] >= least else figure(v) for v in values]
         else:
             found = ablation(line, whole) if line.row in paper.ABLATIONS else None
-            cells += [str(found), found.verdict or "–"] if found else ["–", "–"]
+            theirs = "–" if found is None or found.paper is None else signed(found.paper)
+            cells += [str(found), theirs, found.verdict or "–"] if found else ["–"] * 3
         n = f"{line.n_normal:,} / {line.n_ood:,}" if line.n_normal else "–"
         body.append([*cells, str(len(line.seeds)), n, f"{line.status} ({letters[line.condition]})"])
     return _markdown(head, body)
@@ -123,19 +124,19 @@ def _lengths(runs: Sequence[LengthRun]) -> list[str]:
     if len({run.steps for run in runs}) < 2:
         return []
     oods = next(oods for normal, _, oods in tasks("table1") if normal == NORMAL)
-    curves = {(loss, ood, by): curve(runs, loss, ood, by) for loss in LOSSES.values() for ood in oods for by in LENGTH_SCORES}
     body = []
     for loss in LOSSES.values():
-        for at in sorted({length.steps for (of, *_), found in curves.items() if of == loss for length in found}):
-            found = [next((x for x in curves[loss, ood, by] if x.steps == at), None) for ood in oods for by in LENGTH_SCORES]
-            seeds = max(x.seeds for x in found if x)
-            body.append([loss, f"{at:,}", str(seeds), *(figure((x.auroc, x.sd) if x else None) for x in found)])
+        curves = [{at.steps: at for at in curve(runs, loss, ood, by)} for ood in oods for by in LENGTH_SCORES]
+        for steps in sorted({steps for found in curves for steps in found}):
+            seeds = sorted({found[steps].seeds for found in curves if steps in found})
+            cells = [figure((found[steps].auroc, found[steps].sd)) if steps in found else "–" for found in curves]
+            body.append([loss, f"{steps:,}", " or ".join(map(str, seeds)), *cells])
     head = ["loss", "steps", "seeds", *(f"{label_of(ood)}, {by}" for ood in oods for by in LENGTH_SCORES)]
     return [
         "## Length of training",
         "",
         f"{label_of(NORMAL)}, preset {PRESET}, whole runs, each with its own fall of the learning rate; last step, label-free. "
-        "`python benchmarks/length.py run OUT` trains more of them.",
+        "`python -m benchmarks.length run OUT` trains more of them.",
         "",
         *_markdown(head, body),
         "",
@@ -190,9 +191,10 @@ def _remarks(shown: Sequence[Line]) -> list[str]:
         found.append(f"{SEMI}: {FEW} images of the OOD set's training split are the negatives; not label-free.")
     if any(line.ours and line.row in paper.ABLATIONS for line in shown):
         found.append(
-            "“The part adds”: AUROC by A of AMA minus that of the row, trained alike, with Student's 95 % interval over seeds. "
-            "The verdict compares its sign with the paper's; where the paper's two figures differ by less than "
-            f"{ALIKE:g}, it asks whether ours do as well. With one seed nothing can be told."
+            "“The part adds”: AUROC by A of AMA minus that of the row, trained alike (w/o A-score: A minus R of the same "
+            f"models), with Student's {LEVEL:.0%} interval from {FEWEST} seeds on, not corrected for the number of rows. The "
+            f"verdict: whether the interval lies within what the paper has, a gain above {ALIKE:g}, a loss below −{ALIKE:g} or "
+            "neither."
         )
     if any(line.row in DIRECTIONS for line in shown):
         found.append("The row AMA has the preset's direction; it stands again under that direction's name.")

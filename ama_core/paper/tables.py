@@ -125,6 +125,11 @@ class Line:
     condition: str = ""
 
     @property
+    def cell(self) -> tuple:
+        """What it is about, whatever the row and the condition."""
+        return self.normal, self.label, self.classes, self.ood
+
+    @property
     def records(self) -> tuple[Record, ...]:
         """The stored results that it was made from."""
         return tuple(member.record for member in self.members if member.record)

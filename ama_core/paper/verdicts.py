@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import fmean, stdev
 
 from scipy import stats
@@ -9,10 +10,11 @@ from scipy import stats
 from ama_core.evaluation.metrics import auroc_interval
 from ama_core.paper import published as paper
 from ama_core.paper.rows import ROWS
-from ama_core.paper.tables import Line
+from ama_core.paper.tables import Line, Member
 
 ALIKE = 0.01  # AUROCs that differ by less are called alike
 LEVEL = 0.95  # of the interval of an ablation
+FEWEST = 3  # seeds from which an interval is taken
 CONFIRMS, CONTRADICTS, CANNOT_TELL = "confirms the paper", "contradicts the paper", "cannot tell"
 
 
@@ -63,70 +65,103 @@ class Ablation:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Student's t interval of the mean difference at LEVEL, seeds paired; None of one seed."""
+        """Student's t interval of the mean difference at LEVEL, seeds paired; None of fewer than FEWEST seeds."""
         n = len(self.added)
-        if n < 2:
+        if n < FEWEST:
             return None
         half = stats.t.ppf((1 + LEVEL) / 2, n - 1) * stdev(self.added) / n**0.5
         return self.mean - half, self.mean + half
 
     @property
     def verdict(self) -> str:
-        """CONFIRMS where the interval lies on the paper's side of 0, CONTRADICTS where it lies on the other, else CANNOT_TELL.
+        """CONFIRMS, CONTRADICTS or CANNOT_TELL; empty where the paper has no figures.
 
-        Where the paper's figures are alike (see ALIKE) it confirms them by lying within ALIKE of 0, and contradicts them by
-        lying outside. Empty where the paper has no figures.
+        A difference is a gain above ALIKE, a loss below -ALIKE, and none between. An interval that lies within what the paper
+        has confirms it, one that lies outside contradicts it.
         """
         if self.paper is None:
             return ""
         if self.interval is None:
             return CANNOT_TELL
+        regions = ((-inf, -ALIKE), (-ALIKE, ALIKE), (ALIKE, inf))
+        below, above = next((low, high) for low, high in regions if low <= self.paper <= high)
         low, high = self.interval
-        if abs(self.paper) < ALIKE:
-            within, outside = low > -ALIKE and high < ALIKE, low > ALIKE or high < -ALIKE
-        else:
-            within, outside = (low > 0, high < 0) if self.paper > 0 else (high < 0, low > 0)
-        return CONFIRMS if within else CONTRADICTS if outside else CANNOT_TELL
+        if below <= low and high <= above:
+            return CONFIRMS
+        return CONTRADICTS if high < below or low > above else CANNOT_TELL
 
     def __str__(self) -> str:
-        """The mean difference, and its interval or that there is one seed."""
-        said = f"{self.mean:.3f}" + (" (one seed)" if self.interval is None else " ({:.3f} to {:.3f})".format(*self.interval))
-        return said.replace("-", "−")  # with an ASCII minus in front, a spreadsheet would take it for a formula
+        """The mean difference with its interval, or of how few seeds it is."""
+        if self.interval:
+            return "{} ({} to {})".format(*map(signed, (self.mean, *self.interval)))
+        n = len(self.added)
+        return f"{signed(self.mean)} ({n} seed{'s' * (n > 1)})"
+
+
+def signed(value: float) -> str:
+    """A difference of AUROCs, with the typographic minus: text that no spreadsheet takes for a formula."""
+    said = f"{value:.3f}"
+    return said.replace("-", "−") if float(said) else said.lstrip("-")
 
 
 def ablation(line: Line, whole: Sequence[Line]) -> Ablation | None:
     """What the part adds that `line` is without; None where no line of AMA in `whole` was trained alike, seed for seed.
 
-    Trained alike are stored trainings of one condition, and models whose settings differ in nothing but the part.
+    Trained alike are stored trainings of one condition, and models that differ in nothing but the part. Of several such lines
+    of AMA the one with the most seeds in common counts. Without the A-score the models are the same.
 
     Raises ValueError where the line is none of the paper's ablations.
     """
     if line.row not in paper.ABLATIONS:
         raise ValueError(f"{line.row} is no ablation of the paper's.")
-    twin = next((other for other in whole if other.ours and line.ours and _twins(line, other)), None)
-    if twin is None:
-        return None
-    without = _by_seed(line, "R" if line.row == paper.WITHOUT_A else "A")
-    with_it = _by_seed(twin, "A")
-    seeds = sorted(without.keys() & with_it.keys())
-    if not seeds:
+    if line.row == paper.WITHOUT_A:
+        added = [_auroc(member, "A") - _auroc(member, "R") for member in _in_order(line)]
+    else:
+        added = max((_differences(line, other) for other in whole if other.row == paper.AMA), key=len, default=[])
+    if not added:
         return None
     known = paper.table1(line.normal, paper.paper_name(line.ood))
-    theirs = None if known is None or line.paper is None else known - line.paper
-    return Ablation(line, tuple(with_it[seed] - without[seed] for seed in seeds), theirs)
+    theirs = None if known is None or line.paper is None else round(known - line.paper, 3)
+    return Ablation(line, tuple(added), theirs)
 
 
 def ablations(lines: Sequence[Line], whole: Sequence[Line]) -> list[Ablation]:
-    """Of every cell the first line, as the tables order them, of which there is something to say."""
+    """Of every cell the line with the most seeds; of several such the first, as the tables order them: never by its figure."""
     found: dict[tuple, Ablation] = {}
     for line in lines:
-        if told := ablation(line, whole):
-            found.setdefault(_cell(line), told)
+        told = ablation(line, whole)
+        if told and (line.cell not in found or len(told.added) > len(found[line.cell].added)):
+            found[line.cell] = told
     return list(found.values())
 
 
-def _by_seed(line: Line, score: str) -> dict[int, float]:
-    return {member.seed: member.found.scores[score]["auroc"] for member in line.members}
+def _differences(without: Line, whole: Line) -> list[float]:
+    """A of AMA minus A without a part, of every seed that was trained alike both ways."""
+    if without.cell != whole.cell or bool(without.records) != bool(whole.records):
+        return []
+    with_part = {member.seed: member for member in whole.members}
+    pairs = [(with_part[member.seed], member) for member in _in_order(without) if member.seed in with_part]
+    return [_auroc(one, "A") - _auroc(other, "A") for one, other in pairs if _alike_but_for(without.row, one, other)]
+
+
+def _alike_but_for(row: str, whole: Member, without: Member) -> bool:
+    """Whether AMA and AMA without the part of a row were trained alike but for that part."""
+    if without.record and whole.record:
+        return without.condition == whole.condition
+    settings = whole.spec.config.replace(**ROWS[row].changes)
+    return (settings, whole.asked, whole.training.get("steps")) == (
+        without.spec.config,
+        without.asked,
+        without.training.get("steps"),
+    )
+
+
+def _in_order(line: Line) -> list[Member]:
+    return sorted(line.members, key=lambda member: member.seed)
+
+
+def _auroc(member: Member, score: str) -> float:
+    return member.found.scores[score]["auroc"]
 
 
 def first_of_each(lines: Sequence[Line]) -> list[Line]:
@@ -134,7 +169,7 @@ def first_of_each(lines: Sequence[Line]) -> list[Line]:
     found: dict[tuple, Line] = {}
     for line in lines:
         if line.ours:
-            found.setdefault((line.normal, line.label, line.classes, line.ood), line)
+            found.setdefault(line.cell, line)
     return list(found.values())
 
 
@@ -164,23 +199,6 @@ def simple_against_ama(lines: Sequence[Line]) -> Comparison:
             name = max(line.simple, key=lambda key: line.simple[key][0])
             pairs.append(Pair(line, line.simple[name][0], max(line.auroc(by)[0] for by in ("A", "T")), name))
     return Comparison(tuple(pairs))
-
-
-def _twins(without: Line, whole: Line) -> bool:
-    """Whether a line of AMA without a part and one of AMA were trained alike but for that part."""
-    if _cell(without) != _cell(whole) or bool(without.records) != bool(whole.records):
-        return False
-    if without.records:
-        return without.condition == whole.condition
-    one, other = without.members[0], whole.members[0]
-    changed = ROWS[without.row].changes if without.row in ROWS else {}
-    settings = other.spec.config.replace(**changed)
-    alike = paper.seedless(one.spec.config) == paper.seedless(settings)
-    return alike and one.training.get("steps") == other.training.get("steps")
-
-
-def _cell(line: Line) -> tuple:
-    return line.normal, line.label, line.classes, line.ood
 
 
 def _over(lines: Sequence[Line], figures: Callable[[Line], tuple[float, float]]) -> Comparison:

@@ -25,7 +25,7 @@ from ama_core.paper.jobs import small_training
 from ama_core.paper.records import Record
 from ama_core.paper.report import PAPER_NAMES, condition_text, figure, task
 from ama_core.paper.tables import MISSING, N_CLASSES, Line, Member
-from ama_core.paper.verdicts import ALIKE, ablation
+from ama_core.paper.verdicts import ALIKE, FEWEST, LEVEL, ablation, signed
 from ama_core.runs import queue
 from ama_core.runs.folder import Run, list_runs, runs_dir
 from ama_core.runs.spec import RunSpec, command_line
@@ -44,12 +44,14 @@ COLUMNS = {
     ),
     "the part adds": st.column_config.TextColumn(
         "the part adds",
-        help="A-AUROC of AMA minus that of the model without the part, trained alike; Student's 95 % interval over seeds.",
+        help="AUROC by A of AMA minus that of the model without the part, trained alike; without the A-score, A minus R of the "
+        f"same models. Student's {LEVEL:.0%} interval from {FEWEST} seeds on.",
     ),
+    "in the paper": st.column_config.TextColumn("in the paper", help="The same difference of the paper's two figures."),
     "verdict": st.column_config.TextColumn(
         "verdict",
-        help="Whether that interval lies on the same side of 0 as the paper's difference, or, where the paper's is below "
-        f"{ALIKE:g}, as near to 0. With one seed nothing can be told.",
+        help=f"Whether the interval lies within what the paper has: a gain above {ALIKE:g}, a loss below −{ALIKE:g}, or "
+        "neither.",
     ),
     "95 %": st.column_config.TextColumn(
         "95 % interval",
@@ -113,8 +115,9 @@ def cells(line: Line, shown: Sequence[Line]) -> dict:
         row["AMA in the paper"] = paper.table1(line.normal, paper.paper_name(line.ood))
     row["paper"] = line.paper
     if line.row in paper.ABLATIONS:
-        found = ablation(line, [other for other in paper_tables.lines("ablations") if other.row == paper.AMA])
-        row |= {"the part adds": str(found or ""), "verdict": found.verdict if found else ""}
+        found = ablation(line, paper_tables.lines("ablations"))
+        theirs = signed(found.paper) if found and found.paper is not None else ""
+        row |= {"the part adds": str(found or ""), "in the paper": theirs, "verdict": found.verdict if found else ""}
     return row | (measured(line) if line.ours else {"ours": not_measured(line, shown)})
 
 

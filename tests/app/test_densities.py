@@ -22,7 +22,7 @@ from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.metrics import auroc_interval, metric_intervals
 from ama_core.paper import published as paper
 from ama_core.paper.rows import SANITY
-from ama_core.runs.spec import RunSpec
+from ama_core.runs.spec import RunSpec, config_for
 from ama_core.storage.bundle import read_results, read_scores, write_results, write_scores
 from tests.common import APP
 from tests.paper.records import record
@@ -435,16 +435,19 @@ def test_an_ablation_says_what_the_part_adds_and_whether_the_paper_is_confirmed(
     at = open_page("benchmark", tmp_path / "none", table="Ablations")
     row = lines(at).iloc[0]
     assert row["the part adds"] == "0.200 (0.175 to 0.225)" and row["verdict"] == "confirms the paper"
-    assert "Confirms the paper** on 1 of 1" in words(at) and "FashionMNIST → MNIST 0.200 (0.175 to 0.225)" in words(at)
+    assert row["in the paper"] == "0.334"
+    said = "**Confirms the paper** on 1 of 1: FashionMNIST → MNIST 0.200 (0.175 to 0.225), in the paper 0.334."
+    assert said in words(at) and "Ours are smaller or shorter trained" in words(at)
 
 
 def test_the_length_of_trainings_is_shown_where_several_were_measured(open_page, tmp_path, results):
     asked = dict(normal="fashionmnist", ood="mnist")
     at = open_page("benchmark", tmp_path / "none")
     assert "**T, mirrored loss**" in words(at), "the study's own figures are in the repository"
-    store(results, record(t=0.123, steps=50, settings={"max_steps": "50"}, condition="50", **asked))
+    config = dataclasses.asdict(config_for("fashionmnist", "tiny", max_steps=250))
+    store(results, record(t=0.123, steps=250, config=config, **asked))
     at = open_page("benchmark", tmp_path / "none")
-    assert "T, mirrored loss**: 0.123 after 50 steps" in words(at)
+    assert "T, mirrored loss**: 0.123 after 250 steps" in words(at)
     assert "mirrored loss" not in words(open_page("benchmark", tmp_path / "none", table="Table 2"))
 
 

@@ -1,5 +1,6 @@
 """Figures of trainings of several lengths: means over seeds, of the study and of the tables, each training once."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,6 +9,7 @@ from ama_core.errors import BundleError
 from ama_core.paper import published as paper
 from ama_core.paper.lengths import Length, curve, read_lengths, with_records
 from ama_core.paper.report import report
+from ama_core.runs.spec import config_for
 from tests.paper.records import record
 
 
@@ -15,6 +17,13 @@ def store(folder, loss, steps, seed, t, **more):
     run = {"reconstruction": loss, "steps": steps, "seed": seed, "lr_fall": more.pop("lr_fall", 0.5)}
     auroc = {"last": {"mnist": {"A": 0.5, "T": t}}, **more}
     (folder / f"{loss}-{steps}-s{seed}-{run['lr_fall']}.json").write_text(json.dumps({"run": run, "auroc": auroc}))
+
+
+def trained(row=paper.AMA, *, steps, seed=0, nz=32, **more):
+    """A stored training of preset tiny."""
+    changes = {"reconstruction": "plain"} if row == paper.WITHOUT_MIRRORED else {}
+    config = config_for(more["normal"], "tiny", max_steps=steps, seed=seed, nz=nz, **changes)
+    return record(row, steps=steps, seed=seed, config=dataclasses.asdict(config), **more)
 
 
 def test_a_curve_is_the_mean_over_seeds_at_every_length(tmp_path):
@@ -33,18 +42,25 @@ def test_a_curve_is_the_mean_over_seeds_at_every_length(tmp_path):
 
 def test_trainings_of_the_tables_count_where_they_differ_in_length_and_seed_alone(tmp_path):
     store(tmp_path, "mirrored", 2000, 0, 0.9)
-    asked = dict(normal="fashionmnist", ood="mnist", steps=2000, settings={"max_steps": "2000"})
+    asked = dict(normal="fashionmnist", ood="mnist", steps=2000)
     records = [
-        record(seed=0, t=0.1, **asked),  # is in the study already
-        record(seed=1, t=0.8, **asked),
-        record(paper.WITHOUT_MIRRORED, seed=1, t=0.4, **asked),
-        record(paper.WITHOUT_SIMPLEX, seed=1, t=0.3, **asked),
-        record(seed=2, t=0.2, **asked | {"settings": {"max_steps": "2000", "nz": "64"}}),
-        record(seed=3, t=0.2, **asked | {"normal": "cifar10"}),
+        trained(seed=0, t=0.1, **asked),  # is in the study already
+        trained(seed=1, t=0.8, **asked),
+        trained(paper.WITHOUT_MIRRORED, seed=1, t=0.4, **asked),
+        trained(paper.WITHOUT_SIMPLEX, seed=1, t=0.3, **asked),
+        trained(seed=2, t=0.2, nz=64, **asked),
+        trained(seed=3, t=0.2, **asked | {"normal": "cifar10"}),
+        trained(seed=4, t=0.2, **asked | {"steps": 20}),  # only shows that the command runs
     ]
     runs = with_records(read_lengths(tmp_path), records)
     assert [x.auroc for x in curve(runs, "mirrored", "mnist", "T")] == [pytest.approx(0.85)]
     assert [x.auroc for x in curve(runs, "plain", "mnist", "T")] == [0.4]
+
+
+def test_a_training_in_both_has_the_sets_of_both(tmp_path):
+    store(tmp_path, "mirrored", 2000, 0, 0.9)
+    runs = with_records(read_lengths(tmp_path), [trained(normal="fashionmnist", ood="omniglot", t=0.7, steps=2000)])
+    assert [curve(runs, "mirrored", ood, "T")[0].auroc for ood in ("mnist", "omniglot")] == [0.9, 0.7]
 
 
 def test_results_have_a_table_of_lengths_where_there_are_several(tmp_path):
@@ -55,7 +71,28 @@ def test_results_have_a_table_of_lengths_where_there_are_several(tmp_path):
     assert "| mirrored | 500 | 1 | – | 0.500 | – | 0.600 | – | – | – | – |" in text.split("## Length of training")[1]
 
 
-def test_a_damaged_run_is_named(tmp_path):
-    (tmp_path / "mirrored-500-s0.json").write_text("{}")
-    with pytest.raises(BundleError, match="mirrored-500-s0.json is damaged"):
+RUN = {"reconstruction": "plain", "steps": 500, "seed": 0, "lr_fall": 0.5}
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {},
+        [],
+        {"run": RUN | {"steps": None}, "auroc": {"last": {}}},
+        {"run": RUN, "auroc": {"last": None}},
+        {"run": RUN, "auroc": {"last": {"mnist": {"T": None}}}},
+        {"run": RUN, "auroc": {"last": {"mnist": {"T": "nan"}}}},
+    ],
+)
+def test_a_damaged_run_is_named(tmp_path, stored):
+    (tmp_path / "plain-500-s0.json").write_text(json.dumps(stored))
+    with pytest.raises(BundleError, match="plain-500-s0.json is damaged"):
         read_lengths(tmp_path)
+
+
+def test_runs_of_another_fall_of_the_rate_make_no_length(tmp_path):
+    store(tmp_path, "mirrored", 500, 0, 0.6, lr_fall=0.9)
+    store(tmp_path, "mirrored", 1000, 0, 0.6)
+    assert [run.steps for run in read_lengths(tmp_path)] == [1000]
+    assert "## Length" not in report([], (), read_lengths(tmp_path))

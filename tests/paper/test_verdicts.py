@@ -83,26 +83,30 @@ def test_an_ablation_pairs_its_seeds_and_has_students_interval():
         (paper.WITHOUT_MIRRORED, "mnist", [0.90, 0.91, 0.92], [0.80, 0.81, 0.82], CONFIRMS),
         (paper.WITHOUT_MIRRORED, "mnist", [0.80, 0.81, 0.82], [0.90, 0.91, 0.92], CONTRADICTS),
         (paper.WITHOUT_MIRRORED, "mnist", [0.80, 0.95, 0.82], [0.79, 0.80, 0.90], CANNOT_TELL),
+        (paper.WITHOUT_MIRRORED, "mnist", [0.992, 0.992, 0.993], [0.990, 0.990, 0.991], CONTRADICTS),  # alike, not a gain
+        (paper.WITHOUT_MIRRORED, "mnist", [0.90, 0.90], [0.80, 0.80], CANNOT_TELL),
         (paper.WITHOUT_MIRRORED, "mnist", [0.99], [0.10], CANNOT_TELL),
         (paper.WITHOUT_SIMPLEX, "omniglot", [0.990, 0.991, 0.992], [0.988, 0.990, 0.991], CONFIRMS),
         (paper.WITHOUT_SIMPLEX, "omniglot", [0.90, 0.91, 0.92], [0.80, 0.81, 0.82], CONTRADICTS),
         (paper.WITHOUT_SIMPLEX, "omniglot", [0.90, 0.91, 0.95], [0.90, 0.91, 0.92], CANNOT_TELL),
     ],
 )
-def test_the_verdict_asks_on_which_side_of_zero_the_paper_and_we_are(row, ood, whole, without, verdict):
+def test_the_verdict_asks_whether_the_interval_lies_within_what_the_paper_has(row, ood, whole, without, verdict):
     assert ablated(row, whole, without, ood=ood).verdict == verdict
 
 
 def test_what_the_paper_has_no_figures_of_gets_no_verdict():
-    found = ablated(paper.WITHOUT_ATYPICAL, [0.9, 0.91], [0.8, 0.81], normal="cifar10", ood="gtsrb")
+    found = ablated(paper.WITHOUT_ATYPICAL, [0.9, 0.91, 0.92], [0.8, 0.81, 0.82], normal="cifar10", ood="gtsrb")
     assert (found.paper, found.verdict) == (None, "")
     assert str(found) == "0.100 (0.100 to 0.100)"
 
 
 def test_a_difference_is_text_that_no_spreadsheet_takes_for_a_formula():
-    found = ablated(paper.WITHOUT_ATYPICAL, [0.8, 0.9], [0.9, 0.9])
-    assert str(found) == "−0.050 (−0.685 to 0.585)"  # 12.706 * 0.0707 / sqrt(2)
+    found = ablated(paper.WITHOUT_ATYPICAL, [0.8, 0.9, 0.85], [0.9, 0.9, 0.9])
+    assert str(found) == "−0.050 (−0.174 to 0.074)"  # 4.303 * 0.05 / sqrt(3)
     assert csv_cell(str(found)) == str(found)
+    assert str(ablated(paper.WITHOUT_ATYPICAL, [0.8], [0.8001])) == "0.000 (1 seed)", "no minus before a nought"
+    assert str(ablated(paper.WITHOUT_ATYPICAL, [0.8, 0.9], [0.7, 0.6])) == "0.200 (2 seeds)"
 
 
 def test_an_ablation_needs_trainings_that_are_alike():
@@ -112,33 +116,56 @@ def test_an_ablation_needs_trainings_that_are_alike():
         ablation(line, [line])
 
 
-def model(name, a, **changes):
+def model(name, a, r=0.1, steps=700, select="last", **changes):
     """The members of a model on this computer with a chosen A-AUROC against MNIST."""
     info = {
         "detector": "ama",
         "config": config_for("fashionmnist", "tiny", **changes).to_dict(),
         "normal": {"name": "fashionmnist", "source": "fashionmnist", "label": None},
-        "training": {"steps": 700, "n_train": 54_000},
+        "training": {"steps": steps, "n_train": 54_000, "select": select},
     }
-    scores = {by: {"auroc": value, "auprc": 0.3, "fpr95": 0.9} for by, value in {"R": 0.1, "A": a, "M": 0.2, "T": 0.3}.items()}
+    scores = {by: {"auroc": value, "auprc": 0.3, "fpr95": 0.9} for by, value in {"R": r, "A": a, "M": 0.2, "T": 0.3}.items()}
     return model_members(name, info, [{"ood": "mnist", "n_normal": 100, "n_ood": 20, "scores": scores}])
 
 
-def test_models_are_trained_alike_where_their_settings_differ_in_the_part_alone():
-    whole, without = model("whole", 0.9), model("without", 0.7, lambda_inter=0.0)
-    found = lines("ablations", [], [*whole, *without, *model("other", 0.99, nz=16)])
-    (line,) = [line for line in found if line.row == paper.WITHOUT_SIMPLEX and line.ours]
-    ama = [line for line in found if line.row == paper.AMA]
-    assert ablation(line, ama).added == pytest.approx((0.2,))
-    assert ablation(line, [line for line in ama if line.ours and line.members[0].name == "other"]) is None
+def of_models(row, *models):
+    """The lines of a row that were measured, and all lines."""
+    found = lines("ablations", [], [member for members in models for member in members])
+    return [line for line in found if line.row == row and line.ours], found
 
 
-def test_without_the_a_score_the_same_models_rank_by_r():
-    found = lines("ablations", [record(normal="fashionmnist", ood="mnist", a=0.5, seed=seed) for seed in range(2)])
-    (line,) = [line for line in found if line.row == paper.WITHOUT_A and line.ours]
-    told = ablation(line, [line for line in found if line.row == paper.AMA])
-    assert told.added == pytest.approx((0.39, 0.39))  # R is 0.11
-    assert ablations([line, line], [other for other in found if other.row == paper.AMA]) == [told], "a cell counts once"
+def test_models_are_trained_alike_where_they_differ_in_the_part_alone():
+    without = model("without", 0.7, lambda_inter=0.0)
+    others = model("wider", 0.99, nz=16), model("shorter", 0.98, steps=100), model("chosen", 0.97, select="validated")
+    (line,), found = of_models(paper.WITHOUT_SIMPLEX, without, *others)
+    assert ablation(line, found) is None
+    (line,), found = of_models(paper.WITHOUT_SIMPLEX, without, *others, model("whole", 0.9))
+    assert ablation(line, found).added == pytest.approx((0.2,))
+
+
+def test_a_seed_whose_training_was_cut_short_is_not_paired():
+    pairs = [(model(f"with-{s}", 0.9, seed=s), model(f"without-{s}", 0.7, seed=s, lambda_inter=0.0)) for s in range(2)]
+    cut = model("with-2", 0.5, seed=2, steps=100), model("without-2", 0.7, seed=2, lambda_inter=0.0)
+    (line,), found = of_models(paper.WITHOUT_SIMPLEX, *(members for pair in [*pairs, cut] for members in pair))
+    assert ablation(line, found).added == pytest.approx((0.2, 0.2))
+
+
+def test_without_the_a_score_every_model_is_its_own_twin():
+    (first, second), found = of_models(paper.WITHOUT_A, model("one", 0.9, r=0.5), model("two", 0.2, r=0.5))
+    assert ablation(first, found).added == pytest.approx((0.4,))
+    assert ablation(second, found).added == pytest.approx((-0.3,))
+
+
+def test_a_cell_is_judged_by_the_line_with_the_most_seeds():
+    one = [record(normal="fashionmnist", ood="mnist", a=0.4, condition="aaa", steps=2000)]
+    one.append(record(paper.WITHOUT_MIRRORED, normal="fashionmnist", ood="mnist", a=0.8, condition="aaa", steps=2000))
+    three = [record(normal="fashionmnist", ood="mnist", a=0.9, seed=seed) for seed in range(3)]
+    three += [record(paper.WITHOUT_MIRRORED, normal="fashionmnist", ood="mnist", a=0.7, seed=seed) for seed in range(3)]
+    found = lines("ablations", [*one, *three])
+    shown = [line for line in found if line.row == paper.WITHOUT_MIRRORED]
+    assert shown[0].condition == "aaa", "the longest stands first"
+    (told,) = ablations(shown, found)
+    assert told.added == pytest.approx((0.2, 0.2, 0.2))
 
 
 def test_intervals_are_of_the_images_or_of_the_seeds():
