@@ -81,7 +81,8 @@ def adds(found: Sequence[Ablation]) -> list[str]:
     if said:
         reduced = any(member.reductions for one in found for member in one.line.members)
         small = " Ours are smaller or shorter trained than the paper's." if reduced else ""
-        said.insert(0, f"What the part that is left out adds to the AUROC by A, with a {LEVEL:.0%} interval over seeds.{small}")
+        level = f"with a {100 * LEVEL:.0f} % interval over seeds"
+        said.insert(0, f"What the part that is left out adds to the AUROC by A, {level}.{small}")
     return said
 
 

@@ -192,9 +192,9 @@ def _remarks(shown: Sequence[Line]) -> list[str]:
     if any(line.ours and line.row in paper.ABLATIONS for line in shown):
         found.append(
             "“The part adds”: AUROC by A of AMA minus that of the row, trained alike (w/o A-score: A minus R of the same "
-            f"models), with Student's {LEVEL:.0%} interval from {FEWEST} seeds on, not corrected for the number of rows. The "
-            f"verdict: whether the interval lies within what the paper has, a gain above {ALIKE:g}, a loss below −{ALIKE:g} or "
-            "neither."
+            f"models), from {FEWEST} seeds on with Student's {100 * LEVEL:.0f} % interval, not corrected for the number of "
+            f"rows. The verdict: whether the interval lies within what the paper has, a gain above {ALIKE:g}, a loss below "
+            f"−{ALIKE:g} or neither."
         )
     if any(line.row in DIRECTIONS for line in shown):
         found.append("The row AMA has the preset's direction; it stands again under that direction's name.")

@@ -45,7 +45,7 @@ COLUMNS = {
     "the part adds": st.column_config.TextColumn(
         "the part adds",
         help="AUROC by A of AMA minus that of the model without the part, trained alike; without the A-score, A minus R of the "
-        f"same models. Student's {LEVEL:.0%} interval from {FEWEST} seeds on.",
+        f"same models. Student's {100 * LEVEL:.0f} % interval from {FEWEST} seeds on.",
     ),
     "in the paper": st.column_config.TextColumn("in the paper", help="The same difference of the paper's two figures."),
     "verdict": st.column_config.TextColumn(
