@@ -69,7 +69,11 @@ def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> lis
     head = ["normal → class"] if table == "table2" else ["normal → against", "row"]
     head += ["paper", *SCORES]
     head += (["validated A"] if validated else []) + (list(SIMPLE) if simple else [])
-    head += ([] if simple else ["the part adds to A", "in the paper", "verdict"]) + ["seeds", "n normal / OOD", "status"]
+    head += ([] if simple else ["the part adds to A", "in the paper", "verdict", "it adds to T"]) + [
+        "seeds",
+        "n normal / OOD",
+        "status",
+    ]
     whole, body = [line for line in shown if line.row == paper.AMA], []
     for line in shown:
         cells = [task(line)] if table == "table2" else [task(line), line.row]
@@ -87,6 +91,7 @@ def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> lis
             found = ablation(line, whole) if line.row in paper.ABLATIONS else None
             theirs = "–" if found is None or found.paper is None else signed(found.paper)
             cells += [str(found), theirs, found.verdict or "–"] if found else ["–"] * 3
+            cells.append(str(found and ablation(line, whole, "T") or "–"))
         n = f"{line.n_normal:,} / {line.n_ood:,}" if line.n_normal else "–"
         body.append([*cells, str(len(line.seeds)), n, f"{line.status} ({letters[line.condition]})"])
     return _markdown(head, body)

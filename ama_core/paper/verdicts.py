@@ -47,7 +47,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Ablation:
-    """What a part of AMA adds to the AUROC by A, here and in the paper: AMA minus AMA without it.
+    """What a part of AMA adds to the AUROC by one score, here and, by A, in the paper: AMA minus AMA without it.
 
     Attributes:
         line: AMA without the part (without the A-score: its figures by R).
@@ -104,23 +104,24 @@ def signed(value: float) -> str:
     return said.replace("-", "−") if float(said) else said.lstrip("-")
 
 
-def ablation(line: Line, whole: Sequence[Line]) -> Ablation | None:
+def ablation(line: Line, whole: Sequence[Line], by: str = "A") -> Ablation | None:
     """What the part adds that `line` is without; None where no line of AMA in `whole` was trained alike, seed for seed.
 
     Trained alike are stored trainings of one condition, and models that differ in nothing but the part. Of several such lines
-    of AMA the one with the most seeds in common counts. Without the A-score the models are the same.
+    of AMA the one with the most seeds in common counts. Without the A-score the models are the same, so only A has something to
+    add. The paper's figures are by A.
 
     Raises ValueError where the line is none of the paper's ablations.
     """
     if line.row not in paper.ABLATIONS:
         raise ValueError(f"{line.row} is no ablation of the paper's.")
     if line.row == paper.WITHOUT_A:
-        added = [_auroc(member, "A") - _auroc(member, "R") for member in _in_order(line)]
+        added = [_auroc(member, "A") - _auroc(member, "R") for member in _in_order(line)] if by == "A" else []
     else:
-        added = max((_differences(line, other) for other in whole if other.row == paper.AMA), key=len, default=[])
+        added = max((_differences(line, other, by) for other in whole if other.row == paper.AMA), key=len, default=[])
     if not added:
         return None
-    known = paper.table1(line.normal, paper.paper_name(line.ood))
+    known = paper.table1(line.normal, paper.paper_name(line.ood)) if by == "A" else None
     theirs = None if known is None or line.paper is None else round(known - line.paper, 3)
     return Ablation(line, tuple(added), theirs)
 
@@ -135,13 +136,13 @@ def ablations(lines: Sequence[Line], whole: Sequence[Line]) -> list[Ablation]:
     return list(found.values())
 
 
-def _differences(without: Line, whole: Line) -> list[float]:
-    """A of AMA minus A without a part, of every seed that was trained alike both ways."""
+def _differences(without: Line, whole: Line, by: str) -> list[float]:
+    """AUROC of AMA minus that without a part, of every seed that was trained alike both ways."""
     if without.cell != whole.cell or bool(without.records) != bool(whole.records):
         return []
     with_part = {member.seed: member for member in whole.members}
     pairs = [(with_part[member.seed], member) for member in _in_order(without) if member.seed in with_part]
-    return [_auroc(one, "A") - _auroc(other, "A") for one, other in pairs if _alike_but_for(without.row, one, other)]
+    return [_auroc(one, by) - _auroc(other, by) for one, other in pairs if _alike_but_for(without.row, one, other)]
 
 
 def _alike_but_for(row: str, whole: Member, without: Member) -> bool:

@@ -48,6 +48,7 @@ COLUMNS = {
         f"same models. Student's {100 * LEVEL:.0f} % interval from {FEWEST} seeds on.",
     ),
     "in the paper": st.column_config.TextColumn("in the paper", help="The same difference of the paper's two figures."),
+    "to T": st.column_config.TextColumn("it adds to T", help="The same difference by T, which the paper does not have."),
     "verdict": st.column_config.TextColumn(
         "verdict",
         help=f"Whether the interval lies within what the paper has: a gain above {ALIKE:g}, a loss below −{ALIKE:g}, or "
@@ -118,6 +119,8 @@ def cells(line: Line, shown: Sequence[Line]) -> dict:
         found = ablation(line, paper_tables.lines("ablations"))
         theirs = signed(found.paper) if found and found.paper is not None else ""
         row |= {"the part adds": str(found or ""), "in the paper": theirs, "verdict": found.verdict if found else ""}
+        if line.row != paper.WITHOUT_A:
+            row["to T"] = str(found and ablation(line, paper_tables.lines("ablations"), "T") or "")
     return row | (measured(line) if line.ours else {"ours": not_measured(line, shown)})
 
 

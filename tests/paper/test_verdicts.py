@@ -95,6 +95,16 @@ def test_the_verdict_asks_whether_the_interval_lies_within_what_the_paper_has(ro
     assert ablated(row, whole, without, ood=ood).verdict == verdict
 
 
+def test_what_a_part_adds_to_t_is_beside_the_paper():
+    records = [record(normal="fashionmnist", ood="mnist", t=0.9, seed=seed) for seed in range(3)]
+    records += [record(paper.WITHOUT_MIRRORED, normal="fashionmnist", ood="mnist", t=0.6, seed=seed) for seed in range(3)]
+    found = lines("ablations", records)
+    without = {line.row: line for line in found if line.ours}
+    told = ablation(without[paper.WITHOUT_MIRRORED], found, "T")
+    assert told.added == pytest.approx((0.3, 0.3, 0.3)) and (told.paper, told.verdict) == (None, "")
+    assert ablation(without[paper.WITHOUT_A], found, "T") is None
+
+
 def test_what_the_paper_has_no_figures_of_gets_no_verdict():
     found = ablated(paper.WITHOUT_ATYPICAL, [0.9, 0.91, 0.92], [0.8, 0.81, 0.82], normal="cifar10", ood="gtsrb")
     assert (found.paper, found.verdict) == (None, "")
