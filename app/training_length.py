@@ -28,14 +28,15 @@ def main() -> None:
     chart = line_chart(lines, "training steps", "AUROC (higher is better)", level=(0.5, "a coin"), height=380)
     steps = sorted({x.steps for found in curves.values() for x in found})
     chart.update_xaxes(type="log", tickvals=steps, ticktext=[f"{at:,}" for at in steps])
+    said = summary(curves)
     rows = [(loss, by, x.steps, x.auroc, x.sd, x.seeds) for (loss, by), found in curves.items() for x in found]
     controls.chart(
         chart,
         dict(zip(("loss", "score", "steps", "auroc", "sd", "seeds"), zip(*rows))),
         f"length-{ood}",
-        f"AUROC against {controls.title_of(ood)} by length of training. {summary(curves)}",
+        f"AUROC against {controls.title_of(ood)} by length of training. {said}",
     )
-    st.markdown(summary(curves))
+    st.markdown(said)
     few = [x.seeds for found in curves.values() for x in found]
     least, most = min(few), max(few)
     of = f"{most} seed{'s' * (most > 1)}" if least == most else f"{least} to {most} seeds"

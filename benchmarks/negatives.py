@@ -37,15 +37,16 @@ from ama_core.detectors.ama import latent
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import detection_metrics, mean_and_sd
+from ama_core.paper.lengths import NORMAL, PRESET, STORED
+from ama_core.paper.report import figure
 from ama_core.provenance import training_facts
 from ama_core.runs.spec import config_for
 from ama_core.storage.files import write_atomically
 from ama_core.training.loop import train
+from benchmarks.length import OOD
 from benchmarks.study import missing, study_parser
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "negatives"
-DATASET = "fashionmnist"
-OOD = ("mnist", "omniglot", "digits", "photos", "noise", "flat", "gradients", "textures", "house_numbers")
+RESULTS = STORED.parent / "negatives"
 STEPS = 2000
 EARLIEST = 0.3  # of the run; a base is kept here and at every later beginning
 N_JUDGED = 1000  # held-out normals, and images of each kind, that a branch is judged by
@@ -91,7 +92,7 @@ def base(seed: int, out: Path, images: np.ndarray, warmup: float) -> AMATrainer:
         if warmup > EARLIEST:
             state = base(seed, out, images, EARLIEST)
         else:
-            state = AMADetector(config_for(DATASET, "tiny", max_steps=STEPS, seed=seed)).trainer()
+            state = AMADetector(config_for(NORMAL, PRESET, max_steps=STEPS, seed=seed)).trainer()
         state.config = state.config.replace(warmup=1.0)
         for event in train(state, images, sample_every=10**9):
             if event.closes_step and event.step >= at:
@@ -104,12 +105,12 @@ def base(seed: int, out: Path, images: np.ndarray, warmup: float) -> AMATrainer:
 
 def train_branch(branch: Branch, out: Path, images: np.ndarray) -> dict:
     """Train and measure one branch."""
-    config = config_for(DATASET, "tiny", max_steps=STEPS, seed=branch.seed, **SETTINGS[branch.setting])
+    config = config_for(NORMAL, PRESET, max_steps=STEPS, seed=branch.seed, **SETTINGS[branch.setting])
     parts = hold_out(len(images), config.calibration_fraction, config.seed)
     state = base(branch.seed, out, images[parts.train], config.warmup)
     state.config = config
     detector = AMADetector(config).fit(images, trainer=state, on_event=lambda event: None)
-    detector.info_["normal"] = {"name": DATASET, "source": DATASET, "label": None, "n": len(images)}
+    detector.info_["normal"] = {"name": NORMAL, "source": NORMAL, "label": None, "n": len(images)}
     rows = evaluation.evaluate(detector, OOD, full=False, seed=0)["results"]
     return {
         "branch": asdict(branch),
@@ -169,7 +170,8 @@ def report(results: Path) -> str:
         stored = json.loads(file.read_text())
         found[stored["branch"]["setting"]][stored["branch"]["seed"]] = stored
     seeds = {seed for by_seed in found.values() for seed in by_seed}
-    whole = {setting: {seed: criterion(one)["all"] for seed, one in by_seed.items()} for setting, by_seed in found.items()}
+    told = {setting: {seed: criterion(one) for seed, one in by_seed.items()} for setting, by_seed in found.items()}
+    whole = {setting: {seed: one["all"] for seed, one in by_seed.items()} for setting, by_seed in told.items()}
     ranked = sorted(found, key=lambda setting: (set(found[setting]) != seeds, -np.mean(list(whole[setting].values()))))
     lines = [
         "| negatives | seeds | decodes | defects | changes | all | against none | MNIST R, A, T | Omniglot R, A, T |",
@@ -177,19 +179,15 @@ def report(results: Path) -> str:
     ]
     for setting in ranked:
         stored = list(found[setting].values())
-        cells = [_mean_and_sd([criterion(one)[group] for one in stored]) for group in (*GROUPS, "all")]
+        cells = [figure(mean_and_sd([one[group] for one in told[setting].values()])) for group in (*GROUPS, "all")]
         common = whole[setting].keys() & whole.get("none", {}).keys()
-        cells.append(_mean_and_sd([whole[setting][seed] - whole["none"][seed] for seed in common]) if common else "–")
+        differences = [whole[setting][seed] - whole["none"][seed] for seed in common]
+        cells.append(figure(mean_and_sd(differences)) if differences else "–")
         for ood in ("mnist", "omniglot"):
-            cells.append(", ".join(_mean_and_sd([one["auroc"][ood][by] for one in stored]) for by in ("R", "A", "T")))
+            cells.append(", ".join(figure(mean_and_sd([one["auroc"][ood][by] for one in stored])) for by in ("R", "A", "T")))
         missing_seeds = "" if set(found[setting]) == seeds else " (unranked)"
         lines.append(f"| {setting}{missing_seeds} | {len(stored)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _mean_and_sd(values: list[float]) -> str:
-    mean, sd = mean_and_sd(values)
-    return f"{mean:.3f}" + ("" if sd is None else f" ± {sd:.3f}")
 
 
 def main() -> None:
@@ -202,7 +200,7 @@ def main() -> None:
         parser.error("run needs OUT, a folder for the bases")
     arguments.out.mkdir(parents=True, exist_ok=True)
     arguments.results.mkdir(parents=True, exist_ok=True)
-    images = AMADetector(config_for(DATASET, "tiny")).prepared(load_any(DATASET, "train").images)
+    images = AMADetector(config_for(NORMAL, PRESET)).prepared(load_any(NORMAL, "train").images)
     for branch, file in missing(branches(), arguments.results, arguments.jobs):
         stored = train_branch(branch, arguments.out, images)
         write_atomically(file, json.dumps(stored, indent=1) + "\n")

@@ -69,12 +69,9 @@ def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> lis
     head = ["normal → class"] if table == "table2" else ["normal → against", "row"]
     head += ["paper", *SCORES]
     head += (["validated A"] if validated else []) + (list(SIMPLE) if simple else [])
-    head += ([] if simple else ["the part adds to A", "in the paper", "verdict", "it adds to T"]) + [
-        "seeds",
-        "n normal / OOD",
-        "status",
-    ]
-    whole, body = [line for line in shown if line.row == paper.AMA], []
+    head += [] if simple else ["the part adds to A", "in the paper", "verdict", "it adds to T"]
+    head += ["seeds", "n normal / OOD", "status"]
+    body = []
     for line in shown:
         cells = [task(line)] if table == "table2" else [task(line), line.row]
         cells.append(f"{line.paper:.3f}" if line.paper is not None else "–")
@@ -88,10 +85,10 @@ def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> lis
             values = [(line.simple or {}).get(name) if line.row == paper.AMA else None for name in SIMPLE]
             cells += [f"**{figure(v)}**" if v and v[0] >= least else figure(v) for v in values]
         else:
-            found = ablation(line, whole) if line.row in paper.ABLATIONS else None
+            found = ablation(line, shown) if line.row in paper.ABLATIONS else None
             theirs = "–" if found is None or found.paper is None else signed(found.paper)
             cells += [str(found), theirs, found.verdict or "–"] if found else ["–"] * 3
-            cells.append(str(found and ablation(line, whole, "T") or "–"))
+            cells.append(str(found and ablation(line, shown, "T") or "–"))
         n = f"{line.n_normal:,} / {line.n_ood:,}" if line.n_normal else "–"
         body.append([*cells, str(len(line.seeds)), n, f"{line.status} ({letters[line.condition]})"])
     return _markdown(head, body)

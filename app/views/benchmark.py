@@ -51,6 +51,7 @@ COLUMNS = {
     "to T": st.column_config.TextColumn("it adds to T", help="The same difference by T, which the paper does not have."),
     "verdict": st.column_config.TextColumn(
         "verdict",
+        width=145,
         help=f"Whether the interval lies within what the paper has: a gain above {ALIKE:g}, a loss below −{ALIKE:g}, or "
         "neither.",
     ),
@@ -100,8 +101,11 @@ def with_means(found: list[Line]) -> list[Line]:
     return shown
 
 
-def cells(line: Line, shown: Sequence[Line]) -> dict:
-    """A line as a row of the table: what it is about, the paper's value, and ours where there is one."""
+def cells(line: Line, shown: Sequence[Line], ablated: Sequence[Line]) -> dict:
+    """A line as a row of the table: what it is about, the paper's value, and ours where there is one.
+
+    ablated: the lines of the table of ablations, where it is the one that is shown.
+    """
     row = {"normal": controls.title_of(line.normal)}
     if line.classes:
         row["class"] = f"mean of {line.classes}"
@@ -116,11 +120,11 @@ def cells(line: Line, shown: Sequence[Line]) -> dict:
         row["AMA in the paper"] = paper.table1(line.normal, paper.paper_name(line.ood))
     row["paper"] = line.paper
     if line.row in paper.ABLATIONS:
-        found = ablation(line, paper_tables.lines("ablations"))
+        found = ablation(line, ablated)
         theirs = signed(found.paper) if found and found.paper is not None else ""
         row |= {"the part adds": str(found or ""), "in the paper": theirs, "verdict": found.verdict if found else ""}
         if line.row != paper.WITHOUT_A:
-            row["to T"] = str(found and ablation(line, paper_tables.lines("ablations"), "T") or "")
+            row["to T"] = str(found and ablation(line, ablated, "T") or "")
     return row | (measured(line) if line.ours else {"ours": not_measured(line, shown)})
 
 
@@ -183,7 +187,8 @@ def alike(rows: Sequence[dict[str, str]]) -> dict[str, str]:
 
 def show(shown: list[Line], name: str) -> None:
     """The table, its download, and what lies behind the chosen line."""
-    rows = [cells(line, shown) for line in shown]
+    ablated = paper_tables.lines("ablations") if any(line.row in paper.ABLATIONS for line in shown) else []
+    rows = [cells(line, shown, ablated) for line in shown]
     shown_as = pd.DataFrame([{key: in_words(value) for key, value in row.items()} for row in rows]).fillna("")
     names = [cell_of(line) for line in shown]
     names = [name if name not in names[:i] else f"{name} ({1 + names[:i].count(name)})" for i, name in enumerate(names)]
