@@ -12,7 +12,6 @@ chosen by its result here: `report` prints what the stored figures say.
 """
 
 import json
-import signal
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from ama_core.evaluation import protocol as evaluation
 from ama_core.paper.lengths import LR_FALL, NORMAL, PRESET, STORED
 from ama_core.provenance import training_facts
 from ama_core.runs.spec import config_for
+from ama_core.stopping import StopRequested, stop_signals
 from ama_core.storage.files import write_atomically
 from ama_core.training.loop import train
 from benchmarks.study import missing, study_parser
@@ -55,12 +55,8 @@ def runs() -> list[Run]:
     return found + [Run("mirrored", 2000, seed, fall) for fall in (0.9, 0.25) for seed in range(3)]
 
 
-class Stop(Exception):
-    """SIGTERM or Ctrl-C."""
-
-
-def train_one(run: Run, out: Path, images: np.ndarray) -> dict:
-    """Train (or go on) and measure one run; raises Stop after saving where it was asked to stop."""
+def train_one(run: Run, out: Path, images: np.ndarray, stop_requested: StopRequested) -> dict | None:
+    """Train (or go on) and measure one run; None after saving where it was asked to stop."""
     config = config_for(
         NORMAL,
         PRESET,
@@ -76,9 +72,9 @@ def train_one(run: Run, out: Path, images: np.ndarray) -> dict:
     state = detector.trainer_class.load(checkpoint, detector.torch_device) if resumed else detector.trainer()
     parts = hold_out(len(images), config.calibration_fraction, config.seed)
     for event in train(state, images[parts.train], sample_every=10**9, checkpoint=checkpoint):
-        if stop_requested and event.closes_step:
+        if stop_requested() and event.closes_step:
             state.save(checkpoint)
-            raise Stop
+            return None
     found = {}
     for kind, average in (("last", 0.0), ("average", AVERAGE)):
         state.config = config.replace(average=average)
@@ -101,14 +97,6 @@ def report(results: Path) -> None:
             print(f"{file.stem:26}{kind:9}" + "".join(f"{cell:>15}" for cell in cells))
 
 
-stop_requested = False
-
-
-def request_stop(*_) -> None:
-    global stop_requested
-    stop_requested = True
-
-
 def main() -> None:
     parser = study_parser(__doc__, STORED)
     arguments = parser.parse_args()
@@ -116,19 +104,17 @@ def main() -> None:
         return report(arguments.results)
     if arguments.out is None:
         parser.error("run needs OUT, a folder for the states of unfinished runs")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, request_stop)
     arguments.out.mkdir(parents=True, exist_ok=True)
     arguments.results.mkdir(parents=True, exist_ok=True)
     images = AMADetector(config_for(NORMAL, PRESET)).prepared(load_any(NORMAL, "train").images)
-    for run, file in missing(runs(), arguments.results, arguments.jobs):
-        try:
-            stored = train_one(run, arguments.out, images)
-        except Stop:
-            print(f"{run.name}: stopped and saved", file=sys.stderr)
-            return None
-        write_atomically(file, json.dumps(stored, indent=1) + "\n")
-        print(f"{run.name}: {stored['training']['seconds']:.0f} s, {stored['auroc']['last']['mnist']}", file=sys.stderr)
+    with stop_signals() as stop_requested:
+        for run, file in missing(runs(), arguments.results, arguments.jobs):
+            stored = train_one(run, arguments.out, images, stop_requested)
+            if stored is None:
+                print(f"{run.name}: stopped and saved", file=sys.stderr)
+                return None
+            write_atomically(file, json.dumps(stored, indent=1) + "\n")
+            print(f"{run.name}: {stored['training']['seconds']:.0f} s, {stored['auroc']['last']['mnist']}", file=sys.stderr)
     return None
 
 

@@ -22,6 +22,7 @@ from ama_core.scoring.merge import merge as merge_shards
 from ama_core.scoring.on_cluster import score_on_cluster
 from ama_core.scoring.report import html_report, is_report
 from ama_core.scoring.watch import watch_rows
+from ama_core.stopping import stop_signals
 from ama_core.storage.files import write_atomically
 
 
@@ -128,18 +129,17 @@ def _print_rows(
 
 
 def _watch(detector: AnomalyDetector, arguments: argparse.Namespace) -> None:
-    """Rows to standard output as files come, each at once; Ctrl-C ends it, as it must."""
+    """Rows to standard output as files come, each at once; Ctrl-C or SIGTERM ends it, as it must."""
     found = table.summary_of(detector)
     write = _csv_printer(table.columns(detector)) if not arguments.json else lambda row: print(json.dumps(row))
-    if not arguments.quiet:
-        print("Watching; Ctrl-C ends it.", file=sys.stderr)
-    try:
-        for row in watch_rows(detector, arguments.paths, arguments.alpha):
+    with stop_signals() as stop_requested:
+        if not arguments.quiet:
+            print("Watching; Ctrl-C ends it.", file=sys.stderr)
+        for row in watch_rows(detector, arguments.paths, arguments.alpha, stop_requested=stop_requested):
             found.add(row)  # first: who reads the row may stop the command at once
             write(row)
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        print(f"{found.rows:,} rows, {found.flagged:,} flagged at alpha = {arguments.alpha:g}", file=sys.stderr)
+    print(f"{found.rows:,} rows, {found.flagged:,} flagged at alpha = {arguments.alpha:g}", file=sys.stderr)
     _warn(detector, arguments.alpha, found.sample.scores())
 
 

@@ -4,9 +4,7 @@ In this process by `execute`, or in one of its own by `start`.
 """
 
 import json
-import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +23,7 @@ from ama_core.runs.folder import LOG, Run
 from ama_core.runs.processes import start_command
 from ama_core.runs.spec import RunSpec, check, check_anomalies
 from ama_core.runs.status import State, Status
+from ama_core.stopping import StopRequested, stop_signals
 from ama_core.training import distributed
 from ama_core.training.loop import Event
 from ama_core.training.trainer import Trainer
@@ -32,7 +31,6 @@ from ama_core.training.trainer import Trainer
 HEARTBEAT_SECONDS = 10.0  # between two signs of life while a large data set is measured
 
 OnEvent = Callable[[Event], None]
-StopRequested = Callable[[], bool]
 
 
 class RunStopped(AMAError):
@@ -331,19 +329,6 @@ def _data(spec: RunSpec, download: bool) -> tuple[ImageSet, np.ndarray | None, n
 @contextmanager
 def _stop_requests(run: Run) -> Iterator[StopRequested]:
     """Yields a function that tells whether a stop was asked for: by file, SIGTERM, or Ctrl-C (twice: at once)."""
-    asked = threading.Event()
-
-    def on_signal(number, frame):
-        if asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    previous = {}
-    if threading.current_thread() is threading.main_thread():  # Python delivers signals nowhere else
-        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: asked.is_set() or run.stop_asked() is not None
-    finally:
-        # torchrun sends SIGTERM once one process has ended: this one still has to say why it ends.
-        for number, handler in previous.items() if distributed.size() == 1 else ():
-            signal.signal(number, handler)
+    # torchrun sends SIGTERM once one process has ended: this one still has to say why it ends.
+    with stop_signals(restore=lambda: distributed.size() == 1) as asked:
+        yield lambda: asked() or run.stop_asked() is not None

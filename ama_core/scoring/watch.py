@@ -8,6 +8,7 @@ from pathlib import Path
 from ama_core.data.files import check_sources, files_of
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.scoring.table import Row, score_rows
+from ama_core.stopping import StopRequested
 
 SECONDS = 1.0  # between two looks
 Stamp = tuple[int, int]
@@ -20,8 +21,11 @@ def watch_rows(
     *,
     seconds: float = SECONDS,
     wait: Callable[[float], None] = time.sleep,
+    stop_requested: StopRequested = lambda: False,
 ) -> Iterator[Row]:
-    """Rows (see `score_rows`) of every file that is in the folders, then of every new or changed one; never ends by itself.
+    """Rows (see `score_rows`) of every file that is in the folders, then of every new or changed one.
+
+    Ends after the row, or the look, in which `stop_requested()` becomes true.
 
     A file is scored once its size and time are the same in two looks, so that one which is still being written is not read.
     Files that vanish are forgotten; memory grows with the number of files in the folders.
@@ -31,14 +35,17 @@ def watch_rows(
     check_sources(sources)
     scored: dict[str, Stamp] = {}
     before = _stamps(sources)
-    while True:
+    while not stop_requested():
         wait(seconds)
         now = _stamps(sources)
         for file, stamp in now.items():
             if before.get(file) == stamp and scored.get(file) != stamp:
                 scored[file] = stamp
                 if os.path.exists(file):
-                    yield from score_rows(detector, [file], alpha)
+                    for row in score_rows(detector, [file], alpha):
+                        yield row
+                        if stop_requested():
+                            return
         scored = {file: stamp for file, stamp in scored.items() if file in now}
         before = now
 

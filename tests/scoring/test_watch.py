@@ -77,6 +77,17 @@ def test_a_changed_file_is_scored_again_and_a_bad_one_costs_its_row_alone(detect
     assert rows[0][2] != rows[1][2] and rows[2][1]
 
 
+def test_it_ends_after_the_row_in_which_it_is_asked_to(detector, digits, tmp_path):
+    for i in range(3):
+        png(digits, i, tmp_path / f"{i}.png")
+    rows, looks = [], []
+    for row in watch_rows(detector, [tmp_path], 0.05, wait=looks.append, stop_requested=lambda: len(rows) == 2):
+        rows.append(os.path.basename(row["path"]))
+    assert rows == ["0.png", "1.png"] and len(looks) == 1
+    assert list(watch_rows(detector, [tmp_path], 0.05, wait=looks.append, stop_requested=lambda: len(looks) == 5)), "three rows"
+    assert len(looks) == 5
+
+
 def test_a_path_that_is_not_there_is_said(detector, tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         next(watch_rows(detector, [tmp_path / "none"], 0.05))
