@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
@@ -13,6 +14,9 @@ CPU = torch.device("cpu")
 ROOT = Path(__file__).resolve().parent.parent
 APP = ROOT / "app"
 SAMPLES = ROOT / "tests" / "samples"  # a bundle and an interrupted run, as version 0.1.0 wrote them
+# For tests of a real browser or of several processes. Where CI shares a machine with others, one of them may be held up for
+# longer than a test can foresee: such a test runs once more then, and the summary names it.
+REPEATED_IN_CI = pytest.mark.flaky(reruns=1, condition="CI" in os.environ)
 REAL_DATA = Path(os.environ.get("AMA_DATA_DIR") or ROOT / "build" / "data").absolute()
 
 TINY = dict(

@@ -5,7 +5,6 @@ for these tests. Everything is waited for, and found by its role and name.
 """
 
 import io
-import os
 import re
 import shutil
 import time
@@ -22,6 +21,7 @@ from ama_core.runs.folder import list_runs
 from ama_core.storage.bundle import PRETRAINED
 from benchmarks.app_server import CHROMIUM, DRAWN, FLAGS, app_server
 from tests.app.lesson.common import STEPS
+from tests.common import REPEATED_IN_CI
 from tests.runs.reading import is_running, read_status
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -31,8 +31,7 @@ PAGES = ("lesson", "densities", "reconstructions", "shell", "simplex", "train", 
 # Streamlit itself asks for these beside a page's own path, and finds them at the root.
 STREAMLITS_OWN = re.compile(r"/[a-z]+/_stcore/(health|host-config)$")
 expect.set_options(timeout=TIMEOUT)
-# Where CI shares a machine with others a page may be caught between two states: once more then, and the summary names the test.
-pytestmark = pytest.mark.flaky(reruns=1, condition="CI" in os.environ)
+pytestmark = REPEATED_IN_CI
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,13 @@ from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.recommendation import CLOSE
 from ama_core.runs import comparing, queue
 from ama_core.runs.folder import list_runs
-from tests.common import APP, words
+from tests.common import APP, REPEATED_IN_CI, words
 from tests.runs.own import make_shop, moved_shop
 
 START, STOPS, TITLE = "Compare with simple methods", {"Stop comparing", "Stop keeping it"}, "What would something simpler do?"
 PATIENCE = 300
+
+pytestmark = REPEATED_IN_CI
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,10 @@ from ama_core.runs import timing as pace
 from ama_core.runs.folder import list_runs
 from ama_core.runs.spec import RunSpec
 from ama_core.runs.status import Status
-from tests.common import APP, words
+from tests.common import APP, REPEATED_IN_CI, words
 from tests.runs.reading import read_log, read_status, skip_asked, stop_asked, this_process, write_status
 
+pytestmark = REPEATED_IN_CI
 MAIN = APP / "main.py"
 PATIENCE = 900  # seconds; only a very busy machine needs more than a few
 

@@ -14,8 +14,10 @@ from ama_core.errors import BundleError
 from ama_core.paper import training
 from ama_core.paper.records import read_results
 from ama_core.runs.folder import Run
-from tests.common import ROOT
+from tests.common import REPEATED_IN_CI, ROOT
 from tests.paper.test_jobs import job
+
+pytestmark = REPEATED_IN_CI
 
 
 def test_a_killed_worker_s_job_runs_again_and_resumes(tmp_path, monkeypatch):

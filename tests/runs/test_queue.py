@@ -20,8 +20,10 @@ from ama_core.runs import processes, queue
 from ama_core.runs import timing as pace
 from ama_core.runs.folder import CHECKPOINT, CURVE_POINTS, Run, list_runs
 from ama_core.runs.spec import RunSpec, check, command_line, config_for
+from tests.common import REPEATED_IN_CI
 from tests.runs.reading import is_running, read_curves, read_log, read_metrics, read_status, stop_asked, write_status
 
+pytestmark = REPEATED_IN_CI
 PATIENCE = 900  # seconds; only a very busy machine needs more than a few
 
 

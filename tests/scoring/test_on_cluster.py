@@ -14,7 +14,9 @@ from ama_core import load_detector
 from ama_core.errors import ConfigError
 from ama_core.scoring import on_cluster, table
 from ama_core.scoring.on_cluster import score_on_cluster
-from tests.common import CPU, ROOT
+from tests.common import CPU, REPEATED_IN_CI, ROOT
+
+pytestmark = REPEATED_IN_CI
 
 
 def with_ray():

@@ -13,6 +13,9 @@ from ama_core import AMADetector
 from ama_core.errors import DataError
 from ama_core.scoring.table import score_rows
 from ama_core.scoring.watch import watch_rows
+from tests.common import REPEATED_IN_CI
+
+pytestmark = REPEATED_IN_CI
 
 
 class Ended(Exception):

@@ -16,9 +16,10 @@ from ama_core.runs.execute import RunSpec, execute
 from ama_core.runs.folder import Run
 from ama_core.runs.status import State
 from ama_core.training import distributed
-from tests.common import CPU, ROOT
+from tests.common import CPU, REPEATED_IN_CI, ROOT
 from tests.training.several import CASES, REFUSED
 
+pytestmark = REPEATED_IN_CI
 LIMIT = 1e-10  # of weights; curves, sums over many pixels and differences of these, have a hundred times as much
 DIGITS = ("train", "digits", "--device", "cpu", "--quiet", "--no-measure")
 SMALL = ("nz=8", "width_encoder=4", "width_generator=4", "width_critic=4", "batch_size=16", "n_critic=1", "precision=fp32")
