@@ -21,11 +21,11 @@ from ama_core.paper.verdicts import (
     Pair,
     a_against_r,
     ablations,
-    first_of_each,
     interval,
     ours_against_paper,
     signed,
     simple_against_ama,
+    with_most_seeds,
 )
 
 LISTED = 4  # cells that a verdict names
@@ -94,7 +94,7 @@ def verdicts(key: str, shown: Sequence[Line]) -> None:
         ours = ours_against_paper(ama if key == "table1" else shown)
         said.append(sentence(ours, "Our A", "the paper's"))
         said.append(sentence(a_against_r(ama), "A (two-sided)", "R (raw)"))
-        simple = simple_against_ama(first_of_each([line for line in ama if line.simple]))
+        simple = simple_against_ama(with_most_seeds([line for line in ama if line.simple]))
         said.append(sentence(simple, "The best simple score", "the better of A and T"))
     else:
         said += adds(ablations(shown, paper_tables.lines("ablations")))
@@ -107,7 +107,7 @@ def verdicts(key: str, shown: Sequence[Line]) -> None:
 
 def dots(shown: Sequence[Line], name: str) -> None:
     """The paper's figures and ours with their intervals, a row a cell; in the rows' own score, and R beside A."""
-    own = first_of_each(shown)
+    own = with_most_seeds(shown)
     lines = {line.cell: line for line in shown}
     measured = {line.cell: line for line in own}
     rows = []
@@ -134,7 +134,7 @@ def dots(shown: Sequence[Line], name: str) -> None:
         "A: the paper's two-sided score, unusual where R is unusually high or low. R: the raw score, the distance that the "
         "critic sees between an image and its reconstruction. T: all statistics together, ours. Bars: 95 % interval of one "
         "training over the drawing of the test images; of several seeds ± the standard deviation. The paper prints no "
-        "intervals. Of several trainings of a cell the first of the table is drawn."
+        "intervals. Where a cell was measured more than once, the line with the most seeds is drawn, the first of several such."
     )
 
 

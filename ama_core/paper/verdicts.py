@@ -165,12 +165,12 @@ def _auroc(member: Member, score: str) -> float:
     return member.found.scores[score]["auroc"]
 
 
-def first_of_each(lines: Sequence[Line]) -> list[Line]:
-    """Of every cell the first line that was measured, as the tables order them: never chosen by its figure."""
+def with_most_seeds(lines: Sequence[Line]) -> list[Line]:
+    """Of every cell the measured line with the most seeds; of several such the first of the table: never by its figure."""
     found: dict[tuple, Line] = {}
     for line in lines:
-        if line.ours:
-            found.setdefault(line.cell, line)
+        if line.ours and (line.cell not in found or len(line.members) > len(found[line.cell].members)):
+            found[line.cell] = line
     return list(found.values())
 
 
@@ -203,4 +203,4 @@ def simple_against_ama(lines: Sequence[Line]) -> Comparison:
 
 
 def _over(lines: Sequence[Line], figures: Callable[[Line], tuple[float, float]]) -> Comparison:
-    return Comparison(tuple(Pair(line, *figures(line)) for line in first_of_each(lines)))
+    return Comparison(tuple(Pair(line, *figures(line)) for line in with_most_seeds(lines)))
