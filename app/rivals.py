@@ -37,9 +37,8 @@ def main(table: int) -> None:
     own = paper_tables.lines("table1" if table == 1 else "table2")
     ama = [
         line
-        for line in with_most_seeds(own)
-        if line.row == paper.AMA
-        and (what(line) if table == 1 else f"{controls.title_of(line.normal)}, mean of {line.classes}") == pair
+        for line in with_most_seeds([line for line in own if line.row == paper.AMA])
+        if (what(line) if table == 1 else f"{controls.title_of(line.normal)}, mean of {line.classes}") == pair
     ]
     rivals_verdict(shown, ama, pair)
     rows = [

@@ -91,7 +91,7 @@ def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> lis
             cells.append(str(found and ablation(line, shown, "T") or "–"))
         n = f"{line.n_normal:,} / {line.n_ood:,}" if line.n_normal else "–"
         body.append([*cells, str(len(line.seeds)), n, f"{line.status} ({letters[line.condition]})"])
-    return _markdown(head, body)
+    return markdown(head, body)
 
 
 def _rivals(entries: Sequence[Entry]) -> list[str]:
@@ -116,7 +116,7 @@ def _rivals(entries: Sequence[Entry]) -> list[str]:
         "above, with the score that decides, fixed beforehand. `python -m ama_core benchmark rivals rivals-one-class` "
         "measures them; a name is that of a bundled model, whose card has the command.",
         "",
-        *_markdown(["normal → against", "method", "paper", "ours", "score", "seeds", "training", "status"], body),
+        *markdown(["normal → against", "method", "paper", "ours", "score", "seeds", "training", "status"], body),
         "",
     ]
 
@@ -140,7 +140,7 @@ def _lengths(runs: Sequence[LengthRun]) -> list[str]:
         f"{label_of(NORMAL)}, preset {PRESET}, whole runs, each with its own fall of the learning rate; last step, label-free. "
         "`python -m benchmarks.length run OUT` trains more of them.",
         "",
-        *_markdown(head, body),
+        *markdown(head, body),
         "",
     ]
 
@@ -175,7 +175,7 @@ def _targets(records: Sequence[Record], letters: Mapping[str, str]) -> list[str]
         "",
         "The paper's AMA figures, to be reached by A or by T, label-free, at the last step; T was named beforehand.",
         "",
-        *_markdown(["normal → against", "paper", *FOLLOWED, "verdict", "status"], body),
+        *markdown(["normal → against", "paper", *FOLLOWED, "verdict", "status"], body),
     ]
 
 
@@ -272,5 +272,5 @@ def figure(value: Figure | None) -> str:
     return f"{mean:.3f}" if sd is None else f"{mean:.3f} ± {sd:.3f}"
 
 
-def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]
