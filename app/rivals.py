@@ -74,7 +74,7 @@ def main(table: int) -> None:
             "method": line.method,
             "paper": "" if line.paper is None else f"{line.paper:.3f}",
             "ours": figure(line.ours),
-            "95 %": "{:.3f} – {:.3f}".format(*line.interval) if line.ours else "",
+            "95 %": "{:.3f} – {:.3f}".format(*line.interval) if len(line.entries) == 1 else "",
             "score": line.entries[0].by if line.entries else "",
             "seeds": str(len({entry.seed for entry in line.entries}) or ""),
             "status": line.status,
@@ -96,7 +96,11 @@ def main(table: int) -> None:
                     ood=line.ood,
                     axis=line.entries[0].by,
                 )
-    st.caption("Ours: the score that decides, fixed beforehand, under the protocol of the table above. Measure more with:")
+    st.caption(
+        "Ours: the score that decides, fixed beforehand, under the protocol of the table above. Bars, and the column 95 %: the "
+        "interval of one training over the drawing of the test images; bars of several seeds are ± the standard deviation. "
+        "Measure more with:"
+    )
     st.code(f"python -m ama_core benchmark {RIVAL_TABLES[table - 1]} --only deepsvdd", language="bash")
     st.markdown("\n".join(f"- {controls.literal(caveat)}" for caveat in paper.CAVEATS))
 

@@ -26,7 +26,7 @@ def add_compare(commands: Commands) -> None:
     )
     add("--against", type=source, metavar="BAD", help="anomalous images; without them, made defects stand in")
     add("--detectors", default=",".join(DEFAULT), metavar="NAMES", help="separated by commas; default: %(default)s")
-    add("--preset", choices=PRESETS, help="default: tiny; of AMA with inputs of 64 pixels or more, fast64")
+    add("--preset", choices=PRESETS, help="of detectors that have it; default: tiny, with inputs of 64 pixels or more fast64")
     add("--set", action="append", default=[], metavar=SETTING, help="a setting of every detector that has it; repeatable")
     add("--alpha", type=float, default=0.05, help="false-alarm rate at which detections are counted (%(default)s)")
     add("--out", type=path, metavar="DIR", help="keep the recommended detector there, as a model")

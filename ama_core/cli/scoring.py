@@ -36,7 +36,7 @@ def add_score(commands: Commands) -> None:
     add("--out", type=path, metavar="FILE", help="write a .csv or .jsonl file instead of standard output")
     add("--resume", action="store_true", help="go on with FILE where an interrupted call stopped")
     add("--force", action="store_true", help="replace FILE where it exists")
-    add("--json", action="store_true", help="one JSON object a line instead of CSV")
+    add("--json", action="store_true", help="print one JSON object a line instead of CSV (a file: --out NAME.jsonl)")
     add("--shard", type=shard, metavar="I/N", help="only the I-th of N shares, into FILE's shard; `merge FILE` joins them")
     add("--engine", choices=("here", "ray"), default="here", help="ray: on a Ray cluster that shares the folders (see docs)")
     add("--watch", action="store_true", help="go on with files as they come into the folders, until Ctrl-C")
@@ -52,6 +52,8 @@ def score(arguments: argparse.Namespace) -> None:
         raise ConfigError("--resume continues a table: say which with --out FILE.")
     if arguments.watch and arguments.out:
         raise ConfigError("--watch prints its rows: send them to a file with > FILE instead of --out.")
+    if arguments.json and arguments.out:
+        raise ConfigError("--json is for standard output: with --out, a file named .jsonl has JSON lines, one named .csv CSV.")
     if arguments.shard and not arguments.out:
         raise ConfigError("--shard writes a part of a table: say of which with --out FILE.")
     if arguments.engine == "ray" and (arguments.shard or arguments.device or arguments.watch or not arguments.out):

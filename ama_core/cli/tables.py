@@ -64,6 +64,8 @@ def benchmark(arguments: argparse.Namespace) -> None:
     out, results = arguments.out.resolve(), arguments.results.resolve()
     if arguments.job:  # one training, in a process that this command started
         carry_out(Job.from_json(arguments.job), out, results, arguments.device)
+    elif arguments.report and arguments.tables:
+        raise ConfigError("--report writes RESULTS.md again from all that is stored, and trains nothing: leave the tables out.")
     elif arguments.tables:
         jobs = plan(
             arguments.tables,

@@ -11,7 +11,7 @@ from ama_core.cli.progress import TrainingBar
 from ama_core.data import catalog
 from ama_core.detectors import registry
 from ama_core.detectors.ama.config import PRESETS
-from ama_core.detectors.base import AnomalyDetector
+from ama_core.detectors.base import SELECTIONS, AnomalyDetector
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError
 from ama_core.runs import queue, timing
@@ -75,7 +75,7 @@ def add_train(commands: Commands) -> None:
     add("--anomalies", type=source, metavar="NAME", help="real anomalies as negatives (semi-supervised)")
     add("--validate-ood", type=source, metavar="NAME", help="measure AUROC on 50 of these while training")
     add("--watch", type=source, metavar="NAME", help="look at scores of 200 of these while training; nothing is chosen by them")
-    add("--select", default="last", choices=("last", "validated"), help="which step's weights to keep")
+    add("--select", default="last", choices=SELECTIONS, help="which step's weights to keep")
     add("--no-measure", action="store_true", help="do not score the data sets that are available locally")
     add("--download", action="store_true", help="fetch DATASET if it is not here")
     add("--spec", help=argparse.SUPPRESS)  # a whole RunSpec as JSON, from `runs.execute.start`

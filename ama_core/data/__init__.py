@@ -11,7 +11,7 @@ from ama_core.data.files import (
     iter_unread,
     read_npz,
 )
-from ama_core.data.folders import load_any, load_folder, overlapping
+from ama_core.data.folders import load_any, load_folder, overlapping, same_source
 from ama_core.data.guidance import Guidance, calibration_fraction, guidance
 from ama_core.data.imageset import ImageSet
 from ama_core.data.inspection import Inspection, divided, inspect
@@ -55,5 +55,6 @@ __all__ = [
     "overlapping",
     "prepare",
     "read_npz",
+    "same_source",
     "validation_anomalies",
 ]

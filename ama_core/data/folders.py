@@ -59,6 +59,16 @@ def load_any(
     return ImageSet(path.name, own.name, images.images, images.labels, images.paths, images.notes)
 
 
+def same_source(one: str | Path | None, other: str | Path | None) -> bool:
+    """Whether two sources, however they are spelled, are one: one name of the catalog, or one folder or file."""
+    if one is None or other is None:
+        return False
+    if str(one) in catalog() or str(other) in catalog():
+        return str(one) == str(other)
+    places = [Path(source).expanduser().resolve() for source in (one, other)]
+    return places[0] == places[1] or all(place.exists() for place in places) and places[0].samefile(places[1])
+
+
 def overlapping(normal: str | Path, other: str | Path) -> bool:
     """Whether two sources, however they are spelled, have images in common: one is the other, or one lies within the other."""
     if str(normal) in catalog() and str(other) in catalog():

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ class Inspection:
         notes: what the reader changed on the way, such as an orientation, and how often.
         preview: the first images, uint8 (H, W, C), small.
         compared: whether `near` and `shared` were looked for: not among more than MOST_COMPARED images.
+        compared_with_test: whether `shared` was looked for: not where the test images are more than MOST_COMPARED.
     """
 
     n: int
@@ -45,6 +47,7 @@ class Inspection:
     notes: dict[str, int]
     preview: tuple[np.ndarray, ...]
     compared: bool = True
+    compared_with_test: bool = True
 
     def sentences(self) -> list[str]:
         """The report, for people."""
@@ -75,6 +78,8 @@ class Inspection:
             )
         if not self.compared:
             lines.append(f"More than {MOST_COMPARED:,} images: only exact duplicates were looked for.")
+        elif not self.compared_with_test:
+            lines.append(f"More than {MOST_COMPARED:,} test images: whether training images are among them was not looked for.")
         elif not (self.duplicates or self.near or self.shared):
             lines.append("No duplicates and no look-alikes.")
         return lines
@@ -127,8 +132,9 @@ def inspect(
     groups = tuple(tuple(group) for group in exact.values() if len(group) > 1)
     near = _near(paths, hashes, groups) if compared else ()
     shared = _shared(paths, hashes, against) if compared and paths and against is not None else ()
+    apart = shared is not None
     return Inspection(
-        len(paths), dict(sizes), grey, tuple(refused), groups, near, shared, dict(notes), tuple(preview), compared
+        len(paths), dict(sizes), grey, tuple(refused), groups, near, shared or (), dict(notes), tuple(preview), compared, apart
     )
 
 
@@ -144,11 +150,15 @@ def _near(paths: list[str], hashes: list[int | None], groups: tuple[tuple[str, .
     return tuple(pair for pair in pairs if not {*pair} & doubled)
 
 
-def _shared(paths: list[str], hashes: list[int | None], against: str | Path) -> tuple[tuple[str, str], ...]:
-    """Pairs of an image here and one of `against` that look the same."""
-    others = [(item.path, item.image) for item in iter_images([against]) if item.image is not None][:MOST_COMPARED]
-    names = [name.removeprefix(f"{against}/") for name, _ in others]
-    return tuple((paths[i], names[j]) for i, j in look_alikes(hashes, [difference_hash(image) for _, image in others]))
+def _shared(paths: list[str], hashes: list[int | None], against: str | Path) -> tuple[tuple[str, str], ...] | None:
+    """Pairs of an image here and one of `against` that look the same; None where there are more than MOST_COMPARED."""
+    names, theirs = [], []
+    for item in islice((item for item in iter_images([against]) if item.image is not None), MOST_COMPARED + 1):
+        names.append(item.path.removeprefix(f"{against}/"))
+        theirs.append(difference_hash(item.image))  # at once: whole images of a folder need not fit in memory
+    if len(names) > MOST_COMPARED:
+        return None
+    return tuple((paths[i], names[j]) for i, j in look_alikes(hashes, theirs))
 
 
 def difference_hash(image: np.ndarray) -> int | None:

@@ -37,6 +37,7 @@ from ama_core.training.trainer import Trainer
 
 TRAIN_SAMPLE = 10_000  # training images, drawn by the seed, that statistics of the training set are taken from
 VALIDATION_NORMALS = 500  # held-out normals, drawn by the seed, of the periodic AUROC
+SELECTIONS = ("last", "validated")  # which step's weights a training keeps
 WATCHED = 200  # images of each kind that are looked at while training
 
 # What a detector may be able to do beside scoring -> the method that does it.
@@ -328,6 +329,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         images, normal = self._normal_images(X)
         parts = hold_out(len(images), settings.calibration_fraction, settings.seed)
         trainer = trainer or self.trainer()
+        if select not in SELECTIONS:
+            raise ConfigError(f"select = {select!r}: it must be {' or '.join(SELECTIONS)}.")
+        if select == "validated" and trainer is not None and validation_anomalies is None and not trainer.best:
+            raise ConfigError("select = 'validated' needs validation anomalies: give validation_anomalies.")
         facts: dict[str, Any] = {"steps": 0, "seconds": 0.0}
         if trainer is not None:
             validation = None
@@ -345,8 +350,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
             _follow(events, on_event, self.verbose and distributed.is_first())
             if not distributed.is_first():
                 return self  # the first process goes on alone: calibrated, measured and saved once
-            if select == "validated" and not trainer.best:
-                raise ConfigError("select = 'validated' needs validation anomalies.")
             self.use_weights(trainer.best if select == "validated" else trainer.weights())
             facts = trainer.facts()
         elif anomalies is not None or validation_anomalies is not None or select != "last":

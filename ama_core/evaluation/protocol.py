@@ -5,12 +5,24 @@ Anomalies are the positive class throughout, and an AUROC below 0.5 is reported 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ama_core.data import ImageSet, anomaly_mask, available, catalog, draw, draw_anomalies, load, load_any, validation_anomalies
+from ama_core.data import (
+    ImageSet,
+    anomaly_mask,
+    available,
+    catalog,
+    draw,
+    draw_anomalies,
+    load,
+    load_any,
+    same_source,
+    validation_anomalies,
+)
 from ama_core.detectors.base import AnomalyDetector, NormalData
 from ama_core.errors import DataError
 from ama_core.evaluation.metrics import count, detection_metrics
@@ -107,7 +119,7 @@ def evaluate(
                     f"{len(untested)} of the {len(ood_set)} images of {name} served as validation anomalies while training and "
                     f"are not tested; {len(chosen)} are left."
                 )
-            if trained_on.anomalies == name:
+            if not isinstance(given, ImageSet) and same_source(trained_on.anomalies, name):
                 left_out.append(
                     f"{name} gave anomalies to train with, so its training split is not tested; {len(chosen)} images are left."
                 )
@@ -135,10 +147,16 @@ def ood_test(detector: AnomalyDetector, name: str) -> tuple[ImageSet, np.ndarray
     Where the model was trained with anomalies of the same source, only that source's test split is left.
     """
     normal, spec = detector.normal or NormalData("unknown"), detector.settings.input
-    test = load_any(name, "test" if normal.anomalies == name else "ood", **vars(spec))
-    if normal.validation_ood != name:
-        return test, _NONE
-    return test, choose_validation_anomalies(name, detector.settings.seed, **vars(spec))[1]
+    test = load_any(name, "test" if same_source(normal.anomalies, name) else "ood", **vars(spec))
+    return test, _validated_on(detector, name)
+
+
+def _validated_on(detector: AnomalyDetector, name: str) -> np.ndarray:
+    """The indices of the test images of an OOD set that served as validation anomalies of this model."""
+    normal, spec = detector.normal, detector.settings.input
+    if normal is None or not same_source(normal.validation_ood, name):
+        return _NONE
+    return choose_validation_anomalies(name, detector.settings.seed, **vars(spec))[1]
 
 
 def choose_validation_anomalies(name: str, seed: int, **as_input) -> tuple[ImageSet, np.ndarray]:
@@ -169,7 +187,7 @@ def measure_each(detector: AnomalyDetector, *, seed: int = 0, progress: Progress
     normal = _normal(detector)
     others = available_others(detector)
     for name, split in [(normal.name, "train"), (normal.name, "test"), *((name, "test") for name in others)]:
-        images = replace(set_images(detector, name, split), name=name)
+        images = replace(set_images(detector, name, split, tested=True), name=name)
         yield _sampled(detector, split, images, seed, progress)
 
 
@@ -222,16 +240,24 @@ def _stored(
     return StoredScores(name, split, {key: scores[key] for key in entries}, seed, n_total, notes)
 
 
-def set_images(detector: AnomalyDetector, name: str, split: str) -> ImageSet:
-    """The images that stored scores are of; of a one-class model's own set its class alone, and REST are the others.
+def set_images(detector: AnomalyDetector, name: str, split: str, *, tested: bool = False) -> ImageSet:
+    """The images of a set; of a one-class model's own set its class alone, and REST are the others.
 
     Of other images of one's own, a folder or a file, those that may serve as anomalies. Raises DataError.
+
+    Args:
+        tested: without those that served as validation anomalies of this model.
     """
     normal = _normal(detector)
     if name not in (normal.name, REST):
         if name in catalog():
-            return load(name, split)
-        return load_any(name, "test" if normal.anomalies == name else "ood", **vars(detector.settings.input))
+            images = load(name, split)
+        else:
+            kind = "test" if same_source(normal.anomalies, name) else "ood"
+            images = load_any(name, kind, **vars(detector.settings.input))
+        if not tested or split != "test":
+            return images
+        return images.take(np.setdiff1d(np.arange(len(images)), _validated_on(detector, name)))
     images = normal_split(detector, split)
     if normal.label is None:
         return images
@@ -303,7 +329,9 @@ def telling_set(aurocs: Mapping[str, Mapping[str, float]], first: Sequence[str] 
 def stored_images(detector: AnomalyDetector, stored: StoredScores) -> ImageSet:
     """The images behind stored scores, in order. Raises DataError where they are not available locally or not the same."""
     name = stored.name
-    images = set_images(detector, name, stored.split)
+    images = set_images(detector, name, stored.split, tested=True)
+    if len(images) != stored.n_total:  # scores that an earlier version stored have the validation anomalies among them
+        images = set_images(detector, name, stored.split)
     if len(images) != stored.n_total:
         raise DataError(
             f"{name} ({stored.split}) has {len(images):,} images here and had {stored.n_total:,} when it was scored, so the "
@@ -337,7 +365,7 @@ def verify(
             then = sample.scores[key][:n].astype(np.float64)
             # The 1 keeps the ratio meaningful where a score passes through zero, as log A may.
             apart[key] = float(np.max(np.abs(found[key] - then) / np.maximum(np.abs(then), 1.0 if key == "log_A" else 1e-6)))
-        worst = max(apart, key=apart.get)
+        worst = max(apart, key=lambda key: (isnan(apart[key]), apart[key]))  # NaN agrees with nothing
         agrees = apart[worst] <= VERIFY_TOLERANCE
         rows.append(row | {"n": len(images), "score": worst, "difference": apart[worst], "agrees": agrees})
         if progress:

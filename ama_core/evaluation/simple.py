@@ -64,7 +64,7 @@ def measure_simple(detector: AnomalyDetector, *, seed: int = 0, progress: evalua
     images = images.take(draw(len(images), MOST_NORMAL, seed)).images
     sets = {}
     for name in (normal.name, *evaluation.available_others(detector)):
-        found = evaluation.set_images(detector, name, "test").images
+        found = evaluation.set_images(detector, name, "test", tested=True).images
         sets[name] = found[draw(len(found), MOST, seed)]
     p: dict[str, dict[str, np.ndarray]] = {}
     calibrated: dict[str, int] = {}

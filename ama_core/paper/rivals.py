@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from ama_core.detectors.base import NormalData
@@ -191,7 +192,9 @@ def _mean(bare: RivalLine, group: Sequence[Entry]) -> RivalLine | None:
     by_seed: dict[int, dict[int, float]] = {}
     for entry in group:
         by_seed.setdefault(entry.seed, {})[entry.label] = entry.found.scores[entry.by]["auroc"]
-    means = [sum(classes.values()) / N_CLASSES for classes in by_seed.values() if len(classes) == N_CLASSES]
+    means = {seed: fmean(classes.values()) for seed, classes in by_seed.items() if len(classes) == N_CLASSES}
     if not means:
         return None
-    return RivalLine(bare.method, bare.detector, bare.normal, bare.ood, bare.paper, mean_and_sd(means), tuple(group))
+    members = tuple(entry for entry in group if entry.seed in means)
+    ours = mean_and_sd(list(means.values()))
+    return RivalLine(bare.method, bare.detector, bare.normal, bare.ood, bare.paper, ours, members)

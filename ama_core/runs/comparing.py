@@ -78,13 +78,16 @@ def own_detectors(
     Args:
         good: name of the catalog, folder or file. chosen: names of the registry.
         alpha: the false-alarm rate that should be within reach.
-        preset: default: a fast one where the input is large, else `tiny`.
+        preset: of detectors that have it, the others `tiny`; default: a fast one where the input is large, else `tiny`.
         changes: settings of every detector that has them.
 
     Raises ConfigError: no detector of such a name, a setting that none has, a value that will not do; DataError.
     """
     changes = dict(changes or {})
     suited, n_train = _suited(good, alpha)
+    presets = (detector_class(name).Settings.PRESETS.get(preset, {}) for name in chosen)
+    sizes = [found["image_size"] for found in presets if "image_size" in found]
+    suited |= {"image_size": sizes[0]} if sizes else {}  # a preset that is asked for says it for all
     suited |= changes
     known = {name: {field.name for field in dataclasses.fields(detector_class(name).Settings)} for name in chosen}
     if unknown := [key for key in changes if not any(key in fields for fields in known.values())]:
@@ -92,7 +95,7 @@ def own_detectors(
     found = {}
     for name in chosen:
         of_this = {key: value for key, value in suited.items() if key in known[name]}
-        config = config_for(good, preset or _preset(name, suited.get("image_size", 32)), name, **of_this)
+        config = config_for(good, _preset(name, preset, suited.get("image_size", 32)), name, **of_this)
         if n_train and "batch_size" not in changes:
             config = with_filled_batches(config, n_train)
         found[name] = detector_class(name)(config, score=DECIDES.get(name), device=device, verbose=verbose)
@@ -133,9 +136,10 @@ def _suited(good: str, alpha: float) -> tuple[dict[str, Any], int]:
     return dict(suits.settings()), suits.n_train
 
 
-def _preset(name: str, image_size: Any) -> str:
-    """A fast preset of a detector for large images, where it has one."""
-    return FAST if int(image_size) >= 64 and FAST in detector_class(name).Settings.PRESETS else "tiny"
+def _preset(name: str, asked: str | None, image_size: Any) -> str:
+    """The preset that is asked for, or a fast one for large images, of a detector that has it; else `tiny`."""
+    preset = asked or (FAST if int(image_size) >= 64 else "tiny")
+    return preset if preset in detector_class(name).Settings.PRESETS else "tiny"
 
 
 def _made(normal: ImageSet, detector: AnomalyDetector) -> ImageSet:

@@ -310,7 +310,11 @@ def _in_words(folder: Path | str) -> Iterator[None]:
 def _states(folder: Path) -> Iterator[None]:
     """Nobody else changes the state of a run of `folder` meanwhile. Raises ConfigError where the disk does not allow it."""
     with _in_words(folder), open(Path(folder) / ".queue.lock", "a+") as file:
-        lock(file, wait=True)
+        if not lock(file, wait=True):
+            raise ConfigError(
+                f"{folder} cannot be locked, as where its disk is a network drive without locks, or another process holds it. "
+                "Try again, or name another folder of runs with AMA_RUNS_DIR."
+            )
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ from typing import Any
 
 from ama_core.data import available, catalog, iter_images, load_any, overlapping
 from ama_core.data.guidance import calibration_fraction
+from ama_core.detectors.base import SELECTIONS
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError
 from ama_core.settings import Settings
@@ -132,8 +133,8 @@ def check(spec: RunSpec) -> None:
         ConfigError: the class is unknown, the anomalies are the normal images, or `validated` is asked for without validation
             anomalies.
     """
-    if spec.select not in ("last", "validated"):
-        raise ConfigError(f"select = {spec.select!r} must be last or validated.")
+    if spec.select not in SELECTIONS:
+        raise ConfigError(f"select = {spec.select!r} must be {' or '.join(SELECTIONS)}.")
     if spec.select == "validated" and not spec.validate_ood:
         raise ConfigError("Choosing the weights by validation needs a set of validation anomalies.")
     check_anomalies(spec)

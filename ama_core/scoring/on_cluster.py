@@ -48,12 +48,15 @@ def score_on_cluster(
             _forget(out, shards)
         tasks = [Task(ray, _score, os.getcwd(), model, list(sources), str(out), alpha, by, shard) for shard in shards]
         try:
-            while any(task.poll() is None for task in tasks):
-                time.sleep(POLL_SECONDS)
+            running = True
+            while running:
+                running = None in [task.poll() for task in tasks]  # all, and before the look at those that failed
                 if failed := [task for task in tasks if task.returncode]:
                     raise failed[0].error if isinstance(failed[0].error, AMAError) else AMAError(str(failed[0].error))
                 if progress:
                     progress(sum((read_owner(meta_of(shard.file(out))) or {}).get("rows", 0) for shard in shards))
+                if running:
+                    time.sleep(POLL_SECONDS)
         except BaseException:
             for task in tasks:
                 task.terminate()

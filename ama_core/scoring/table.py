@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,14 @@ SOFTWARE = "AMA Explorer"
 SAMPLED = 5_000  # rows that are kept for a test of the whole table
 
 Row = dict[str, Any]
+
+
+class Counts(NamedTuple):
+    """How many rows and bytes of a table are certain, and whether it is complete."""
+
+    rows: int = 0
+    bytes: int = 0
+    complete: bool = False
 
 
 @dataclass
@@ -165,16 +173,16 @@ def score_to_file(
     summary, unread = summary_of(detector), _without(iter_unread(sources), *own)
     if shard:  # whole batches, so that each image is scored beside the same others as in one call
         unread = (item for place, item in enumerate(unread) if shard.has(place // BATCH))
-    certain = {"rows": 0, "bytes": 0}
+    certain = Counts()
     if resume and out.exists():
         certain = _read_meta(beside, asked, out)
         _skip_written(detector, out, certain, unread, summary)
-    if not certain["bytes"]:
-        write_atomically(beside, json.dumps(asked | certain | {"complete": False}, indent=2))  # no table without an owner
-    with open(out, "ab" if certain["bytes"] else "wb") as file:
+    if not certain.bytes:
+        write_atomically(beside, json.dumps(asked | certain._asdict(), indent=2))  # no table without an owner
+    with open(out, "ab" if certain.bytes else "wb") as file:
         write = _writer(file, out.suffix.lower(), columns(detector), header=file.tell() == 0)
         rows = _score(detector, unread, alpha)
-        _write_rows(rows, write, lambda whole: _save(file, beside, asked, summary, whole), summary, progress)
+        _write_rows(rows, write, file.tell, lambda counts: _save(file, beside, asked, counts), summary, progress)
     if progress:
         progress(summary)
     return summary
@@ -201,54 +209,56 @@ def _check_place(out: Path, beside: Path, folder: Path, sources: Sequence[str | 
         raise ConfigError(f"{out} exists: continue it with --resume, replace it with --force, or choose another name.")
 
 
-def _skip_written(
-    detector: AnomalyDetector, out: Path, certain: dict[str, Any], unread: Iterator[Unread], summary: Summary
-) -> None:
+def _skip_written(detector: AnomalyDetector, out: Path, certain: Counts, unread: Iterator[Unread], summary: Summary) -> None:
     """Cut the table after what is certain, add its rows to the summary, and take their images from `unread`.
 
     Raises DataError where these are not the images of the rows, or the rows not as many as were written.
     """
     with open(out, "r+b") as file:
-        file.truncate(certain["bytes"])
+        file.truncate(certain.bytes)
     for row in _written(out, detector):
         item = next(unread, None)
         if item is None or (_named(item.path, out), item.index) != (row["path"], int(row["index"])):
             raise DataError(f"The images have changed since {out} was begun, at {row['path']}. Begin a new table.")
         summary.add(row)
-    if summary.rows != certain["rows"]:
+    if summary.rows != certain.rows:
         raise DataError(f"{out} was changed by something else. Begin a new table.")
 
 
 def _write_rows(
     rows: Iterable[Row],
     write: Callable[[Row], None],
-    save: Callable[[bool], None],
+    tell: Callable[[], int],
+    save: Callable[[Counts], None],
     summary: Summary,
     progress: Callable[[Summary], None] | None,
 ) -> None:
-    """Write rows as they come; `save(whole)` at most every SAVE_SECONDS and, whatever happens, at the end."""
-    saved, whole = 0.0, False
+    """Write rows as they come; `save(counts)` at most every SAVE_SECONDS and, whatever happens, at the end.
+
+    `tell()`: how many bytes are written. A Ctrl-C between a row and its count leaves the counts of the row before.
+    """
+    saved, certain = 0.0, Counts(summary.rows, tell())
     try:
         for number, row in enumerate(rows, 1):
             write(row)
             summary.add(row)
+            certain = Counts(summary.rows, tell())
             if number % BATCH == 0:
                 if time.monotonic() - saved > SAVE_SECONDS:
-                    save(False)
+                    save(certain)
                     saved = time.monotonic()
                 if progress:
                     progress(summary)
-        whole = True
+        certain = certain._replace(complete=True)
     finally:  # also where the user, or a missing source, ends it
-        save(whole)
+        save(certain)
 
 
-def _save(file: IO[bytes], beside: Path, asked: dict[str, Any], summary: Summary, whole: bool) -> None:
+def _save(file: IO[bytes], beside: Path, asked: dict[str, Any], counts: Counts) -> None:
     """Make what was written certain, and say so beside the table."""
     file.flush()
     os.fsync(file.fileno())
-    counts = {"rows": summary.rows, "bytes": file.tell(), "complete": whole}
-    write_atomically(beside, json.dumps(asked | counts, indent=2))
+    write_atomically(beside, json.dumps(asked | counts._asdict(), indent=2))
 
 
 def _score(detector: AnomalyDetector, unread: Iterable[Unread], alpha: float) -> Iterator[Row]:
@@ -359,7 +369,7 @@ def read_owner(beside: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("software") == SOFTWARE else None
 
 
-def _read_meta(beside: Path, asked: dict[str, Any], out: Path) -> dict[str, Any]:
+def _read_meta(beside: Path, asked: dict[str, Any], out: Path) -> Counts:
     """How much of a table is certain. Raises ConfigError where it belongs to something else than what is asked."""
     found = read_owner(beside)
     if found is None:
@@ -379,7 +389,7 @@ def _read_meta(beside: Path, asked: dict[str, Any], out: Path) -> dict[str, Any]
         raise ConfigError(f"{beside} is damaged, so {out} cannot be continued. Begin a new table.")
     if found.get("complete") and size < out.stat().st_size:
         raise ConfigError(f"{out} was complete and something else has added to it. Begin a new table.")
-    return found
+    return Counts(rows, size)
 
 
 def _without(unread: Iterator[Unread], *own: Path) -> Iterator[Unread]:

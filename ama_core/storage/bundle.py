@@ -136,7 +136,12 @@ class StoredScores:
 
 
 def write_bundle(path: Path | str, bundle: Bundle) -> None:
-    """Write weights, config and calibration into the folder `path`, each file atomically. Raises BundleError for a file."""
+    """Write weights, config and calibration into the folder `path`, each file atomically.
+
+    Over another model, what was measured of that one goes: none of its files is taken for this one's.
+
+    Raises BundleError where `path` is a file.
+    """
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -144,10 +149,22 @@ def write_bundle(path: Path | str, bundle: Bundle) -> None:
         raise BundleError(f"{path} cannot hold a model, for {error.filename} is a file: name a folder.") from error
     version = 1 if bundle.detector == FIRST else VERSION  # older software reads what it knows, and says of the rest: update
     header = {"format": FORMAT, "version": version, "detector": bundle.detector, "config": bundle.settings, **bundle.info}
+    written = {"calibration.npz": npz_bytes(bundle.arrays), "config.json": json.dumps(header, indent=2).encode()}
     if bundle.tensors:
-        write_atomically(path / "model.safetensors", safetensors_bytes(bundle.tensors))
-    write_atomically(path / "calibration.npz", npz_bytes(bundle.arrays))
-    write_atomically(path / "config.json", json.dumps(header, indent=2))
+        written = {"model.safetensors": safetensors_bytes(bundle.tensors)} | written
+    model = ("model.safetensors", "calibration.npz")
+    if any(_contents(path / name) not in (None, written.get(name)) for name in model):
+        for name in FILES:
+            (path / name).unlink(missing_ok=True)
+    for name, contents in written.items():
+        write_atomically(path / name, contents)
+
+
+def _contents(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def read_info(path: Path | str) -> dict[str, Any]:

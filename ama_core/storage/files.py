@@ -28,6 +28,8 @@ except ImportError:  # Windows
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout, in which models, results and runs lie
 PARTIAL = ".part"
+UMASK = os.umask(0o077)  # the only portable way to read it is to change it
+os.umask(UMASK)
 MAX_JSON_BYTES = 64 * 2**20
 MAX_JSON_DEPTH = 64  # of what is written here, none is deeper than 6
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what a formula can begin with; the last four are its full-width forms
@@ -157,11 +159,19 @@ def write_atomically(path: Path, contents: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(partial, 0o644)  # mkstemp makes it private
+        os.chmod(partial, _mode(path))  # mkstemp makes it private
         os.replace(partial, path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+def _mode(path: Path) -> int:
+    """The permissions of a file that is written again, or those that this process gives to new files."""
+    try:
+        return path.stat().st_mode & 0o777
+    except OSError:
+        return 0o666 & ~UMASK
 
 
 def remove_partials(folder: Path) -> None:

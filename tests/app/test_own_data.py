@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import weakref
 import zipfile
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from ama_core import AMADetector
-from ama_core.data import inspect
+from ama_core.data import inspect, inspection
 from ama_core.errors import BundleError
 from ama_core.runs import queue
 from ama_core.runs.spec import RunSpec
@@ -91,6 +92,30 @@ def test_train_and_test_subfolders_are_compared(shop, rng):
             (shop / "own" / split / f"{i}.png").write_bytes((shop / "good" / f"{i:02}.png").read_bytes())
     found = inspect(shop / "own")
     assert found.n == 5 and ("4.png", "4.png") in found.shared and "the test proves nothing" in " ".join(found.sentences())
+
+
+def test_the_test_images_are_looked_at_one_by_one_and_too_many_are_said(shop, monkeypatch):
+    alive, most = [], []
+    original = inspection.iter_images
+
+    def counted(sources):
+        for item in original(sources):
+            alive.append(weakref.ref(item.image)) if item.image is not None else None
+            most.append(sum(one() is not None for one in alive))
+            yield item
+            del item
+
+    monkeypatch.setattr(inspection, "iter_images", counted)
+    found = inspect(shop / "good", against=shop / "good")
+    assert found.compared_with_test and found.shared and max(most) <= 3, "whole images are not kept"
+    monkeypatch.setattr(inspection, "MOST_COMPARED", 41)
+    assert inspect(shop / "good", against=shop / "good").compared_with_test
+    (shop / "more").mkdir()
+    for i, file in enumerate([*(shop / "good").iterdir(), shop / "good" / "00.png"]):
+        (shop / "more" / f"{i}{file.suffix}").write_bytes(file.read_bytes())
+    found = inspect(shop / "good", against=shop / "more")
+    assert not found.compared_with_test and not found.shared
+    assert "whether training images are among them was not looked for" in " ".join(found.sentences())
 
 
 def test_pictures_without_structure_are_not_called_alike(tmp_path, rng):

@@ -18,6 +18,7 @@ from ama_core.data import catalog, load, overlapping
 from ama_core.detectors import registry
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.runs import timing
+from ama_core.runs.comparing import own_detectors
 
 SETTINGS = [
     word
@@ -492,3 +493,17 @@ def test_detectors_are_listed_with_what_a_step_costs_here(call, tmp_path, monkey
     assert listed()["autoencoder"]["seconds_per_step"] == timed.seconds > 0
     code, out, _ = call("detectors")
     assert code == 0 and timed.how in out and "--time" in out
+
+
+def test_options_that_would_be_ignored_are_refused(call, tmp_path):
+    code, _, err = call("benchmark", "table1", "--report", "--results", tmp_path)
+    assert code == 2 and "leave the tables out" in err and not list(tmp_path.iterdir())
+    (tmp_path / "in").mkdir()
+    code, _, err = call("score", "digits", tmp_path / "in", "--out", tmp_path / "t.csv", "--json")
+    assert code == 2 and ".jsonl" in err and not (tmp_path / "t.csv").exists()
+
+
+def test_a_preset_of_one_detector_leaves_the_others_theirs(digits, tmp_path):
+    np.savez(tmp_path / "good.npz", images=digits.images[:60])
+    found = own_detectors(str(tmp_path / "good.npz"), ("nearest", "ama"), preset="fast64", device="cpu")
+    assert found["ama"].settings.image_size == 64 and found["nearest"].settings.image_size == found["ama"].settings.image_size

@@ -17,6 +17,7 @@ from ama_core.errors import DataError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import detection_metrics
 from ama_core.evaluation.protocol import evaluate
+from ama_core.storage.bundle import StoredScores
 
 
 def auroc_by_pairs(normal, anomalous) -> float:
@@ -197,6 +198,37 @@ def test_anomalies_of_the_training_are_never_tested(tiny_detector, tmp_path, rng
     found = evaluate(detector, [str(file)], full=True)
     assert found["results"][0]["n_ood"] == 20
     assert "20 images are left" in found["notes"][0]
+
+
+@pytest.mark.parametrize("spelled", ["faults/", "./faults", "{}/faults", "link"])
+def test_they_are_known_however_the_path_is_spelled(tiny_detector, tmp_path, rng, monkeypatch, spelled):
+    (tmp_path / "faults").mkdir()
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / "faults" / f"{i}.png")
+    (tmp_path / "link").symlink_to(tmp_path / "faults")
+    monkeypatch.chdir(tmp_path)
+    other = spelled.format(tmp_path)
+    trained_with = with_info(tiny_detector, anomalies="faults")
+    found = evaluate(trained_with, [other], full=True)
+    assert found["results"][0]["n_ood"] == 4 and "its training split is not tested" in found["notes"][0]
+    validated = with_info(tiny_detector, validation_ood="faults")
+    found = evaluate(validated, [other], full=True)
+    assert found["results"][0]["n_ood"] == 10 and "are not tested" in found["notes"][0]
+
+
+def test_stored_scores_are_without_the_validation_anomalies(tiny_detector, tmp_path, rng):
+    file = tmp_path / "few.npz"
+    np.savez(file, images=rng.integers(0, 256, (30, 32, 32, 1), dtype=np.uint8))
+    detector = with_info(tiny_detector, source=str(tmp_path), name="own", validation_ood=str(file))
+    images = evaluation.set_images(detector, str(file), "test", tested=True)
+    chosen, _ = evaluation.choose_validation_anomalies(str(file), detector.config.seed)
+    assert len(images) == 15 and not {i.tobytes() for i in images.images} & {i.tobytes() for i in chosen.images}
+    assert len(evaluation.set_images(detector, str(file), "test")) == 30
+    scores = detector.scores(images.images)
+    stored = StoredScores(str(file), "test", scores, 0, 15)
+    np.testing.assert_array_equal(evaluation.stored_images(detector, stored).images, images.images)
+    # Scores of an earlier version, of all images, still find theirs.
+    assert len(evaluation.stored_images(detector, StoredScores(str(file), "test", scores, 0, 30))) == 30
 
 
 def test_a_model_that_does_not_know_its_normal_data(tiny_detector):

@@ -4,14 +4,14 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import psutil
 import pytest
 
 from ama_core import load_detector
-from ama_core.errors import ConfigError
+from ama_core.errors import ConfigError, DataError
 from ama_core.scoring import on_cluster, table
 from ama_core.scoring.on_cluster import score_on_cluster
 from tests.common import CPU, REPEATED_IN_CI, ROOT
@@ -71,6 +71,27 @@ def test_summaries_of_shards_are_added():
     whole = on_cluster._together(parts)
     assert (whole.rows, whole.flagged, whole.unreadable, whole.errors) == (7, 3, 1, [("a", "b")])
     np.testing.assert_array_equal(whole.sample.scores()["R"], [1, 2])
+
+
+def test_the_error_of_the_shard_that_fails_last_is_said(tiny_bundle, images, tmp_path, monkeypatch):
+    class Failing:
+        returncode, error = None, DataError("the disk is gone")
+
+        def __init__(self, *_):
+            pass
+
+        def poll(self):
+            self.returncode = 1
+            return 1
+
+        def terminate(self):
+            pass
+
+    monkeypatch.setattr(on_cluster, "cluster", lambda: nullcontext())
+    monkeypatch.setattr(on_cluster, "slots", lambda _: 1)
+    monkeypatch.setattr(on_cluster, "Task", Failing)
+    with pytest.raises(DataError, match="the disk is gone"):
+        score_on_cluster(str(tiny_bundle), [str(images)], tmp_path / "out.csv", 0.05)
 
 
 def test_options_that_contradict_each_other(call, tiny_bundle, images):

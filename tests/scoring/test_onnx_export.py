@@ -70,6 +70,9 @@ def test_a_file_that_would_give_other_scores_is_not_written(tiny_bundle, tmp_pat
     monkeypatch.setattr(detector, "scores", lambda images: scores(images) | {"M": 1.001 * scores(images)["M"]})
     with pytest.raises(AMAError, match="Not exported.*of M"):
         export_onnx(detector, tmp_path / "bad.onnx")
+    monkeypatch.setattr(detector, "scores", lambda images: scores(images) | {"M": np.nan * scores(images)["M"]})
+    with pytest.raises(AMAError, match="Not exported.*of M.*nan"):
+        export_onnx(detector, tmp_path / "bad.onnx")
     assert not (tmp_path / "bad.onnx").exists()
 
 

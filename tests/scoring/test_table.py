@@ -107,6 +107,23 @@ def test_an_interrupted_table_is_continued_exactly(score, sources, tmp_path, mon
     assert again == summary and out.read_bytes() == whole  # complete: nothing to do
 
 
+def test_a_ctrl_c_between_a_row_and_its_count_loses_no_row(score, sources, tmp_path, monkeypatch):
+    score(sources, "whole.csv")
+    add = streaming.Summary.add
+
+    def interrupted(summary, row):
+        if summary.rows == 300:
+            raise KeyboardInterrupt
+        add(summary, row)
+
+    monkeypatch.setattr(streaming.Summary, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        score(sources, "out.csv")
+    monkeypatch.setattr(streaming.Summary, "add", add)
+    assert score(sources, "out.csv", resume=True).rows == 679
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
 def test_what_cannot_be_continued_is_refused(score, sources, tmp_path, monkeypatch):
     def stop(summary):
         raise KeyboardInterrupt

@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from ama_core import AMADetector
 from ama_core.data import load
-from ama_core.detectors.registry import load_detector
+from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.errors import BundleError, ConfigError
-from ama_core.runs.spec import RunSpec
+from ama_core.runs.spec import RunSpec, config_for
+from ama_core.storage import files
 from ama_core.storage.bundle import (
+    FILES,
     FIRST_STORED,
     StoredScores,
     array_names,
@@ -119,6 +121,26 @@ def test_no_array_needs_pickle(tiny_bundle):
 def test_files_are_written_for_others_to_read(tiny_bundle):
     assert (tiny_bundle / "model.safetensors").stat().st_mode & 0o444 == 0o444
     assert not [file for file in tiny_bundle.iterdir() if file.name.endswith(".part")]
+
+
+def test_what_is_written_has_the_permissions_of_the_process_or_of_the_file_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "UMASK", 0o077)
+    files.write_atomically(tmp_path / "new", "x")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "new").chmod(0o640)
+    files.write_atomically(tmp_path / "new", "y")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o640
+
+
+def test_saved_over_another_model_nothing_of_that_one_is_left(bundle, digits):
+    before = {file.name for file in bundle.iterdir()}
+    assert {"scores.npz", "results.json", "README.md"} <= before
+    same = AMADetector.load(bundle, device="cpu")
+    same.save(bundle)
+    assert {file.name for file in bundle.iterdir()} == before, "the same model keeps what was measured of it"
+    detector_class("nearest")(config_for("digits", "tiny", "nearest"), device="cpu").fit(digits.images[:300]).save(bundle)
+    assert {file.name for file in bundle.iterdir()} & set(FILES) == {"config.json", "calibration.npz"}
+    assert load_detector(bundle, device="cpu").name == "nearest"
 
 
 # Weights
