@@ -23,7 +23,7 @@ from ama_core.analysis.probe import Probe, lowest_r, probe, r_after
 from ama_core.analysis.redrawing import Redrawing, redrawing
 from ama_core.analysis.response import Response, read_response
 from ama_core.analysis.shell import NormHistograms
-from ama_core.data import FileImage, ImageSet, Inspection, decode_image, draw, inspect, load, one_class, prepare
+from ama_core.data import FileImage, ImageSet, Inspection, decode_image, draw, inspect, label_of, load, one_class, prepare
 from ama_core.data.changes import Change
 from ama_core.detectors.ama.scores import a_distance
 from ama_core.detectors.base import AnomalyDetector, Examination
@@ -379,7 +379,8 @@ def check_uploads(folder: Path, files: Sequence[tuple[str, str, bytes]], progres
 def check_samples(folder: Path, set_name: str, start: int, stop: int) -> Batch:
     """Check the test images `start` to `stop` of a set. Raises DataError, BundleError."""
     images = sample_images(folder, set_name).images
-    items = [FileImage(f"{set_name} #{i}", 0, images[i], None) for i in range(start, min(stop, len(images)))]
+    title = set_name if set_name == NORMAL else label_of(set_name)
+    items = [FileImage(f"#{i} of {title}", 0, images[i], None) for i in range(start, min(stop, len(images)))]
     return _batch(check.check(detector(folder), items, len(items)))
 
 

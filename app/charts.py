@@ -48,14 +48,14 @@ pio.templates[TEMPLATE] = pio.templates["plotly_white"].update(
 
 
 def roc_chart(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], points: Mapping[str, tuple[float, float]]) -> go.Figure:
-    """ROC curves, name -> (false-alarm rates, detection rates), over the diagonal of a coin, and points to look at."""
+    """ROC curves, name -> (false-alarm rates, detection rates), over the diagonal of chance, and points to look at."""
     figure = go.Figure()
     figure.add_trace(
         go.Scatter(
             x=[0, 1],
             y=[0, 1],
             mode="lines",
-            name="a coin",
+            name="chance (0.5)",
             line=dict(color=CUT, dash="dot", width=1.5),
             hoverinfo="skip",
         )
@@ -87,7 +87,7 @@ def roc_chart(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], points: Mappi
 
 
 def auroc_dots(sets: Mapping[str, Mapping[str, float]], scores: Sequence[str]) -> go.Figure:
-    """AUROCs, set -> score -> value, a row for each set and a sign for each score, over the line of a coin."""
+    """AUROCs, set -> score -> value, a row for each set and a sign for each score, over the line of chance."""
     figure = go.Figure()
     names = list(sets)
     figure.add_trace(
@@ -95,7 +95,7 @@ def auroc_dots(sets: Mapping[str, Mapping[str, float]], scores: Sequence[str]) -
             x=[0.5, 0.5],
             y=[names[0], names[-1]],
             mode="lines",
-            name="a coin",
+            name="chance (0.5)",
             line=dict(color=CUT, dash="dot", width=1.5),
             hoverinfo="skip",
         )
@@ -141,7 +141,7 @@ def calibration_chart(
             x=[0, end],
             y=[0, end],
             mode="lines",
-            name="as promised",
+            name="nominal",
             line=dict(color=CUT, dash="dot", width=1.5),
             hoverinfo="skip",
         )
@@ -339,7 +339,7 @@ def norm_chart(
             line_width=0,
             fill="toself",
             fillcolor=BAND_OUTER,
-            name="95 % band of χ_d",
+            name="95 % of Gaussian codes",
             hoverinfo="skip",
         )
     )
@@ -349,7 +349,7 @@ def norm_chart(
             y=chi[1].astype(np.float32),
             mode="lines",
             line=dict(color=CUT, width=2.5, dash="dash"),
-            name="χ_d (Gaussian codes)",
+            name="Gaussian codes (χ<sub>d</sub>)",
             hoverinfo="skip",
         )
     )
@@ -420,7 +420,7 @@ def polar_chart(
     """
     figure = go.Figure()
     turn = np.linspace(0, 360, 121)
-    for name, r, dash in (("√d", 1.0, "solid"), ("95 % band of χ_d", band[0], "dot"), (None, band[1], "dot")):
+    for name, r, dash in (("√d", 1.0, "solid"), ("95 % of Gaussian codes", band[0], "dot"), (None, band[1], "dot")):
         figure.add_trace(
             go.Scatterpolar(
                 r=np.full(len(turn), r),
@@ -451,7 +451,7 @@ def polar_chart(
             mode="markers+text",
             name="atypical codes",
             text=[str(i + 1) for i in range(len(atypical[0]))],
-            textposition="top center",
+            textposition=_apart(np.asarray(atypical[1])),
             textfont=dict(size=15, weight="bold"),
             marker=dict(symbol="star-diamond", size=15, color=ORANGE, line=dict(color=INK, width=1.5)),
             hovertemplate="atypical code %{text}<br>%{r:.3f} √d<extra></extra>",
@@ -466,6 +466,12 @@ def polar_chart(
         ),
     )
     return figure
+
+
+def _apart(angles: np.ndarray) -> list[str]:
+    """Where the numbers of neighbouring points stand, by turns above and below, so that fewer cover one another."""
+    turn = np.argsort(np.argsort(angles, kind="stable"), kind="stable")
+    return ["bottom center" if place % 2 else "top center" for place in turn]
 
 
 def triangle_chart(
@@ -507,7 +513,7 @@ def triangle_chart(
             mode="markers",
             marker=dict(size=11, color=CUT, opacity=0),
             customdata=fine_weights.tolist(),
-            hovertemplate="α = (%{customdata[0]:.2f}, %{customdata[1]:.2f}, %{customdata[2]:.2f})<extra></extra>",
+            hovertemplate="w = (%{customdata[0]:.2f}, %{customdata[1]:.2f}, %{customdata[2]:.2f})<extra></extra>",
             selected=dict(marker=dict(opacity=0)),
             unselected=dict(marker=dict(opacity=0)),
         )

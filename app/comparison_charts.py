@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
-from charts import MODEBAR, TEMPLATE
+from charts import MODEBAR, TEMPLATE, log_ticks
 from palette import BLUE, CUT, GRID, INK, NORMAL_STYLES, OOD_STYLES, VERMILLION, rgb
 
 
@@ -64,27 +64,28 @@ def dot_chart(
                 line=dict(color=CUT, dash="dot", width=1.5),
             )
         )
-    height = 130 + max(36, 13 * len(styles)) * len(rows)
+    names = [textwrap.wrap(name, line or 1000) or [""] for name, _ in rows]
+    lines = max(map(len, names), default=1)
+    height = 130 + max(36, 13 * len(styles), 15 * lines + 8) * len(rows)
     figure.update_layout(template=TEMPLATE, height=height, legend_y=-65 / height)
     figure.update_xaxes(title=xlabel, gridcolor=GRID)
     low = min([0.45, *(value for _, found in rows for values in found.values() for value in values)])
     figure.update_xaxes(range=[low - 0.04, 1.02])
     figure.update_yaxes(
         tickvals=list(range(len(rows))),
-        ticktext=["<br>".join(map(html.escape, textwrap.wrap(name, line or 1000) or [""])) for name, _ in rows],
+        ticktext=["<br>".join(map(html.escape, name)) for name in names],
         range=[len(rows) - 0.5, -0.5],
     )
     return figure
 
 
 def heat_colours(value: float) -> str:
-    """The colours of a cell with an AUROC, as CSS: vermillion below a coin's 0.5, white at it, blue above; none for NaN."""
+    """The colours of a cell with an AUROC, as CSS: vermillion below chance (0.5), white at it, blue above; none for NaN."""
     if not np.isfinite(value):
         return ""
     amount = min(1.0, abs(value - 0.5) / 0.5)
     red, green, blue = 255 + amount * 0.85 * (rgb(VERMILLION if value < 0.5 else BLUE) - 255)
-    ink = "#ffffff" if amount > 0.6 else INK
-    return f"background-color: rgb({red:.0f},{green:.0f},{blue:.0f}); color: {ink}"
+    return f"background-color: rgb({red:.0f},{green:.0f},{blue:.0f}); color: {INK}"
 
 
 def pair_chart(
@@ -119,7 +120,11 @@ def pair_chart(
         figure.add_vline(x=cuts[0], line=dict(color=CUT, dash="dot"))
         figure.add_hline(y=cuts[1], line=dict(color=CUT, dash="dot"))
     figure.update_layout(template=TEMPLATE, height=500, legend_y=-0.16, margin_t=40, modebar=MODEBAR)
-    kind = "log" if log else "linear"
-    figure.update_xaxes(title=axes[0], gridcolor=GRID, type=kind)
-    figure.update_yaxes(title=axes[1], gridcolor=GRID, type=kind)
+    figure.update_xaxes(title=axes[0], gridcolor=GRID)
+    figure.update_yaxes(title=axes[1], gridcolor=GRID)
+    if log:
+        for update, k in ((figure.update_xaxes, 0), (figure.update_yaxes, 1)):
+            values = np.concatenate([np.asarray(group[k], float) for group in groups.values()])
+            ticks = log_ticks(float(np.log10(values.min())), float(np.log10(values.max())))
+            update(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     return figure

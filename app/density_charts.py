@@ -64,7 +64,7 @@ def density_chart(
     share = 1 - LABEL_STEP * (rows + 0.5) / plot if rows else 1.0  # of the plot that the curves have, below their names
     figure.update_yaxes(range=[bottom, bottom + (top - bottom) / share], nticks=5)
     if labels:
-        _labels(figure, grid, curves, labels, placed, pixels=plot * share / TOP)
+        _labels(figure, grid, curves, labels, placed, ceiling=top / TOP, pixels=plot * share / TOP)
     return figure
 
 
@@ -201,15 +201,15 @@ def _labels(
     curves: Mapping[str, np.ndarray],
     labels: Mapping[str, str],
     placed: Mapping[str, tuple[int, int, str]],
+    ceiling: float,
     pixels: float,
 ) -> None:
     """Writes each curve's name above all curves, with a line that leads down to its peak.
 
     Args:
-        placed: as of `_label_rows`. pixels: how high the highest curve is.
+        placed: as of `_label_rows`. ceiling: the highest density that is drawn. pixels: how high that is.
     """
     styles, log = _styles(curves), figure.layout.xaxis.type == "log"
-    ceiling = max(float(curve.max()) for curve in curves.values())
     for name, (peak, row, anchor) in sorted(placed.items(), key=lambda item: -item[1][1]):  # lower names over higher lines
         x, y = float(grid[peak]), float(curves[name][peak])
         figure.add_annotation(

@@ -12,8 +12,11 @@ from ama_core.evaluation.metrics import REPLICATES
 from ama_core.paper import published as paper
 
 METRICS = {
-    "AUROC": ("auroc", "The chance that an anomaly looks more anomalous than a normal image: 1 is perfect, 0.5 a coin."),
-    "AUPRC": ("auprc", "Area under precision and recall, anomalies positive: a coin gets their share n anomalous / n."),
+    "AUROC": ("auroc", "The chance that an anomaly looks more anomalous than a normal image: 1 is perfect, 0.5 chance."),
+    "AUPRC": (
+        "auprc",
+        "Area under precision and recall, anomalies positive: a random score gets their share, n anomalous / n.",
+    ),
     "FPR95": ("fpr95", "Normal images flagged when 95 % of the anomalies are: less is better."),
 }
 ALL = "All three"
@@ -56,11 +59,11 @@ def verdict_of_all(view: controls.View, aurocs: Mapping[str, Mapping[str, float]
 def verdict(view: controls.View, name: str, auroc: dict[str, float]) -> str:
     """What the AUROCs of the scores on one set say, in words."""
     first, *rest = view.detector.score_names()
-    others = f"{', '.join(f'{score} {auroc[score]:.2f}' for score in rest)}." if rest else ""
+    others = f"{', '.join(f'{score} {auroc[score]:.3f}' for score in rest)}." if rest else ""
     a_fails = ""
     if view.of_r and auroc["A"] < 0.5:
         a_fails = " A fails here: their R lies nearer to μ than that of the test images."
-    said = f"{first} gives {auroc[first]:.2f} on **{name}**"
+    said = f"{first} has an AUROC of {auroc[first]:.3f} on **{name}**"
     if auroc[first] >= 0.5:
         much = "hardly more" if auroc[first] < 0.6 else "more"
         return f"{said}: it finds them {much} anomalous than the test images. {others}{a_fails}".strip()
@@ -72,7 +75,7 @@ def verdict(view: controls.View, name: str, auroc: dict[str, float]) -> str:
         else f" {others}"
     )
     return (
-        f"{said}, below the 0.50 of a coin: it finds them *more normal* than the model's own test images, so a threshold on "
+        f"{said}, below chance (0.5): it finds them *more normal* than the model's own test images, so a threshold on "
         f"{first} lets them pass.{what}{a_fails}"
     ).strip()
 
@@ -117,7 +120,7 @@ def table(view: controls.View, rows: Sequence[Mapping]) -> None:
             "Set": frame["set"].map(controls.title_of),
             "Score": frame["score"],
             **{name: [cell(line, field) for line in lines] for name, (field, _) in METRICS.items()},
-            "n": counted,
+            **({} if len(set(counted)) == 1 else {"n": counted}),
         }
         if any(printed):
             shown["paper, AUROC"] = printed
@@ -125,7 +128,7 @@ def table(view: controls.View, rows: Sequence[Mapping]) -> None:
         field = METRICS[metric][0]
         shown = {"Set": [controls.title_of(row["ood"]) for row in rows]}
         shown |= {score: [cell(line, field) for line in lines if line["score"] == score] for score in scores}
-        shown["n"] = counted[:: len(scores)]
+        shown |= {} if len(set(counted)) == 1 else {"n": counted[:: len(scores)]}
         for i, score in enumerate(scores):
             if metric == "AUROC" and any(printed[i :: len(scores)]):
                 shown[f"paper, {score}"] = printed[i :: len(scores)]
@@ -133,9 +136,10 @@ def table(view: controls.View, rows: Sequence[Mapping]) -> None:
     for name in METRICS if metric == ALL else [metric]:
         st.caption(f"{name}. {METRICS[name][1]}")
     st.caption(
-        "n = normal test images + anomalies drawn from each set. In brackets: 95 % interval, from drawing the stored scores "
-        f"{REPLICATES} times again; it covers the drawing of the test images, not that of the training seed, and has no width "
-        "where no drawing changes the figure."
+        f"n = {f'{counted[0]}, ' if len(set(counted)) == 1 else ''}normal test images + anomalies drawn from each set. In "
+        f"brackets: 95 % bootstrap interval ({REPLICATES} resamples "
+        "of the stored scores). It covers the sampling of the test images, not the training seed, and has no width where no "
+        "resample changes the figure."
     )
     if frame["auprc low"].isna().any():
         st.caption("Where no scores are stored only AUROC has an interval (Hanley & McNeil, 1982).")

@@ -156,8 +156,8 @@ def critic_key(who: str = "Critic", score: str = "R") -> str:
     """The colour key of maps of what each place adds to a score, as HTML."""
     bar = critic_map(np.full((41, 41, 1), 128, np.uint8), np.linspace(-1, 1, 41)[None].repeat(41, 0), 41 * 41 / CRITIC_RANGE)
     high = (
-        f"adds to {html.escape(score)}; the colour grows with the square root and is full where a place adds {CRITIC_RANGE} "
-        "times or more what one adds in the mean training image"
+        f"adds to {html.escape(score)} (full colour: {CRITIC_RANGE} times the mean over training images or more; square-root "
+        "scale)"
     )
     return _key(bar[:4], "blue over grey to vermillion", f"{who}: takes from {html.escape(score)}", high)
 
@@ -185,7 +185,7 @@ def confusion_table(hits: int, misses: int, false_alarms: int, passed: int, anom
         colour = ",".join(f"{c:.0f}" for c in rgb(BLUE if right else VERMILLION))
         mark = "✓" if right else "✗"
         return (
-            f'<td style="background:rgba({colour},{0.06 + 0.4 * share:.2f})"><b>{count:,}</b> ({100 * share:.1f} %)'
+            f'<td style="background:rgba({colour},{0.06 + 0.4 * share:.2f})"><b>{count:,}</b> ({100 * share:.1f}&nbsp;%)'
             f"<br><small>{mark} {word}</small></td>"
         )
 

@@ -32,7 +32,7 @@ def main(table: int) -> None:
     pairs = dict.fromkeys(cell_of_rival(line) for line in found)
     measured = [cell for cell in pairs if any(line.ours for line in found if cell_of_rival(line) == cell)]
     first = measured[0] if measured else next(iter(pairs))
-    pair = controls.choose(st.selectbox, "pair", "On", list(pairs), first)
+    pair = controls.choose(st.selectbox, "pair", "Pair of sets", list(pairs), first)
     shown = [line for line in found if cell_of_rival(line) == pair]
     own = paper_tables.lines("table1" if table == 1 else "table2")
     ama = [
@@ -57,7 +57,11 @@ def main(table: int) -> None:
             rows.append((f"AMA, {by}: {models_of(line)}{seeds}", (theirs if by == "A" else {}) | ours))
     controls.chart(
         dot_chart(
-            rows, {"paper": DOTS["paper"], "ours": DOTS["ours, A"]}, "AUROC (higher is better)", level=(0.5, "a coin"), line=28
+            rows,
+            {"paper": DOTS["paper"], "ours": DOTS["ours, A"]},
+            "AUROC (higher is better)",
+            level=(0.5, "chance (0.5)"),
+            line=28,
         ),
         {
             "method": [name for name, cells in rows for _ in cells],
@@ -98,7 +102,7 @@ def main(table: int) -> None:
                 )
     st.caption(
         "Ours: the score that decides, fixed beforehand, under the protocol of the table above. Bars, and the column 95 %: the "
-        "interval of one training over the drawing of the test images; bars of several seeds are ± the standard deviation. "
+        "interval of one training over the sampling of the test images; bars of several seeds are ± the standard deviation. "
         "Measure more with:"
     )
     st.code(f"python -m ama_core benchmark {RIVAL_TABLES[table - 1]} --only deepsvdd", language="bash")

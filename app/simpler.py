@@ -186,7 +186,7 @@ def _chart(folder: Path, found: Comparison, titles: Mapping[str, str]) -> None:
     """AUROC with its interval, a row a detector."""
     rows = [(titles[one.name], {SERIES: (one.auroc, one.low, one.high)}) for one in found.detectors]
     controls.chart(
-        dot_chart(rows, {SERIES: (BLUE, "circle")}, "AUROC (higher is better)", level=(0.5, "a coin"), line=LINE),
+        dot_chart(rows, {SERIES: (BLUE, "circle")}, "AUROC (higher is better)", level=(0.5, "chance (0.5)"), line=LINE),
         {
             "detector": [one.name for one in found.detectors],
             **{key: [getattr(one, key) for one in found.detectors] for key in ("auroc", "low", "high")},

@@ -82,7 +82,7 @@ def adds(found: Sequence[Ablation]) -> list[str]:
         reduced = any(member.reductions for one in found for member in one.line.members)
         small = " Ours are smaller or shorter trained than the paper's." if reduced else ""
         level = f"with a {100 * LEVEL:.0f} % interval over seeds"
-        said.insert(0, f"What the part that is left out adds to the AUROC by A, {level}.{small}")
+        said.insert(0, f"How much the part left out adds to the AUROC of A, {level}.{small}")
     return said
 
 
@@ -91,8 +91,7 @@ def verdicts(key: str, shown: Sequence[Line]) -> None:
     said = []
     if key != "ablations":
         ama = [line for line in paper_tables.lines(key) if line.row == paper.AMA and not line.classes]
-        ours = ours_against_paper(ama if key == "table1" else shown)
-        said.append(sentence(ours, "Our A", "the paper's"))
+        said.append(sentence(ours_against_paper(ama), "Our A", "the paper's"))
         said.append(sentence(a_against_r(ama), "A (two-sided)", "R (raw)"))
         simple = simple_against_ama(with_most_seeds([line for line in ama if line.simple]))
         said.append(sentence(simple, "The best simple score", "the better of A and T"))
@@ -121,7 +120,7 @@ def dots(shown: Sequence[Line], name: str) -> None:
                 found["ours, best simple score"] = (best, best, best)
         rows.append((what(line), found))
     series = [name for name in DOTS if any(name in found for _, found in rows)]
-    figure = dot_chart(rows, {name: DOTS[name] for name in series}, "AUROC (higher is better)", level=(0.5, "a coin"))
+    figure = dot_chart(rows, {name: DOTS[name] for name in series}, "AUROC (higher is better)", level=(0.5, "chance (0.5)"))
     flat = [(row, name, *values) for row, found in rows for name, values in found.items()]
     controls.chart(
         figure,
@@ -133,7 +132,7 @@ def dots(shown: Sequence[Line], name: str) -> None:
     st.caption(
         "A: the paper's two-sided score, unusual where R is unusually high or low. R: the raw score, the distance that the "
         "critic sees between an image and its reconstruction. T: all statistics together, ours. Bars: 95 % interval of one "
-        "training over the drawing of the test images; of several seeds ± the standard deviation. The paper prints no "
+        "training over the sampling of the test images; of several seeds ± the standard deviation. The paper prints no "
         "intervals. Where a cell was measured more than once, the line with the most seeds is drawn, the first of several such."
     )
 

@@ -19,13 +19,13 @@ def main() -> None:
         return
     st.subheader("How long to train")
     sets = list(dict.fromkeys(ood for run in runs for ood in run.aurocs))
-    ood = controls.choose_set("length_set", "Told from", sets, sets[0])
+    ood = controls.choose_set("length_set", "Other set", sets, sets[0])
     curves = {(loss, by): curve(runs, loss, ood, by) for by in SHOWN for loss in LOSSES.values()}
     curves = {key: found for key, found in curves.items() if found}
     lines = {
         f"{NAMES[loss]}, {by}": ([x.steps for x in found], [x.auroc for x in found]) for (loss, by), found in curves.items()
     }
-    chart = line_chart(lines, "training steps", "AUROC (higher is better)", level=(0.5, "a coin"), height=380)
+    chart = line_chart(lines, "training steps", "AUROC (higher is better)", level=(0.5, "chance (0.5)"), height=380)
     steps = sorted({x.steps for found in curves.values() for x in found})
     chart.update_xaxes(type="log", tickvals=steps, ticktext=[f"{at:,}" for at in steps])
     said = summary(curves)

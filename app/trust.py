@@ -138,7 +138,7 @@ def table(
     for method in simple.p if simple else ():
         fractions = [simple.flagged(method, name, alpha) for name in rows.values()]
         columns[registry.detector_class(method).title] = [None if f is None else 100 * f for f in fractions]
-    percent = st.column_config.NumberColumn(format="%.0f %%")
+    percent = st.column_config.NumberColumn(format="%.2g %%")
     controls.grid(
         columns,
         height=40 + 35 * len(rows),
@@ -155,7 +155,7 @@ def table(
             f"`python -m ama_core measure {access.shown(view.folder)}`."
         )
     elif any(value is None for column in columns.values() for value in column):
-        st.caption("Where nothing stands, the set was not measured, or so small an α is out of the method's reach.")
+        st.caption("None: the set was not measured, or the method has too few calibration images for so small an α.")
 
 
 # Where the raw score disagrees

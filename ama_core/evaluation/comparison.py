@@ -49,7 +49,7 @@ class HeatTable:
 
     Attributes:
         models: names. sets: names of the OOD sets, in the order given.
-        auroc, low, high: (m, k), with the 95 % interval over the drawing of the test images.
+        auroc, low, high: (m, k), with the 95 % interval over the sampling of the test images.
         ranks: (m, k), 1 for the highest AUROC of a set, ties shared; NaN where not measured.
         mean_auroc, mean_rank: (m,) over the `shared` sets, on which all models were measured; NaN where there is none.
         shared: how many these are.

@@ -114,7 +114,7 @@ def roc_points(normal: np.ndarray, anomalous: np.ndarray) -> tuple[np.ndarray, n
 def auroc_interval(auroc: float, n_normal: int, n_anomalous: int, level: float = 0.95) -> tuple[float, float]:
     """Confidence interval of an AUROC by Hanley & McNeil (Radiology, 1982), cut to [0, 1].
 
-    It covers the drawing of the test images alone, not that of the training seed.
+    It covers the sampling of the test images alone, not the training seed.
     """
     a = auroc
     two_anomalous, two_normal = a / (2 - a), 2 * a * a / (1 + a)  # both of a pair are beaten, or beat, at once
@@ -134,7 +134,7 @@ def metric_intervals(
     """Confidence intervals of a row of `evaluate`: score -> metric -> (low, high).
 
     By a stratified bootstrap of the stored scores, as many drawn as the row has images: value -+ z times the standard error,
-    cut to [0, 1]. Without stored scores only AUROC has one, by `auroc_interval`. They cover the drawing of the test images
+    cut to [0, 1]. Without stored scores only AUROC has one, by `auroc_interval`. They cover the sampling of the test images
     alone, and are of no width where not a single drawing changes the value.
     """
     n, m, measured = row["n_normal"], row["n_ood"], row["scores"]

@@ -64,7 +64,7 @@ class RivalLine:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of one training its 95 % interval over the drawing of the images, of several the mean -+ the standard deviation."""
+        """Of one training its 95 % interval over the sampling of the images, of several the mean -+ the standard deviation."""
         if not self.ours:
             return None
         value, sd = self.ours

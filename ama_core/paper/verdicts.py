@@ -175,7 +175,7 @@ def with_most_seeds(lines: Sequence[Line]) -> list[Line]:
 
 
 def interval(line: Line, score: str) -> tuple[float, float]:
-    """Of one training its 95 % interval over the drawing of the images, of several the mean -+ the standard deviation."""
+    """Of one training its 95 % interval over the sampling of the images, of several the mean -+ the standard deviation."""
     value, sd = line.auroc(score)
     if sd is not None:
         return value - sd, value + sd

@@ -4,6 +4,7 @@ import controls
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
+from controls import significant
 
 from ama_core.evaluation.cases import COIN
 from ama_core.evaluation.metrics import along, both_rules, confusion_at, confusion_outside
@@ -20,8 +21,8 @@ def show(case: Case) -> None:
     own, other = case.own.scores, case.other.scores
     st.markdown(
         "If unusually *low* R is suspicious too, why not flag both sides? That is the paper's **A-score**: it asks how usual "
-        f"this R is among the training images, whose R has mean μ = {of_r.mu:.3g} and standard deviation σ = "
-        f"{of_r.sigma:.3g}. On the axis of R, A is a band: what falls outside is flagged. Its width follows from the "
+        f"this R is among the training images, whose R has mean μ = {significant(of_r.mu)} and standard deviation σ = "
+        f"{significant(of_r.sigma)}. On the axis of R, A is a band: what falls outside is flagged. Its width follows from the "
         "**false-alarm rate α**: the fraction of normal images that you accept to see flagged."
     )
     alpha = controls.false_alarm_rate()
@@ -60,7 +61,7 @@ def caught_and_missed(case: Case, rules: dict[str, np.ndarray]) -> None:
         some = f"; {len(shown)} of them, evenly along R" if 0 < len(shown) < len(rows) else ""
         st.markdown(f"**{what}**: {len(rows):,} of {n:,} images of {controls.literal(case.title)}{some}")
         if len(rows):
-            parts.strip(case, case.other, shown, lambda r: f"R {r:.4g}")
+            parts.strip(case, case.other, shown, lambda r: f"R {significant(r, 4)}")
     if len(rules["R"]):
         st.caption(f"The other way round, R catches {len(rules['R']):,} that A misses.")
 
@@ -68,7 +69,7 @@ def caught_and_missed(case: Case, rules: dict[str, np.ndarray]) -> None:
 def take_away(case: Case) -> str:
     a, r = case.auroc["A"], case.auroc["R"]
     if a > max(r, 0.5) + COIN:
-        mends = "mends it" if a >= MENDED else "helps, without mending it"
+        mends = "fixes it" if a >= MENDED else "helps, but does not fix it"
         return f"Asking on both sides {mends}: on {case.title}, A has an AUROC of {a:.3f}, where R had {r:.3f}."
     if a < r - COIN:
         return (

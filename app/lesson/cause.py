@@ -6,6 +6,7 @@ import numpy as np
 import pictures
 import plotly.graph_objects as go
 import streamlit as st
+from controls import significant
 from density_charts import density_chart
 
 from ama_core import AMAError
@@ -146,7 +147,7 @@ def scores_of(found: Probe) -> None:
 
     def cell(name: str, i: int) -> str:
         p = f"p {found.scores[f'p_{name}'][i]:.3f}"
-        return f"{found.scores[name][i]:.3g} ({p}, {'**flagged**' if name in flagged[i] else 'passes'})"
+        return f"{significant(found.scores[name][i])} ({p}, {'**flagged**' if name in flagged[i] else 'passes'})"
 
     st.table(
         {
@@ -163,18 +164,18 @@ def what_happens(found: Probe, change: Change) -> str:
     (r0, r1), (before, after) = found.scores["R"], found.flagged(ALPHA, SHOWN)
     if change.nothing:
         return (
-            f"Nothing is changed yet: R is **{r0:.3g}**, higher than that of {controls.percent(found.below[0])} of the "
-            f"training images. {verdicts(before)}"
+            f"Nothing is changed yet: R is **{significant(r0)}**, higher than that of {controls.percent(found.below[0])} of "
+            f"the training images. {verdicts(before)}"
         )
     if r1 < (1 - MOVED) * r0:
         moved = (
-            f"R **fell** from {r0:.3g} to **{r1:.3g}**: the changed image looks *more normal* to the raw score than the image "
-            f"itself. {among(found)}"
+            f"R **fell** from {significant(r0)} to **{significant(r1)}**: the changed image looks *more normal* to "
+            f"the raw score than the image itself. {among(found)}"
         )
     elif r1 > (1 + MOVED) * r0:
-        moved = f"R **rose** from {r0:.3g} to **{r1:.3g}**, as it should for a changed image. {among(found)}"
+        moved = f"R **rose** from {significant(r0)} to **{significant(r1)}**, as it should for a changed image. {among(found)}"
     else:
-        moved = f"R hardly moved: {r0:.3g} before, **{r1:.3g}** now."
+        moved = f"R hardly moved: {significant(r0)} before, **{significant(r1)}** now."
     return f"{moved} {verdicts(after)}"
 
 
@@ -200,9 +201,13 @@ def place(case: Case, found: Probe, change: Change) -> None:
     """The tick of the image over the density of the training images."""
     r0, r1 = (float(r) for r in found.scores["R"])
     density = cache.train_density(case.view.folder, log=True)
-    marks = {f"changed, R {r1:.3g}": r1} if change.nothing else {f"as it was, R {r0:.3g}": r0, f"changed, R {r1:.3g}": r1}
+    marks = (
+        {f"changed, R {significant(r1)}": r1}
+        if change.nothing
+        else {f"as it was, R {significant(r0)}": r0, f"changed, R {significant(r1)}": r1}
+    )
     if change.nothing:
-        marks = {f"the image, R {r0:.3g}": r0}
+        marks = {f"the image, R {significant(r0)}": r0}
     controls.chart(
         density_chart(
             density.grid,
@@ -217,7 +222,7 @@ def place(case: Case, found: Probe, change: Change) -> None:
         ),
         {"R": density.grid, "density_train": density.curves["train"]},
         "lesson-cause",
-        f"R of the image on the density of the training images: {r0:.3g} as it was, {r1:.3g} changed.",
+        f"R of the image on the density of the training images: {significant(r0)} as it was, {significant(r1)} changed.",
     )
 
 

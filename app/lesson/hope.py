@@ -39,7 +39,7 @@ def show(case: Case) -> None:
     parts.densities(case, "R", parts.R_LABEL, "hope")
     auroc = case.auroc["R"]
     st.markdown(
-        f"One number for that is the **AUROC**: 1 is perfect, 0.5 is a coin. Here it is **{auroc:.3f}**: {pairs(auroc)}."
+        f"One number for that is the **AUROC**: 1 is perfect, 0.5 is chance. Here it is **{auroc:.3f}**: {pairs(auroc)}."
     )
     parts.beside_the_paper(case, ("fashionmnist", "mnist"), ("R",))
     controls.explain(*case.view.scores("R"))
@@ -51,7 +51,7 @@ def take_away(case: Case) -> str:
         return f"Here the hope holds: R tells {case.title} from {normal} with an AUROC of {auroc:.3f}."
     if order(auroc) == "ood":
         return f"Here the hope holds only partly: R tells {case.title} from {normal} with an AUROC of {auroc:.3f}."
-    return f"Here the hope fails: R tells {case.title} from {normal} with an AUROC of {auroc:.3f}, no better than a coin."
+    return f"Here the hope fails: R tells {case.title} from {normal} with an AUROC of {auroc:.3f}, no better than chance."
 
 
 def figure(case: Case) -> go.Figure:

@@ -32,7 +32,7 @@ def show(case: Case) -> None:
             parts.strip(case, stored, chosen, lambda value: "")
     by = "T" if best == "A" else best  # A itself cannot be drawn: it lies within a hundredth of any axis
     parts.densities(case, by, f"{by}-score", f"limits-{by}")
-    st.markdown("**Every measured set at once.** Left of the dotted line a score is worse than a coin.")
+    st.markdown("**Every measured set at once.** Left of the dotted line a score is worse than chance.")
     controls.chart(
         figure(case),
         {

@@ -136,7 +136,7 @@ def figure_of(found: Group) -> go.Figure:
         n, m = found.sizes[name]
         values = {key: (v, *auroc_interval(v, n, m)) for key, v in zip(STYLES, (twins.auroc_raw, twins.auroc_twin))}
         rows.append((found.titles[name], values))
-    return dot_chart(rows, STYLES, "AUROC (higher is better)", level=(0.5, "a coin"))
+    return dot_chart(rows, STYLES, "AUROC (higher is better)", level=(0.5, "chance (0.5)"))
 
 
 def figure(case: Case) -> go.Figure | None:
@@ -156,10 +156,13 @@ def take_away(case: Case) -> str:
     names = said(found.titles[name] for name in found.fooled)
     words = f"{len(found.fooled)} of {n} raw scores call {ood} more normal than {found.normal}: {names}. "
     words += (
-        f"Looking at both sides mends {len(lifted)} of them ({said(lifted)})."
+        f"Looking at both sides raises the AUROC of {len(lifted)} of them ({said(lifted)})."
         if lifted
-        else "Looking at both sides mends none of them."
+        else "Looking at both sides raises the AUROC of none of them."
     )
     if found.harmed:
-        words += f" It costs {said(found.titles[name] for name in found.harmed)}: where high is right, two sides blur it."
+        words += (
+            f" It lowers the AUROC of {said(found.titles[name] for name in found.harmed)}: where only high scores are unusual, "
+            "a two-sided score is worse."
+        )
     return words

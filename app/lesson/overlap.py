@@ -20,7 +20,7 @@ def show(case: Case) -> None:
     own, other = (detector.anomaly_scores(stored.scores) for stored in (case.own, case.other))
     best = confusion_at(own["R"], other["R"], best_threshold(own["R"], other["R"]))
     st.markdown(
-        f"Where two densities of R lie *on top of each other*, no rule on R can part them. Here the best line on R detects "
+        f"Where two densities of R lie *on top of each other*, no rule on R can separate them. Here the best line on R detects "
         f"{controls.percent(best.detection_rate)} of {case.ood} at {controls.percent(best.false_alarm_rate)} false alarms. But "
         "R is a sum of magnitudes: it forgets in which direction the critic's features moved. **M** keeps the direction: it is "
         "the distance of that move from the moves of normal images. **T** adds what else the same forward pass says: R, the "
@@ -61,7 +61,7 @@ def label(by: str) -> str:
 def verdict(case: Case) -> None:
     r, a, m, t = (case.auroc[by] for by in "RAMT")
     if max(m, t) < 0.5 + COIN:
-        st.info("Nothing in this model tells these images apart: M and T are no better than a coin either.")
+        st.info("Nothing in this model tells these images apart: M and T are no better than chance either.")
     elif gain(case.auroc) > CLEAR:
         st.success(
             f"By AUROC, M ({m:.3f}) or T ({t:.3f}) sees what R ({r:.3f}) and A ({a:.3f}) do not.", icon=":material/visibility:"

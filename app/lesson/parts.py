@@ -8,6 +8,7 @@ import numpy as np
 import pictures
 import plotly.graph_objects as go
 import streamlit as st
+from controls import significant
 from density_charts import density_chart
 
 from ama_core import AMAError
@@ -31,7 +32,7 @@ def take_away(words: str) -> None:
 def examples(case: Case, stored: StoredScores, what: str, rows: np.ndarray) -> None:
     """Some of the images behind stored scores beside what the model makes of them; scores alone where they are not here."""
     rows = tuple(int(i) for i in rows)
-    values = [f"{stored.scores['R'][i]:.3g}" for i in rows]
+    values = [f"{significant(stored.scores['R'][i])}" for i in rows]
     try:
         source = (case.view.folder, stored.name, stored.split, rows)
         seen, redrawn = cache.stored_pictures(*source), cache.stored_pictures(*source, redrawn=True)
@@ -64,7 +65,7 @@ def strip(case: Case, stored: StoredScores, rows: np.ndarray, words: Callable[[f
     try:
         images = cache.stored_pictures(case.view.folder, stored.name, stored.split, rows)
     except AMAError as error:
-        missing(error, name, [f"{stored.scores['R'][i]:.3g}" for i in rows])
+        missing(error, name, [f"{significant(stored.scores['R'][i])}" for i in rows])
         return
     st.html(pictures.figures([(c, image, f"{name} {c}") for c, image in zip(captions, images)], width=84))
 
@@ -88,7 +89,7 @@ def densities(case: Case, axis: str, label: str, name: str, *, handling: Mapping
     """
     log = more.pop("log") if "log" in more else log_switch()
     figure, found = density_figure(case, axis, label, log, **more)
-    medians = "; ".join(f"{which} {value:.3g}" for which, value in found.medians.items())
+    medians = "; ".join(f"{which} {significant(value)}" for which, value in found.medians.items())
     controls.chart(
         figure,
         {
@@ -126,7 +127,7 @@ def rule_in_words(counts: Confusion) -> str:
     if np.isnan(counts.precision):
         return f"{found} Nothing is flagged at all."
     if counts.detection_rate < counts.false_alarm_rate:
-        found += " **It flags normal images more readily than anomalies: worse than drawing lots.**"
+        found += " **It flags normal images more readily than anomalies: worse than chance.**"
     return found
 
 

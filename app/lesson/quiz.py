@@ -2,6 +2,7 @@
 
 import controls
 import streamlit as st
+from controls import significant
 
 from ama_core.evaluation.metrics import confusion_at
 from lesson.case import Case, order, pairs
@@ -65,7 +66,8 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
             f"Measured: {100 * caught:.1f}. A false-alarm rate says nothing of how many anomalies are found.",
         ),
         (
-            f"The training images have R = {of_r.mu:.3g} ± {of_r.sigma:.3g}. An image has R = {far:.3g}. What does A say?",
+            f"The training images have R = {significant(of_r.mu)} ± {significant(of_r.sigma)}. An "
+            f"image has R = {significant(far)}. What does A say?",
             ["Very normal: R is what it should be", unusual, f"Nothing: A looks only at {'high' if below else 'low'} R"],
             [unusual],
             "A is a Gaussian density of R: it falls on both sides of μ, and low A is suspicious.",
@@ -77,7 +79,7 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
             "A p-value is made from normal images alone. How probable an anomaly is depends also on how rare anomalies are.",
         ),
         (
-            f"Which score parts {ood} from the normal images best here?",
+            f"Which score separates {ood} from the normal images best here?",
             list(case.scores),
             best,
             f"AUROC: {', '.join(f'{by} {case.auroc[by]:.3f}' for by in case.scores)}. But choosing the score by such a table "

@@ -50,6 +50,6 @@ def document(cases: Mapping[str, Case]) -> str:
         "<p>The encoder E and the generator G of an autoencoder reconstruct an image; the critic D compares the two. R: how "
         "far its features of the pairs lie apart. A: how usual that R is among the training images. M: in which direction they "
         "lie apart, against normal images. T: all statistics of the forward pass together. AUROC: the chance that an anomalous "
-        "image has the more anomalous score than a normal one; 1 is perfect, 0.5 is a coin.</p>"
+        "image has the more anomalous score than a normal one; 1 is perfect, 0.5 is chance.</p>"
         f"{pictures.method()}{''.join(parts)}</body></html>"
     )

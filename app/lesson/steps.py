@@ -53,7 +53,7 @@ def why_failure(aurocs: Mapping, name: str) -> str:
     if name in controls.FAILING:
         return f"the paper's own example of a raw score that fails: the AUROC of R is {r:.3f}"
     worst = f"the set with the lowest AUROC of R, {r:.3f}, of the {len(aurocs)} measured ones"
-    return worst + ("" if r < 0.5 else ", although even that is not below a coin's 0.5") + absent
+    return worst + ("" if r < 0.5 else ", although even that is not below chance (0.5)") + absent
 
 
 def why_band(aurocs: Mapping, name: str) -> str:
@@ -64,7 +64,7 @@ def why_band(aurocs: Mapping, name: str) -> str:
 
 
 def why_overlap(aurocs: Mapping, name: str) -> str:
-    return f"the set on which M or T gains most over R and A while R is near a coin (R {aurocs[name]['R']:.3f})"
+    return f"the set on which M or T gains most over R and A while R is near chance (R {aurocs[name]['R']:.3f})"
 
 
 def why_limit(aurocs: Mapping, name: str) -> str:

@@ -5,6 +5,7 @@ import controls
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
+from controls import significant
 
 from lesson import parts
 from lesson.case import Case, order, pairs
@@ -39,14 +40,14 @@ def show(case: Case) -> None:
     outcome = "Right" if guess == truth else "Not so"
     if truth == "normal":
         st.warning(
-            f"**{outcome}: R fails here.** The AUROC of R is **{auroc:.3f}**, below the 0.5 of a coin: {pairs(auroc)}. Images "
+            f"**{outcome}: R fails here.** The AUROC of R is **{auroc:.3f}**, below chance (0.5): {pairs(auroc)}. Images "
             "that the model has never seen look *more normal* to it than its own test images.",
             icon=":material/trending_down:",
         )
         what_else_moves_r(case)
     elif truth == "same":
         st.warning(
-            f"**{outcome}: R cannot tell them apart.** Its AUROC is **{auroc:.3f}**, a coin's 0.5: {pairs(auroc)}.",
+            f"**{outcome}: R cannot tell them apart.** Its AUROC is **{auroc:.3f}**, near chance (0.5): {pairs(auroc)}.",
             icon=":material/casino:",
         )
     else:
@@ -65,10 +66,10 @@ def what_else_moves_r(case: Case) -> None:
     found = cache.response(case.view.folder)
     if found is None:
         return
-    changed = ", ".join(f"{controls.literal(change)}: {r:.3g}" for change, r in found.changed.items())
+    changed = ", ".join(f"{controls.literal(change)}: {significant(r)}" for change, r in found.changed.items())
     st.markdown(
-        f"**R answers to more than strangeness.** {found.n:,} of the model's own test images have a median R of {found.r:.3g}; "
-        f"the same images, changed: {changed}."
+        f"**R answers to more than strangeness.** {found.n:,} of the model's own test images have a median R "
+        f"of {significant(found.r)}; the same images, changed: {changed}."
     )
     own, other = found.sets.get(case.own.name), found.sets.get(case.other.name)
     if own is None or other is None:
@@ -84,13 +85,13 @@ def what_else_moves_r(case: Case) -> None:
         here, there = (form.format(getattr(facts, name)) for facts in (other, own))
         r = own.correlation(name)
         so = {
-            "low": "By that, a *low* R is to be expected of them.",
-            "high": "By that, a *high* R is to be expected of them: it does not explain why theirs is low.",
+            "low": "This alone leads one to expect a *low* R.",
+            "high": "This alone leads one to expect a *high* R: it does not explain why theirs is low.",
             "weak": "That is too weak to expect anything of them.",
             "alike": "In that the two are much alike, so it says little of why R is low.",
         }[expected]
         st.markdown(
-            f"- Over its own test images, log R goes with {words} by a correlation of {r:.2f}. The median is {here} "
+            f"- Over its own test images, log R correlates with {words} (r = {r:.2f}). The median is {here} "
             f"for {controls.literal(case.title)}, {there} for the own test images. {so}"
         )
 
@@ -105,7 +106,7 @@ def offer_worse(case: Case) -> None:
         st.caption(f"It is already the set with the lowest AUROC of R for this model, {r:.3f}: none falls below 0.5.")
         offer_model(case)
         return
-    fails = "there R fails" if r < 0.5 else "even there R stays above a coin; another model may fail"
+    fails = "there R fails" if r < 0.5 else "even there R stays above chance; another model may fail"
     offer(worst, f"AUROC of R {r:.3f} ({fails})")
 
 
@@ -136,10 +137,10 @@ def take_away(case: Case) -> str:
     if order(auroc) == "normal":
         return (
             f"A low raw score does not mean normal: R ranks {case.title}, which the model has never seen, as more normal than "
-            f"its own test images (AUROC {auroc:.3f}, below a coin's 0.5)."
+            f"its own test images (AUROC {auroc:.3f}, below chance, 0.5)."
         )
     if order(auroc) == "same":
-        return f"R cannot tell {case.title} from {case.normal}: its AUROC is {auroc:.3f}, a coin's."
+        return f"R cannot tell {case.title} from {case.normal}: its AUROC is {auroc:.3f}, near chance (0.5)."
     return f"R does not fail on {case.title}: its AUROC is {auroc:.3f}. With another set or another model it may."
 
 

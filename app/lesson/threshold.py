@@ -5,6 +5,7 @@ import controls
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
+from controls import significant
 
 from ama_core.evaluation.metrics import (
     Confusion,
@@ -59,7 +60,7 @@ def show(case: Case) -> None:
         )
     counts, ideal = confusion_at(own, other, cut), confusion_at(own, other, best)
     with words:
-        st.markdown(f"**What your line at {cut:.4g} does**")
+        st.markdown(f"**What your line at {significant(cut, 4)} does**")
         parts.matrix(case, counts)
         st.markdown(parts.rule_in_words(counts))
         st.markdown(f"**{BEST.capitalize()}**: {best_in_words(ideal, best)}")
@@ -72,7 +73,7 @@ def best_in_words(ideal: Confusion, best: float) -> str:
     if not ideal.hits + ideal.false_alarms:
         return "flag nothing. Every line flags normal images at least as readily as these."
     return (
-        f"with R above {best:.4g} it detects {controls.percent(ideal.detection_rate)} at "
+        f"with R above {significant(best, 4)} it detects {controls.percent(ideal.detection_rate)} at "
         f"{controls.percent(ideal.false_alarm_rate)} false alarms (best: detections minus false alarms)."
     )
 
@@ -103,7 +104,7 @@ def line(places: list[float], first: float) -> float:
         first,
         key=CUT,
         bind="query-params",
-        format_func=lambda place: f"{place:.4g}",
+        format_func=lambda place: f"{significant(place, 4)}",
         help="It starts where 5 % of the held-out normal images would be flagged.",
     )
 
@@ -124,7 +125,7 @@ def every_line(case: Case, counts: Confusion, ideal: Confusion) -> None:
         f"{counts.false_alarm_rate:.1%} false alarms.",
     )
     if case.auroc["R"] < 0.5:
-        st.caption("It runs mostly below the diagonal of a coin: most places of the line are worse than drawing lots.")
+        st.caption("It runs mostly below the diagonal of chance: for most thresholds, R is worse than chance.")
 
 
 def at_the_line(case: Case, cut: float) -> None:
@@ -134,7 +135,7 @@ def at_the_line(case: Case, cut: float) -> None:
         rows = np.concatenate([passed[::-1], flagged])
         st.caption(f"{controls.literal(controls.title_of(stored.name))}: last to pass, then first to be flagged ({right_word})")
         if len(rows):
-            parts.strip(case, stored, rows, lambda r, cut=cut: f"R {r:.4g} {'flagged' if r > cut else 'passed'}")
+            parts.strip(case, stored, rows, lambda r, cut=cut: f"R {significant(r, 4)} {'flagged' if r > cut else 'passed'}")
 
 
 def take_away(case: Case) -> str:

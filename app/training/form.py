@@ -191,7 +191,7 @@ def choose_watched(kind: type[AnomalyDetector], data: str, source: str | None) -
         kept["train-watch"] = st.session_state["train-watch"] = telling_anomalies(data, others)
     return optional(
         "train-watch",
-        "Watch it against",
+        "Test against during training",
         others,
         "200 images of this set are scored from the first step on, beside 200 normal ones that were held out. Nothing is "
         "chosen by them.",

@@ -11,6 +11,7 @@ import pandas as pd
 import pictures
 import simpler
 import streamlit as st
+from controls import significant
 from density_charts import density_chart
 
 from ama_core import AMAError
@@ -186,7 +187,7 @@ def watched(name: str, folder: Path, spec: RunSpec, curves: dict) -> None:
         lines = {score: curves[f"{WATCHED}{score}"] for score in scores}
         newest = ", ".join(f"{score} {y[-1]:.3f}" for score, (_, y) in lines.items())
         controls.chart(
-            charts.line_chart(lines, "step", f"AUROC against {title}", level=(0.5, "a coin"), height=280),
+            charts.line_chart(lines, "step", f"AUROC against {title}", level=(0.5, "chance (0.5)"), height=280),
             table_of(lines),
             f"{folder.name}-watched-auroc",
             f"AUROC against {title} over the steps; newest: {newest}.",
@@ -198,7 +199,7 @@ def watched(name: str, folder: Path, spec: RunSpec, curves: dict) -> None:
     meanings = [controls.meaning(score) for score in kind.SCORES if score.name in scores] or [controls.meaning(first)]
     st.caption(
         f"{' '.join(meanings)} AUROC: in how many of 100 pairs of an anomalous and a normal image the anomalous one looks more "
-        f"anomalous, from {step_words(at)}; 0.5 is a coin. Nothing is chosen by these images."
+        f"anomalous, from {step_words(at)}; 0.5 is chance. Nothing is chosen by these images."
     )
 
 
@@ -217,7 +218,7 @@ def verdict(title: str, kind: type[AnomalyDetector], lines: dict) -> str:
     said = []
     for score, auroc in total.items():
         if abs(auroc - 0.5) <= COIN:
-            said.append(f"by {score} it cannot tell them from normal images (AUROC {auroc:.2f}, a coin's 0.5)")
+            said.append(f"by {score} it cannot tell them from normal images (AUROC {auroc:.2f}, chance is 0.5)")
         elif auroc > 0.5:
             said.append(f"{score} finds them more anomalous in {100 * auroc:.0f} of 100 pairs (AUROC {auroc:.2f})")
         else:
@@ -246,7 +247,7 @@ def density(folder: Path, file: Path, score: str, kind: type[AnomalyDetector], t
     """The density of a score of normal images against that of the others."""
     with controls.error_panel():
         found, log = cache.watched_density(file, score, title)
-        medians = "; ".join(f"{which} {value:.3g}" for which, value in found.medians.items())
+        medians = "; ".join(f"{which} {significant(value)}" for which, value in found.medians.items())
         controls.chart(
             density_chart(
                 found.grid,
@@ -329,4 +330,4 @@ def show_curves(folder: Path, curves: dict) -> None:
         with place:
             curve_chart(title, folder, curves, [curve for curve in declared if curve.chart == name], ylabel, level)
     with places[-1]:
-        curve_chart("Validation AUROC", folder, curves, aurocs_in(curves), "AUROC", (0.5, "a coin"))
+        curve_chart("Validation AUROC", folder, curves, aurocs_in(curves), "AUROC", (0.5, "chance (0.5)"))

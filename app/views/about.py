@@ -12,6 +12,7 @@ import controls
 import numpy as np
 import pictures
 import streamlit as st
+from training.words import explained
 
 import ama_core
 from ama_core.detectors.ama import latent, losses, scores
@@ -175,7 +176,7 @@ def settings(view: controls.View) -> None:
         {
             "setting": [f"`{f.name}`" for f in shown],
             "value": [beside(getattr(config, f.name), getattr(usual, f.name)) for f in shown],
-            "meaning": [controls.literal(with_sources(f.metadata["doc"])) for f in shown],
+            "meaning": [controls.literal(explained(f.metadata["doc"])) for f in shown],
         },
         hide_index=True,
     )
@@ -186,13 +187,6 @@ def settings(view: controls.View) -> None:
     )
 
 
-def with_sources(meaning: str) -> str:
-    """The meaning of a setting, its marks of where it comes from in words."""
-    for mark, words in {"[P]": "The paper:", "[C]": "Released code:", "[D]": "Decided here:"}.items():
-        meaning = meaning.replace(mark, words)
-    return meaning
-
-
 def beside(value, usual) -> str:
     """A setting, with the default where it is another."""
     return str(value) if value == usual else f"{value} (default {usual})"
@@ -200,8 +194,8 @@ def beside(value, usual) -> str:
 
 def calibration(view: controls.View) -> None:
     st.markdown(
-        "A p-value keeps a promise: flag what has p ≤ α, and at most a fraction α of *normal* images is flagged. Here is "
-        "whether that holds for normal test images, which took no part in training or calibration."
+        "p-values control the false-alarm rate: flag what has p ≤ α, and at most a fraction α of *normal* images is flagged. "
+        "Here is whether that holds for normal test images, which took no part in training or calibration."
     )
     own = next((s for s in cache.stored(view.folder) if (s.name, s.split) == (view.normal, "test")), None)
     if own is None:
@@ -228,10 +222,10 @@ def calibration(view: controls.View) -> None:
         f"At α = 5 %, flagged of the normal test images: {at_5}; a sound calibration stays between {100 * low[at]:.1f} % and "
         f"{100 * high[at]:.1f} % in 95 of 100 cases."
         + (
-            f" **{', '.join(outside)} flags more:** the promise covers only images of the same source as the held-out training "
+            f" **{', '.join(outside)} flags more:** the rate holds only for images of the same source as the held-out training "
             "images, and these test images differ from them (other regions of a photograph, other writers)."
             if outside
-            else " The promise is kept."
+            else " The rate holds."
         )
     )
     st.caption(
@@ -273,7 +267,7 @@ PARTS = {
 def main() -> None:
     view = controls.page(
         "About the model",
-        "How the chosen model is built, what it minimises, how it was set, and whether its promise holds.",
+        "How the chosen model is built, what it minimises, how it was set, and whether its false-alarm rate holds.",
         scoring=False,
     )
     part = controls.choose(st.segmented_control, "part", "Part", list(PARTS), "Architecture", required=True)

@@ -13,6 +13,7 @@ import paper_tables
 import rivals
 import streamlit as st
 import training_length
+from controls import significant
 from density_charts import density_chart
 from tables_above import dots, models_of, verdicts, what
 
@@ -35,20 +36,25 @@ TABLES = {"Table 1": "table1", "Ablations": "ablations", "Table 2": "table2"}
 AXES = {"R": "R-score", "A": "|R − μ| / σ (far out: low A)", "M": "M-score", "T": "T-score", "C": "C-score"}
 COLUMNS = {
     "paper": st.column_config.TextColumn("paper", help=f"AUROC as printed: {paper.SOURCE}."),
-    "out of distribution": st.column_config.TextColumn("out of distribution", width=190),
+    "out of distribution": st.column_config.TextColumn("out of distribution", width=150),
     "class": st.column_config.TextColumn("class", width=110),
     "model": st.column_config.TextColumn("model", width=165),
     "ours": st.column_config.TextColumn(
         "ours",
         help="AUROC of the score that the paper's row uses, measured here; mean ± standard deviation of several seeds.",
     ),
-    "the part adds": st.column_config.TextColumn(
-        "the part adds",
+    "ours: difference": st.column_config.TextColumn(
+        "ours: difference",
+        width=150,
         help="AUROC by A of AMA minus that of the model without the part, trained alike; without the A-score, A minus R of the "
         f"same models. Student's {100 * LEVEL:.0f} % interval from {FEWEST} seeds on.",
     ),
-    "in the paper": st.column_config.TextColumn("in the paper", help="The same difference of the paper's two figures."),
-    "to T": st.column_config.TextColumn("it adds to T", help="The same difference by T, which the paper does not have."),
+    "paper: difference": st.column_config.TextColumn(
+        "paper: difference", help="What the part adds by the paper's two figures: that of AMA less that without the part."
+    ),
+    "ours: by T": st.column_config.TextColumn(
+        "ours: difference by T", help="The same difference by T, which the paper does not have."
+    ),
     "verdict": st.column_config.TextColumn(
         "verdict",
         width=145,
@@ -57,7 +63,7 @@ COLUMNS = {
     ),
     "95 %": st.column_config.TextColumn(
         "95 % interval",
-        help="Hanley & McNeil (1982), for one seed: covers the drawing of the test images, not that of the training seed.",
+        help="Hanley & McNeil (1982), for one seed: covers the sampling of the test images, not the training seed.",
     ),
     "reduced": st.column_config.TextColumn("below the paper's size", help="Where ours was trained smaller or shorter."),
 }
@@ -116,16 +122,17 @@ def cells(line: Line, shown: Sequence[Line], ablated: Sequence[Line]) -> dict:
         theirs = paper.paper_name(line.ood)
         here = controls.title_of(line.ood)
         row["out of distribution"] = here if theirs == line.ood else f"{PAPER_NAMES.get(theirs, theirs)} (here {here})"
-    if line.row in paper.ABLATIONS:
-        row["AMA in the paper"] = paper.table1(line.normal, paper.paper_name(line.ood))
-    row["paper"] = line.paper
-    if line.row in paper.ABLATIONS:
-        found = ablation(line, ablated)
-        theirs = signed(found.paper) if found and found.paper is not None else ""
-        row |= {"the part adds": str(found or ""), "in the paper": theirs, "verdict": found.verdict if found else ""}
-        if line.row != paper.WITHOUT_A:
-            row["to T"] = str(found and ablation(line, ablated, "T") or "")
-    return row | (measured(line) if line.ours else {"ours": not_measured(line, shown)})
+    ours = measured(line) if line.ours else {"ours": not_measured(line, shown)}
+    if line.row not in paper.ABLATIONS:
+        return row | {"paper": line.paper} | ours
+    found = ablation(line, ablated)
+    row |= {"ours: difference": str(found or "")}
+    row |= {"paper: difference": signed(found.paper) if found and found.paper is not None else ""}
+    row |= {"verdict": found.verdict if found else "", "ours": ours.pop("ours")}
+    row |= {"paper: AMA": paper.table1(line.normal, paper.paper_name(line.ood)), "paper": line.paper}
+    if line.row != paper.WITHOUT_A:
+        row["ours: by T"] = str(found and ablation(line, ablated, "T") or "")
+    return row | ours
 
 
 def cell_of(line: Line) -> str:
@@ -297,7 +304,7 @@ def behind_stored(record: Record, ood: str) -> None:
         axis = st.segmented_control("Densities of", stored, default="R", required=True, key=key)
         field = cache.A_DISTANCE if axis == "A" else axis
         found = paper_tables.record_densities(record, ood, field)
-        medians = "; ".join(f"{name} {value:.3g}" for name, value in found.medians.items())
+        medians = "; ".join(f"{name} {significant(value)}" for name, value in found.medians.items())
         controls.chart(
             density_chart(found.grid, found.curves, xlabel=AXES[axis], log=found.log),
             {

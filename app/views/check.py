@@ -8,6 +8,7 @@ import pictures
 import streamlit as st
 import trust
 import where
+from controls import significant
 from density_charts import density_chart
 from training.form import OWN
 
@@ -39,9 +40,7 @@ def in_words(p: float, n: int) -> str:
 def verdict(p: float, n: int, alpha: float) -> str:
     """The same in a few words, with what follows from it."""
     decided = "Flagged" if p <= alpha else "Not flagged"
-    if p <= 1 / (n + 1):
-        return f"{decided}: no normal image of {n:,} is so unusual"
-    return f"{decided}: {share(p)} normal images are as unusual"
+    return f"{decided}: {f'none of {n:,}' if p <= 1 / (n + 1) else share(p)}"
 
 
 Given = list[tuple[str, str, bytes]]  # files that the reader gave: (identity, name, contents)
@@ -99,10 +98,11 @@ def table(view: controls.View, batch: cache.Batch) -> int:
     n = len(detector.held_out_scores_[view.score])
     order = np.argsort(-detector.anomaly_scores(scores)[view.score], kind="stable")
     of_r = {"R above": [100 * share_below(scores["R"][i], view.of_r.train_r) for i in order]} if view.of_r else {}
+    told = f"Verdict at α = {controls.percent(view.alpha)}"
     columns = {
         "Image": [batch.icons[i] for i in order],
         "Name": [found.names[i] for i in order],
-        f"Verdict at α = {controls.percent(view.alpha)}": [verdict(p_values[i], n, view.alpha) for i in order],
+        told: [verdict(p_values[i], n, view.alpha) for i in order],
         f"p by {view.score}": p_values[order],
         **{name: scores[name][order] for name in detector.score_names()},
         **of_r,
@@ -123,6 +123,7 @@ def table(view: controls.View, batch: cache.Batch) -> int:
         column_config={
             "Image": st.column_config.ImageColumn(width=52, pinned=True, help="As the model sees it."),
             "Name": st.column_config.TextColumn(width=110),
+            told: st.column_config.TextColumn(help="How many normal images look at least as unusual."),
             f"p by {view.score}": small(format="%.3g", help=controls.P_VALUE),
             **{score.name: small(format="%.3g", help=controls.meaning(score)) for score in detector.SCORES},
             "R above": small(format="%.0f %%", help="The fraction of the training images whose R is lower."),
@@ -235,13 +236,13 @@ def numbers(view: controls.View, batch: cache.Batch, i: int) -> None:
         if found.examined.maps is not None:
             st.html(pictures.critic_key(*(() if view.of_r else ("Map", view.detector.decides))))
         first, second = st.columns(2)
-        first.metric(lead.name, f"{scores[lead.name]:.4g}", help=controls.meaning(lead))
+        first.metric(lead.name, f"{significant(scores[lead.name], 4)}", help=controls.meaning(lead))
         second.metric(f"p-value by {view.score}", f"{scores[f'p_{view.score}']:.4f}", help=controls.P_VALUE)
     with right:
         st.table(
             {
                 "Score": list(names),
-                "Value": [f"{scores[score]:.4g}" for score in names],
+                "Value": [f"{significant(scores[score], 4)}" for score in names],
                 "p-value": [f"{scores[f'p_{score}']:.4f}" for score in names],
                 f"At α = {controls.percent(view.alpha)}": [
                     "flagged" if scores[f"p_{score}"] <= view.alpha else "not flagged" for score in names
@@ -270,7 +271,8 @@ def among_training(view: controls.View, r: float) -> None:
         ),
         {"R": density.grid, "density_train": density.curves["train"], "R_of_image": np.full(len(density.grid), r)},
         f"check-{view.name}",
-        f"R of this image, {r:.3g}, on the density of the training images, median {density.medians['train']:.3g}.",
+        f"R of this image, {significant(r)}, on the density of the training images, median "
+        f"{significant(density.medians['train'])}.",
     )
 
 
@@ -299,8 +301,8 @@ def among_held_out(view: controls.View, value: float) -> None:
             f"{name}_of_image": np.full(len(density.grid), value),
         },
         f"check-{view.name}",
-        f"{name} of this image, {value:.3g}, on the density of held-out normal images, median "
-        f"{density.medians[cache.HELD_OUT]:.3g}.",
+        f"{name} of this image, {significant(value)}, on the density of held-out normal images, median "
+        f"{significant(density.medians[cache.HELD_OUT])}.",
     )
 
 
@@ -357,8 +359,9 @@ def summary(view: controls.View, batch: cache.Batch) -> None:
     apart = int(sum(trust.disagrees(view, found, i) for i in range(total))) if view.of_r else 0
     disagree = f" On {apart:,} of the {total:,} R disagrees with A or T: their own verdicts below say how." if apart else ""
     st.markdown(
-        f"**{flagged:,} of {total:,} {'image is' if total == 1 else 'images are'} flagged** by {view.score} at a false-alarm "
-        f"rate α of {controls.percent(view.alpha)}; of as many normal images, {view.alpha * total:.2g} would be.{disagree} "
+        f"**{flagged:,} of {total:,} {'image' if total == 1 else 'images'} {'is' if flagged == 1 else 'are'} flagged** by "
+        f"{view.score} at a false-alarm rate α of {controls.percent(view.alpha)}; of as many normal images, "
+        f"{view.alpha * total:.2g} would be.{disagree} "
         "Choose a row, by its box or with the arrow keys and Shift + Space, to see more of it."
     )
 

@@ -146,7 +146,7 @@ def table(found: HeatTable, these: list[Peer], timed: bool) -> None:
     """The heat table with ranks and costs; a click on a cell chooses it."""
     half = np.nan_to_num((found.high - found.low) / 2)
     titles = {controls.title_of(name) if name != REST else "other classes": j for j, name in enumerate(found.sets)}
-    columns = {"model": list(found.models), "detector: score": [f"{peer.kind.name}: {peer.by}" for peer in these]}
+    columns = {"model": list(found.models), "detector: score": [f"{peer.kind.title}: {peer.by}" for peer in these]}
     columns["mean rank"] = ["" if np.isnan(rank) else f"{rank:.1f}" for rank in found.mean_rank]
     columns |= costs(these, timed)
     for title, j in titles.items():
@@ -175,8 +175,8 @@ def table(found: HeatTable, these: list[Peer], timed: bool) -> None:
         column_config={"model": st.column_config.TextColumn("model", pinned=True)},
     )
     st.caption(
-        "AUROC of telling the normal test images from each set, ± half of the 95 % interval over the drawing of the images: 1 "
-        "blue, a coin's 0.5 white, below it red. Rank 1 is the best of a set; the mean is over the sets that all have. "
+        "AUROC of telling the normal test images from each set, ± half of the 95 % interval over the sampling of the images: 1 "
+        "blue, chance (0.5) white, below it orange. Rank 1 is the best of a set; the mean is over the sets that all have. "
         "Training times are of the machine that trained. Click a cell to see what lies behind it."
     )
     values = zip(
@@ -197,7 +197,7 @@ def cell(found: HeatTable, these: list[Peer]) -> None:
         with one:
             of = controls.choose(st.selectbox, "of", "Cell: model", list(found.models), found.models[0])
         with two:
-            on = controls.choose_set("on", "and set", list(found.sets), found.sets[0])
+            on = controls.choose_set("on", "Cell: other set", list(found.sets), found.sets[0])
         peer, i, j = these[found.models.index(of)], found.models.index(of), found.sets.index(on)
         if np.isnan(found.auroc[i, j]):
             st.caption("Not measured.")
@@ -208,6 +208,7 @@ def cell(found: HeatTable, these: list[Peer]) -> None:
             f"{controls.literal(peer.kind.title)}, score {peer.by}: AUROC **{found.auroc[i, j]:.3f}**, 95 % "
             f"{found.low[i, j]:.3f} to {found.high[i, j]:.3f}, rank {found.ranks[i, j]:g}. All its scores: {every}."
         )
+        st.caption(controls.meaning(next(score for score in peer.kind.SCORES if score.name == peer.by)))
         controls.link("densities", "Open its densities", "area_chart", model=of, ood=on, axis=peer.by, score=peer.by)
 
 
@@ -264,7 +265,7 @@ def two(these: list[Peer], normal: str, sets: list[str]) -> None:
             other = next((peer.name for peer in these if not peer.is_ama and peer.name != first.name), others[0])
             second = these[names.index(controls.choose(st.selectbox, "second", "Second model", others, other))]
         with columns[2]:
-            ood = controls.choose_set("against", "Out of distribution", sets, sets[0])
+            ood = controls.choose_set("against", "Other set", sets, sets[0])
         columns = st.columns(3)
         with columns[0]:
             what = controls.choose(st.segmented_control, "axes", "Axes", (P_VALUES, SCORES), P_VALUES, required=True)
@@ -280,9 +281,12 @@ def two(these: list[Peer], normal: str, sets: list[str]) -> None:
         st.markdown(
             f"Of the same **{said.n:,} images of {controls.title_of(ood)}**, at α = {controls.percent(alpha)}: flagged by both "
             f"{said.both:,}, by {controls.literal(first.name)} alone {said.first_only:,}, by "
-            f"{controls.literal(second.name)} alone {said.second_only:,}, by neither {said.neither:,}. Their p-values rank "
-            "these images "
-            + (f"alike by Spearman's ρ = {said.correlation:.2f}." if np.isfinite(said.correlation) else "without any order.")
+            f"{controls.literal(second.name)} alone {said.second_only:,}, by neither {said.neither:,}."
+            + (
+                f" Rank correlation of their p-values on these images: Spearman's ρ = {said.correlation:.2f}."
+                if np.isfinite(said.correlation)
+                else ""
+            )
         )
         groups = {}
         for name in (normal, ood):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pictures
 import streamlit as st
+from controls import significant
 from density_charts import density_chart
 from measured import table, titled, verdict_of_all
 
@@ -172,9 +173,9 @@ def chart(
     clicked: bool = True,
 ) -> str:
     """The densities, with whatever else is on the axis; returns the medians in words. `clicked`: a click looks at a score."""
-    medians = "; ".join(f"{called(name)} {value:.3g}" for name, value in found.medians.items())
+    medians = "; ".join(f"{called(name)} {significant(value)}" for name, value in found.medians.items())
     marks = {f"images around {at:.4g} below": at} if at is not None and found.grid[0] <= at <= found.grid[-1] else {}
-    placed = f" Your images: {'; '.join(f'{name} {value:.3g}' for name, value in own)}." if own else ""
+    placed = f" Your images: {'; '.join(f'{name} {significant(value)}' for name, value in own)}." if own else ""
     columns = {"density": found.curves} | ({"histogram": found.histograms} if drawn.histogram else {})
     marked = {kind: what for kind, what in limits(view, axis).items() if getattr(drawn, kind)}
     controls.chart(
@@ -239,11 +240,11 @@ def images_around(view: controls.View, key: str, at: float | None, sets: Sequenc
         try:
             images = cache.stored_pictures(view.folder, stored.name, stored.split, tuple(int(i) for i in rows))
         except AMAError as error:
-            scores = ", ".join(f"{values[i]:.3g}" for i in rows)
+            scores = ", ".join(f"{significant(values[i])}" for i in rows)
             st.info(f"These images are not on this computer, only their scores: {scores}.", icon=":material/hide_image:")
             st.caption(controls.literal(str(error)))
             continue
-        captions = [f"{values[i]:.4g}" for i in rows]
+        captions = [f"{significant(values[i], 4)}" for i in rows]
         st.html(pictures.figures([(c, image, f"{called(title)}, score {c}") for c, image in zip(captions, images)], width=84))
 
 
@@ -349,7 +350,7 @@ def main() -> None:
                 st.caption(f"{one.meaning} Medians: {medians}.")
         counts = "; ".join(f"{called(title)} {s.n:,} of {s.n_total:,}" for title, s in behind)
         st.caption(
-            f"At the name of a curve stands its AUROC by the score on the axis. Images behind each curve: "
+            f"The number after a curve's name is its AUROC by the score on the axis. Images behind each curve: "
             f"{counts or 'all that were kept'}. One grid for all, Silverman's bandwidth for each."
         )
         for note in dict.fromkeys(note for _, s in behind for note in s.notes):

@@ -111,12 +111,13 @@ def main() -> None:
         [AUTO, *aurocs],
         AUTO,
         help="Every step chooses the set that shows its point; a choice of your own stays for all of them.",
+        disabled=not step.of_set,
     )
     ood = chosen if asked == AUTO else asked
     controls.keep_sets([ood], [chosen], one=True)
     case = case_of(view, ood)
     if not step.of_set:
-        st.caption("The choice above is for the other steps: this one has its own.")
+        st.caption("This step uses its own images; the choice applies to the other steps.")
     elif asked == AUTO:
         st.caption(controls.literal(label(case, name)))
     at = list(STEPS).index(name)
@@ -126,7 +127,8 @@ def main() -> None:
     if not step.hidden(case):
         parts.take_away(step.take_away(case))
     walk(at)
-    behind_it(case)
+    if step.of_set:
+        behind_it(case)
     to_take_along(case, asked)
 
 

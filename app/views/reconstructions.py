@@ -7,6 +7,7 @@ import controls
 import numpy as np
 import pictures
 import streamlit as st
+from controls import significant
 
 from ama_core.analysis.redrawing import FAITHFUL, LOOSE, Redrawing
 from ama_core.evaluation.protocol import shows_both, telling_set
@@ -68,9 +69,8 @@ def verdict(normal: dict[str, Redrawing], beside: dict[str, Redrawing], ood: str
     said = f"**{'; '.join(who)}.** ".replace("**the", "**The")
     said += (
         "; ".join(
-            f"{title}: own output nearest for {percent(facts.found)} of {facts.n} images, pixel error {percent(facts.error)} "
-            "of "
-            f"the full scale (with another image's output: {percent(facts.other)})"
+            f"{title}: for {percent(facts.found)} of {facts.n} images its own reconstruction is the nearest of all; pixel "
+            f"error {percent(facts.error)} of the full scale ({percent(facts.other)} with another image's reconstruction)"
             for title, facts in normal.items()
         )
         + "."
@@ -88,8 +88,8 @@ def verdict(normal: dict[str, Redrawing], beside: dict[str, Redrawing], ood: str
         own = normal[title].error
         if facts.error <= own:
             said += (
-                f" But it redraws {ood}, which it has never seen, no worse than its own set ({percent(facts.error)} against "
-                f"{percent(own)}): the error alone does not tell them apart."
+                f" But the {title.lower()} model redraws {ood}, which it has never seen, no worse than its own set "
+                f"({percent(facts.error)} against {percent(own)}): the error alone does not tell them apart."
             )
         else:
             said += f" {ood}, which it has never seen, it misses by {percent(facts.error)}."
@@ -171,7 +171,7 @@ def table(view: controls.View, found: cache.Gallery, set_name: str, chosen: np.n
         lines = [f"<small>{html.escape(what)} #{found.index[i]}</small>"]
         if SCORES in extras:
             named = [name for name in dict.fromkeys((first, view.score, by)) if name != COME]
-            lines = [f"{html.escape(name)} {scores[MORE.get(name, name)][i]:.3g}" for name in named]
+            lines = [f"{html.escape(name)} {significant(scores[MORE.get(name, name)][i])}" for name in named]
             lines += [f"p {p_values[i]:.3f}", *(["<b>flagged</b>"] if p_values[i] <= view.alpha else [])]
             lines.append(f"<small>{html.escape(what)} #{found.index[i]}</small>")
         rows.append((cells, "<br>".join(lines)))
@@ -210,7 +210,7 @@ def choose_sets(view: controls.View) -> tuple[str, str, list[str]]:
     others = [name for name in sets if name != chosen]
     first_other = cache.NORMAL if chosen != cache.NORMAL and cache.NORMAL in others else first_beside(view, others)
     with second:
-        beside = controls.choose_set("beside", "Beside them", [*others, NOTHING], first_other)
+        beside = controls.choose_set("beside", "Other set", [*others, NOTHING], first_other)
     with third:
         extras = controls.choose(st.pills, "show", "Show as well", EXTRAS, [], selection_mode="multi")
     return chosen, beside, extras
@@ -332,7 +332,7 @@ def main() -> None:
     steps, places = steps_of(folders), st.columns(len(shown), gap="large") if not extras else [st.container() for _ in shown]
     keys(view, shown[chosen], extras)
     with st.columns(4)[0]:
-        page = controls.number("page", f"Page of {pages}", pages, lowest=1)
+        page = controls.number("page", f"Page (1 to {pages})", pages, lowest=1)
     for name, place in zip(shown, places):
         with place:
             words = counted(view, shown[name], keeps[name], ranked[name], only if name == chosen else EVERY)

@@ -10,6 +10,7 @@ import controls
 import numpy as np
 import pictures
 import streamlit as st
+from controls import significant
 
 from ama_core.analysis.latent_map import CODES, LatentMap, MapEntry, polar
 from ama_core.analysis.shell import DIRECTIONS, ShellFacts, norm_range, share_between, shell_band, shell_facts
@@ -41,7 +42,8 @@ def names_of(found: LatentMap, normal: str) -> dict[str, str]:
 def verdict(name: str, facts: ShellFacts) -> str:
     """Whether the codes of a set keep to the shell, in words."""
     ratio, share = facts.median_ratio, facts.share_in_band
-    where = "on it" if abs(ratio - 1) < 0.02 else f"{100 * abs(ratio - 1):.0f} % {'inside' if ratio < 1 else 'outside'}"
+    off = f"{100 * abs(ratio - 1):.0f} % {'short of' if ratio < 1 else 'beyond'} the shell"
+    where = "on the shell" if abs(ratio - 1) < 0.02 else off
     keep = (
         "**keep to the shell**"
         if share >= GOOD
@@ -50,7 +52,7 @@ def verdict(name: str, facts: ShellFacts) -> str:
         else ("**do not keep to the shell**")
     )
     return (
-        f"The codes of the {name} images {keep}: their median length is {ratio:.2f} √d ({where}), and {100 * share:.0f} % of "
+        f"The codes of the {name} images {keep}: their median length is {ratio:.2f} √d, {where}, and {100 * share:.0f} % of "
         f"{facts.n:,} lie in the band that would hold 95 % of Gaussian codes."
     )
 
@@ -169,7 +171,7 @@ def norms_and_scores(view: controls.View, named: Mapping[str, MapEntry], chosen:
                     st.info(f"The images of {controls.literal(title)} cannot be shown here. {error}")
                     break
                 norm, r = s.scores["z_norm"][row], s.scores["R"][row]
-                words = f"{title}: ‖z‖ {norm:.1f}, R {r:.3g}"
+                words = f"{title}: ‖z‖ {norm:.1f}, R {significant(r)}"
                 parts.append((words, image, f"Image of {words}"))
             if parts:
                 st.html(pictures.figures(parts, 76))
@@ -190,8 +192,8 @@ def polar_view(view: controls.View, found: LatentMap, named: Mapping[str, MapEnt
             DIRECTIONS,
             own,
             required=True,
-            help="Codes beside the shell, which AMA draws in training as its anomalies: inward of it, outward of it, or, after "
-            "Sipple (2020), from a cube around 0.",
+            help="Codes beside the shell, which AMA draws in training as its anomalies: just inside the shell (inward), just "
+            "outside it (outward), or, after Sipple (2020), from a cube around 0 (sipple).",
         )
         first, second = st.columns([3, 1], vertical_alignment="bottom")
         with first:
@@ -236,7 +238,7 @@ def polar_view(view: controls.View, found: LatentMap, named: Mapping[str, MapEnt
             pictures.figures(
                 [
                     (
-                        f"{i + 1}: {r:.2f} √d, R {scores['R'][i]:.3g}, p {scores[f'p_{by}'][i]:.4f}",
+                        f"{i + 1}: {r:.2f} √d, R {significant(scores['R'][i])}, p {scores[f'p_{by}'][i]:.4f}",
                         image,
                         f"Decode of atypical code {i + 1}, radius {r:.2f} root d",
                     )
@@ -399,8 +401,9 @@ def main() -> None:
     view = controls.page(
         "Latent shell",
         "The encoder turns every image into d numbers, its **code** z. In many dimensions nearly all Gaussian vectors have "
-        "almost the same length ‖z‖, about √d: they lie in a thin **shell**. AMA counts on the codes of normal images being "
-        "there, and takes its negatives from beside it. Look whether this model keeps to that.",
+        "almost the same length ‖z‖, about √d: they lie in a thin **shell**. AMA assumes that the codes of normal images "
+        "lie there, and draws its negatives, the artificial anomalies of training, from just inside or outside it. This page "
+        "shows whether that holds for this model.",
         scoring=False,
         needs=("encode", "decode", "critic", "R"),
     )

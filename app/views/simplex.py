@@ -6,6 +6,7 @@ import controls
 import numpy as np
 import pictures
 import streamlit as st
+from controls import significant
 
 from ama_core.analysis.simplex import SIMPLEX_RANGE, path_weights, rebalance, triangle_weights, triangle_xy
 from ama_core.evaluation.protocol import available_sets
@@ -17,7 +18,7 @@ PATHS = {"A → B": (0, 1), "B → C": (1, 2), "C → A": (2, 0)}
 STEPS = 9
 LOW, HIGH = SIMPLEX_RANGE
 EQUATION = (
-    r"\hat e = \frac{\sum_i \alpha_i E(x_i)}{\sum_i \alpha_i},\quad \hat x_{inter} = G(\hat e),\qquad "
+    r"\hat e = \frac{\sum_i w_i E(x_i)}{\sum_i w_i},\quad \hat x_{inter} = G(\hat e),\qquad "
     r"\bar D = \tfrac{1}{3} \sum_i D(x_i, \hat x_{inter})"
 )
 EQUATION_PLAIN = EQUATION.split(r"\qquad")[0] + r"\qquad D(\hat x_{inter})"
@@ -62,7 +63,7 @@ def clicked(points: list) -> None:
 def words(view: controls.View, found: cache.Decoded, i: int) -> str:
     """R, the p-value and whether that flags the image, for a caption."""
     p = found.scores[f"p_{view.score}"][i]
-    return f"R {found.scores['R'][i]:.3g}, p {p:.3f}{', flagged' if p <= view.alpha else ''}"
+    return f"R {significant(found.scores['R'][i])}, p {p:.3f}{', flagged' if p <= view.alpha else ''}"
 
 
 def verdict(view: controls.View, picks: tuple[tuple[str, int], ...]) -> None:
@@ -75,8 +76,8 @@ def verdict(view: controls.View, picks: tuple[tuple[str, int], ...]) -> None:
     few = n <= 2 * view.alpha * of
     said = (
         f"**{n} of {of} mixtures are flagged** by {view.score} at α = {controls.percent(view.alpha)}; of {of} normal images "
-        f"about {view.alpha * of:.2g} would be. Of the three images themselves "
-        f"{parents or 'none'} {'are' if parents > 1 else 'is'}. "
+        f"about {view.alpha * of:.2g} would be. Of the three images themselves, "
+        f"{parents or 'none'} {'are' if parents > 1 else 'is'} flagged. "
     )
     said += (
         "So between these images the model decodes to what it takes for normal, as its training on mixtures wants it."
@@ -94,9 +95,9 @@ def triangle(view: controls.View, picks: tuple[tuple[str, int], ...], outside: b
         of = cache.parents(view.folder, picks)
         left, right = st.columns([3, 2], gap="large")
         with right:
-            st.markdown("**Weights** α: move one, and the other two make room")
+            st.markdown("**Weights** w: move one and the other two adjust, so that they add up to 1")
             weights = tuple(
-                controls.slider(key, f"α of {LETTERS[i]}", LOW, HIGH, START[i], 0.01, on_change=moved, args=(i,))
+                controls.slider(key, f"Weight of {LETTERS[i]}", LOW, HIGH, START[i], 0.01, on_change=moved, args=(i,))
                 for i, key in enumerate(KEYS)
             )
             beyond = min(weights) < 0
@@ -122,7 +123,7 @@ def triangle(view: controls.View, picks: tuple[tuple[str, int], ...], outside: b
                     "takes the decode for the parent itself."
                 ),
             )
-            two.metric("R", f"{found.scores['R'][0]:.4g}", help=controls.meaning(*view.scores("R")))
+            two.metric("R", f"{significant(found.scores['R'][0], 4)}", help=controls.meaning(*view.scores("R")))
             p = found.scores[f"p_{view.score}"][0]
             three.metric(f"p by {view.score}", f"{p:.3f}", help=controls.P_VALUE)
             st.caption(

@@ -204,7 +204,7 @@ def test_a_raw_score_below_chance_is_explained(open_page, models, tmp_path):
     results["results"][0]["scores"]["R"]["auroc"] = 0.37
     write_results(tmp_path / "digits", results)
     said = words(open_page("densities", tmp_path, ood=[results["results"][0]["ood"]]))
-    assert "R gives 0.37" in said and "*more normal*" in said
+    assert "R has an AUROC of 0.37" in said and "*more normal*" in said
 
 
 @pytest.mark.parametrize("axis, key", [("R", "R"), ("A", "R"), ("‖z‖", "z_norm")])
@@ -434,8 +434,8 @@ def test_an_ablation_says_what_the_part_adds_and_whether_the_paper_is_confirmed(
         store(results, record(a=whole, **asked), plain)
     at = open_page("benchmark", tmp_path / "none", table="Ablations")
     row = lines(at).iloc[0]
-    assert row["the part adds"] == "0.200 (0.175 to 0.225)" and row["verdict"] == "confirms the paper"
-    assert row["in the paper"] == "0.334"
+    assert row["ours: difference"] == "0.200 (0.175 to 0.225)" and row["verdict"] == "confirms the paper"
+    assert row["paper: difference"] == "0.334"
     said = "**Confirms the paper** on 1 of 1: FashionMNIST → MNIST 0.200 (0.175 to 0.225), in the paper 0.334."
     assert said in words(at) and "Ours are smaller or shorter trained" in words(at)
 
@@ -609,6 +609,6 @@ def test_benchmark_opens_with_its_verdicts_and_its_dots(open_page, models):
     said = words(at)
     assert "Our A is ahead of the paper's on" in said and "A (two-sided) is ahead of R (raw) on" in said
     dots = traces(at)
-    assert {"paper", "ours, A", "ours, R", "ours, T", "a coin"} <= set(dots)
+    assert {"paper", "ours, A", "ours, R", "ours, T", "chance (0.5)"} <= set(dots)
     assert values(dots["paper"]["x"]) == pytest.approx([paper.table1(*pair) for pair in paper.TASKS])
     assert values(dots["ours, A"]["x"]) == pytest.approx([a]) and values(dots["ours, R"]["x"]) == pytest.approx([r])

@@ -112,7 +112,7 @@ def test_a_page_that_a_filter_takes_away_gives_the_first_one(open_page):
     assert not at.exception and not at.error and at.number_input(key="page").value == 1
     test = load("digits", "test")
     sample = np.sort(np.random.default_rng(0).choice(len(test), 256, replace=False))
-    assert f"Page of {-(-(test.labels[sample] == 3).sum() // 6)}" in at.number_input(key="page").label
+    assert f"Page (1 to {-(-(test.labels[sample] == 3).sum() // 6)})" in at.number_input(key="page").label
     at.selectbox(key="set").set_value("gradients").run()
     assert not at.exception and not at.error and at.selectbox(key="class").value == "all classes"
 

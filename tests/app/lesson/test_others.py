@@ -70,7 +70,7 @@ def test_it_shows_the_set_that_fools_most_and_what_two_sides_mend(told, open_pag
     assert "Generated textures" in said or "textures" in said.lower()
     line = taken(at)
     assert "2 of 3 raw scores" in line and "PixelCNN++ likelihood" in line and "AMA" in line
-    assert "mends 2 of them" in line and "costs Deep SVDD" in line
+    assert "raises the AUROC of 2 of them" in line and "lowers the AUROC of Deep SVDD" in line
     chart = json.loads(at.get("plotly_chart")[0].proto.spec)
     raw = next(trace for trace in chart["data"] if trace.get("name") == "raw score")
     assert len(raw["text"]) == 3 and "PixelCNN" in raw["text"][0]  # the most fooled first
