@@ -168,7 +168,7 @@ def test_samples_are_a_table_with_the_most_anomalous_first(open_page, detector):
     at = open_page("check", sample="3", n="6", score="R")
     table = checked(at)
     scores = anomaly_scores(detector.scores(load("digits", "test").images[3:9]))["R"]
-    assert list(table["Name"]) == [f"normal test images #{3 + i}" for i in np.argsort(-scores, kind="stable")]
+    assert list(table["Name"]) == [f"#{3 + i} of normal test images" for i in np.argsort(-scores, kind="stable")]
     assert np.allclose(table["R"], np.sort(scores)[::-1], rtol=1e-3)
     assert at.subheader[0].value.replace("\\", "") == table["Name"][0]
     assert f"of {6} images are flagged" in words(at)

@@ -173,7 +173,7 @@ def test_simplex_counts_the_mixtures_that_are_flagged(open_page, latent_models):
         at = open_page("simplex", alpha=str(alpha))
         said = [element.value for element in (*at.success, *at.warning) if "of 21 mixtures" in element.value]
         assert len(said) == 1 and f"**{flagged[0]} of 21 mixtures are flagged**" in said[0]
-        assert f"themselves {flagged[1] or 'none'} " in said[0]
+        assert f"themselves, {flagged[1] or 'none'} " in said[0]
         assert ("not filled" in said[0]) == (flagged[0] > 2 * alpha * 21) == (said[0] in [e.value for e in at.warning])
 
 
