@@ -71,7 +71,7 @@ def new_run() -> None:
         try:
             spec = RunSpec(source or "", kind.Settings.from_dict(values), detector=kind.name, watch=watch, **extras)
         except AMAError as error:
-            st.error(controls.literal(str(error)), icon=":material/error:")
+            st.error(controls.said(error), icon=":material/error:")
             return
         if source:
             show_time(spec)
@@ -133,7 +133,7 @@ def own_source() -> str | None:
             return str(saved)
         return str(access.allowed(path)) if path.strip() else None
     except AMAError as error:
-        st.error(controls.literal(str(error)), icon=":material/error:")
+        st.error(controls.said(error), icon=":material/error:")
         return None
 
 
@@ -156,7 +156,7 @@ def choose_detector() -> type[AnomalyDetector]:
         try:
             found[name] = registry.detector_class(name)
         except AMAError as error:  # one from outside
-            st.warning(controls.literal(str(error)), icon=":material/warning:")
+            st.warning(controls.said(error), icon=":material/warning:")
     titles = {kind.title: kind for kind in found.values()}
     title = controls.choose(
         st.selectbox,
@@ -445,7 +445,7 @@ def preset_times(kind: type[AnomalyDetector], data: str, source: str) -> None:
         if times:
             st.caption(f"Training time on this machine, measured: {', '.join(times)}.")
     except AMAError as error:
-        st.caption(controls.literal(str(error)))
+        st.caption(controls.said(error))
 
 
 def show_time(spec: RunSpec) -> None:
@@ -474,7 +474,7 @@ def show_time(spec: RunSpec) -> None:
         else:
             right.caption(f"{amount}. How long that takes on this machine has not been measured yet.")
     except AMAError as error:
-        st.warning(controls.literal(str(error)), icon=":material/warning:")
+        st.warning(controls.said(error), icon=":material/warning:")
 
 
 def few_images(spec: RunSpec, n: int) -> None:
@@ -497,7 +497,7 @@ def submit(name: str, spec: RunSpec) -> None:
             raise AMAError("Say where your own images are: give a path or upload an archive.")
         queue.submit(runs_dir(), name, spec)
     except AMAError as error:
-        st.error(controls.literal(str(error)), icon=":material/error:")
+        st.error(controls.said(error), icon=":material/error:")
         return
     st.session_state[LAUNCHED] = st.session_state.get(LAUNCHED, 0) + 1
     st.session_state[QUEUED] = name

@@ -42,13 +42,13 @@ def detail(name: str, folder: Path, status: dict) -> None:
     state, shown = status["state"], shown_state(folder, status)
     st.markdown(f"**{controls.literal(name)}**: {shown}. {STATES.get(shown, '')}")
     if status.get("error"):
-        st.error(controls.literal(status["error"]), icon=":material/error:")
+        st.error(controls.said(status["error"]), icon=":material/error:")
     progress(state, status)
     buttons(name, folder, shown)
     try:
         spec = RunSpec.read(folder)
     except AMAError as error:
-        st.error(controls.literal(str(error)), icon=":material/error:")
+        st.error(controls.said(error), icon=":material/error:")
         spec = None
     if state == "finished":
         onward(folder)

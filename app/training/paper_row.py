@@ -91,7 +91,7 @@ def start(found: dict[str, Path]) -> None:
             for kind in to_start:
                 queue.submit(runs_dir(), queue.free_name(runs_dir(), f"first-row-{kind}"), spec_of(kind))
         except AMAError as error:
-            st.error(controls.literal(str(error)), icon=":material/error:")
+            st.error(controls.said(error), icon=":material/error:")
             return
         st.rerun()
     known = pace.known(spec_of(KINDS[0]).config, runs_dir())

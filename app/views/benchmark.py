@@ -67,7 +67,7 @@ def models() -> list[Member]:
     """What the models on this computer were measured on; those that cannot be read are named and left out."""
     found, left_out = paper_tables.members()
     for name, why in left_out.items():
-        st.warning(f"**{controls.literal(name)}** is left out. {controls.literal(why)}")
+        st.warning(f"**{controls.literal(name)}** is left out. {controls.said(why)}")
     return found
 
 
