@@ -424,10 +424,10 @@ def preset_times(kind: type[AnomalyDetector], data: str, source: str) -> None:
     presets, folder = list(kind.Settings.PRESETS), runs_dir()
     try:
         configs = {name: config_for(data, name, kind.name) for name in presets}
-        specs = {name: RunSpec(source, config, detector=kind.name) for name, config in configs.items()}
+        spec = RunSpec(source, configs[presets[0]], detector=kind.name)  # of as many images as with any other preset
         if data == OWN:
-            sizes = {name: cache.training_size(spec) for name, spec in specs.items()}
-            configs = {name: suited_to_few(config, sizes[name]) for name, config in configs.items()}
+            n = cache.training_size(spec)
+            configs = {name: suited_to_few(config, n) for name, config in configs.items()}
         found = {name: pace.known(config, folder) for name, config in configs.items()}
         unknown = [name for name in presets if not found[name]]
         if unknown and st.button(
@@ -437,12 +437,9 @@ def preset_times(kind: type[AnomalyDetector], data: str, source: str) -> None:
         ):
             with st.spinner("Timing a few steps of each …"):
                 found |= {name: pace.measure(configs[name], folder) for name in unknown}
-        times = [
-            f"{name} about {controls.duration(found[name].whole_run(configs[name], cache.training_size(specs[name])))}"
-            for name in presets
-            if found[name]
-        ]
-        if times:
+        if any(found.values()):
+            n = cache.training_size(spec)
+            times = [f"{name} about {controls.duration(of.whole_run(configs[name], n))}" for name, of in found.items() if of]
             st.caption(f"Training time on this machine, measured: {', '.join(times)}.")
     except AMAError as error:
         st.caption(controls.said(error))
