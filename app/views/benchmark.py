@@ -23,7 +23,7 @@ from ama_core.evaluation.metrics import auroc_interval
 from ama_core.paper import published as paper
 from ama_core.paper.jobs import small_training
 from ama_core.paper.records import Record
-from ama_core.paper.report import PAPER_NAMES, condition_text, figure, task
+from ama_core.paper.report import PAPER_NAMES, condition_letters, condition_text, figure, task
 from ama_core.paper.tables import MISSING, N_CLASSES, Line, Member
 from ama_core.paper.verdicts import ALIKE, FEWEST, LEVEL, ablation, signed
 from ama_core.runs import queue
@@ -370,7 +370,7 @@ def stored(table: str) -> None:
         if not found:
             return
         conditions = {line.condition: line for line in found}
-        letters = {condition: chr(ord("a") + i) for i, condition in enumerate(conditions)}
+        letters = condition_letters([record for line in found for record in line.records])
         columns = [
             {
                 "task": task(line),
@@ -385,8 +385,8 @@ def stored(table: str) -> None:
         ]
         config = {"paper": st.column_config.NumberColumn("paper", format="%.3f")}
         controls.grid(pd.DataFrame(columns), width="stretch", column_config=config)
-        for condition, line in conditions.items():
-            st.caption(f"({letters[condition]}) {condition_text(line.records)}")
+        for condition in sorted(conditions, key=list(letters).index):
+            st.caption(f"({letters[condition]}) {condition_text(conditions[condition].records)}")
 
 
 def main() -> None:
