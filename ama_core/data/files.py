@@ -295,7 +295,7 @@ def _c_rows(member: IO[bytes], shape: tuple[int, ...]) -> Iterator[bytes]:
 
 
 def _fortran_rows(member: IO[bytes], shape: tuple[int, ...]) -> Iterator[bytes]:
-    """In this order an image lies strewn over the whole array, which must be in memory for it."""
+    """In this order an image lies scattered over the whole array, which must be in memory for it."""
     data = member.read(math.prod(shape))
     if len(data) == math.prod(shape):
         yield from (image.tobytes() for image in np.frombuffer(data, np.uint8).reshape(shape, order="F"))
