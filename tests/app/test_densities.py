@@ -616,7 +616,9 @@ def test_benchmark_opens_with_its_verdicts_and_its_dots(open_page, models):
 
 
 def test_the_benchmark_page_calls_conditions_as_results_do_also_beyond_the_alphabet(open_page, results):
-    many = [record(normal="fashionmnist", ood="omniglot", condition=f"c{i:02d}", settings={"nz": str(1000 + i)}) for i in range(28)]
+    many = [
+        record(normal="fashionmnist", ood="omniglot", condition=f"c{i:02d}", settings={"nz": str(1000 + i)}) for i in range(28)
+    ]
     store(results, *many)
     said = words(open_page("benchmark"))
     letters = condition_letters(many)
