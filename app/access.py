@@ -38,7 +38,7 @@ def shown(folder: Path) -> str:
 
 def without_paths(words: str) -> str:
     """A message; on a public server without the folders of the files that it names."""
-    return re.sub(r"(?<![\w.])(?:~?/[^/\s'\"]+)+/(?=[^/\s])", "", words) if public() else words
+    return re.sub(r"(?<![\w./])~?/(?:[^/\s'\"]+/)*(?=[^/\s])", "", words) if public() else words
 
 
 def data_roots() -> list[Path]:

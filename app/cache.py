@@ -4,8 +4,10 @@ What is cached says which files of a folder it reads (`cached`): a model that is
 """
 
 import copy
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from ama_core.analysis.response import Response, read_response
 from ama_core.analysis.shell import NormHistograms
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, draw, inspect, label_of, load, one_class, prepare
 from ama_core.data.changes import Change
+from ama_core.data.files import files_of
 from ama_core.detectors.ama.scores import a_distance
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.detectors.registry import detector_class, load_detector
@@ -69,15 +72,29 @@ def stamp(folder: Path, files: Sequence[str]) -> tuple:
     return str(folder), *((path.name, path.stat().st_mtime_ns if path.exists() else 0) for path in paths)
 
 
-def cached(*files: str, kind: str = "data", most: int, spinner: str | bool = False) -> Callable:
+def contents(source: Path) -> tuple:
+    """What changes when an image of one's own, in a folder or its subfolders, or an archive comes, goes or is written."""
+    digest = hashlib.sha256()
+    with suppress(OSError):  # it goes meanwhile: whoever reads the images says so
+        for file in files_of([source.expanduser()]):
+            found = os.stat(file)
+            digest.update(repr((file, found.st_size, found.st_mtime_ns)).encode(errors="surrogateescape"))
+    return str(source), digest.hexdigest()
+
+
+def cached(
+    *files: str, kind: str = "data", most: int, spinner: str | bool = False, key: Callable[[Path], tuple] | None = None
+) -> Callable:
     """Makes a function of folders remember its last `most` results, each until one of `files` in such a folder changes.
 
     Args:
         kind: `data` is copied for every caller, `resource` is shared by all sessions: read only.
         spinner: what is shown while the function runs.
+        key: makes of such a folder what is compared, in place of the times of `files`.
     """
+    key = key or (lambda folder: stamp(folder, files))
     cache = {"data": st.cache_data, "resource": st.cache_resource}[kind]
-    return cache(max_entries=most, show_spinner=spinner, hash_funcs={type(Path()): lambda folder: stamp(folder, files)})
+    return cache(max_entries=most, show_spinner=spinner, hash_funcs={type(Path()): key})
 
 
 @dataclass(frozen=True)
@@ -536,7 +553,7 @@ def watched_density(file: Path, score: str, title: str) -> tuple[Densities, bool
     return _of_scores({HELD_OUT: normal, title: others}, log), log
 
 
-@cached("", most=4, spinner="Looking at every image …")
+@cached(key=contents, most=4, spinner="Looking at every image …")
 def inspect_own(source: Path) -> Inspection:
     """What one's own images are like. Raises DataError."""
     return inspect(str(source))
@@ -547,6 +564,6 @@ def training_size(spec: RunSpec) -> int:
     return _training_size(Path(spec.dataset), spec.one_class, spec.config.fit, spec)
 
 
-@cached("", most=64, spinner="Counting the images …")
+@cached(key=contents, most=64, spinner="Counting the images …")
 def _training_size(source: Path, label: int | None, fit: str, _spec: RunSpec) -> int:
     return pace.n_images(_spec)

@@ -372,7 +372,7 @@ def error_panel() -> Iterator[None]:
     try:
         yield
     except AMAError as error:
-        st.error(access.without_paths(str(error)), icon=":material/error:")
+        st.error(said(error), icon=":material/error:")
 
 
 def chart(
@@ -535,6 +535,11 @@ def duration(seconds: float) -> str:
 def literal(text: str) -> str:
     """Text that others named, such as a file name, so that Markdown shows it as it is."""
     return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:])", r"\\\1", text)
+
+
+def said(error: Exception | str) -> str:
+    """The text of an error for Markdown: as it is, and on a public server without the folders of the files that it names."""
+    return literal(access.without_paths(str(error)))
 
 
 def _reset() -> None:

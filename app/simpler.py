@@ -104,7 +104,7 @@ def _draw(name: str, folder: Path, alpha: float, was_running: bool) -> None:
 def _say_end(job: jobs.Job | None, stopped: str) -> None:
     """Why a job has no result."""
     if job and job.error:
-        st.error(controls.literal(job.error), icon=":material/error:")
+        st.error(controls.said(job.error), icon=":material/error:")
     if job and job.stopped:
         st.info(stopped, icon=":material/stop_circle:")
 
@@ -299,8 +299,8 @@ def _open(place: Path, alpha: float, by: str) -> None:
     shown = next((model for model, path in cache.models().items() if path.resolve() == place.resolve()), None)
     if shown is None:
         st.success(
-            f"It is kept in {controls.literal(str(place))}. This server offers only the models of {cache.MODELS_VARIABLE}: add "
-            "that folder to see it in Check.",
+            f"It is kept in {controls.literal(access.shown(place))}. This server offers only the models of "
+            f"{cache.MODELS_VARIABLE}: add that folder to see it in Check.",
             icon=":material/check:",
         )
         return

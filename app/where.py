@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import access
 import cache
 import controls
 import pictures
@@ -24,7 +23,7 @@ def choose_map(view: controls.View) -> str | None:
     try:
         localiser = cache.localiser(view.folder)
     except AMAError as error:
-        st.info(access.without_paths(str(error)), icon=":material/location_off:")
+        st.info(controls.said(error), icon=":material/location_off:")
         return None
     if len(localiser.names) == 1:
         return localiser.default

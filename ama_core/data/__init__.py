@@ -11,7 +11,7 @@ from ama_core.data.files import (
     iter_unread,
     read_npz,
 )
-from ama_core.data.folders import load_any, load_folder, overlapping, same_source
+from ama_core.data.folders import count_any, load_any, load_folder, overlapping, same_source
 from ama_core.data.guidance import Guidance, calibration_fraction, guidance
 from ama_core.data.imageset import ImageSet
 from ama_core.data.inspection import Inspection, divided, inspect
@@ -36,6 +36,7 @@ __all__ = [
     "check_path",
     "check_sources",
     "data_dir",
+    "count_any",
     "count_images",
     "decode_image",
     "divided",

@@ -113,14 +113,21 @@ def files_of(sources: Iterable[str | Path]) -> Iterator[str]:
         yield from _walk(str(source), recursive=True) if os.path.isdir(source) else [str(source)]
 
 
-def count_images(sources: Iterable[Source]) -> int:
-    """How many images `iter_images` would yield, readable or not, by names and tables of contents: for progress."""
+def count_images(sources: Iterable[Source], *, named: bool = False) -> int:
+    """How many images `iter_images` would yield, readable or not, by names and tables of contents: for progress.
+
+    named: leave out files that are no images by their name, and archives that cannot be opened, which are refused as well.
+    """
     total = 0
+
+    def counted(file: str) -> int:
+        return int(_is_image(file) or not named)
+
     for source in sources:
         name, content = (source[0], io.BytesIO(source[1])) if isinstance(source, tuple) else (str(source), Path(source))
         if isinstance(content, Path) and content.is_dir():
             for file in _walk(name, recursive=True):
-                total += count_images([file]) if file.lower().endswith(ARCHIVES) else 1
+                total += count_images([file], named=named) if file.lower().endswith(ARCHIVES) else counted(file)
             continue
         try:
             if name.lower().endswith(".npz"):
@@ -128,11 +135,11 @@ def count_images(sources: Iterable[Source]) -> int:
                     total += shape[0]
             elif name.lower().endswith(ARCHIVES):
                 with _members(content, name) as members:
-                    total += len(members)
+                    total += sum(counted(member.name) for member in members)
             else:
-                total += 1
+                total += counted(name)
         except (DataError, *DAMAGED):
-            total += 1  # refused in one piece when it is read
+            total += not named  # refused in one piece when it is read
     return total
 
 
@@ -288,7 +295,7 @@ def _c_rows(member: IO[bytes], shape: tuple[int, ...]) -> Iterator[bytes]:
 
 
 def _fortran_rows(member: IO[bytes], shape: tuple[int, ...]) -> Iterator[bytes]:
-    """In this order an image lies strewn over the whole array, which must be in memory for it."""
+    """In this order an image lies scattered over the whole array, which must be in memory for it."""
     data = member.read(math.prod(shape))
     if len(data) == math.prod(shape):
         yield from (image.tobytes() for image in np.frombuffer(data, np.uint8).reshape(shape, order="F"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ama_core.data.files import check_path, iter_images, read_npz
+from ama_core.data.files import check_path, count_images, iter_images, read_npz
 from ama_core.data.imageset import SPLITS, ImageSet
 from ama_core.data.preprocess import prepare, summarise
 from ama_core.data.sets import Progress, catalog, load, prepared_file
@@ -44,19 +44,45 @@ def load_any(
     if str(source) in catalog():
         named = "test" if split == "ood" else split
         return load(str(source), named, data_dir=data_dir, download=download, progress=progress)
+    path, own = _own_place(source, split)
+    if path.suffix.lower() == ".npz":
+        return _divide(ImageSet(path.stem, "test", *read_npz(path)), split)
+    images = load_folder(own, size=size, channels=channels, fit=fit)
+    if own == path:
+        return _divide(images, split)
+    return ImageSet(path.name, own.name, images.images, images.labels, images.paths, images.notes)
+
+
+def count_any(source: str | Path, split: str = "train") -> int:
+    """How many images `load_any` returns of one's own, if all can be read: files are counted by their names, not read.
+
+    Raises `DataError` as `load_any` for a source without that split, with too few images to be divided, or with none.
+    """
+    path, own = _own_place(source, split)
+    n = count_images([own], named=True)
+    if not n:
+        return len(load_any(source, split))  # says what is wrong with it
+    if own != path or split == "ood":
+        return n
+    n_test = _test_count(n, path.stem)
+    return n_test if split == "test" else n - n_test
+
+
+def _own_place(source: str | Path, split: str) -> tuple[Path, Path]:
+    """Where one's own images are, and what of it a split is read from: a subfolder, or all, which is then divided.
+
+    Raises DataError.
+    """
     path = Path(check_path(source)).expanduser()
     if not path.exists():
         raise DataError(f"'{source}' is neither a known data set ({', '.join(catalog())}) nor an existing path.")
-    if path.suffix.lower() == ".npz":
-        return _divide(ImageSet(path.stem, "test", *read_npz(path)), split)
     divided = [path / name for name in SPLITS if (path / name).is_dir()]
     if not divided:
-        return _divide(load_folder(path, size=size, channels=channels, fit=fit), split)
+        return path, path
     own = path / ("test" if split == "ood" else split)
     if own not in divided:
         raise DataError(f"'{path}' has a subfolder '{divided[0].name}' but none named '{own.name}'. Add it.")
-    images = load_folder(own, size=size, channels=channels, fit=fit)
-    return ImageSet(path.name, own.name, images.images, images.labels, images.paths, images.notes)
+    return path, own
 
 
 def same_source(one: str | Path | None, other: str | Path | None) -> bool:
@@ -122,10 +148,16 @@ def _divide(images: ImageSet, split: str) -> ImageSet:
     """All images for "ood", otherwise this split's share of a fixed random division."""
     if split == "ood":
         return images
-    test_count = round(len(images) * TEST_FRACTION)
-    if not 0 < test_count < len(images):
-        raise DataError(f"'{images.name}' has {len(images)} images, too few to divide into train and test. Add more.")
+    test_count = _test_count(len(images), images.name)
     order = np.random.default_rng(0).permutation(len(images))
     chosen = order[:test_count] if split == "test" else order[test_count:]
     part = images.take(np.sort(chosen))
     return ImageSet(part.name, split, part.images, part.labels, part.paths, part.notes)
+
+
+def _test_count(n: int, name: str) -> int:
+    """How many of n images become the test split. Raises DataError where that leaves one of the splits empty."""
+    count = round(n * TEST_FRACTION)
+    if not 0 < count < n:
+        raise DataError(f"'{name}' has {n} images, too few to divide into train and test. Add more.")
+    return count

@@ -29,7 +29,7 @@ def report(records: Sequence[Record], models: Sequence[Entry] = (), runs: Sequen
     rivals = _rivals([*stored_entries(records), *models])
     records = [record for record in records if record.table not in RIVAL_TABLES]
     runs = with_records(runs, records)
-    letters = _letters(records)
+    letters = condition_letters(records)
     parts = [NOTE, "", "# Results", "", *_preface(records), "", *_targets(records, letters), ""]
     for table in TITLES:
         shown = lines(table, records)
@@ -37,7 +37,7 @@ def report(records: Sequence[Record], models: Sequence[Entry] = (), runs: Sequen
         used = {line.condition for line in shown} & set(letters)
         if used:
             parts += ["Conditions:", ""]
-            for key in sorted(used, key=letters.get):
+            for key in sorted(used, key=list(letters).index):
                 parts.append(f"- **({letters[key]})** {condition_text(_records_of(shown, key))}")
             parts.append("")
     parts += rivals + _lengths(runs)
@@ -208,8 +208,8 @@ def _remarks(shown: Sequence[Line]) -> list[str]:
     return [f"- {words}" for words in found]
 
 
-def _letters(records: Sequence[Record]) -> dict[str, str]:
-    """condition -> (a), (b), ...: by preset, then settings."""
+def condition_letters(records: Sequence[Record]) -> dict[str, str]:
+    """Condition -> the letter that tables call it by: `a`, `b`, ... `z`, `z1`, `z2`, ..., by preset, then settings."""
     keys = {r.condition: (list(PRESETS).index(r.preset), sorted(r.settings.items()), r.condition) for r in records}
     return {key: chr(ord("a") + i) if i < 26 else f"z{i - 25}" for i, key in enumerate(sorted(keys, key=keys.get))}
 

@@ -4,6 +4,7 @@ A job trains in the run folder OUT/<job> (see `runs.folder`), from which an inte
 """
 
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -75,7 +76,7 @@ def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredSc
     folder = out / job.name
     spec = RunSpec(job.normal, job.config, one_class=job.label, measure=False)
     if job.few_from:
-        few = _few_anomalies(job, out)
+        few, n_few = _few_anomalies(job, out)
         spec = dataclasses.replace(spec, anomalies=str(few))
     elif job.validate:
         spec = dataclasses.replace(spec, validate_ood=job.measurable()[0])
@@ -89,7 +90,7 @@ def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredSc
         best = _validated(detector, job, folder)
         validated[chosen_by] = evaluation.evaluate(best, [chosen_by], seed=DRAW_SEED)["results"][0]["scores"]
     measured = tuple(Measured(**found[name], notes=_notes(name), validated=validated.get(name)) for name in ood)
-    few_anomalies = {"source": job.few_from, "n": FEW} if job.few_from else None
+    few_anomalies = {"source": job.few_from, "n": n_few} if job.few_from else None
     record = _record(job, detector.info_["training"], measured, few_anomalies=few_anomalies, validation_ood=chosen_by)
     return record, scores
 
@@ -120,15 +121,22 @@ def _validated(detector: AMADetector, job: Job, folder: Path) -> AMADetector:
     return best
 
 
-def _few_anomalies(job: Job, out: Path) -> Path:
-    """A folder with FEW images of the OOD set's training split, drawn by the job's seed."""
+def _few_anomalies(job: Job, out: Path) -> tuple[Path, int]:
+    """A folder with FEW images of the OOD set's training split, of a smaller one all, drawn by the job's seed; and how many.
+
+    Jobs with other normal images share it: its images depend on the set and the seed alone. Several may fill it at once.
+    """
     folder = out / "anomalies" / f"{job.few_from}-{FEW}-s{job.seed}"
     images = load_any(job.few_from, "train").images
     chosen = np.random.default_rng([job.seed, FEW]).choice(len(images), min(FEW, len(images)), replace=False)
     (folder / "train").mkdir(parents=True, exist_ok=True)
     for place, image in enumerate(images[np.sort(chosen)]):
-        Image.fromarray(image.squeeze()).save(folder / "train" / f"{place:03d}.png")
-    return folder
+        file = folder / "train" / f"{place:03d}.png"
+        if not file.exists():
+            content = io.BytesIO()
+            Image.fromarray(image.squeeze()).save(content, "PNG")
+            write_atomically(file, content.getvalue())
+    return folder, len(chosen)
 
 
 def _simple(job: Job, out: Path, device: str | None) -> Record:

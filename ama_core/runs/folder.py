@@ -6,7 +6,7 @@ metrics.jsonl          one line an event
 samples/step-N.png     inputs above their reconstructions
 watched/step-N.npz     scores of normal images and of others, looked at while it trains; step-N.png: some of both, likewise
 checkpoint.safetensors everything needed to go on exactly
-log.txt                the run's diary, and what its process printed when it was launched from here
+log.txt                the run's log, and what its process printed when it was launched from here
 .lock                  locked by the process that works on the run
 skip                   its presence asks a trained run to leave out what is not measured yet
 stop                   its presence asks the run to save and end; the word `pause` in it, to be called paused
@@ -18,7 +18,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ SAMPLES = "samples"
 WATCHED = "watched"
 RUNS_VARIABLE = "AMA_RUNS_DIR"
 CURVE_POINTS = 500  # of a curve that is shown while it grows
-LINE_BYTES = 200  # of a line of the diary, about
+LINE_BYTES = 200  # of a line of the log, about
 WATCHED_KINDS = ("normal", "others")  # as they are called in files
 NOT_MEASURED = ("kind", "step", "total_steps")  # entries of an event that are not values
 
@@ -251,14 +251,14 @@ class Run:
         """Step -> picture of some watched images, normal ones first, above their reconstructions, in order of steps."""
         return _by_step(self.path / WATCHED, "png")
 
-    # The diary
+    # The log
 
     def log(self, words: str) -> None:
         with open(self.path / LOG, "a", errors="backslashreplace") as file:  # a file's name need not be text
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {words}\n")
 
     def read_log(self, lines: int = 60) -> str:
-        """The last lines of the diary."""
+        """The last lines of the log."""
         try:
             with open(self.path / LOG, "rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - LINE_BYTES * lines))
@@ -274,8 +274,11 @@ def runs_dir() -> Path:
 
 def list_runs(folder: Path | str) -> dict[str, Path]:
     """Names and folders of the runs in `folder`, newest first."""
-    found = sorted(Path(folder).glob(f"*/{SPEC}"), key=lambda file: file.stat().st_mtime, reverse=True)
-    return {file.parent.name: file.parent for file in found}
+    found = {}
+    for file in Path(folder).glob(f"*/{SPEC}"):
+        with suppress(FileNotFoundError):  # of a run that is deleted meanwhile
+            found[file.parent] = file.stat().st_mtime
+    return {run.name: run for run in sorted(found, key=found.get, reverse=True)}
 
 
 def read_watched(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

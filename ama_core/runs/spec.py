@@ -95,7 +95,10 @@ def suited_to_few(config: Settings, n: int) -> Settings:
 
 
 def with_filled_batches(config: Settings, n: int) -> Settings:
-    """The settings with batches of which what is trained on, of n images, fills two or more. Raises ConfigError."""
+    """The settings with batches of which what is trained on, of n images, fills one at least: smaller ones where it does not.
+
+    Raises ConfigError.
+    """
     left = n - round(n * config.calibration_fraction)
     if not hasattr(config, "batch_size") or left >= config.batch_size:
         return config

@@ -10,8 +10,7 @@ import numpy as np
 import psutil
 import torch
 
-from ama_core.data import catalog, hold_out, load_any
-from ama_core.data.decode import SUFFIXES
+from ama_core.data import catalog, count_any, hold_out, load_any
 from ama_core.detectors.conformal import smallest_alpha
 from ama_core.detectors.registry import detector_for
 from ama_core.errors import AMAError, DataError
@@ -133,15 +132,12 @@ def reachable_rate(config: Settings, n_images: int) -> tuple[float, int]:
 
 
 def n_images(spec: RunSpec) -> int:
-    """How many normal images a run has before any is held out; of a folder or zip, files are counted and not read.
+    """How many normal images a run has before any is held out; one's own are counted by the names of files, and not read.
 
-    Raises DataError where the data are not available locally.
+    Raises DataError where the data are not available locally, or are too few to be divided into train and test.
     """
-    path = Path(spec.dataset).expanduser()
-    if spec.dataset not in catalog() and path.is_dir():
-        own = path / "train"
-        count = sum(file.suffix.lower() in SUFFIXES for file in (own if own.is_dir() else path).rglob("*"))
-        return count if own.is_dir() else count - round(0.2 * count)
+    if spec.dataset not in catalog() and spec.one_class is None:
+        return count_any(spec.dataset, "train")
     images = load_any(spec.dataset, "train", fit=spec.config.fit)
     return len(images) if spec.one_class is None else int((images.labels == spec.one_class).sum())
 

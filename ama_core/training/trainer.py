@@ -121,7 +121,7 @@ class Trainer(ABC):
         }
 
     def update_average(self) -> None:
-        """Move the average towards the weights after a step; a young average forgets faster, lest it remember the start."""
+        """Move the average towards the weights after a step; a young one forgets faster, so that it does not keep the start."""
         if self.config.average == 0:
             return
         state = self.bare_state()

@@ -65,7 +65,7 @@ def show(case: Case) -> None:
         stored, rows = source_of(case)
     except AMAError as error:
         st.info("No images to change are on this computer.", icon=":material/hide_image:")
-        st.caption(controls.literal(str(error)))
+        st.caption(controls.said(error))
         return
     if stored is not case.own:
         st.caption(

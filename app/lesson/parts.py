@@ -55,7 +55,7 @@ def missing(error: AMAError, what: str, values: Sequence[str]) -> None:
         f"The images of {controls.literal(what)} are not on this computer, only their scores: R {', '.join(values)}.",
         icon=":material/hide_image:",
     )
-    st.caption(controls.literal(str(error)))
+    st.caption(controls.said(error))
 
 
 def strip(case: Case, stored: StoredScores, rows: np.ndarray, words: Callable[[float], str]) -> None:

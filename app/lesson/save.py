@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from html import escape
 
+import access
 import pictures
 import plotly.io as pio
 
@@ -36,7 +37,7 @@ def document(cases: Mapping[str, Case]) -> str:
             try:
                 figure = step.figure(case)
             except AMAError as error:
-                parts.append(f"<p>This chart is left out: {escape(str(error))}</p>")
+                parts.append(f"<p>This chart is left out: {escape(access.without_paths(str(error)))}</p>")
                 figure = None
             if figure is not None:
                 figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")

@@ -71,7 +71,7 @@ def new_run() -> None:
         try:
             spec = RunSpec(source or "", kind.Settings.from_dict(values), detector=kind.name, watch=watch, **extras)
         except AMAError as error:
-            st.error(controls.literal(str(error)), icon=":material/error:")
+            st.error(controls.said(error), icon=":material/error:")
             return
         if source:
             show_time(spec)
@@ -133,7 +133,7 @@ def own_source() -> str | None:
             return str(saved)
         return str(access.allowed(path)) if path.strip() else None
     except AMAError as error:
-        st.error(controls.literal(str(error)), icon=":material/error:")
+        st.error(controls.said(error), icon=":material/error:")
         return None
 
 
@@ -156,7 +156,7 @@ def choose_detector() -> type[AnomalyDetector]:
         try:
             found[name] = registry.detector_class(name)
         except AMAError as error:  # one from outside
-            st.warning(controls.literal(str(error)), icon=":material/warning:")
+            st.warning(controls.said(error), icon=":material/warning:")
     titles = {kind.title: kind for kind in found.values()}
     title = controls.choose(
         st.selectbox,
@@ -424,10 +424,10 @@ def preset_times(kind: type[AnomalyDetector], data: str, source: str) -> None:
     presets, folder = list(kind.Settings.PRESETS), runs_dir()
     try:
         configs = {name: config_for(data, name, kind.name) for name in presets}
-        specs = {name: RunSpec(source, config, detector=kind.name) for name, config in configs.items()}
+        spec = RunSpec(source, configs[presets[0]], detector=kind.name)  # of as many images as with any other preset
         if data == OWN:
-            sizes = {name: cache.training_size(spec) for name, spec in specs.items()}
-            configs = {name: suited_to_few(config, sizes[name]) for name, config in configs.items()}
+            n = cache.training_size(spec)
+            configs = {name: suited_to_few(config, n) for name, config in configs.items()}
         found = {name: pace.known(config, folder) for name, config in configs.items()}
         unknown = [name for name in presets if not found[name]]
         if unknown and st.button(
@@ -437,15 +437,12 @@ def preset_times(kind: type[AnomalyDetector], data: str, source: str) -> None:
         ):
             with st.spinner("Timing a few steps of each …"):
                 found |= {name: pace.measure(configs[name], folder) for name in unknown}
-        times = [
-            f"{name} about {controls.duration(found[name].whole_run(configs[name], cache.training_size(specs[name])))}"
-            for name in presets
-            if found[name]
-        ]
-        if times:
+        if any(found.values()):
+            n = cache.training_size(spec)
+            times = [f"{name} about {controls.duration(of.whole_run(configs[name], n))}" for name, of in found.items() if of]
             st.caption(f"Training time on this machine, measured: {', '.join(times)}.")
     except AMAError as error:
-        st.caption(controls.literal(str(error)))
+        st.caption(controls.said(error))
 
 
 def show_time(spec: RunSpec) -> None:
@@ -474,7 +471,7 @@ def show_time(spec: RunSpec) -> None:
         else:
             right.caption(f"{amount}. How long that takes on this machine has not been measured yet.")
     except AMAError as error:
-        st.warning(controls.literal(str(error)), icon=":material/warning:")
+        st.warning(controls.said(error), icon=":material/warning:")
 
 
 def few_images(spec: RunSpec, n: int) -> None:
@@ -497,7 +494,7 @@ def submit(name: str, spec: RunSpec) -> None:
             raise AMAError("Say where your own images are: give a path or upload an archive.")
         queue.submit(runs_dir(), name, spec)
     except AMAError as error:
-        st.error(controls.literal(str(error)), icon=":material/error:")
+        st.error(controls.said(error), icon=":material/error:")
         return
     st.session_state[LAUNCHED] = st.session_state.get(LAUNCHED, 0) + 1
     st.session_state[QUEUED] = name

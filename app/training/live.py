@@ -17,6 +17,7 @@ from density_charts import density_chart
 from ama_core import AMAError
 from ama_core.detectors import registry
 from ama_core.detectors.base import AnomalyDetector
+from ama_core.evaluation.cases import COIN
 from ama_core.runs import queue
 from ama_core.runs.folder import Run, read_sample, read_watched
 from ama_core.runs.spec import RunSpec
@@ -35,7 +36,6 @@ STATES = {
 AUROC, WATCHED = "auroc_", "watched_"  # begin the names of AUROCs in the files: of validation and of watched images
 # Which share a chart -> its title, its axis, and a value to compare with.
 CHARTS = {"loss": ("Losses", "per image", None), "ratio": ("Ratios", "ratio", (1.0, "1"))}
-COIN = 0.03  # an AUROC this near to 0.5 is called a coin's
 
 
 def detail(name: str, folder: Path, status: dict) -> None:
@@ -43,13 +43,13 @@ def detail(name: str, folder: Path, status: dict) -> None:
     state, shown = status["state"], shown_state(folder, status)
     st.markdown(f"**{controls.literal(name)}**: {shown}. {STATES.get(shown, '')}")
     if status.get("error"):
-        st.error(controls.literal(status["error"]), icon=":material/error:")
+        st.error(controls.said(status["error"]), icon=":material/error:")
     progress(state, status)
     buttons(name, folder, shown)
     try:
         spec = RunSpec.read(folder)
     except AMAError as error:
-        st.error(controls.literal(str(error)), icon=":material/error:")
+        st.error(controls.said(error), icon=":material/error:")
         spec = None
     if state == "finished":
         onward(folder)

@@ -24,7 +24,7 @@ from ama_core.evaluation.metrics import auroc_interval
 from ama_core.paper import published as paper
 from ama_core.paper.jobs import small_training
 from ama_core.paper.records import Record
-from ama_core.paper.report import PAPER_NAMES, condition_text, figure, task
+from ama_core.paper.report import PAPER_NAMES, condition_letters, condition_text, figure, task
 from ama_core.paper.tables import MISSING, N_CLASSES, Line, Member
 from ama_core.paper.verdicts import ALIKE, FEWEST, LEVEL, ablation, signed
 from ama_core.runs import queue
@@ -36,7 +36,7 @@ TABLES = {"Table 1": "table1", "Ablations": "ablations", "Table 2": "table2"}
 AXES = {"R": "R-score", "A": "|R − μ| / σ (far out: low A)", "M": "M-score", "T": "T-score", "C": "C-score"}
 COLUMNS = {
     "paper": st.column_config.TextColumn("paper", help=f"AUROC as printed: {paper.SOURCE}."),
-    "out of distribution": st.column_config.TextColumn("out of distribution", width=150),
+    "out of distribution": st.column_config.TextColumn("out of distribution", width=190),
     "class": st.column_config.TextColumn("class", width=110),
     "model": st.column_config.TextColumn("model", width=165),
     "ours": st.column_config.TextColumn(
@@ -73,7 +73,7 @@ def models() -> list[Member]:
     """What the models on this computer were measured on; those that cannot be read are named and left out."""
     found, left_out = paper_tables.members()
     for name, why in left_out.items():
-        st.warning(f"**{controls.literal(name)}** is left out. {controls.literal(why)}")
+        st.warning(f"**{controls.literal(name)}** is left out. {controls.said(why)}")
     return found
 
 
@@ -377,7 +377,7 @@ def stored(table: str) -> None:
         if not found:
             return
         conditions = {line.condition: line for line in found}
-        letters = {condition: chr(ord("a") + i) for i, condition in enumerate(conditions)}
+        letters = condition_letters([record for line in found for record in line.records])
         columns = [
             {
                 "task": task(line),
@@ -392,8 +392,8 @@ def stored(table: str) -> None:
         ]
         config = {"paper": st.column_config.NumberColumn("paper", format="%.3f")}
         controls.grid(pd.DataFrame(columns), width="stretch", column_config=config)
-        for condition, line in conditions.items():
-            st.caption(f"({letters[condition]}) {condition_text(line.records)}")
+        for condition in sorted(conditions, key=list(letters).index):
+            st.caption(f"({letters[condition]}) {condition_text(conditions[condition].records)}")
 
 
 def main() -> None:

@@ -178,7 +178,7 @@ def neighbours(view: controls.View, batch: cache.Batch, i: int) -> None:
         images = cache.nearest_images(view.folder)[positions]
     except controls.AMAError as error:
         st.markdown("\n".join(f"- {controls.literal(caption)}" for caption in captions))
-        st.info(f"Their pictures cannot be shown. {error}")
+        st.info(f"Their pictures cannot be shown. {controls.said(error)}")
     else:
         st.html(pictures.figures([(c, image, f"Training image {c}") for c, image in zip(captions, images)], 112))
     st.caption(
@@ -340,7 +340,7 @@ def refusals(view: controls.View, batch: cache.Batch) -> None:
     lines = []
     for why, names in list(reasons.items())[:REASONS]:
         more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-        lines.append(f"- **{', '.join(names[:3])}**{more} could not be scored: {controls.literal(why)}")
+        lines.append(f"- **{', '.join(names[:3])}**{more} could not be scored: {controls.said(why)}")
     if len(reasons) > REASONS:
         lines.append("- The table for download names the others.")
     if lines:

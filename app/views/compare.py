@@ -56,7 +56,7 @@ def groups() -> dict[str, dict[str, Path]]:
             key = normal_key(cache.info(folder))
             cache.kind_of(folder)
         except AMAError as error:
-            st.warning(f"**{controls.literal(name)}** is left out. {controls.literal(str(error))}")
+            st.warning(f"**{controls.literal(name)}** is left out. {controls.said(error)}")
             continue
         if key and cache.results(folder):
             found.setdefault(NormalData(key[0], label=key[1]).title, {})[name] = folder
@@ -235,7 +235,7 @@ def show_images(first: Peer, second: Peer, name: str, rows: tuple, p: tuple[np.n
     try:
         shown = cache.stored_pictures(first.folder, name, "test", tuple(int(rows[0][i]) for i in at))
     except AMAError as error:
-        st.info(f"The images cannot be shown here. {controls.literal(str(error))}")
+        st.info(f"The images cannot be shown here. {controls.said(error)}")
         return
     st.html(
         pictures.figures(

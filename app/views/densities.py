@@ -131,7 +131,7 @@ def uploads(view: controls.View, axes: Mapping[str, Axis]) -> list[tuple[str, di
                 )
             except AMAError as error:
                 name = controls.literal(file.name)
-                st.error(f"**{name}** could not be scored. {controls.literal(str(error))}", icon=":material/broken_image:")
+                st.error(f"**{name}** could not be scored. {controls.said(error)}", icon=":material/broken_image:")
         if len(files) > MOST:
             st.info(f"{len(files)} images were given; the first {MOST} are placed.")
         if found:
@@ -242,7 +242,7 @@ def images_around(view: controls.View, key: str, at: float | None, sets: Sequenc
         except AMAError as error:
             scores = ", ".join(f"{significant(values[i])}" for i in rows)
             st.info(f"These images are not on this computer, only their scores: {scores}.", icon=":material/hide_image:")
-            st.caption(controls.literal(str(error)))
+            st.caption(controls.said(error))
             continue
         captions = [f"{significant(values[i], 4)}" for i in rows]
         st.html(pictures.figures([(c, image, f"{called(title)}, score {c}") for c, image in zip(captions, images)], width=84))

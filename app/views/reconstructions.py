@@ -279,7 +279,7 @@ def gallery(view: controls.View, set_name: str, folders: dict) -> cache.Gallery 
     try:
         return cache.gallery(view.folder, set_name, folders)
     except controls.AMAError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(controls.said(error), icon=":material/error:")
         st.info("The other sets in the list above need no download.")
         return None
 

@@ -90,7 +90,7 @@ def picks(view: controls.View, named: Mapping[str, MapEntry], rows: list[int], n
         try:
             image = cache.latent_images(view.folder, entry)[row - entry.start]
         except controls.AMAError as error:
-            absent[title] = str(error)
+            absent[title] = controls.said(error)
             continue
         what = f"{title} {cache.latents(view.folder).index[row]}"
         parts.append((f"{what}: {norms[row]:.1f}", image, f"Image of {what}, norm of its code {norms[row]:.2f}"))
@@ -168,7 +168,7 @@ def norms_and_scores(view: controls.View, named: Mapping[str, MapEntry], chosen:
                 try:
                     image = cache.stored_pictures(view.folder, s.name, s.split, (row,))[0]
                 except controls.AMAError as error:
-                    st.info(f"The images of {controls.literal(title)} cannot be shown here. {error}")
+                    st.info(f"The images of {controls.literal(title)} cannot be shown here. {controls.said(error)}")
                     break
                 norm, r = s.scores["z_norm"][row], s.scores["R"][row]
                 words = f"{title}: ‖z‖ {norm:.1f}, R {significant(r)}"

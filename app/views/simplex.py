@@ -205,7 +205,7 @@ def main() -> None:
         cache.sample_images(view.folder, cache.NORMAL)
     except controls.AMAError as error:
         sets = sets[1:]
-        st.info(f"The model's own test images are not on this computer, so these are others. {error}")
+        st.info(f"The model's own test images are not on this computer, so these are others. {controls.said(error)}")
     columns = st.columns(3)
     picks = []
     for i, column in enumerate(columns):

@@ -29,7 +29,7 @@ def watch() -> None:
         queue.ensure_worker(runs_dir())
     problem = st.session_state.pop("train-problem", None)
     if problem:
-        st.error(controls.literal(problem), icon=":material/error:")
+        st.error(controls.said(problem), icon=":material/error:")
     statuses = {name: live.status_of(folder) for name, folder in found.items()}
     if st.session_state.get("run") not in found:
         st.session_state.pop("run", None)

@@ -21,6 +21,7 @@ from ama_core.detectors.ama.scores import SCORES
 from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.metrics import auroc_interval, metric_intervals
 from ama_core.paper import published as paper
+from ama_core.paper.report import condition_letters
 from ama_core.paper.rows import SANITY
 from ama_core.runs.spec import RunSpec, config_for
 from ama_core.storage.bundle import read_results, read_scores, write_results, write_scores
@@ -617,3 +618,15 @@ def test_benchmark_opens_with_its_verdicts_and_its_dots(open_page, models):
     assert {"paper", "ours, A", "ours, R", "ours, T", "chance (0.5)"} <= set(dots)
     assert values(dots["paper"]["x"]) == pytest.approx([paper.table1(*pair) for pair in paper.TASKS])
     assert values(dots["ours, A"]["x"]) == pytest.approx([a]) and values(dots["ours, R"]["x"]) == pytest.approx([r])
+
+
+def test_the_benchmark_page_calls_conditions_as_results_do_also_beyond_the_alphabet(open_page, results):
+    many = [
+        record(normal="fashionmnist", ood="omniglot", condition=f"c{i:02d}", settings={"nz": str(1000 + i)}) for i in range(28)
+    ]
+    store(results, *many)
+    said = words(open_page("benchmark"))
+    letters = condition_letters(many)
+    assert letters["c00"] == "a" and letters["c27"] == "z2"
+    for one in many:
+        assert f"({letters[one.condition]}) preset tiny with nz={one.settings['nz']}" in said

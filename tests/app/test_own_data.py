@@ -211,3 +211,21 @@ def test_the_form_looks_at_own_images_and_takes_own_anomalies(shop, folder, monk
     assert not at.exception and not at.error
     spec = RunSpec.read(folder / "shop")
     assert spec.anomalies == spec.validate_ood == str(shop / "bad") and spec.dataset == str(shop / "good")
+
+
+def test_the_form_sees_what_was_cleaned_in_a_subfolder(shop, folder, monkeypatch):
+    monkeypatch.setattr(queue, "ensure_worker", lambda _: None)
+    monkeypatch.setenv("AMA_DATA_ROOTS", str(shop))
+    place = shop / "sorted" / "train"
+    place.parent.mkdir()
+    (shop / "good").rename(place)
+    at = page(data="my own images")
+    at.text_input(key="train-path").set_value(str(place.parent)).run()
+    at.toggle(key="train-inspect").set_value(True).run()
+    assert not at.exception and "1 exact duplicate," in words(at) and "steps on 42 images" in words(at)
+    (place / "copy.png").unlink()
+    at.run()
+    assert not at.exception and "exact duplicate," not in words(at) and "41 images" in words(at)
+    (place / "cut.png").write_bytes((place / "03.png").read_bytes())
+    at.run()
+    assert not at.exception and "1 exact duplicate," in words(at), "written in place"

@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from ama_core.detectors import registry
 from ama_core.errors import ConfigError
 from ama_core.evaluation import protocol as evaluation
+from ama_core.paper.lengths import LengthRun
 from ama_core.runs import execute as runs
 from ama_core.runs import queue
 from ama_core.runs import timing as pace
@@ -456,3 +457,21 @@ def test_the_paper_s_first_row_is_queued_as_two_runs_and_drawn_towards_its_lines
     assert "plain 0.650 after 100 of 6,000 steps, the paper's 0.653" in said
     queue.delete(specs["plain"])
     assert button(page(), "Train the plain one")
+
+
+def test_the_paper_s_first_row_says_what_is_stored_of_its_length_and_nothing_else(folder, no_worker, monkeypatch):
+    monkeypatch.syspath_prepend(str(APP))
+    import paper_tables
+
+    def run(kind, steps, seed, a, t):
+        return LengthRun(kind, steps, seed, {"mnist": {"A": a, "T": t}, "digits": {"A": 0.123, "T": 0.123}})
+
+    runs = [run("mirrored", 6000, 0, 0.7, 0.99), run("mirrored", 6000, 1, 0.8, 0.97), run("plain", 6000, 0, 0.6, 0.4)]
+    runs += [run("mirrored", 2000, 0, 0.123, 0.123)]
+    monkeypatch.setattr(paper_tables, "training_lengths", lambda: runs)
+    said = words(page())
+    assert "mirrored A 0.750 ± 0.071 and T 0.980 ± 0.014 (2 trainings); plain A 0.600 and T 0.400 (1 training)." in said
+    assert "0.123" not in said and "0.671" not in said
+    monkeypatch.setattr(paper_tables, "training_lengths", lambda: runs[3:])
+    said = words(page())
+    assert "without it (plain)." in said and "stored trainings" not in said

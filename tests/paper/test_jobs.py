@@ -25,7 +25,7 @@ from ama_core.paper import rows, training
 from ama_core.paper.jobs import Job, plan
 from ama_core.paper.lengths import read_lengths
 from ama_core.paper.records import RESULTS, read_results, scores_folder
-from ama_core.paper.report import report
+from ama_core.paper.report import condition_letters, report
 from ama_core.paper.rivals import bundled_entries
 from ama_core.paper.tables import lines
 from ama_core.runs import execute as runs
@@ -54,6 +54,11 @@ def cells_of(text: str, start: str) -> list[str]:
 def digits_only(monkeypatch):
     """Tables of one class that exists and one that does not."""
     monkeypatch.setattr(benchmark, "tasks", lambda table: [("digits", 77, ("rest",)), ("digits", 3, ("rest",))])
+
+
+def test_conditions_have_letters_also_beyond_the_alphabet():
+    found = condition_letters([record(condition=f"c{i:02d}") for i in range(29)])
+    assert list(found.values()) == [*"abcdefghijklmnopqrstuvwxyz", "z1", "z2", "z3"] and found["c26"] == "z1"
 
 
 def test_tasks_are_the_papers_with_stand_ins_and_ours_beside():
@@ -197,6 +202,32 @@ def test_a_few_real_anomalies(tmp_path):
     files = sorted((folder / "train").glob("*.png"))
     train = load("textures", "train").images
     assert len(files) == 50 and all((train == np.asarray(Image.open(file))).all(axis=(1, 2, 3)).any() for file in files[:5])
+
+
+def test_the_few_real_anomalies_that_jobs_share_are_whole_and_counted(tmp_path, monkeypatch):
+    out, results = tmp_path / "out", tmp_path / "results"
+    save = Image.Image.save
+
+    def cut(image, target, *given, **more):  # as by a process that is killed while it writes
+        data = io.BytesIO()
+        save(image, data, "PNG")
+        half = data.getvalue()[: len(data.getvalue()) // 2]
+        target.write(half) if hasattr(target, "write") else target.write_bytes(half)
+        raise KeyboardInterrupt
+
+    jobs = [job(rows.SEMI, normal, label=None, ood=("textures",), few_from="textures") for normal in ("digits", "photos")]
+    few = load("textures", "train").take(np.arange(7))
+    known = training.load_any
+    monkeypatch.setattr(training, "load_any", lambda name, *a, **b: few if name == "textures" else known(name, *a, **b))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Image.Image, "save", cut)
+        training.carry_out(jobs[0], out, results, "cpu")
+    assert not list(out.glob("anomalies/*/train/*.png")), "no half image that another job would read"
+    assert training.carry_out(jobs[0], out, results, "cpu").few_anomalies == {"source": "textures", "n": 7}
+    first = {file: file.stat().st_ino for file in out.glob("anomalies/*/train/*.png")}
+    assert len(first) == 7
+    training.carry_out(jobs[1], out, results, "cpu")
+    assert {file: file.stat().st_ino for file in out.glob("anomalies/*/train/*.png")} == first, "not written again"
 
 
 def test_simple_scores_against_numpy(digits):

@@ -26,7 +26,7 @@ def config(tiny_config):
         batch_size=12,
         max_steps=50,
         lr_schedule="constant",
-        lr=1e-6,  # Adam's first steps are signs of gradients: next to none, lest a rounding error becomes a whole step
+        lr=1e-6,  # Adam's first steps are signs of gradients: next to none, so that no rounding error becomes a whole step
     )
 
 

@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -283,6 +285,21 @@ def test_list_runs_is_newest_first(tmp_path):
         os.utime(tmp_path / name / "run.json", (0, {"old": 1, "middle": 2, "new": 3}[name]))
     (tmp_path / "no run").mkdir()
     assert list(list_runs(tmp_path)) == ["new", "middle", "old"]
+
+
+def test_list_runs_passes_over_one_that_is_deleted_meanwhile(tmp_path, monkeypatch):
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+    glob = Path.glob
+
+    def deleting(self, pattern):
+        found = list(glob(self, pattern))
+        shutil.rmtree(tmp_path / "two")
+        return found
+
+    monkeypatch.setattr(Path, "glob", deleting)
+    assert sorted(list_runs(tmp_path)) == ["one", "three"]
 
 
 def test_launch_in_a_process_of_its_own(spec, tmp_path):

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ama_core.data import load_any
 from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.runs import execute as runs
 from ama_core.runs import processes, queue
 from ama_core.runs import timing as pace
 from ama_core.runs.folder import CHECKPOINT, CURVE_POINTS, Run, list_runs
 from ama_core.runs.spec import RunSpec, check, command_line, config_for
-from tests.common import REPEATED_IN_CI
+from tests.common import REPEATED_IN_CI, png
 from tests.runs.reading import is_running, read_curves, read_log, read_metrics, read_status, stop_asked, write_status
 
 pytestmark = REPEATED_IN_CI
@@ -322,8 +323,30 @@ def test_images_of_a_run_are_counted(tmp_path, tiny_config):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8)).save(tmp_path / name)
     assert pace.n_images(RunSpec(str(tmp_path), tiny_config)) == 2
+    with pytest.raises(DataError, match="too few to divide"):
+        pace.n_images(RunSpec(str(tmp_path / "train"), tiny_config))
     assert pace.n_images(RunSpec("digits", tiny_config)) == 1297
     assert 100 < pace.n_images(RunSpec("digits", tiny_config, one_class=3)) < 150
+
+
+@pytest.mark.parametrize("within", ["", "train"])
+def test_as_many_images_are_counted_as_a_run_reads(tmp_path, tiny_config, within):
+    picture = png(np.zeros((8, 8), np.uint8))
+    place = tmp_path / "mine" / within
+    for name in ("a.png", "b/c.png", ".thumbnails/a.png", "b/._c.png", "b/notes.txt"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(b"notes" if name.endswith("txt") else picture)
+    with zipfile.ZipFile(place / "more.zip", "w") as archive:
+        for name in (*(f"{i}.png" for i in range(7)), "__MACOSX/0.png", "readme.txt"):
+            archive.writestr(name, picture)
+    np.savez(place / "rest.npz", images=np.zeros((4, 8, 8), np.uint8))
+    for source in (tmp_path / "mine", place / "more.zip", place / "rest.npz"):
+        read = load_any(source, "train")
+        assert pace.n_images(RunSpec(str(source), tiny_config)) == len(read) > 0
+    assert len(load_any(tmp_path / "mine", "train")) == (13 if within else 10)
+    (place / "broken.zip").write_bytes(b"broken")
+    with pytest.raises(DataError, match="broken.zip"):
+        pace.n_images(RunSpec(str(place / "broken.zip"), tiny_config))
 
 
 def test_the_command_line_says_the_same(tiny_config):

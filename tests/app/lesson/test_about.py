@@ -57,4 +57,6 @@ def test_the_calibration_curve_is_measured_on_the_normal_test_images(open_page, 
 
 def test_the_settings_name_their_source_in_words(open_page):
     meanings = " ".join(open_page("about", part="Settings").table[0].value["meaning"])
-    assert "In the released code" in meanings and not [mark for mark in ("[P]", "[C]", "[D]") if mark in meanings.replace("\\", "")]
+    assert "In the released code" in meanings and not [
+        mark for mark in ("[P]", "[C]", "[D]") if mark in meanings.replace("\\", "")
+    ]
