@@ -36,7 +36,7 @@ from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import metric_intervals
 from ama_core.evaluation.protocol import normal_split
 from ama_core.evaluation.simple import SimpleFigures, read_simple
-from ama_core.runs import timing as pace
+from ama_core.runs import timing
 from ama_core.runs.folder import RUNS_VARIABLE, Run, read_watched, runs_dir
 from ama_core.runs.spec import RunSpec
 from ama_core.scoring import check
@@ -566,4 +566,4 @@ def training_size(spec: RunSpec) -> int:
 
 @cached(key=contents, most=64, spinner="Counting the images …")
 def _training_size(source: Path, label: int | None, fit: str, _spec: RunSpec) -> int:
-    return pace.n_images(_spec)
+    return timing.n_images(_spec)

@@ -35,7 +35,7 @@ from ama_core.cli import main as cli
 from ama_core.data import decode_image, iter_images, read_npz
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.paper.records import read_record
-from ama_core.runs import timing as pace
+from ama_core.runs import timing
 from ama_core.runs.folder import Run
 from ama_core.runs.spec import RunSpec
 from ama_core.scoring import table as streaming
@@ -230,8 +230,8 @@ def subjects(place: Path) -> dict[str, tuple[bytes, Loader]]:
         about(place / "info")
 
     def remembered(data: bytes) -> None:
-        (place / "scores" / pace.FILE).write_bytes(data)
-        pace.known(AMADetector.load(SAMPLES / "bundle-v1").settings, place / "scores")
+        (place / "scores" / timing.FILE).write_bytes(data)
+        timing.known(AMADetector.load(SAMPLES / "bundle-v1").settings, place / "scores")
 
     def record(data: bytes) -> None:
         (place / "record.json").write_bytes(data)
@@ -257,7 +257,7 @@ def subjects(place: Path) -> dict[str, tuple[bytes, Loader]]:
         "config": in_folder("bundle-v1", "config.json", place, lambda folder: (about(folder), AMADetector.load(folder))),
         "scores": (scores, stored),
         "results": (measured.read_bytes(), results),
-        "pace": (b'{"a": {}}', remembered),
+        "timing": (b'{"a": {}}', remembered),
         "record": (a_record.read_bytes(), record),
         **tables(place),
         "run": in_folder("run-v1", "run.json", place, look),

@@ -45,9 +45,9 @@ else
   train digits tiny mirrored
   train digits tiny plain
   train photos tiny mirrored max_steps=1500
-  train photos tiny plain
+  train photos tiny plain max_steps=1500
   train fashionmnist tiny mirrored max_steps=2000
-  train fashionmnist tiny plain
+  train fashionmnist tiny plain max_steps=2000
   train cifar10 small mirrored max_steps=2000
   train cifar10 small plain max_steps=2000
 fi

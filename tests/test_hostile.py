@@ -60,14 +60,14 @@ HOSTILE_JSON = (
 @pytest.mark.parametrize("content", HOSTILE_JSON, ids=lambda content: repr(content[:20]))
 def test_every_reader_of_json_refuses_in_words(fuzz, tmp_path, content):
     kinds = {kind: load for kind, (data, load) in fuzz.subjects(tmp_path).items() if data[:1] == b"{"}
-    assert {"config", "results", "run", "status", "metrics", "pace", "record", "table's owner"} <= set(kinds)
+    assert {"config", "results", "run", "status", "metrics", "timing", "record", "table's owner"} <= set(kinds)
     refused = set()
     for kind, load in kinds.items():
         try:
             load(content)
         except AMAError:
             refused.add(kind)
-    assert refused >= set(kinds) - {"metrics", "pace"}  # of these two, what cannot be read is done without
+    assert refused >= set(kinds) - {"metrics", "timing"}  # of these two, what cannot be read is done without
 
 
 @pytest.mark.parametrize("name", [b"\xff", b"=1+1", b"@SUM(A1)", b"<b>", b"\x1b[2J", b"a\nb", b"'", b"\xed\xa0\x80"], ids=repr)

@@ -25,6 +25,13 @@ def test_every_set_has_a_mirrored_and_a_plain_model():
         assert read_info(PRETRAINED / name)["config"]["reconstruction"] == expected
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_a_model_and_its_plain_twin_differ_by_the_loss_alone(name):
+    mirrored, plain = (read_info(PRETRAINED / one) for one in (name, f"{name}-plain"))
+    assert plain["config"] == mirrored["config"] | {"reconstruction": "plain"}
+    assert plain["training"]["steps"] == mirrored["training"]["steps"]
+
+
 @pytest.mark.parametrize("name", BUNDLES)
 def test_stored_scores_are_those_of_the_stored_weights(name):
     detector = load_detector(name, device="cpu")
@@ -70,7 +77,7 @@ def test_fashionmnist_knows_mnist_and_omniglot(real_data):
     results = evaluation.evaluate(AMADetector.load("fashionmnist", device="cpu"), ["mnist", "omniglot"])["results"]
     for row in results:
         assert row["n_normal"] == 10_000 and row["n_ood"] == 2_000
-        assert row["scores"]["A"]["auroc"] >= 0.95, row
+        assert row["scores"]["T"]["auroc"] >= 0.98, row  # A differs by up to 0.09 between seeds, T by 0.001
 
 
 def test_the_tracked_tree_stays_small():

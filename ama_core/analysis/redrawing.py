@@ -37,11 +37,6 @@ class Redrawing:
         """`error` / `other`: 0 where every image is redrawn exactly, 1 where outputs do not depend on their image."""
         return self.error / self.other if self.other else 1.0
 
-    @property
-    def relative_spread(self) -> float:
-        """`spread` / `input_spread`: near 0 where all outputs are alike, about 1 where they differ as images do."""
-        return self.spread / self.input_spread if self.input_spread else 1.0
-
 
 def redrawing(images: np.ndarray, reconstructions: np.ndarray) -> Redrawing:
     """Of images and their reconstructions, both uint8 (n, H, W, C) with n >= 2.

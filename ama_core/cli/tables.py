@@ -37,7 +37,7 @@ def add_benchmark(commands: Commands) -> None:
     add("--preset", default="tiny", choices=PRESETS)
     add("--set", action="append", default=[], metavar=SETTING, help="a hyper-parameter for all rows (train --help)")
     add("--seeds", type=int, default=1, metavar="N", help="train each cell with seeds 0 to N-1")
-    add("--only", nargs="+", default=[], metavar="PATTERN", help="parts of titles: sanity, 'ama-mnist-[0-4]'")
+    add("--only", nargs="+", default=[], metavar="PATTERN", help="parts of titles: released, 'ama-mnist-[0-4]'")
     add("--jobs", type=int, metavar="N", help="trainings at once (default: one a core, or one on a GPU)")
     add("--engine", choices=("here", "ray"), default="here", help="ray: trainings as tasks of a Ray cluster (see docs)")
     add("--devices", metavar="LIST", help="such as cuda:0,cuda:1: a training at a time on each (one named twice takes two)")

@@ -30,7 +30,7 @@ def add_detectors(commands: Commands) -> None:
 def detectors(arguments: argparse.Namespace) -> None:
     """List the detectors: what each is, where it was published, what it can do beside scoring, and how long a step takes."""
     found = [detector_class(name) for name in registry.names()]
-    paces = {d.name: _pace(d, arguments.time) for d in found if d.trains()}
+    times = {d.name: _step_time(d, arguments.time) for d in found if d.trains()}
     rows = [
         {
             "name": d.name,
@@ -40,7 +40,7 @@ def detectors(arguments: argparse.Namespace) -> None:
             "scores": [score.name for score in d.SCORES],
             "decides": d.decides,
             "trains": d.trains(),
-            "seconds_per_step": paces[d.name].seconds if paces.get(d.name) else None,
+            "seconds_per_step": times[d.name].seconds if times.get(d.name) else None,
         }
         for d in found
     ]
@@ -50,13 +50,13 @@ def detectors(arguments: argparse.Namespace) -> None:
     for row in rows:
         can = f"; can {', '.join(row['can'])}" if row["can"] else ""
         print(f"{row['name']:18}{row['title']}\n{'':18}{row['reference']}\n{'':18}scores {', '.join(row['scores'])}{can}")
-        if pace := paces.get(row["name"]):
-            print(f"{'':18}{pace.seconds:.2g} s a step of preset tiny here ({pace.how})")
-    if not all(paces.values()):
+        if step := times.get(row["name"]):
+            print(f"{'':18}{step.seconds:.2g} s a step of preset tiny here ({step.how})")
+    if not all(times.values()):
         print("\nHow long a step takes here: python -m ama_core detectors --time")
 
 
-def _pace(kind: type[AnomalyDetector], measure: bool) -> timing.Pace | None:
+def _step_time(kind: type[AnomalyDetector], measure: bool) -> timing.StepTime | None:
     """What a step of preset `tiny` costs on this machine, where that is known or may be measured."""
     config, folder = kind.Settings.preset("tiny"), runs_dir()
     return timing.known(config, folder) or (timing.measure(config, folder) if measure else None)

@@ -57,7 +57,7 @@ class Unread(NamedTuple):
     """Bytes that it holds until it is read."""
 
 
-def iter_images(sources: Iterable[Source], *, recursive: bool = True) -> Iterator[FileImage]:
+def iter_images(sources: Iterable[Source]) -> Iterator[FileImage]:
     """Every image of files, folders, .npz, .zip and .tar files, one at a time, in sorted order within each source.
 
     What cannot be read is yielded as a `FileImage` with `error`, so that one bad file does not end the walk. Hidden
@@ -69,10 +69,10 @@ def iter_images(sources: Iterable[Source], *, recursive: bool = True) -> Iterato
 
     Raises `DataError` for a path that is empty or does not exist and for a folder without any file.
     """
-    return (unread.read() for unread in iter_unread(sources, recursive=recursive))
+    return (unread.read() for unread in iter_unread(sources))
 
 
-def iter_unread(sources: Iterable[Source], *, recursive: bool = True) -> Iterator[Unread]:
+def iter_unread(sources: Iterable[Source]) -> Iterator[Unread]:
     """As `iter_images`, before anything is decoded; always in the same order while the sources do not change."""
     for source in sources:
         if isinstance(source, tuple):
@@ -81,7 +81,7 @@ def iter_unread(sources: Iterable[Source], *, recursive: bool = True) -> Iterato
         path = Path(check_path(source))
         if not path.exists():
             raise DataError(f"'{path}' does not exist. Check the path.")
-        for file in _files(path, recursive) if path.is_dir() else [str(path)]:
+        for file in _files(path) if path.is_dir() else [str(path)]:
             suffix = os.path.splitext(file)[1].lower()
             if os.path.isdir(file):
                 yield _refused(file, 0, "the folder cannot be listed: check its permissions")
@@ -110,7 +110,7 @@ def check_sources(sources: Iterable[str | Path]) -> None:
 def files_of(sources: Iterable[str | Path]) -> Iterator[str]:
     """Every file that `iter_unread` would look at, archives as one, without opening any."""
     for source in sources:
-        yield from _walk(str(source), recursive=True) if os.path.isdir(source) else [str(source)]
+        yield from _walk(str(source)) if os.path.isdir(source) else [str(source)]
 
 
 def count_images(sources: Iterable[Source], *, named: bool = False) -> int:
@@ -126,7 +126,7 @@ def count_images(sources: Iterable[Source], *, named: bool = False) -> int:
     for source in sources:
         name, content = (source[0], io.BytesIO(source[1])) if isinstance(source, tuple) else (str(source), Path(source))
         if isinstance(content, Path) and content.is_dir():
-            for file in _walk(name, recursive=True):
+            for file in _walk(name):
                 total += count_images([file], named=named) if file.lower().endswith(ARCHIVES) else counted(file)
             continue
         try:
@@ -195,9 +195,9 @@ def _attempt(name: str, source: bytes | Path) -> FileImage:
     return FileImage(name, 0, image, None, tuple(notes))
 
 
-def _files(folder: Path, recursive: bool) -> Iterator[str]:
+def _files(folder: Path) -> Iterator[str]:
     """Every file that is not hidden, sorted; the first is looked for at once. Raises DataError where there is none."""
-    files = _walk(str(folder), recursive)
+    files = _walk(str(folder))
     first = next(files, None)
     if first is None:
         raise DataError(f"The folder '{folder}' is empty. Put images into it ({', '.join(FORMATS)}).")
@@ -205,7 +205,7 @@ def _files(folder: Path, recursive: bool) -> Iterator[str]:
     yield from files
 
 
-def _walk(folder: str, recursive: bool) -> Iterator[str]:
+def _walk(folder: str) -> Iterator[str]:
     """Paths as text, which weigh a fraction of Path objects; links to folders are not followed, for they may form a circle."""
     try:
         with os.scandir(folder) as found:
@@ -216,8 +216,7 @@ def _walk(folder: str, recursive: bool) -> Iterator[str]:
     for name, is_folder in entries:
         path = os.path.join(folder, name)
         if is_folder:
-            if recursive:
-                yield from _walk(path, recursive)
+            yield from _walk(path)
         elif os.path.isfile(path):
             yield path
 

@@ -47,17 +47,17 @@ class Confusion:
 
     @property
     def detection_rate(self) -> float:
-        """Part of the anomalies that is flagged (recall, true-positive rate)."""
+        """Fraction of the anomalies that is flagged (recall, true-positive rate)."""
         return self.hits / (self.hits + self.misses)
 
     @property
     def false_alarm_rate(self) -> float:
-        """Part of the normal images that is flagged (false-positive rate)."""
+        """Fraction of the normal images that is flagged (false-positive rate)."""
         return self.false_alarms / (self.false_alarms + self.passed)
 
     @property
     def precision(self) -> float:
-        """Part of the flagged images that is anomalous; NaN where nothing is flagged."""
+        """Fraction of the flagged images that is anomalous; NaN where nothing is flagged."""
         flagged = self.hits + self.false_alarms
         return self.hits / flagged if flagged else float("nan")
 

@@ -171,19 +171,15 @@ def measure(detector: AnomalyDetector, images: ImageSet, progress: Progress | No
     return detector.scores(images.images, progress=step)
 
 
-def measure_available(detector: AnomalyDetector, *, seed: int = 0, progress: Progress | None = None) -> list[StoredScores]:
-    """Scores for the bundle: a sample of the normal train and test splits, and of the test split of `available_others`.
+def measure_each(detector: AnomalyDetector, *, seed: int = 0, progress: Progress | None = None) -> Iterator[StoredScores]:
+    """Scores for the bundle, each set as soon as it is measured: a sample of the normal train and test splits, and of the test
+    split of `available_others`.
 
     Sets that would need a download are left out. A one-class model's other classes come first, as REST.
 
     Raises:
         DataError: the model does not say what it was trained on, or that is not available locally.
     """
-    return list(measure_each(detector, seed=seed, progress=progress))
-
-
-def measure_each(detector: AnomalyDetector, *, seed: int = 0, progress: Progress | None = None) -> Iterator[StoredScores]:
-    """As `measure_available`, each set as soon as it is measured."""
     normal = _normal(detector)
     others = available_others(detector)
     for name, split in [(normal.name, "train"), (normal.name, "test"), *((name, "test") for name in others)]:

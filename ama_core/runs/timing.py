@@ -24,7 +24,7 @@ from ama_core.storage.files import read_json, write_atomically
 from ama_core.tensors import default_device
 from ama_core.training.loop import train
 
-FILE = ".pace.json"  # in the folder of runs: what was timed on this machine
+FILE = ".timing.json"  # in the folder of runs: what was timed on this machine
 TIMED_STEPS = 3
 PATIENCE = 8.0  # seconds that timing may take before a fraction of a batch has to do
 PROBE = 8  # images of that
@@ -47,7 +47,7 @@ FREE = {
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepTime:
     """What one E/G step, with its critic steps, costs.
 
     Attributes:
@@ -65,7 +65,7 @@ class Pace:
         return self.seconds * run_steps(config, n_images)
 
 
-def measure(config: Settings, folder: Path | str | None = None, *, device: torch.device | None = None) -> Pace:
+def measure(config: Settings, folder: Path | str | None = None, *, device: torch.device | None = None) -> StepTime:
     """Time a few steps on random images after one to warm up, and remember it in `folder` for `known`.
 
     Where whole batches would take longer than PATIENCE, steps on PROBE images are timed and scaled to the batch. An untrained
@@ -73,7 +73,7 @@ def measure(config: Settings, folder: Path | str | None = None, *, device: torch
     """
     device = device or default_device()
     if not detector_for(config).trains():
-        return Pace(0.0, device_name(device), "fitted without gradient steps, in seconds")
+        return StepTime(0.0, device_name(device), "fitted without gradient steps, in seconds")
     few = min(PROBE, config.batch_size)
     seconds = _seconds_per_step(config.replace(batch_size=few), device, 1) * config.batch_size / few
     how = f"steps on {few} images timed, scaled to {config.batch_size}"
@@ -81,17 +81,17 @@ def measure(config: Settings, folder: Path | str | None = None, *, device: torch
         seconds, how = _seconds_per_step(config, device, TIMED_STEPS), f"{TIMED_STEPS} steps timed"
     if psutil.getloadavg()[0] > 0.75 * (psutil.cpu_count() or 1):
         how += ", while the machine was busy with other things"
-    pace = Pace(seconds, device_name(device), how)
+    step = StepTime(seconds, device_name(device), how)
     if folder is not None:
-        timed = _timed(folder) | {_key(config, pace.device): vars(pace)}
+        timed = _timed(folder) | {_key(config, step.device): vars(step)}
         with suppress(OSError):  # where it cannot be kept it is still true
             Path(folder).mkdir(parents=True, exist_ok=True)
             write_atomically(Path(folder) / FILE, json.dumps(timed, indent=1))
-    return pace
+    return step
 
 
-def known(config: Settings, folder: Path | str, *, device: torch.device | None = None) -> Pace | None:
-    """The pace of such steps here: from a finished run of `folder`, else as `measure` remembered it; None where unknown."""
+def known(config: Settings, folder: Path | str, *, device: torch.device | None = None) -> StepTime | None:
+    """What such a step costs here: from a finished run of `folder`, else as `measure` remembered it; None where unknown."""
     name = device_name(device or default_device())
     if not detector_for(config).trains():
         return measure(config, device=device)
@@ -102,11 +102,11 @@ def known(config: Settings, folder: Path | str, *, device: torch.device | None =
             if status.state != State.FINISHED or _key(run.spec().config, status.device or "") != key:
                 continue
             training = read_info(run.path)["training"]
-            return Pace(training["seconds"] / training["steps"], name, f"as the run {run.name} took")
+            return StepTime(training["seconds"] / training["steps"], name, f"as the run {run.name} took")
         except (AMAError, KeyError, TypeError, ZeroDivisionError):
             continue
     found = _timed(folder).get(key)
-    return Pace(**found) if found else None
+    return StepTime(**found) if found else None
 
 
 def run_steps(config: Settings, n_images: int) -> int:

@@ -16,8 +16,7 @@ from ama_core.detectors import registry
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.evaluation.protocol import available_sets
 from ama_core.paper import published
-from ama_core.runs import queue
-from ama_core.runs import timing as pace
+from ama_core.runs import queue, timing
 from ama_core.runs.folder import runs_dir
 from ama_core.runs.spec import RunSpec, command_line, config_for, suited_to_few
 from ama_core.settings import Settings
@@ -428,7 +427,7 @@ def preset_times(kind: type[AnomalyDetector], data: str, source: str) -> None:
         if data == OWN:
             n = cache.training_size(spec)
             configs = {name: suited_to_few(config, n) for name, config in configs.items()}
-        found = {name: pace.known(config, folder) for name, config in configs.items()}
+        found = {name: timing.known(config, folder) for name, config in configs.items()}
         unknown = [name for name in presets if not found[name]]
         if unknown and st.button(
             "Time the presets on this machine",
@@ -436,7 +435,7 @@ def preset_times(kind: type[AnomalyDetector], data: str, source: str) -> None:
             help="Times a few steps of each, in about half a minute.",
         ):
             with st.spinner("Timing a few steps of each …"):
-                found |= {name: pace.measure(configs[name], folder) for name in unknown}
+                found |= {name: timing.measure(configs[name], folder) for name in unknown}
         if any(found.values()):
             n = cache.training_size(spec)
             times = [f"{name} about {controls.duration(of.whole_run(configs[name], n))}" for name, of in found.items() if of]
@@ -453,8 +452,8 @@ def show_time(spec: RunSpec) -> None:
         if not registry.detector_class(spec.detector).trains():
             st.markdown(f"Fitted in seconds on {n:,} images, without gradient steps.")
             return
-        amount = f"{pace.run_steps(spec.config, n):,} steps on {n:,} images"
-        found = pace.known(spec.config, runs_dir())
+        amount = f"{timing.run_steps(spec.config, n):,} steps on {n:,} images"
+        found = timing.known(spec.config, runs_dir())
         left, right = st.columns([1, 2], vertical_alignment="center")
         asked = left.button(
             "Measure the time again" if found else "Measure how long it takes here",
@@ -464,7 +463,7 @@ def show_time(spec: RunSpec) -> None:
         )
         if asked:
             with st.spinner("Timing a few steps …"):
-                found = pace.measure(spec.config, runs_dir())
+                found = timing.measure(spec.config, runs_dir())
         if found:
             said = controls.duration(found.whole_run(spec.config, n))
             right.markdown(f"{amount}: **about {said}** of training on this machine ({found.device}; {found.how})")
@@ -476,7 +475,7 @@ def show_time(spec: RunSpec) -> None:
 
 def few_images(spec: RunSpec, n: int) -> None:
     """Says so where so few images are held out that the false-alarm rate asked for is out of reach. Raises DataError."""
-    least, held = pace.reachable_rate(spec.config, n)
+    least, held = timing.reachable_rate(spec.config, n)
     if least > spec.config.false_alarm_rate:
         st.info(
             f"{n:,} images are for training, and {held:,} of them can be set aside for the p-values, so that nothing is "

@@ -14,8 +14,7 @@ from ama_core.detectors.ama.config import Config
 from ama_core.paper import published
 from ama_core.paper.lengths import NORMAL, PRESET, curve
 from ama_core.paper.report import figure
-from ama_core.runs import queue
-from ama_core.runs import timing as pace
+from ama_core.runs import queue, timing
 from ama_core.runs.folder import list_runs, runs_dir
 from ama_core.runs.spec import RunSpec, config_for
 from training.live import WATCHED, status_of, table_of
@@ -109,7 +108,7 @@ def start(found: dict[str, Path]) -> None:
             st.error(controls.said(error), icon=":material/error:")
             return
         st.rerun()
-    known = pace.known(spec_of(KINDS[0]).config, runs_dir())
+    known = timing.known(spec_of(KINDS[0]).config, runs_dir())
     if known:
         words = controls.duration(STEPS * known.seconds * len(to_start))
         st.caption(f"About {words} of training on this machine ({known.device}; {known.how}).")

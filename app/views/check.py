@@ -143,7 +143,7 @@ def download(view: controls.View, batch: cache.Batch) -> None:
         columns |= {name: [*values.tolist(), *[None] * rest] for name, values in scores.items()}
         if view.of_r:
             above = [share_below(r, view.of_r.train_r) for r in scores["R"]]
-            columns["R_above_part_of_training"] = [*above, *[None] * rest]
+            columns["R_above_fraction_of_training"] = [*above, *[None] * rest]
         columns[f"flagged_by_{view.score}_at_{view.alpha:g}"] = [*flagged, *[None] * rest]
     columns["done_to_it"] = [*("; ".join(notes) for notes in found.notes), *[""] * rest]
     columns["may_cause_the_score"] = [*(" ".join(found) for found in found.concerns), *[""] * rest]

@@ -200,7 +200,7 @@ def polar_view(view: controls.View, found: LatentMap, named: Mapping[str, MapEnt
             most = float(math.ceil(max(math.sqrt(d), config.delta)))
             delta = controls.slider(
                 "delta",
-                "δ: how far from the shell",
+                "δ: thickness of the layer",
                 0.0,
                 most,
                 float(config.delta),
@@ -320,8 +320,8 @@ def norm_histogram(view: controls.View, found: LatentMap, named, facts: Mapping[
         select=("points",),
     )
     st.caption(
-        f"The curve is χ_d, the density of the length of a Gaussian vector in d = {d} dimensions: it has its peak at about "
-        f"√d = {math.sqrt(d):.2f}, and 95 % lie between {low:.2f} and {high:.2f}. Click a bar to see the images below."
+        f"The curve is $\\chi_d$, the density of the length of a Gaussian vector in d = {d} dimensions: it has its peak at "
+        f"about √d = {math.sqrt(d):.2f}, and 95 % lie between {low:.2f} and {high:.2f}. Click a bar to see the images below."
     )
     st.table(
         {
@@ -364,8 +364,8 @@ def explanation(view: controls.View, found: LatentMap) -> None:
     """What the shell is, and how the map was made."""
     with st.expander("What this means, with its equation", icon=":material/function:"):
         st.markdown(
-            "In many dimensions nearly all of a Gaussian lies in a thin shell around ‖z‖ = √d, and χ_d says how thin. The "
-            "paper says that its latent regulariser ‖E(x)‖ brings normal codes there; shrinking every code does not do that "
+            "In many dimensions nearly all of a Gaussian lies in a thin shell around ‖z‖ = √d, and $\\chi_d$ says how thin. "
+            "The paper says that its latent regulariser ‖E(x)‖ brings normal codes there; shrinking every code does not do that "
             f"by itself, so it is measured here. This model was trained with `reg = {view.detector.settings.reg}`."
         )
         st.latex(EQUATION)

@@ -33,10 +33,10 @@ def test_every_figure_is_the_mean_over_its_pairs(rng):
 def test_a_copy_a_shuffle_and_a_constant_are_told_apart(rng):
     x = images(rng, 40)
     copy, shuffled, constant = redrawing(x, x), redrawing(x, np.roll(x, 1, axis=0)), redrawing(x, np.repeat(x[:1], 40, 0))
-    assert (copy.error, copy.ratio, copy.found, copy.relative_spread) == pytest.approx((0, 0, 1, 1))
-    assert shuffled.found == 0 and shuffled.ratio > 0.95 and shuffled.relative_spread == pytest.approx(1)
+    assert (copy.error, copy.ratio, copy.found, copy.spread) == pytest.approx((0, 0, 1, copy.input_spread))
+    assert shuffled.found == 0 and shuffled.ratio > 0.95 and shuffled.spread == pytest.approx(shuffled.input_spread)
     assert constant.found == 0, "an output that is everybody's is nobody's own"
-    assert constant.spread == constant.relative_spread == 0 and constant.ratio == pytest.approx(1, abs=0.05)
+    assert constant.spread == 0 and constant.ratio == pytest.approx(1, abs=0.05)
 
 
 def test_full_scale_is_one(rng):

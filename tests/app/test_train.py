@@ -18,8 +18,7 @@ from ama_core.errors import ConfigError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.paper.lengths import LengthRun
 from ama_core.runs import execute as runs
-from ama_core.runs import queue
-from ama_core.runs import timing as pace
+from ama_core.runs import queue, timing
 from ama_core.runs.folder import list_runs
 from ama_core.runs.spec import RunSpec
 from ama_core.runs.status import Status
@@ -135,7 +134,7 @@ def test_a_folder_of_runs_that_cannot_be_written_is_said_in_words(folder, no_wor
 
 
 def test_the_size_of_the_training_and_the_time_of_each_preset(folder, no_worker, monkeypatch):
-    monkeypatch.setattr(pace, "measure", lambda config, _: pace.Pace(config.nz / 100, "abacus", "guessed"))
+    monkeypatch.setattr(timing, "measure", lambda config, _: timing.StepTime(config.nz / 100, "abacus", "guessed"))
     app = page()
     assert any("700 steps on 1,297 images. How long" in caption.value for caption in app.caption)
     button(app, "Time the presets on this machine").click().run()

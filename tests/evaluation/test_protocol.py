@@ -237,7 +237,7 @@ def test_a_model_that_does_not_know_its_normal_data(tiny_detector):
     with pytest.raises(DataError, match="trained on"):
         evaluate(unknown, ["flat"])
     with pytest.raises(DataError, match="trained on"):
-        evaluation.measure_available(unknown)
+        list(evaluation.measure_each(unknown))
 
 
 def test_progress(tiny_detector):
@@ -247,17 +247,17 @@ def test_progress(tiny_detector):
     assert [call for call in calls if call[0] == call[1]] == [(500, 500, "digits"), (100, 100, "flat")]
 
 
-def test_measure_available(tiny_detector, monkeypatch):
+def test_what_is_available_is_measured(tiny_detector, monkeypatch):
     monkeypatch.setattr(evaluation, "available_sets", lambda: ["digits", "flat"])
     monkeypatch.setattr(evaluation, "STORED_SAMPLE", 60)
-    stored = evaluation.measure_available(tiny_detector, seed=1)
+    stored = list(evaluation.measure_each(tiny_detector, seed=1))
     assert [(s.name, s.split, s.n, s.n_total) for s in stored] == [
         ("digits", "train", 60, 1297),
         ("digits", "test", 60, 500),
         ("flat", "test", 60, 2000),
     ]
-    again = evaluation.measure_available(tiny_detector, seed=1)
-    other = evaluation.measure_available(tiny_detector, seed=2)
+    again = list(evaluation.measure_each(tiny_detector, seed=1))
+    other = list(evaluation.measure_each(tiny_detector, seed=2))
     assert np.array_equal(stored[2].scores["R"], again[2].scores["R"])
     assert not np.array_equal(stored[2].scores["R"], other[2].scores["R"])
 
@@ -265,7 +265,7 @@ def test_measure_available(tiny_detector, monkeypatch):
 def test_a_one_class_model_keeps_the_scores_of_its_other_classes(tiny_detector, monkeypatch):
     monkeypatch.setattr(evaluation, "available_sets", lambda: ["digits", "flat"])
     detector = with_info(tiny_detector, label=3)
-    stored = evaluation.measure_available(detector)
+    stored = list(evaluation.measure_each(detector))
     test = load("digits", "test")
     own = int((test.labels == 3).sum())
     assert [(s.name, s.split, s.n_total) for s in stored[1:3]] == [("digits", "test", own), ("rest", "test", 500 - own)]

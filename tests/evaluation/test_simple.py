@@ -63,7 +63,7 @@ def test_a_damaged_file_is_a_sentence(figures, tmp_path):
 
 def test_flagged_fractions_are_counted_from_the_stored_scores(tiny_detector, monkeypatch):
     monkeypatch.setattr(evaluation, "available_sets", lambda: ["digits", "textures"])
-    stored = evaluation.measure_available(tiny_detector)
+    stored = list(evaluation.measure_each(tiny_detector))
     found = evaluation.flagged_fractions(tiny_detector, stored, "M", 0.1)
     assert set(found) == {"digits", "textures"}
     p = tiny_detector.scores(load("textures", "test").images)["p_M"]

@@ -1,4 +1,4 @@
-"""The queue of runs: order, one at a time, pausing, killed processes, deleting; and the pace that is promised."""
+"""The queue of runs: order, one at a time, pausing, killed processes, deleting; and the time that is predicted."""
 
 import io
 import json
@@ -17,8 +17,7 @@ from PIL import Image
 from ama_core.data import load_any
 from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.runs import execute as runs
-from ama_core.runs import processes, queue
-from ama_core.runs import timing as pace
+from ama_core.runs import processes, queue, timing
 from ama_core.runs.folder import CHECKPOINT, CURVE_POINTS, Run, list_runs
 from ama_core.runs.spec import RunSpec, check, command_line, config_for
 from tests.common import REPEATED_IN_CI, png
@@ -293,40 +292,40 @@ def test_curves_are_thinned_and_keep_their_ends(tmp_path):
 
 
 def test_pace_is_measured_once_and_known_afterwards(tmp_path, tiny_config):
-    assert pace.known(tiny_config, tmp_path) is None
-    measured = pace.measure(tiny_config, tmp_path)
+    assert timing.known(tiny_config, tmp_path) is None
+    measured = timing.measure(tiny_config, tmp_path)
     assert 0 < measured.seconds < 60
-    assert pace.known(tiny_config.replace(seed=7, max_steps=50, lr=1e-4), tmp_path) == measured
-    assert pace.known(tiny_config.replace(width_critic=16), tmp_path) is None
+    assert timing.known(tiny_config.replace(seed=7, max_steps=50, lr=1e-4), tmp_path) == measured
+    assert timing.known(tiny_config.replace(width_critic=16), tmp_path) is None
     assert measured.whole_run(tiny_config, 1000) == pytest.approx(12 * measured.seconds)
     two_epochs = tiny_config.replace(max_steps=0, epochs=2)
     assert measured.whole_run(two_epochs, 1000) == pytest.approx(2 * (900 // 16) * measured.seconds)
 
 
 def test_pace_of_a_finished_run_is_its_own(tiny_run, tiny_config):
-    found = pace.known(tiny_config.replace(seed=3), tiny_run.parent)
+    found = timing.known(tiny_config.replace(seed=3), tiny_run.parent)
     facts = json.loads((tiny_run / "config.json").read_text())["training"]
     assert found.seconds == pytest.approx(facts["seconds"] / facts["steps"]) and "tiny" in found.how
 
 
 def test_steps_of_a_run_and_too_few_images_for_one(tiny_config):
-    assert pace.run_steps(tiny_config, 1000) == 12
-    assert pace.run_steps(tiny_config.replace(max_steps=0, epochs=2), 1000) == 2 * (900 // 16)
+    assert timing.run_steps(tiny_config, 1000) == 12
+    assert timing.run_steps(tiny_config.replace(max_steps=0, epochs=2), 1000) == 2 * (900 // 16)
     with pytest.raises(DataError, match="9 training images do not fill one batch of 16"):
-        pace.run_steps(tiny_config.replace(calibration_fraction=0.2), 11)
+        timing.run_steps(tiny_config.replace(calibration_fraction=0.2), 11)
     with pytest.raises(DataError, match="too few to hold out"):
-        pace.run_steps(tiny_config, 3)
+        timing.run_steps(tiny_config, 3)
 
 
 def test_images_of_a_run_are_counted(tmp_path, tiny_config):
     for name in ("train/a.png", "train/b/c.png", "test/d.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8)).save(tmp_path / name)
-    assert pace.n_images(RunSpec(str(tmp_path), tiny_config)) == 2
+    assert timing.n_images(RunSpec(str(tmp_path), tiny_config)) == 2
     with pytest.raises(DataError, match="too few to divide"):
-        pace.n_images(RunSpec(str(tmp_path / "train"), tiny_config))
-    assert pace.n_images(RunSpec("digits", tiny_config)) == 1297
-    assert 100 < pace.n_images(RunSpec("digits", tiny_config, one_class=3)) < 150
+        timing.n_images(RunSpec(str(tmp_path / "train"), tiny_config))
+    assert timing.n_images(RunSpec("digits", tiny_config)) == 1297
+    assert 100 < timing.n_images(RunSpec("digits", tiny_config, one_class=3)) < 150
 
 
 @pytest.mark.parametrize("within", ["", "train"])
@@ -342,11 +341,11 @@ def test_as_many_images_are_counted_as_a_run_reads(tmp_path, tiny_config, within
     np.savez(place / "rest.npz", images=np.zeros((4, 8, 8), np.uint8))
     for source in (tmp_path / "mine", place / "more.zip", place / "rest.npz"):
         read = load_any(source, "train")
-        assert pace.n_images(RunSpec(str(source), tiny_config)) == len(read) > 0
+        assert timing.n_images(RunSpec(str(source), tiny_config)) == len(read) > 0
     assert len(load_any(tmp_path / "mine", "train")) == (13 if within else 10)
     (place / "broken.zip").write_bytes(b"broken")
     with pytest.raises(DataError, match="broken.zip"):
-        pace.n_images(RunSpec(str(place / "broken.zip"), tiny_config))
+        timing.n_images(RunSpec(str(place / "broken.zip"), tiny_config))
 
 
 def test_the_command_line_says_the_same(tiny_config):
