@@ -365,8 +365,8 @@ def explanation(view: controls.View, found: LatentMap) -> None:
     with st.expander("What this means, with its equation", icon=":material/function:"):
         st.markdown(
             "In many dimensions nearly all of a Gaussian lies in a thin shell around ‖z‖ = √d, and $\\chi_d$ says how thin. "
-            "The paper says that its latent regulariser ‖E(x)‖ brings normal codes there; shrinking every code does not do that "
-            f"by itself, so it is measured here. This model was trained with `reg = {view.detector.settings.reg}`."
+            "The paper says that its latent regulariser ‖E(x)‖ brings normal codes there; shrinking every code does not do "
+            f"that by itself, so it is measured here. This model was trained with `reg = {view.detector.settings.reg}`."
         )
         st.latex(EQUATION)
     info = found.info.get("umap")
