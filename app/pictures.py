@@ -5,13 +5,13 @@ Text colours are left to Streamlit's theme, so that all of it serves light and d
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from palette import BLUE, CUT, GREEN, GRID, VERMILLION, rgb
-from PIL import Image
+
+from ama_core.data.pictures import jpeg, png, thumbnail
 
 METHOD = (
     "The encoder E turns the image x into a code z, the generator G turns z into the reconstruction x̂. The critic D sees two "
@@ -26,27 +26,20 @@ CRITIC_RANGE = 8  # a place that adds this many times what one adds in the mean 
 
 def picture(image: np.ndarray, alt: str) -> str:
     """uint8 (H, W, C) as an <img>; small ones are enlarged pixel by pixel, never blurred."""
-    file = io.BytesIO()
-    _pil(image).save(file, "PNG")
-    source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    source = data_uri(image)
     style = "image-rendering:pixelated" if max(image.shape[:2]) <= 128 else ""
     return f'<img src="{source}" alt="{html.escape(alt, quote=True)}" style="{style}">'
 
 
 def data_uri(image: np.ndarray, times: int = 1) -> str:
     """uint8 (H, W, C) as a PNG in a data URI, every pixel a square of `times` by `times`."""
-    file = io.BytesIO()
     large = image.repeat(times, axis=0).repeat(times, axis=1)
-    Image.fromarray(large[..., 0] if large.shape[2] == 1 else large).save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png(large)).decode()}"
 
 
 def photograph(image: np.ndarray, alt: str) -> str:
     """uint8 (H, W, 3), reduced where it is larger than any page, as wide as the page allows; as HTML."""
-    large, file = Image.fromarray(image), io.BytesIO()
-    large.thumbnail((LARGEST, LARGEST))
-    large.save(file, "JPEG", quality=90)
-    source = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    source = f"data:image/jpeg;base64,{base64.b64encode(jpeg(thumbnail(image, LARGEST), 90)).decode()}"
     style = ".ama-photograph img{max-width:100%;max-height:80vh;border-radius:4px;display:block}"
     shown = f'<img src="{source}" alt="{html.escape(alt, quote=True)}">'
     return f"<style>{style}</style><div class='ama-photograph'>{shown}</div>"
@@ -232,7 +225,3 @@ def architecture(networks: Sequence[tuple[str, Sequence[tuple[str, tuple[int, ..
         ".ama-net small{opacity:.75}.ama-net h4{font-size:1rem;margin:.4rem 0}"
     )
     return f"<style>{style}</style><div class='ama-net'>{''.join(rows)}</div>"
-
-
-def _pil(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)

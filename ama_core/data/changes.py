@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
+from ama_core.data.pictures import to_picture
 from ama_core.errors import DataError
 
 
@@ -39,8 +40,7 @@ class Change:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Changed copies of images, uint8 (N, H, W, C) to the same."""
-        grey = images.shape[3] == 1
-        after = [np.asarray(self._of_one(Image.fromarray(image[..., 0] if grey else image))) for image in images]
+        after = [np.asarray(self._of_one(to_picture(image))) for image in images]
         changed = np.stack(after).reshape(images.shape)
         if not self.noise:
             return changed

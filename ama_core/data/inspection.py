@@ -14,11 +14,13 @@ from PIL import Image
 
 from ama_core.data.files import iter_images
 from ama_core.data.imageset import SPLITS
+from ama_core.data.pictures import thumbnail, to_picture
 
 NEAR = 3  # of 64 bits: up to here two difference hashes count as one picture, saved or scaled again
 PLAIN = 6  # brightness steps of the 72 that a picture without any structure has by chance
 MOST_COMPARED = 20_000  # pairs grow with the square
 PREVIEW = 12
+PREVIEW_SIDE = 96  # pixels
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def inspect(
         exact.setdefault(hashlib.sha256(str(item.image.shape).encode() + item.image.tobytes()).digest(), []).append(name)
         hashes.append(difference_hash(item.image))
         if len(preview) < PREVIEW:
-            preview.append(_small(item.image))
+            preview.append(thumbnail(item.image, PREVIEW_SIDE))
     compared = len(paths) <= MOST_COMPARED
     groups = tuple(tuple(group) for group in exact.values() if len(group) > 1)
     near = _near(paths, hashes, groups) if compared else ()
@@ -166,7 +168,7 @@ def difference_hash(image: np.ndarray) -> int | None:
 
     image: uint8 (H, W, C), C 1 or 3. Alike for a picture saved, scaled or brightened again.
     """
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("L")
+    picture = to_picture(image).convert("L")
     small = np.asarray(picture.resize((9, 8), Image.Resampling.BOX), np.int16)
     if np.count_nonzero(np.abs(np.diff(small, axis=1)) > 1) < PLAIN:
         return None
@@ -187,9 +189,3 @@ def look_alikes(some: Sequence[int | None], others: Sequence[int | None]) -> lis
 
 def _counted(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
-
-
-def _small(image: np.ndarray, side: int = 96) -> np.ndarray:
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    picture.thumbnail((side, side))
-    return np.asarray(picture).reshape(picture.height, picture.width, image.shape[2])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ama_core.data.pictures import to_picture
 from ama_core.errors import DataError
 
 FITS = ("pad", "crop", "stretch")
@@ -196,8 +197,7 @@ def _resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
         return images
     out = np.empty((len(images), height, width, images.shape[3]), np.uint8)
     for target, image in zip(out, images, strict=True):
-        picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.shape[2] == 1 else image))
-        target[...] = np.asarray(picture.resize((width, height), _FILTER)).reshape(target.shape)
+        target[...] = np.asarray(to_picture(image).resize((width, height), _FILTER)).reshape(target.shape)
     return out
 
 

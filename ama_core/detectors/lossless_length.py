@@ -4,8 +4,9 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, features
+from PIL import features
 
+from ama_core.data.pictures import to_picture
 from ama_core.detectors.base import Score
 from ama_core.detectors.one_score import TwoSidedDetector
 from ama_core.errors import ConfigError
@@ -22,7 +23,7 @@ def lossless_length(images: np.ndarray, codec: str = CODEC) -> np.ndarray:
     lengths = np.empty(len(images))
     for i, image in enumerate(images):
         buffer = io.BytesIO()
-        Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(buffer, codec, **options)
+        to_picture(image).save(buffer, codec, **options)
         lengths[i] = buffer.tell()
     return lengths
 

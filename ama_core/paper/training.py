@@ -4,7 +4,6 @@ A job trains in the run folder OUT/<job> (see `runs.folder`), from which an inte
 """
 
 import dataclasses
-import io
 import json
 import os
 import subprocess
@@ -16,10 +15,10 @@ from typing import IO, Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ama_core.cluster import Task, slots
 from ama_core.data import ImageSet, load_any, one_class
+from ama_core.data.pictures import png
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.detector import AMADetector
 from ama_core.detectors.ama.trainer import AMATrainer
@@ -133,9 +132,7 @@ def _few_anomalies(job: Job, out: Path) -> tuple[Path, int]:
     for place, image in enumerate(images[np.sort(chosen)]):
         file = folder / "train" / f"{place:03d}.png"
         if not file.exists():
-            content = io.BytesIO()
-            Image.fromarray(image.squeeze()).save(content, "PNG")
-            write_atomically(file, content.getvalue())
+            write_atomically(file, png(image))
     return folder, len(chosen)
 
 

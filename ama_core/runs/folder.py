@@ -13,7 +13,6 @@ stop                   its presence asks the run to save and end; the word `paus
 config.json, ...       the bundle (see `storage.bundle`), once finished
 """
 
-import io
 import json
 import os
 import time
@@ -24,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ama_core.data import decode_image
+from ama_core.data.pictures import png
 from ama_core.errors import BundleError, ConfigError
 from ama_core.runs.spec import FILE as SPEC
 from ama_core.runs.spec import RunSpec
@@ -193,9 +192,7 @@ class Run:
     def _write_picture(self, event: Event) -> None:
         place = WATCHED if event.kind == "watch" else SAMPLES
         rows = np.concatenate([np.concatenate(list(row), axis=1) for row in event.images])
-        picture = io.BytesIO()
-        Image.fromarray(rows.squeeze()).save(picture, "PNG")
-        write_atomically(self.path / place / f"step-{event.step:07d}.png", picture.getvalue())  # pages may be looking
+        write_atomically(self.path / place / f"step-{event.step:07d}.png", png(rows))  # pages may be looking
 
     def _write_scores(self, event: Event) -> None:
         arrays = {}

@@ -12,7 +12,6 @@ goes on.
 """
 
 import hashlib
-import io
 import os
 import re
 import shutil
@@ -22,11 +21,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from ama_core.data import iter_images
 from ama_core.data.decode import SUFFIXES
+from ama_core.data.pictures import png
 from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.runs import execute as runs
 from ama_core.runs.folder import Run, list_runs
@@ -235,17 +232,11 @@ def save_images(folder: Path | str, files: Sequence[tuple[str, bytes]], most: in
                 target.mkdir(parents=True, exist_ok=True)
                 stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(item.path).stem).strip("-_")[:40] or "image"
                 whole = suffix in SUFFIXES and item.index == 0  # neither from an archive nor one of several frames
-                kind, contents = (suffix, data) if whole else (".png", _png(item.image))
+                kind, contents = (suffix, data) if whole else (".png", png(item.image))
                 write_atomically(target / f"{n:04d}-{stem}{kind}", contents)
     if not n:
         raise DataError("None of these files is a readable image, so there is nothing to train on.")
     return target.resolve(), n
-
-
-def _png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG")
-    return file.getvalue()
 
 
 def _take(folder: Path) -> Run | None:

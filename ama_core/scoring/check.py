@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from ama_core.data import FileImage, Source, count_images, iter_images, iter_unread, prepare
+from ama_core.data.pictures import thumbnail
 from ama_core.detectors.base import AnomalyDetector, Examination
-from ama_core.detectors.conformal import DRIFT_LEAST, DRIFT_LEVEL
+from ama_core.detectors.conformal import DRIFT_LEAST, DRIFT_LEVEL, smallest_alpha
 from ama_core.settings import InputSpec
 
 CHUNK = 32  # images read before they are examined together: what a page waits for between two reports
@@ -97,7 +97,7 @@ def drift_warning(detector: AnomalyDetector, scores: dict[str, np.ndarray]) -> s
 def reach_warning(detector: AnomalyDetector, alpha: float) -> str | None:
     """Sentences where the calibration is too small for any image to be flagged at `alpha`, and what to do; else None."""
     n = len(detector.calibration_scores_)
-    least = 1 / (n + 1)
+    least = smallest_alpha(n)
     if alpha >= least:
         return None
     return (
@@ -150,13 +150,6 @@ def concerns(shape: tuple[int, int, int], spec: InputSpec) -> tuple[str, ...]:
     if channels < spec.channels:
         found.append("It is grey, and the model learned from colour images.")
     return tuple(found)
-
-
-def thumbnail(image: np.ndarray, largest: int = 192) -> np.ndarray:
-    """uint8 (H, W, C), reduced to at most `largest` pixels a side for showing; C as it was."""
-    shown = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    shown.thumbnail((largest, largest))
-    return np.asarray(shown).reshape(shown.height, shown.width, image.shape[2])
 
 
 def _name(item: FileImage) -> str:

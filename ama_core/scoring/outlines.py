@@ -1,6 +1,5 @@
 """Marks of an image's places as outlines on the photograph that was given, at its full size, and as files."""
 
-import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -9,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from PIL.PngImagePlugin import PngInfo
 
-from ama_core.data import frame, prepare
+from ama_core.data import frame, pictures, prepare
 from ama_core.data.files import Unread
+from ama_core.data.pictures import to_picture
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.errors import ConfigError, DataError
 from ama_core.scoring.localise import MAPS, Localiser
@@ -36,7 +35,7 @@ def outline(image: np.ndarray, marks: np.ndarray, fit: str) -> np.ndarray:
     """
     height, width = image.shape[:2]
     times = max(1, SMALL // max(height, width))
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert("RGB")
+    picture = to_picture(image).convert("RGB")
     picture = picture.resize((times * width, times * height), Image.Resampling.NEAREST) if times > 1 else picture
     thick = max(2, round(times * max(height, width) / PART))
     lines = [[times * value for value in segment] for segment in segments(marks, height, width, fit)]
@@ -183,10 +182,7 @@ def file_name(number: int, path: str, index: int = 0) -> str:
 
 def png(image: np.ndarray) -> bytes:
     """uint8 (H, W, 3) as a PNG file that says what made it."""
-    note, file = PngInfo(), io.BytesIO()
-    note.add_text("Software", SOFTWARE)
-    Image.fromarray(image).save(file, "PNG", pnginfo=note)
-    return file.getvalue()
+    return pictures.png(image, Software=SOFTWARE)
 
 
 def is_outline(file: Path) -> bool:

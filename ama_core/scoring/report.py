@@ -1,7 +1,6 @@
 """A report on checked images as one HTML file that needs nothing else: no script, no network, pictures inside."""
 
 import base64
-import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from PIL import Image
 
 from ama_core._version import __version__
 from ama_core.data import label_of
+from ama_core.data.pictures import jpeg, png, thumbnail
 from ama_core.detectors.base import AnomalyDetector, NormalData
+from ama_core.detectors.conformal import smallest_alpha
 from ama_core.scoring.check import Checked, drift_warning, reach_warning
 from ama_core.storage.files import open_regular, shown
 
@@ -45,7 +45,7 @@ def html_report(
         "Normal images": f"{label_of(normal.name, normal.label)} ({normal.n:,})",
         "Data fingerprint": normal.fingerprint or "unknown",
         "Calibration": f"{n:,} held-out normal images",
-        "Smallest possible p-value": f"{1 / (n + 1):.2g}",
+        "Smallest possible p-value": f"{smallest_alpha(n):.2g}",
         "Score that decides": by,
         "False-alarm rate": f"{alpha:g}",
         "Made": f"{time.strftime('%Y-%m-%d %H:%M')} with AMA Explorer {__version__}",
@@ -108,15 +108,9 @@ def is_report(file: Path) -> bool:
 
 def _png(image: np.ndarray) -> str:
     """A small version of an image as PNG in base64."""
-    small, file = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image), io.BytesIO()
-    small.thumbnail((96, 96))
-    small.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return base64.b64encode(png(thumbnail(image, 96))).decode()
 
 
 def _jpeg(image: np.ndarray) -> str:
     """A photograph, reduced where it is very large, as JPEG in base64."""
-    large, file = Image.fromarray(image), io.BytesIO()
-    large.thumbnail((LARGEST, LARGEST))
-    large.save(file, "JPEG", quality=85)
-    return base64.b64encode(file.getvalue()).decode()
+    return base64.b64encode(jpeg(thumbnail(image, LARGEST), 85)).decode()

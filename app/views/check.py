@@ -13,6 +13,7 @@ from density_charts import density_chart
 from training.form import OWN
 
 from ama_core.analysis.density import share_below
+from ama_core.detectors.conformal import smallest_alpha
 from ama_core.runs import queue
 from ama_core.runs.folder import runs_dir
 from ama_core.scoring.check import drift_warning
@@ -32,7 +33,7 @@ def share(p: float) -> str:
 
 def in_words(p: float, n: int) -> str:
     """A conformal p-value from n calibration images, as a sentence."""
-    if p <= 1 / (n + 1):
+    if p <= smallest_alpha(n):
         return f"None of the {n:,} normal images set aside looks this unusual to the model (p ≤ {p:.2g})."
     return f"Of normal images, about {share(p)} look at least this unusual to the model (p = {p:.2g})."
 
@@ -40,7 +41,7 @@ def in_words(p: float, n: int) -> str:
 def verdict(p: float, n: int, alpha: float) -> str:
     """The same in a few words, with what follows from it."""
     decided = "Flagged" if p <= alpha else "Not flagged"
-    return f"{decided}: {f'none of {n:,}' if p <= 1 / (n + 1) else share(p)}"
+    return f"{decided}: {f'none of {n:,}' if p <= smallest_alpha(n) else share(p)}"
 
 
 Given = list[tuple[str, str, bytes]]  # files that the reader gave: (identity, name, contents)

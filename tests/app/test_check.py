@@ -17,11 +17,12 @@ from streamlit.testing.v1 import AppTest
 from ama_core import AMADetector, Config
 from ama_core.analysis.neighbours import read_neighbours, write_neighbours
 from ama_core.data import decode_image, label_of, load, prepare
+from ama_core.data.pictures import thumbnail
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.detectors.conformal import DRIFT_LEAST
 from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.simple import read_simple
-from ama_core.scoring.check import CHUNK, check_files, concerns, thumbnail
+from ama_core.scoring.check import CHUNK, check_files, concerns
 from ama_core.scoring.localise import find_localiser
 from ama_core.scoring.outlines import Outlines
 from ama_core.storage.bundle import read_scores
