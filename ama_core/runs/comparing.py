@@ -185,7 +185,7 @@ def beside_model(detector: AnomalyDetector, chosen: Sequence[str] = SIMPLE) -> d
     for name in chosen:
         if name == detector.name:
             continue
-        found[name] = other = unfitted_beside(detector, name, _preset(name, detector.settings.image_size))
+        found[name] = other = unfitted_beside(detector, name, _preset(name, None, detector.settings.image_size))
         if other.trains() and detector.normal:  # batches that few images fill; what is held out stays the model's
             fitting = suited_to_few(other.settings, detector.normal.n)
             other.config = fitting.replace(calibration_fraction=detector.settings.calibration_fraction)

@@ -171,7 +171,7 @@ def test_densities_show_its_scores_and_their_figures(open_page, models, name):
     table = at.table[0].value
     assert list(table["Set"]) == ["Procedural textures"] and {score.name for score in kind.SCORES} < set(table)
     assert not [column for column in table if "paper" in column]
-    assert f"{kind.decides} gives " in words(at)
+    assert f"{kind.decides} has an AUROC of " in words(at)
 
 
 def test_densities_without_stored_scores_show_the_held_out_images(open_page, models, tmp_path):
