@@ -71,6 +71,7 @@ def main() -> None:
             page.wait_for_function(DRAWN, arg=3000, timeout=TIMEOUT)
             if picture.press:
                 page.get_by_role("button", name=picture.press).click()
+                page.mouse.move(0, 0)  # away from the button, whose help would stay
                 page.evaluate("window.quietSince = null")
                 page.wait_for_function(DRAWN, arg=3000, timeout=TIMEOUT)
             file = ROOT / "docs" / f"{name}.png"
