@@ -441,10 +441,10 @@ def test_the_paper_s_first_row_is_queued_as_two_runs_and_drawn_towards_its_lines
     assert set(specs) == {"mirrored", "plain"}
     for path in specs.values():
         spec = RunSpec.read(path)
-        assert (spec.dataset, spec.watch, spec.config.max_steps) == ("fashionmnist", "mnist", 6000)
+        assert (spec.dataset, spec.watch, spec.config.max_steps) == ("fashionmnist", "mnist", 2000)
     assert "paper-row" not in [b.key for b in app.button], "both are there"
     for kind, auroc in (("mirrored", 0.95), ("plain", 0.65)):
-        lines = [{"kind": "watch", "step": s, "total_steps": 6000, "watched_A": auroc} for s in (1, 100)]
+        lines = [{"kind": "watch", "step": s, "total_steps": 2000, "watched_A": auroc} for s in (1, 100)]
         (specs[kind] / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     app = page()
     assert not app.exception
@@ -452,8 +452,8 @@ def test_the_paper_s_first_row_is_queued_as_two_runs_and_drawn_towards_its_lines
     shapes = json.loads(chart.proto.spec)["layout"]["shapes"]
     assert [shape["y0"] for shape in shapes] == [0.987, 0.653]
     said = words(app)
-    assert "mirrored 0.950 after 100 of 6,000 steps, 0.037 below the paper's 0.987" in said
-    assert "plain 0.650 after 100 of 6,000 steps, the paper's 0.653" in said
+    assert "mirrored 0.950 after 100 of 2,000 steps, 0.037 below the paper's 0.987" in said
+    assert "plain 0.650 after 100 of 2,000 steps, the paper's 0.653" in said
     queue.delete(specs["plain"])
     assert button(page(), "Train the plain one")
 
@@ -465,8 +465,8 @@ def test_the_paper_s_first_row_says_what_is_stored_of_its_length_and_nothing_els
     def run(kind, steps, seed, a, t):
         return LengthRun(kind, steps, seed, {"mnist": {"A": a, "T": t}, "digits": {"A": 0.123, "T": 0.123}})
 
-    runs = [run("mirrored", 6000, 0, 0.7, 0.99), run("mirrored", 6000, 1, 0.8, 0.97), run("plain", 6000, 0, 0.6, 0.4)]
-    runs += [run("mirrored", 2000, 0, 0.123, 0.123)]
+    runs = [run("mirrored", 2000, 0, 0.7, 0.99), run("mirrored", 2000, 1, 0.8, 0.97), run("plain", 2000, 0, 0.6, 0.4)]
+    runs += [run("mirrored", 500, 0, 0.123, 0.123)]
     monkeypatch.setattr(paper_tables, "training_lengths", lambda: runs)
     said = words(page())
     assert "mirrored A 0.750 ± 0.071 and T 0.980 ± 0.014 (2 trainings); plain A 0.600 and T 0.400 (1 training)." in said
