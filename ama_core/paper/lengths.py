@@ -66,9 +66,10 @@ def read_lengths(folder: Path | str = STORED) -> list[LengthRun]:
 
 
 def with_records(runs: Sequence[LengthRun], records: Sequence[Record]) -> list[LengthRun]:
-    """The runs, and those trainings of the tables that differ from them in length and seed alone; one training counts once.
+    """The runs, and those trainings of the tables that differ from them in length and seed alone.
 
-    Trainings of fewer than SMOKE_STEPS steps only show that the command runs, and are left out.
+    A length and seed counts once, with the figures of the tables where both have one: a training is not repeated bit by bit by
+    later software. Trainings of fewer than SMOKE_STEPS steps only show that the command runs, and are left out.
     """
     found = {_key(run): run for run in runs}
     for record in records:
@@ -80,7 +81,7 @@ def with_records(runs: Sequence[LengthRun], records: Sequence[Record]) -> list[L
             aurocs = {one.ood: {by: values["auroc"] for by, values in one.scores.items()} for one in record.results}
             run = LengthRun(loss, record.steps, record.seed, aurocs)
             known = found.get(_key(run))
-            found[_key(run)] = replace(run, aurocs=aurocs | known.aurocs) if known else run
+            found[_key(run)] = replace(run, aurocs=known.aurocs | aurocs) if known else run
     return sorted(found.values(), key=_key)
 
 
