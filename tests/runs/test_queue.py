@@ -355,3 +355,9 @@ def test_the_command_line_says_the_same(tiny_config):
     for option, value in {"--one-class": "3", "--validate-ood": "textures", "--out": "runs/a"}.items():
         assert words[words.index(option) + 1] == value
     assert words.count("--set") == 1 and "--no-measure" in words
+
+
+def test_where_nothing_can_be_locked_no_state_is_changed(folder, spec, monkeypatch):
+    monkeypatch.setattr(queue, "lock", lambda file, wait=False: False)
+    with pytest.raises(ConfigError, match="cannot be locked"):
+        queue.submit(folder, "one", spec)

@@ -241,3 +241,11 @@ def test_ranking_survives_a_rate_that_can_flag_nothing(detector, images, rng):
     np.testing.assert_array_equal(np.argsort(decision, kind="stable"), np.argsort(-anomaly, kind="stable"))
     with pytest.warns(UserWarning):
         assert (detector.predict(both, 0.001) == 1).all()
+
+
+@pytest.mark.parametrize("select", ["validate", "validated"])
+def test_which_weights_are_kept_is_checked_before_the_first_step(tiny_config, digits, select):
+    events = []
+    with pytest.raises(ConfigError, match="last or validated|validation_anomalies"):
+        AMADetector(tiny_config, device="cpu").fit(digits.images[:100], select=select, on_event=events.append)
+    assert not events
