@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ama_core.detectors.ama.scores import SCORES
 from ama_core.detectors.registry import detector_class
 from ama_core.paper import published as paper
 from ama_core.paper.records import RESULTS, read_results
@@ -21,7 +22,6 @@ from ama_core.storage.bundle import FIRST, PRETRAINED, list_bundles, read_info
 from ama_core.storage.bundle import read_results as read_measured
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-SCORES = ("R", "A", "M", "T", "C")
 NORMAL, OOD = "fashionmnist", ("mnist", "omniglot")
 BUNDLED = {  # the pairs of the table of bundled models
     "digits": ("fashionmnist", "mnist"),

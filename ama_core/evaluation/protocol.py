@@ -146,9 +146,14 @@ def ood_test(detector: AnomalyDetector, name: str) -> tuple[ImageSet, np.ndarray
 
     Where the model was trained with anomalies of the same source, only that source's test split is left.
     """
-    normal, spec = detector.normal or NormalData("unknown"), detector.settings.input
-    test = load_any(name, "test" if same_source(normal.anomalies, name) else "ood", **vars(spec))
-    return test, _validated_on(detector, name)
+    return _untrained(detector, name), _validated_on(detector, name)
+
+
+def _untrained(detector: AnomalyDetector, name: str) -> ImageSet:
+    """The images of an OOD set that the model was not trained with."""
+    normal = detector.normal or NormalData("unknown")
+    split = "test" if same_source(normal.anomalies, name) else "ood"
+    return load_any(name, split, **vars(detector.settings.input))
 
 
 def _validated_on(detector: AnomalyDetector, name: str) -> np.ndarray:
@@ -246,11 +251,7 @@ def set_images(detector: AnomalyDetector, name: str, split: str, *, tested: bool
     """
     normal = _normal(detector)
     if name not in (normal.name, REST):
-        if name in catalog():
-            images = load(name, split)
-        else:
-            kind = "test" if same_source(normal.anomalies, name) else "ood"
-            images = load_any(name, kind, **vars(detector.settings.input))
+        images = load(name, split) if name in catalog() else _untrained(detector, name)
         if not tested or split != "test":
             return images
         return images.take(np.setdiff1d(np.arange(len(images)), _validated_on(detector, name)))

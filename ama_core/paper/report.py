@@ -37,7 +37,7 @@ def report(records: Sequence[Record], models: Sequence[Entry] = (), runs: Sequen
         used = {line.condition for line in shown} & set(letters)
         if used:
             parts += ["Conditions:", ""]
-            for key in sorted(used, key=list(letters).index):
+            for key in (key for key in letters if key in used):
                 parts.append(f"- **({letters[key]})** {condition_text(_records_of(shown, key))}")
             parts.append("")
     parts += rivals + _lengths(runs)

@@ -32,7 +32,7 @@ def take_away(words: str) -> None:
 def examples(case: Case, stored: StoredScores, what: str, rows: np.ndarray) -> None:
     """Some of the images behind stored scores beside what the model makes of them; scores alone where they are not here."""
     rows = tuple(int(i) for i in rows)
-    values = [f"{significant(stored.scores['R'][i])}" for i in rows]
+    values = [significant(stored.scores["R"][i]) for i in rows]
     try:
         source = (case.view.folder, stored.name, stored.split, rows)
         seen, redrawn = cache.stored_pictures(*source), cache.stored_pictures(*source, redrawn=True)
@@ -65,7 +65,7 @@ def strip(case: Case, stored: StoredScores, rows: np.ndarray, words: Callable[[f
     try:
         images = cache.stored_pictures(case.view.folder, stored.name, stored.split, rows)
     except AMAError as error:
-        missing(error, name, [f"{significant(stored.scores['R'][i])}" for i in rows])
+        missing(error, name, [significant(stored.scores["R"][i]) for i in rows])
         return
     st.html(pictures.figures([(c, image, f"{name} {c}") for c, image in zip(captions, images)], width=84))
 

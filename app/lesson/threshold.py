@@ -104,7 +104,7 @@ def line(places: list[float], first: float) -> float:
         first,
         key=CUT,
         bind="query-params",
-        format_func=lambda place: f"{significant(place, 4)}",
+        format_func=lambda place: significant(place, 4),
         help="It starts where 5 % of the held-out normal images would be flagged.",
     )
 

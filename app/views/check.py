@@ -237,13 +237,13 @@ def numbers(view: controls.View, batch: cache.Batch, i: int) -> None:
         if found.examined.maps is not None:
             st.html(pictures.critic_key(*(() if view.of_r else ("Map", view.detector.decides))))
         first, second = st.columns(2)
-        first.metric(lead.name, f"{significant(scores[lead.name], 4)}", help=controls.meaning(lead))
+        first.metric(lead.name, significant(scores[lead.name], 4), help=controls.meaning(lead))
         second.metric(f"p-value by {view.score}", f"{scores[f'p_{view.score}']:.4f}", help=controls.P_VALUE)
     with right:
         st.table(
             {
                 "Score": list(names),
-                "Value": [f"{significant(scores[score], 4)}" for score in names],
+                "Value": [significant(scores[score], 4) for score in names],
                 "p-value": [f"{scores[f'p_{score}']:.4f}" for score in names],
                 f"At α = {controls.percent(view.alpha)}": [
                     "flagged" if scores[f"p_{score}"] <= view.alpha else "not flagged" for score in names

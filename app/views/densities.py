@@ -240,11 +240,11 @@ def images_around(view: controls.View, key: str, at: float | None, sets: Sequenc
         try:
             images = cache.stored_pictures(view.folder, stored.name, stored.split, tuple(int(i) for i in rows))
         except AMAError as error:
-            scores = ", ".join(f"{significant(values[i])}" for i in rows)
+            scores = ", ".join(significant(values[i]) for i in rows)
             st.info(f"These images are not on this computer, only their scores: {scores}.", icon=":material/hide_image:")
             st.caption(controls.said(error))
             continue
-        captions = [f"{significant(values[i], 4)}" for i in rows]
+        captions = [significant(values[i], 4) for i in rows]
         st.html(pictures.figures([(c, image, f"{called(title)}, score {c}") for c, image in zip(captions, images)], width=84))
 
 

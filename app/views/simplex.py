@@ -123,7 +123,7 @@ def triangle(view: controls.View, picks: tuple[tuple[str, int], ...], outside: b
                     "takes the decode for the parent itself."
                 ),
             )
-            two.metric("R", f"{significant(found.scores['R'][0], 4)}", help=controls.meaning(*view.scores("R")))
+            two.metric("R", significant(found.scores["R"][0], 4), help=controls.meaning(*view.scores("R")))
             p = found.scores[f"p_{view.score}"][0]
             three.metric(f"p by {view.score}", f"{p:.3f}", help=controls.P_VALUE)
             st.caption(
