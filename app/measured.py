@@ -7,7 +7,7 @@ import controls
 import pandas as pd
 import streamlit as st
 
-from ama_core.evaluation.cases import COIN, WORKS
+from ama_core.evaluation.cases import NEAR_CHANCE, WORKS
 from ama_core.evaluation.metrics import REPLICATES
 from ama_core.paper import published as paper
 
@@ -34,7 +34,7 @@ def verdict_of_all(view: controls.View, aurocs: Mapping[str, Mapping[str, float]
     def named(sets: Sequence[str], by: str) -> str:
         return controls.listed([f"**{titled(name)}** ({aurocs[name][by]:.3f})" for name in sets])
 
-    below = sorted((name for name in aurocs if aurocs[name][first] < 0.5 - COIN), key=lambda name: aurocs[name][first])
+    below = sorted((name for name in aurocs if aurocs[name][first] < 0.5 - NEAR_CHANCE), key=lambda name: aurocs[name][first])
     if not below:
         lowest = min(aurocs, key=lambda name: aurocs[name][first])
         said = [f"{first} is clearly below 0.5 on none of these {len(aurocs)} sets; lowest is {named([lowest], first)}."]
@@ -44,7 +44,7 @@ def verdict_of_all(view: controls.View, aurocs: Mapping[str, Mapping[str, float]
             "than the model's own test images (AUROC clearly below 0.5)."
         ]
         if view.of_r:
-            mended = [name for name in below if aurocs[name]["A"] > 0.5 + COIN]
+            mended = [name for name in below if aurocs[name]["A"] > 0.5 + NEAR_CHANCE]
             left = [name for name in below if name not in mended]
             said += [f"A, which looks at both sides of R, turns that round on {named(mended, 'A')}."] if mended else []
             said += [f"A does not help on {named(left, 'A')}."] if left else []

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ama_core.evaluation.protocol import CLEAR, gain
 
 HOLDS = 0.95  # an AUROC of R from here on: the hope behind it holds
-COIN = 0.03  # an AUROC this near to 0.5 is called a coin's
+NEAR_CHANCE = 0.03  # an AUROC this near to 0.5 is called chance
 WORKS = 0.7  # the best score's AUROC below which nothing is said to work
 
 Aurocs = Mapping[str, Mapping[str, float]]  # set -> score -> AUROC
@@ -28,9 +28,9 @@ def hope_set(aurocs: Aurocs, first: Sequence[str] = ()) -> str:
 
 
 def failure_set(aurocs: Aurocs, first: Sequence[str] = ()) -> str:
-    """Where R fails: the first of `first` on which it lies clearly below a coin, else the set with its lowest AUROC."""
+    """Where R fails: the first of `first` on which it lies clearly below chance, else the set with its lowest AUROC."""
     for name in first:
-        if name in aurocs and aurocs[name]["R"] < 0.5 - COIN:
+        if name in aurocs and aurocs[name]["R"] < 0.5 - NEAR_CHANCE:
             return name
     return min(aurocs, key=lambda name: aurocs[name]["R"])
 
@@ -41,7 +41,7 @@ def band_set(aurocs: Aurocs) -> str:
 
 
 def overlap_set(aurocs: Aurocs) -> str:
-    """Where R is near a coin and M or T sees more: the largest gain of these over R and A, less the distance of R from 0.5."""
+    """Where R is near chance and M or T sees more: the largest gain of these over R and A, less the distance of R from 0.5."""
     return max(aurocs, key=lambda name: gain(aurocs[name]) - abs(aurocs[name]["R"] - 0.5))
 
 

@@ -6,12 +6,12 @@ import plotly.graph_objects as go
 import streamlit as st
 from controls import significant
 
-from ama_core.evaluation.cases import COIN
+from ama_core.evaluation.cases import NEAR_CHANCE
 from ama_core.evaluation.metrics import along, both_rules, confusion_at, confusion_outside
 from lesson import parts
 from lesson.case import Case
 
-MENDED = 0.9  # an AUROC from here on is called good
+GOOD = 0.9  # an AUROC from here on is called good
 SHOWN = 8  # images of each kind
 
 
@@ -68,10 +68,10 @@ def caught_and_missed(case: Case, rules: dict[str, np.ndarray]) -> None:
 
 def take_away(case: Case) -> str:
     a, r = case.auroc["A"], case.auroc["R"]
-    if a > max(r, 0.5) + COIN:
-        mends = "fixes it" if a >= MENDED else "helps, but does not fix it"
-        return f"Asking on both sides {mends}: on {case.title}, A has an AUROC of {a:.3f}, where R had {r:.3f}."
-    if a < r - COIN:
+    if a > max(r, 0.5) + NEAR_CHANCE:
+        how = "fixes it" if a >= GOOD else "helps, but does not fix it"
+        return f"Asking on both sides {how}: on {case.title}, A has an AUROC of {a:.3f}, where R had {r:.3f}."
+    if a < r - NEAR_CHANCE:
         return (
             f"Asking on both sides loses here: on {case.title}, A has an AUROC of {a:.3f} and R alone {r:.3f}. Where anomalies "
             "have a usual R, A lets them pass."

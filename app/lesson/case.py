@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cache
 import controls
 
-from ama_core.evaluation.cases import COIN
+from ama_core.evaluation.cases import NEAR_CHANCE
 from ama_core.storage.bundle import StoredScores
 
 AUTO = "chosen for this step"  # instead of a set: the one that shows the step's point
@@ -63,4 +63,4 @@ def pairs(auroc: float) -> str:
 
 def order(auroc: float) -> str:
     """Which of the two kinds of images scores higher: `ood`, `normal` or `same`."""
-    return "same" if abs(auroc - 0.5) <= COIN else "ood" if auroc > 0.5 else "normal"
+    return "same" if abs(auroc - 0.5) <= NEAR_CHANCE else "ood" if auroc > 0.5 else "normal"

@@ -4,7 +4,7 @@ import controls
 import plotly.graph_objects as go
 import streamlit as st
 
-from ama_core.evaluation.cases import COIN
+from ama_core.evaluation.cases import NEAR_CHANCE
 from ama_core.evaluation.metrics import best_threshold, confusion_at
 from ama_core.evaluation.protocol import CLEAR, gain
 from lesson import parts
@@ -60,7 +60,7 @@ def label(by: str) -> str:
 
 def verdict(case: Case) -> None:
     r, a, m, t = (case.auroc[by] for by in "RAMT")
-    if max(m, t) < 0.5 + COIN:
+    if max(m, t) < 0.5 + NEAR_CHANCE:
         st.info("Nothing in this model tells these images apart: M and T are no better than chance either.")
     elif gain(case.auroc) > CLEAR:
         st.success(

@@ -17,7 +17,7 @@ from density_charts import density_chart
 from ama_core import AMAError
 from ama_core.detectors import registry
 from ama_core.detectors.base import AnomalyDetector
-from ama_core.evaluation.cases import COIN
+from ama_core.evaluation.cases import NEAR_CHANCE
 from ama_core.runs import queue
 from ama_core.runs.folder import Run, read_sample, read_watched
 from ama_core.runs.spec import RunSpec
@@ -217,7 +217,7 @@ def verdict(title: str, kind: type[AnomalyDetector], lines: dict) -> str:
     step, total = next(iter(lines.values()))[0][-1], {score: y[-1] for score, (_, y) in lines.items()}
     said = []
     for score, auroc in total.items():
-        if abs(auroc - 0.5) <= COIN:
+        if abs(auroc - 0.5) <= NEAR_CHANCE:
             said.append(f"by {score} it cannot tell them from normal images (AUROC {auroc:.2f}, chance is 0.5)")
         elif auroc > 0.5:
             said.append(f"{score} finds them more anomalous in {100 * auroc:.0f} of 100 pairs (AUROC {auroc:.2f})")
@@ -227,7 +227,7 @@ def verdict(title: str, kind: type[AnomalyDetector], lines: dict) -> str:
                 f"(AUROC {auroc:.2f})"
             )
     both = ""
-    if {"R", "A"} <= set(total) and total["A"] - total["R"] > COIN and total["R"] < 0.5:
+    if {"R", "A"} <= set(total) and total["A"] - total["R"] > NEAR_CHANCE and total["R"] < 0.5:
         both = " The raw score R is wrong here, and A, which asks how usual R is, sees it."
     return f"**Step {step:,}, against {controls.literal(title)}:** {'; '.join(said)}.{both}"
 

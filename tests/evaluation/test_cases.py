@@ -23,7 +23,7 @@ MADE_UP = sets(
 def test_every_point_has_its_set():
     assert cases.hope_set(MADE_UP) == "best" and cases.hope_set(MADE_UP, ("fails", "works")) == "works"
     assert cases.failure_set(MADE_UP) == "worst" and cases.failure_set(MADE_UP, ("works", "fails")) == "fails"
-    assert cases.failure_set(MADE_UP, ("nothing",)) == "worst", "a coin is no failure"
+    assert cases.failure_set(MADE_UP, ("nothing",)) == "worst", "chance is no failure"
     assert cases.band_set(MADE_UP) == "fails" and cases.overlap_set(MADE_UP) == "on_top"
     assert cases.limit_set(MADE_UP) == "nothing" and cases.best_of(MADE_UP["nothing"]) == "R"
     assert cases.telling_sets(MADE_UP, ("fails",), ("works",)) == ["fails", "on_top", "works"]
