@@ -521,18 +521,6 @@ def percent(value: float) -> str:
     return f"{100 * value:.2g} %" if value < 0.1 else f"{100 * value:.0f} %"
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words, with as much precision as a waiting person needs: "40 s", "3 min", "2 h 10 min", "13 days"."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if minutes < 100:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min" if minutes < 10 * 60 else f"{round(minutes / 60)} h"
-    return f"{round(minutes / 1440)} days"
-
-
 def literal(text: str) -> str:
     """Text that others named, such as a file name, so that Markdown shows it as it is."""
     return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:])", r"\\\1", text)

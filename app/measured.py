@@ -44,9 +44,9 @@ def verdict_of_all(view: controls.View, aurocs: Mapping[str, Mapping[str, float]
             "than the model's own test images (AUROC clearly below 0.5)."
         ]
         if view.of_r:
-            mended = [name for name in below if aurocs[name]["A"] > 0.5 + NEAR_CHANCE]
-            left = [name for name in below if name not in mended]
-            said += [f"A, which looks at both sides of R, turns that round on {named(mended, 'A')}."] if mended else []
+            corrected = [name for name in below if aurocs[name]["A"] > 0.5 + NEAR_CHANCE]
+            left = [name for name in below if name not in corrected]
+            said += [f"A, which looks at both sides of R, turns that round on {named(corrected, 'A')}."] if corrected else []
             said += [f"A does not help on {named(left, 'A')}."] if left else []
     hard = [name for name in aurocs if max(aurocs[name].values()) < WORKS]
     if hard:

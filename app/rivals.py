@@ -15,7 +15,7 @@ from ama_core.paper.report import figure
 from ama_core.paper.rivals import RivalLine
 from ama_core.paper.rows import RIVAL_TABLES
 from ama_core.paper.tables import Line
-from ama_core.paper.verdicts import interval, with_most_seeds
+from ama_core.paper.verdicts import with_most_seeds
 
 FAR = 0.03  # from the paper's figure: a difference that wants an explanation
 
@@ -53,7 +53,7 @@ def main(table: int) -> None:
         seeds = "" if line.classes or len(line.members) < 2 else f", {len(line.members)} seeds"
         theirs = {"paper": (line.paper,) * 3} if line.paper is not None else {}
         for by in ("A", "T"):
-            ours = {"ours": (line.auroc(by)[0], *interval(line, by))}
+            ours = {"ours": (line.auroc(by)[0], *line.interval(by))}
             rows.append((f"AMA, {by}: {models_of(line)}{seeds}", (theirs if by == "A" else {}) | ours))
     controls.chart(
         dot_chart(

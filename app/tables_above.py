@@ -21,7 +21,6 @@ from ama_core.paper.verdicts import (
     Pair,
     a_against_r,
     ablations,
-    interval,
     ours_against_paper,
     signed,
     simple_against_ama,
@@ -114,7 +113,7 @@ def dots(shown: Sequence[Line], name: str) -> None:
         found = {"paper": (line.paper,) * 3} if line.paper is not None else {}
         if ours := measured.get(key):
             scores = ("R",) if line.row == paper.WITHOUT_A else ("A", "R", "T")
-            found |= {f"ours, {by}": (ours.auroc(by)[0], *interval(ours, by)) for by in scores}
+            found |= {f"ours, {by}": (ours.auroc(by)[0], *ours.interval(by)) for by in scores}
             if ours.simple:
                 best = max(value for value, _ in ours.simple.values())
                 found["ours, best simple score"] = (best, best, best)

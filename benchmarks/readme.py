@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.detectors.registry import detector_class
+from ama_core.formatting import duration, markdown_table
 from ama_core.paper import published as paper
 from ama_core.paper.records import RESULTS, read_results
-from ama_core.paper.report import figure, markdown
+from ama_core.paper.report import figure
 from ama_core.paper.rivals import rival_lines
 from ama_core.paper.rows import INWARD, RELEASED, SIPPLE
 from ama_core.paper.tables import lines
@@ -55,16 +56,12 @@ def bundled() -> list[str]:
         mirrored, plain = auroc(name), auroc(f"{name}-plain")
         for ood in sets:
             body.append([f"`{name}`", ood, *(f"{found[ood][by]:.3f}" for found in (mirrored, plain) for by in SCORES)])
-    return markdown(head, body)
+    return markdown_table(head, body)
 
 
 def printed(value: float | None) -> str:
     """A figure of the paper's."""
     return "–" if value is None else f"{value:.3f}"
-
-
-def duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def detectors() -> list[str]:
@@ -84,7 +81,7 @@ def detectors() -> list[str]:
         row = [f"`{name}`" + " (AMA)" * ama, " / ".join(shown), duration(info["training"]["seconds"]), *cells]
         body.append((not ama, -sum(found[ood][kind.decides] for ood in OOD), row))
     head = ["model", "score", "training", "MNIST", "Omniglot", "paper: MNIST", "paper: Omniglot"]
-    return markdown(head, [row for *_, row in sorted(body)])
+    return markdown_table(head, [row for *_, row in sorted(body)])
 
 
 def ablations() -> list[str]:
@@ -99,7 +96,7 @@ def ablations() -> list[str]:
             a, t = ("R", None) if row == paper.WITHOUT_A else ("A", "T")
             cells += [figure(line.ours[a]), printed(line.paper), figure(line.ours.get(t))]
         body.append([title, *cells])
-    return markdown(["", "MNIST, A", "paper", "MNIST, T", "Omniglot, A", "paper", "Omniglot, T"], body)
+    return markdown_table(["", "MNIST, A", "paper", "MNIST, T", "Omniglot, A", "paper", "Omniglot, T"], body)
 
 
 TABLES: Mapping[str, Callable[[], Sequence[str]]] = {

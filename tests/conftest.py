@@ -24,7 +24,7 @@ from tests.common import CPU, REAL_DATA, TINY
 
 @pytest.fixture(scope="session", autouse=True)
 def no_prepared_data(tmp_path_factory):
-    """An empty data directory: only built-in and procedural sets are at hand."""
+    """An empty data directory: only built-in and procedural sets are available."""
     before = os.environ.get("AMA_DATA_DIR")
     os.environ["AMA_DATA_DIR"] = str(tmp_path_factory.mktemp("data"))
     yield
@@ -36,7 +36,7 @@ def no_prepared_data(tmp_path_factory):
 
 @pytest.fixture
 def real_data(monkeypatch):
-    """Call it with the prepared files that a test needs: they are at hand for this test, or it skips with the reason."""
+    """Call it with the prepared files that a test needs: they are available to this test, or it skips with the reason."""
 
     def need(*stems: str) -> Path:
         missing = [stem for stem in stems if not (REAL_DATA / f"{stem}.npz").is_file()]

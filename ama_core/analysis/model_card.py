@@ -1,10 +1,13 @@
 """The model card of a bundle: what it is, how it was made, how well it does, what it must not be used for."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ama_core.data import label_of
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import BundleError
+from ama_core.formatting import markdown_table
 from ama_core.storage.bundle import read_results, read_scores
 
 
@@ -44,12 +47,8 @@ def model_card(folder: Path, detector: AnomalyDetector) -> str:
             "AUROC of telling the normal test images from each set (anomalies: 20 % of the normals' number, drawn with seed "
             f"{results['seed']}); last training step unless said otherwise; one training seed.",
             "",
-            f"| against | n normal | n OOD | {' | '.join(names)} |",
-            "|---|---|---|" + "---|" * len(names),
+            *markdown_table(["against", "n normal", "n OOD", *names], [_measured(row, names) for row in results["results"]]),
         ]
-        for row in results["results"]:
-            cells = " | ".join(f"{row['scores'][score]['auroc']:.3f}" for score in names)
-            lines.append(f"| {label_of(row['ood'])} | {row['n_normal']:,} | {row['n_ood']:,} | {cells} |")
         lines += [f"\n{note}" for stored in read_scores(folder) for note in stored.notes]
     lines += [
         "",
@@ -61,6 +60,12 @@ def model_card(folder: Path, detector: AnomalyDetector) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _measured(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """A row of the table of AUROCs."""
+    aurocs = [f"{row['scores'][name]['auroc']:.3f}" for name in names]
+    return [label_of(row["ood"]), f"{row['n_normal']:,}", f"{row['n_ood']:,}", *aurocs]
 
 
 def read_card(folder: Path | str) -> str | None:

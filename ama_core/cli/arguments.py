@@ -3,6 +3,7 @@
 import argparse
 import functools
 from collections.abc import Callable, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=source, metavar="PATH", help="image files, folders, .npz, .zip or .tar files")
+
+
+def add_alpha(parser: argparse.ArgumentParser, help: str = "false-alarm rate") -> None:
+    parser.add_argument("--alpha", type=alpha, default=0.05, help=f"{help} (default: %(default)s)")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +77,18 @@ def source(word: str) -> str:
 def shard(word: str) -> Shard:
     """The type of `--shard`. Raises AMAError."""
     return Shard.parse(word)
+
+
+@said_in_words
+def alpha(word: str) -> float:
+    """The type of `--alpha`, a false-alarm rate. Raises AMAError."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = nan
+    if not 0 < value < 1:
+        raise ConfigError(f"--alpha {word} must be a number between 0 and 1: 0.05 lets 5 of 100 normal images be flagged.")
+    return value
 
 
 @said_in_words

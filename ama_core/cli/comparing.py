@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, path, settings_of, source
+from ama_core.cli.arguments import SETTING, Commands, add_alpha, add_command, add_device, path, settings_of, source
 from ama_core.data import overlapping
 from ama_core.data.defects import NAME
 from ama_core.detectors.ama.config import PRESETS
@@ -28,7 +28,7 @@ def add_compare(commands: Commands) -> None:
     add("--detectors", default=",".join(DEFAULT), metavar="NAMES", help="separated by commas; default: %(default)s")
     add("--preset", choices=PRESETS, help="of detectors that have it; default: tiny, with inputs of 64 pixels or more fast64")
     add("--set", action="append", default=[], metavar=SETTING, help="a setting of every detector that has it; repeatable")
-    add("--alpha", type=float, default=0.05, help="false-alarm rate at which detections are counted (%(default)s)")
+    add_alpha(parser, "false-alarm rate at which detections are counted")
     add("--out", type=path, metavar="DIR", help="keep the recommended detector there, as a model")
     add("--json", action="store_true")
     add_device(parser)
@@ -36,8 +36,6 @@ def add_compare(commands: Commands) -> None:
 
 def compare(arguments: argparse.Namespace) -> None:
     """Train several detectors on one's own images, and say which finds most and what it costs."""
-    if not 0 < arguments.alpha < 1:
-        raise ConfigError(f"--alpha {arguments.alpha:g} must lie between 0 and 1.")
     if arguments.against and overlapping(arguments.good, arguments.against):
         raise ConfigError(f"{arguments.against} are, or lie among, the normal images {arguments.good}: name others.")
     if arguments.out and arguments.out.exists():

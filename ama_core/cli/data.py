@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ama_core.cli.arguments import Commands, add_command, add_quiet, source
+from ama_core.cli.arguments import Commands, add_alpha, add_command, add_quiet, source
 from ama_core.cli.progress import hidden
 from ama_core.data import Guidance, available, catalog, data_dir, divided, guidance, load
 from ama_core.data import inspect as inspect_images
@@ -52,15 +52,13 @@ def add_inspect(commands: Commands) -> None:
     add = parser.add_argument
     add("sources", nargs="+", type=source, metavar="PATH", help="folders, .zip, .tar, .npz or image files")
     add("--against", type=source, metavar="PATH", help="images that should not be among them, such as the test's")
-    add("--alpha", type=float, default=0.05, help="false-alarm rate that the suggested settings shall reach (%(default)s)")
+    add_alpha(parser, "false-alarm rate that the suggested settings shall reach")
     add("--json", action="store_true")
     add_quiet(parser)
 
 
 def inspect(arguments: argparse.Namespace) -> None:
     """Look at one's own images before training: sizes, unreadable files, duplicates, and the settings that follow."""
-    if not 0 < arguments.alpha < 1:
-        raise ConfigError(f"--alpha {arguments.alpha:g} must lie between 0 and 1.")
     sources = [Path(word) for word in arguments.sources]
     with tqdm(unit="file", disable=hidden(arguments.quiet)) as bar:
         found = inspect_images(sources, arguments.against, lambda met: bar.update(met - bar.n))

@@ -5,6 +5,7 @@ import time
 
 from tqdm import tqdm
 
+from ama_core.formatting import duration
 from ama_core.training.loop import Event
 
 CLOCK = ("epoch", "lr", "images_per_s", "seconds", "eta_s")  # values of a `progress` event that the loop adds to the losses
@@ -66,14 +67,6 @@ class TrainingLog:
             *self.aurocs.values(),
         ]
         print("; ".join(parts), file=sys.stderr, flush=True)
-
-
-def duration(seconds: float) -> str:
-    """Such as 45 s, 12 min or 3 h 5 min."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class TrainingBar:

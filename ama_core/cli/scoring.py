@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ama_core.cli.arguments import Commands, add_command, add_device, add_images, add_model, check_out, path, shard
+from ama_core.cli.arguments import Commands, add_alpha, add_command, add_device, add_images, add_model, check_out, path, shard
 from ama_core.cli.mapping import add_map, add_maps, check_maps, outlined, outlines_of, write_maps
 from ama_core.cli.progress import hidden
 from ama_core.data import check_sources, count_images
@@ -31,7 +31,7 @@ def add_score(commands: Commands) -> None:
     add_model(parser)
     add_images(parser)
     add = parser.add_argument
-    add("--alpha", type=float, default=0.05, help="false-alarm rate: flag where p <= alpha (default 0.05)")
+    add_alpha(parser, "false-alarm rate: flag where p <= alpha")
     add("--by", metavar="SCORE", help="the score behind p_value and anomalous (default: T of AMA)")
     add("--out", type=path, metavar="FILE", help="write a .csv or .jsonl file instead of standard output")
     add("--resume", action="store_true", help="go on with FILE where an interrupted call stopped")
@@ -46,8 +46,6 @@ def add_score(commands: Commands) -> None:
 
 def score(arguments: argparse.Namespace) -> None:
     """Score files and folders of any size, one row an image."""
-    if not 0 < arguments.alpha <= 1:
-        raise ConfigError(f"--alpha = {arguments.alpha} must lie in (0, 1].")
     if arguments.resume and not arguments.out:
         raise ConfigError("--resume continues a table: say which with --out FILE.")
     if arguments.watch and arguments.out:
@@ -174,7 +172,7 @@ def add_report(commands: Commands) -> None:
     add = parser.add_argument
     add("--out", required=True, type=path, metavar="FILE", help="the .html file")
     add("--force", action="store_true", help="replace FILE even where it is no report")
-    add("--alpha", type=float, default=0.05, help="false-alarm rate (default 0.05)")
+    add_alpha(parser)
     add("--by", metavar="SCORE", help="the score that decides (default: the detector's; T of AMA)")
     add("--most", type=int, default=500, metavar="N", help="read at most so many images (default 500)")
     add_map(parser)
@@ -183,8 +181,6 @@ def add_report(commands: Commands) -> None:
 
 def report(arguments: argparse.Namespace) -> None:
     """Check images and write verdicts and pictures as one self-contained HTML file."""
-    if not 0 < arguments.alpha < 1:
-        raise ConfigError(f"--alpha = {arguments.alpha} must lie in (0, 1).")
     if arguments.most < 1:
         raise ConfigError(f"--most {arguments.most} must be at least 1.")
     check_sources(arguments.paths)

@@ -14,6 +14,7 @@ from ama_core.cli.progress import hidden
 from ama_core.cluster import cluster
 from ama_core.detectors.ama.config import PRESETS
 from ama_core.errors import AMAError, ConfigError
+from ama_core.formatting import duration
 from ama_core.paper.jobs import Job, is_stored, plan
 from ama_core.paper.lengths import read_lengths
 from ama_core.paper.records import RESULTS, read_results
@@ -106,7 +107,7 @@ def _run_jobs(
     with tqdm(total=len(todo), unit="training", bar_format=BAR, disable=hidden(arguments.quiet)) as bar:
 
         def show(progress: Progress) -> None:
-            left = "" if progress.seconds_left is None else f"about {progress.seconds_left / 60:.0f} min left"
+            left = "" if progress.seconds_left is None else f"about {duration(progress.seconds_left)} left"
             bar.set_postfix_str(left, refresh=False)
             bar.update(progress.done - bar.n)
             if progress.job:

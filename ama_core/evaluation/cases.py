@@ -1,13 +1,12 @@
-"""Which OOD set shows a point best, by its measured AUROCs: the cases that the lesson teaches with.
+"""Which OOD set shows a point best, by its measured AUROCs: the cases that the lesson and other pages begin with.
 
 Every choice is made by a rule over all measured sets, so that it can be said what was chosen and how.
 """
 
 from collections.abc import Mapping, Sequence
 
-from ama_core.evaluation.protocol import CLEAR, gain
-
 HOLDS = 0.95  # an AUROC of R from here on: the hope behind it holds
+CLEAR = 0.03  # a difference of two AUROCs from here on is called clear
 NEAR_CHANCE = 0.03  # an AUROC this near to 0.5 is called chance
 WORKS = 0.7  # the best score's AUROC below which nothing is said to work
 
@@ -17,6 +16,16 @@ Aurocs = Mapping[str, Mapping[str, float]]  # set -> score -> AUROC
 def best_of(aurocs: Mapping[str, float]) -> str:
     """The score with the highest AUROC of one set."""
     return max(aurocs, key=aurocs.get)
+
+
+def gain(aurocs: Mapping[str, float]) -> float:
+    """By how much the better of M and T exceeds the better of R and A, from the AUROC of each."""
+    return max(aurocs["M"], aurocs["T"]) - max(aurocs["R"], aurocs["A"])
+
+
+def shows_both(aurocs: Mapping[str, float]) -> bool:
+    """Whether R fails on a set, lying below chance, where M or T clearly does better than R and A."""
+    return aurocs["R"] < 0.5 and gain(aurocs) > CLEAR
 
 
 def hope_set(aurocs: Aurocs, first: Sequence[str] = ()) -> str:
@@ -60,3 +69,16 @@ def telling_sets(aurocs: Aurocs, failing: Sequence[str] = (), hopeful: Sequence[
     if gain(aurocs[overlap_set(aurocs)]) > CLEAR:
         chosen.append(overlap_set(aurocs))
     return list(dict.fromkeys([*chosen, hope_set(aurocs, hopeful)]))
+
+
+def telling_set(aurocs: Aurocs, first: Sequence[str] = ()) -> str:
+    """The OOD set, by its AUROCs, that shows best why raw scores fail and what helps (`shows_both`).
+
+    The first of `first` that does; else, of the others that do, the one with the lowest AUROC of R; where none does, the one
+    with the lowest of all.
+    """
+    for name in first:
+        if name in aurocs and shows_both(aurocs[name]):
+            return name
+    telling = [name for name in aurocs if shows_both(aurocs[name])]
+    return min(telling or aurocs, key=lambda name: aurocs[name]["R"])

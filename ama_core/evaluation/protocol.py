@@ -34,7 +34,6 @@ N_VALIDATION = 50  # anomalies for choosing a checkpoint; never tested
 VERIFIED = 64  # images of each stored sample that `verify` scores again
 VERIFY_TOLERANCE = 1e-3  # relative: processors and libraries round differently, other weights or data differ by far more
 _NONE = np.empty(0, np.int64)
-CLEAR = 0.03  # a difference of two AUROCs from here on is called clear
 
 
 Progress = Callable[[int, int, str], None]
@@ -298,29 +297,6 @@ def known_aurocs(
         name: {by: results[name]["scores"][by]["auroc"] for by in aurocs} if name in results else aurocs
         for name, aurocs in found.items()
     }
-
-
-def gain(aurocs: Mapping[str, float]) -> float:
-    """By how much the better of M and T exceeds the better of R and A, from the AUROC of each."""
-    return max(aurocs["M"], aurocs["T"]) - max(aurocs["R"], aurocs["A"])
-
-
-def shows_both(aurocs: Mapping[str, float]) -> bool:
-    """Whether R fails on a set, lying below chance, where M or T clearly does better than R and A."""
-    return aurocs["R"] < 0.5 and gain(aurocs) > CLEAR
-
-
-def telling_set(aurocs: Mapping[str, Mapping[str, float]], first: Sequence[str] = ()) -> str:
-    """The OOD set, by its AUROCs, that shows best why raw scores fail and what helps (`shows_both`).
-
-    The first of `first` that does; else, of the others that do, the one with the lowest AUROC of R; where none does, the one
-    with the lowest of all.
-    """
-    for name in first:
-        if name in aurocs and shows_both(aurocs[name]):
-            return name
-    telling = [name for name in aurocs if shows_both(aurocs[name])]
-    return min(telling or aurocs, key=lambda name: aurocs[name]["R"])
 
 
 def stored_images(detector: AnomalyDetector, stored: StoredScores) -> ImageSet:

@@ -7,6 +7,7 @@ from ama_core.data import class_of, label_of
 from ama_core.detectors.ama.config import PRESETS
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.evaluation.protocol import REST
+from ama_core.formatting import markdown_table
 from ama_core.paper import published as paper
 from ama_core.paper.lengths import LOSSES, NORMAL, PRESET, LengthRun, curve, with_records
 from ama_core.paper.records import Record
@@ -91,7 +92,7 @@ def _table(table: str, shown: Sequence[Line], letters: Mapping[str, str]) -> lis
             cells.append(str(found and ablation(line, shown, "T") or "–"))
         n = f"{line.n_normal:,} / {line.n_ood:,}" if line.n_normal else "–"
         body.append([*cells, str(len(line.seeds)), n, f"{line.status} ({letters[line.condition]})"])
-    return markdown(head, body)
+    return markdown_table(head, body)
 
 
 def _rivals(entries: Sequence[Entry]) -> list[str]:
@@ -116,7 +117,7 @@ def _rivals(entries: Sequence[Entry]) -> list[str]:
         "above, with the score that decides, fixed beforehand. `python -m ama_core benchmark rivals rivals-one-class` "
         "measures them; a name is that of a bundled model, whose card has the command.",
         "",
-        *markdown(["normal → against", "method", "paper", "ours", "score", "seeds", "training", "status"], body),
+        *markdown_table(["normal → against", "method", "paper", "ours", "score", "seeds", "training", "status"], body),
         "",
     ]
 
@@ -140,7 +141,7 @@ def _lengths(runs: Sequence[LengthRun]) -> list[str]:
         f"{label_of(NORMAL)}, preset {PRESET}, whole runs, each with its own fall of the learning rate; last step, label-free. "
         "`python -m benchmarks.length run OUT` trains more of them.",
         "",
-        *markdown(head, body),
+        *markdown_table(head, body),
         "",
     ]
 
@@ -175,7 +176,7 @@ def _targets(records: Sequence[Record], letters: Mapping[str, str]) -> list[str]
         "",
         "The paper's AMA figures, to be reached by A or by T, label-free, at the last step; T was named beforehand.",
         "",
-        *markdown(["normal → against", "paper", *FOLLOWED, "verdict", "status"], body),
+        *markdown_table(["normal → against", "paper", *FOLLOWED, "verdict", "status"], body),
     ]
 
 
@@ -270,7 +271,3 @@ def figure(value: Figure | None) -> str:
         return "–"
     mean, sd = value
     return f"{mean:.3f}" if sd is None else f"{mean:.3f} ± {sd:.3f}"
-
-
-def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]

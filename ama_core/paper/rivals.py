@@ -7,12 +7,12 @@ from typing import Any
 
 from ama_core.detectors.base import NormalData
 from ama_core.detectors.registry import detector_class, known
-from ama_core.evaluation.metrics import auroc_interval, mean_and_sd
+from ama_core.evaluation.metrics import mean_and_sd
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.records import Measured, Record
 from ama_core.paper.rows import BESIDE, RIVAL_TABLES, SMOKE_STEPS, STATUSES
-from ama_core.paper.tables import MISSING, N_CLASSES, Figure
+from ama_core.paper.tables import MISSING, N_CLASSES, Figure, figure_interval
 from ama_core.storage.bundle import FIRST, PRETRAINED, list_bundles, read_info, read_results
 
 
@@ -64,16 +64,11 @@ class RivalLine:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of one training its 95 % interval over the sampling of the images, of several the mean -+ the standard deviation."""
+        """Of `ours`, see `figure_interval`; None where nothing was measured."""
         if not self.ours:
             return None
-        value, sd = self.ours
-        if sd is not None:
-            return value - sd, value + sd
-        if len(self.entries) > 1:  # a mean over classes
-            return value, value
-        found = self.entries[0].found
-        return auroc_interval(value, found.n_normal, found.n_ood)
+        found = self.entries[0].found if len(self.entries) == 1 else None  # several of one seed: a mean over classes
+        return figure_interval(self.ours, found and found.n_normal, found and found.n_ood)
 
 
 def stored_entries(records: Sequence[Record]) -> list[Entry]:

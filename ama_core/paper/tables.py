@@ -13,7 +13,7 @@ from typing import Any
 
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.scores import SCORES
-from ama_core.evaluation.metrics import mean_and_sd
+from ama_core.evaluation.metrics import auroc_interval, mean_and_sd
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.records import Measured, Record
@@ -144,6 +144,10 @@ class Line:
         if self.classes:
             return self.ours[score]
         return mean_and_sd([member.found.scores[score]["auroc"] for member in self.members])
+
+    def interval(self, score: str) -> tuple[float, float]:
+        """Of one of `scores`, see `figure_interval`."""
+        return figure_interval(self.auroc(score), self.n_normal, self.n_ood)
 
 
 def stored_members(records: Sequence[Record]) -> list[Member]:
@@ -292,6 +296,17 @@ def _line(bare: Line, group: Sequence[Member], simple: Sequence[Record]) -> Line
         status=min((member.status for member in group), key=STATUSES.index),
         condition=condition,
     )
+
+
+def figure_interval(figure: Figure, n_normal: int | None, n_ood: int | None) -> tuple[float, float]:
+    """Of several trainings the mean -+ the standard deviation; of one its 95 % interval over the sampling of so many images.
+
+    Without numbers of images, as of a mean over classes, the figure itself.
+    """
+    value, sd = figure
+    if sd is not None:
+        return value - sd, value + sd
+    return auroc_interval(value, n_normal, n_ood) if n_normal and n_ood else (value, value)
 
 
 def _over_seeds(rows: Sequence[Mapping[str, Mapping[str, float]]], names: Iterable[str]) -> Figures | None:

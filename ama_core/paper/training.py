@@ -269,21 +269,24 @@ def train_all(
     parallel = max(1, min(len(places.free), len(jobs)))
     threads = max(1, (os.cpu_count() or 1) // parallel) if torch.cuda.is_available() else 1
     waiting, failed = list(jobs), []
-    began, total = time.monotonic(), len(jobs)
+    began, total, passed_over = time.monotonic(), len(jobs), 0
 
     def tell(job: Job | None = None, what: str = "", words: str = "") -> None:
         active = scheduler.active
         done = total - len(waiting) - len(active) + sum(_fraction(Run(out / j.name), p.pid) for j, p in active)
-        left = (time.monotonic() - began) * (total - done) / done if done > 0 else None
+        trained = done - passed_over
+        left = (time.monotonic() - began) * (total - done) / trained if trained > 0 else None
         on_progress(Progress(done, total, left, job, what, words))
 
     def take() -> Job | None:
+        nonlocal passed_over
         while waiting:
             job = waiting.pop(0)
             claimed = places.take(job)
             if claimed and not is_stored(job, results):
                 return job
             places.leave(job)
+            passed_over += 1
             tell(job, "stored" if claimed else "another", "by another call")
         return None
 

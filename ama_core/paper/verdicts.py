@@ -7,7 +7,6 @@ from statistics import fmean, stdev
 
 from scipy import stats
 
-from ama_core.evaluation.metrics import auroc_interval
 from ama_core.paper import published as paper
 from ama_core.paper.rows import ROWS
 from ama_core.paper.tables import Line, Member
@@ -172,14 +171,6 @@ def with_most_seeds(lines: Sequence[Line]) -> list[Line]:
         if line.ours and (line.cell not in found or len(line.members) > len(found[line.cell].members)):
             found[line.cell] = line
     return list(found.values())
-
-
-def interval(line: Line, score: str) -> tuple[float, float]:
-    """Of one training its 95 % interval over the sampling of the images, of several the mean -+ the standard deviation."""
-    value, sd = line.auroc(score)
-    if sd is not None:
-        return value - sd, value + sd
-    return auroc_interval(value, line.n_normal, line.n_ood) if line.n_normal and line.n_ood else (value, value)
 
 
 def a_against_r(lines: Sequence[Line]) -> Comparison:

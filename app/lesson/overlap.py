@@ -4,9 +4,8 @@ import controls
 import plotly.graph_objects as go
 import streamlit as st
 
-from ama_core.evaluation.cases import NEAR_CHANCE
+from ama_core.evaluation.cases import CLEAR, NEAR_CHANCE, gain
 from ama_core.evaluation.metrics import best_threshold, confusion_at
-from ama_core.evaluation.protocol import CLEAR, gain
 from lesson import parts
 from lesson.case import Case
 from lesson.surprise import offer

@@ -15,6 +15,7 @@ from ama_core.data import available, catalog
 from ama_core.detectors import registry
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.evaluation.protocol import available_sets
+from ama_core.formatting import duration
 from ama_core.paper import published
 from ama_core.runs import queue, timing
 from ama_core.runs.folder import runs_dir
@@ -438,7 +439,7 @@ def preset_times(kind: type[AnomalyDetector], data: str, source: str) -> None:
                 found |= {name: timing.measure(configs[name], folder) for name in unknown}
         if any(found.values()):
             n = cache.training_size(spec)
-            times = [f"{name} about {controls.duration(of.whole_run(configs[name], n))}" for name, of in found.items() if of]
+            times = [f"{name} about {duration(of.whole_run(configs[name], n))}" for name, of in found.items() if of]
             st.caption(f"Training time on this machine, measured: {', '.join(times)}.")
     except AMAError as error:
         st.caption(controls.said(error))
@@ -465,7 +466,7 @@ def show_time(spec: RunSpec) -> None:
             with st.spinner("Timing a few steps …"):
                 found = timing.measure(spec.config, runs_dir())
         if found:
-            said = controls.duration(found.whole_run(spec.config, n))
+            said = duration(found.whole_run(spec.config, n))
             right.markdown(f"{amount}: **about {said}** of training on this machine ({found.device}; {found.how})")
         else:
             right.caption(f"{amount}. How long that takes on this machine has not been measured yet.")

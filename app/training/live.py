@@ -18,6 +18,7 @@ from ama_core import AMAError
 from ama_core.detectors import registry
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.evaluation.cases import NEAR_CHANCE
+from ama_core.formatting import duration
 from ama_core.runs import queue
 from ama_core.runs.folder import Run, read_sample, read_watched
 from ama_core.runs.spec import RunSpec
@@ -108,7 +109,7 @@ def shown_state(folder: Path, status: dict) -> str:
 def progress(state: str, status: dict) -> None:
     """How far a run is, where it works, and how fast."""
     if status.get("total_steps"):
-        left = f", about {controls.duration(status['eta_s'])} left" if state == "running" and "eta_s" in status else ""
+        left = f", about {duration(status['eta_s'])} left" if state == "running" and "eta_s" in status else ""
         st.progress(min(1.0, progress_of(status)), f"step {status['step']:,} of {status['total_steps']:,}{left}")
     if state == "measuring" and status.get("sets_to_measure", 0) > 0:
         k, n = max(0, int(status.get("measured_sets", 0))), max(1, int(status["sets_to_measure"]))
@@ -118,10 +119,10 @@ def progress(state: str, status: dict) -> None:
     facts = [
         status.get("device"),
         f"{status['images_per_s']:,.0f} images per second" if "images_per_s" in status else None,
-        f"{controls.duration(status['seconds'])} of training" if status.get("seconds") else None,
+        f"{duration(status['seconds'])} of training" if status.get("seconds") else None,
     ]
     if state in ACTIVE and time.time() - status.get("heartbeat", 0) > 120:
-        facts.append(f"last report {controls.duration(time.time() - status['heartbeat'])} ago")
+        facts.append(f"last report {duration(time.time() - status['heartbeat'])} ago")
     st.caption(" · ".join(fact for fact in facts if fact))
 
 

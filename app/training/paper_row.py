@@ -11,6 +11,7 @@ import streamlit as st
 from ama_core import AMAError
 from ama_core.data import available, catalog
 from ama_core.detectors.ama.config import Config
+from ama_core.formatting import duration
 from ama_core.paper import published
 from ama_core.paper.lengths import NORMAL, PRESET, curve
 from ama_core.paper.report import figure
@@ -111,7 +112,7 @@ def start(found: dict[str, Path]) -> None:
         st.rerun()
     known = timing.known(spec_of(KINDS[0]).config, runs_dir())
     if known:
-        words = controls.duration(STEPS * known.seconds * len(to_start))
+        words = duration(STEPS * known.seconds * len(to_start))
         st.caption(f"About {words} of training on this machine ({known.device}; {known.how}).")
 
 

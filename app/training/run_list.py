@@ -8,6 +8,7 @@ import controls
 import pandas as pd
 import streamlit as st
 
+from ama_core.formatting import duration
 from ama_core.runs import queue
 from ama_core.runs.folder import list_runs, runs_dir
 from ama_core.training.trainer import Curve
@@ -29,7 +30,7 @@ def overview() -> None:
                 "Run": name,
                 "State": f"{state}, number {places[name]}" if name in places else state,
                 "Progress": progress_of(status),
-                "Time left": controls.duration(status["eta_s"]) if running and "eta_s" in status else "",
+                "Time left": duration(status["eta_s"]) if running and "eta_s" in status else "",
                 "Images per s": f"{status['images_per_s']:,.0f}" if "images_per_s" in status else "",
                 "Device": status.get("device", ""),
             }

@@ -21,6 +21,7 @@ from ama_core import AMAError, Config
 from ama_core.detectors.ama.config import PRESETS
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.evaluation.metrics import auroc_interval
+from ama_core.formatting import duration
 from ama_core.paper import published as paper
 from ama_core.paper.jobs import small_training
 from ama_core.paper.records import Record
@@ -292,7 +293,7 @@ def behind_stored(record: Record, ood: str) -> None:
     """The densities behind a figure that the command stored, and the command itself."""
     st.markdown(
         f"Stored by `{record.command}`, seed {record.seed}: {record.status}, {record.steps:,} steps in "
-        f"{controls.duration(record.seconds)} on {controls.literal(record.hardware)}. Its weights are not kept."
+        f"{duration(record.seconds)} on {controls.literal(record.hardware)}. Its weights are not kept."
     )
     scores = {s.name: s for s in paper_tables.record_scores(record)}
     if ood not in scores or record.normal not in scores:

@@ -26,6 +26,7 @@ from ama_core.evaluation.comparison import (
     which_score,
 )
 from ama_core.evaluation.protocol import REST
+from ama_core.formatting import duration
 from ama_core.storage.bundle import FIRST
 
 DRAWN = 600  # images of a set on the chart of two models
@@ -127,7 +128,7 @@ def costs(these: list[Peer], timed: bool) -> dict[str, list]:
     """What each model costs: seconds of training, milliseconds an image here, parameters."""
     seconds = [peer.training.get("seconds") for peer in these]
     columns: dict[str, list] = {
-        "training": ["" if value is None else controls.duration(value) if value >= 1 else "< 1 s" for value in seconds],
+        "training": ["" if value is None else duration(value) if value >= 1 else "< 1 s" for value in seconds],
         "parameters": [f"{cache.parameters(peer.folder):,}" for peer in these],
     }
     if timed:

@@ -10,7 +10,7 @@ import streamlit as st
 from controls import significant
 
 from ama_core.analysis.redrawing import FAITHFUL, LOOSE, Redrawing
-from ama_core.evaluation.protocol import shows_both, telling_set
+from ama_core.evaluation.cases import shows_both, telling_set
 
 NEEDS = ("reconstruct",)
 ROWS = 6

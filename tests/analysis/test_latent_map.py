@@ -19,7 +19,7 @@ def stored(tiny_bundle) -> LatentMap:
     return found
 
 
-def test_measuring_a_run_stores_codes_of_every_set_at_hand(stored, tiny_detector):
+def test_measuring_a_run_stores_codes_of_every_available_set(stored, tiny_detector):
     kinds = [(entry.name, entry.split) for entry in stored.entries]
     assert kinds == [
         ("digits", "train"),

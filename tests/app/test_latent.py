@@ -131,7 +131,7 @@ def test_shell_with_a_damaged_map_is_a_sentence(open_page, latent_models, tmp_pa
     assert not at.exception and "is damaged" in at.error[0].value
 
 
-def test_shell_of_images_that_are_not_at_hand_says_so(open_page, latent_models, tmp_path):
+def test_shell_of_images_that_are_not_available_says_so(open_page, latent_models, tmp_path):
     shutil.copytree(latent_models / "digits", tmp_path / "digits")
     stored = latent_map.read_latents(tmp_path / "digits")
     entries = tuple(replace(entry, name="mnist") if entry.name == "gradients" else entry for entry in stored.entries)

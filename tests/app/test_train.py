@@ -274,14 +274,6 @@ def test_runs_are_compared_on_one_chart(folder, no_worker, tiny_config):
     assert '"name":"b"' in chart and '"name":"a"' in chart
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (40, "40 s"), (7800, "2 h 10 min"), (1e6, "12 days")])
-def test_durations_in_words(seconds, words, monkeypatch):
-    monkeypatch.syspath_prepend(str(MAIN.parent))
-    import controls
-
-    assert controls.duration(seconds) == words
-
-
 # The run that is looked at
 
 

@@ -2,11 +2,9 @@
 
 import sys
 
-import pytest
-
 from ama_core.cli import progress
 from ama_core.cli.main import main
-from ama_core.cli.progress import TrainingBar, TrainingLog, duration
+from ama_core.cli.progress import TrainingBar, TrainingLog
 from ama_core.training.loop import Event
 
 
@@ -33,11 +31,6 @@ def test_a_line_says_step_total_rate_time_left_and_every_latest_auroc(capsys, mo
         "validation AUROC A 0.900, T 0.950"
     )
     assert lines[2].startswith("step 2,000 of 2,000 (100%); 120 images/s; done;") and len(lines) == 3
-
-
-@pytest.mark.parametrize("seconds, said", [(0, "0 s"), (99, "99 s"), (100, "2 min"), (5400, "90 min"), (11100, "3 h 5 min")])
-def test_durations(seconds, said):
-    assert duration(seconds) == said
 
 
 def test_no_line_where_a_bar_is_shown_or_silence_was_asked_for(monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 
 from ama_core.evaluation import cases
-from ama_core.evaluation.protocol import shows_both, telling_set
+from ama_core.evaluation.cases import shows_both, telling_set
 
 
 def sets(**values: tuple[float, float, float, float]) -> dict[str, dict[str, float]]:

@@ -276,6 +276,6 @@ def test_a_one_class_model_keeps_the_scores_of_its_other_classes(tiny_detector, 
     assert evaluation.stored_aurocs(detector, stored)["rest"]["M"] == pytest.approx(row["scores"]["M"]["auroc"], abs=1e-6)
 
 
-def test_only_sets_that_need_no_download_are_at_hand():
+def test_only_sets_that_need_no_download_are_available():
     names = evaluation.available_sets()
     assert {"digits", "photos", "noise", "flat", "gradients", "textures", "house_numbers"} == set(names)

@@ -110,7 +110,7 @@ def test_a_plan_that_would_mislead_is_refused(options, words):
         plan(**{"tables": ["table1"], **options})
 
 
-def test_what_is_not_at_hand_is_said():
+def test_what_is_not_available_is_said():
     (ama, *_) = plan(["table1"], only=["ama-svhn"])
     assert "svhn (train)" in ama.missing()
     assert job().missing() is None

@@ -65,3 +65,13 @@ def test_devices_are_checked_and_exclude_jobs(call):
     assert sorted(sum(lists, [])) == sorted(call("benchmark", "table2", "--list")[1].splitlines())
     with pytest.raises(ConfigError):
         Shard.parse("4/3")
+
+
+def test_jobs_of_another_call_say_nothing_of_the_time_left(tmp_path, started):
+    out, told, two = tmp_path / "out", [], jobs(2)
+    claim = training._claim(two[0], out)
+    training.train_all(two, out, tmp_path / "results", parallel=1, on_progress=told.append)
+    claim.close()
+    (passed_over,) = (p for p in told if p.what == "another")
+    assert passed_over.done == 1 and passed_over.seconds_left is None, "it took no time here"
+    assert told[-1].done == 2 and told[-1].seconds_left == 0

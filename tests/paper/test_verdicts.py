@@ -14,7 +14,6 @@ from ama_core.paper.verdicts import (
     a_against_r,
     ablation,
     ablations,
-    interval,
     ours_against_paper,
     simple_against_ama,
     with_most_seeds,
@@ -187,7 +186,7 @@ def test_a_cell_is_judged_by_the_line_with_the_most_seeds():
 
 def test_intervals_are_of_the_images_or_of_the_seeds():
     one = with_most_seeds(ama_lines(record(normal="fashionmnist", ood="mnist", a=0.9)))[0]
-    assert interval(one, "A") == auroc_interval(0.9, 100, 20)
+    assert one.interval("A") == auroc_interval(0.9, 100, 20)
     seeds = [record(normal="fashionmnist", ood="mnist", a=a, seed=seed) for seed, a in enumerate((0.8, 0.9))]
     (two,) = with_most_seeds(ama_lines(*seeds))
-    assert interval(two, "A") == pytest.approx((0.85 - 0.0707, 0.85 + 0.0707), abs=1e-3)
+    assert two.interval("A") == pytest.approx((0.85 - 0.0707, 0.85 + 0.0707), abs=1e-3)

@@ -1,0 +1,20 @@
+"""Numbers and tables as text: durations in words, tables in Markdown."""
+
+from collections.abc import Sequence
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, with the precision that a waiting person needs: "40 s", "3 min", "2 h 10 min", "13 days"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min" if minutes < 10 * 60 else f"{round(minutes / 60)} h"
+    return f"{round(minutes / 1440)} days"
+
+
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown: its headings, the rule below them, and a line for each row."""
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]

@@ -1,0 +1,26 @@
+"""Numbers and tables as text."""
+
+import pytest
+
+from ama_core.formatting import duration, markdown_table
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [
+        (0.2, "1 s"),
+        (40, "40 s"),
+        (89.4, "89 s"),
+        (90, "2 min"),
+        (5400, "90 min"),
+        (7800, "2 h 10 min"),
+        (11 * 3600 + 5, "11 h"),
+        (1e6, "12 days"),
+    ],
+)
+def test_durations_in_words(seconds, words):
+    assert duration(seconds) == words
+
+
+def test_a_table_in_markdown():
+    assert markdown_table(["a", "b"], [["1", "2"], ["3", ""]]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |", "| 3 |  |"]
