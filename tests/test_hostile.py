@@ -6,10 +6,12 @@ Single tricks are in data/test_files.py and storage/test_bundle.py; `benchmarks/
 import io
 import os
 import resource
+import shutil
 import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,7 +21,11 @@ import pytest
 from PIL import Image
 
 from ama_core import AMADetector, AMAError
+from ama_core.analysis.latent_map import read_latents
+from ama_core.analysis.neighbours import read_neighbours
 from ama_core.data import decode_image, iter_images
+from ama_core.errors import BundleError
+from ama_core.storage.bundle import read_bundle, read_scores
 from tests.common import ROOT
 
 NAME = "<img src=x onerror=alert(1)>.png"
@@ -143,6 +149,26 @@ def test_bombs_cost_little_memory_and_time(kind, tmp_path):
     assert ended.returncode == 0, ended.stderr[-500:]
     refused, grown_mb = map(int, ended.stdout.split())
     assert refused == 2 and grown_mb < 700 and time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("name", ["calibration.npz", "scores.npz", "latents.npz", "neighbours.npz"])
+def test_arrays_of_a_model_that_unpack_to_far_more_are_not_unpacked(tiny_bundle, tmp_path, name):
+    folder = shutil.copytree(tiny_bundle, tmp_path / "model")
+    with np.load(folder / name) as stored:
+        arrays = dict(stored)
+    np.savez_compressed(folder / name, **arrays, more=np.zeros(2**28, np.uint8))
+    readers = {
+        "calibration.npz": read_bundle,
+        "scores.npz": read_scores,
+        "latents.npz": read_latents,
+        "neighbours.npz": read_neighbours,
+    }
+    tracemalloc.start()
+    with pytest.raises(BundleError, match=f"{name}.* unpack to"):
+        readers[name](folder)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**26
 
 
 def test_archives_name_nothing_outside_and_links_are_no_images(tmp_path):

@@ -85,8 +85,7 @@ def measure_neighbours(detector: AnomalyDetector, *, seed: int = 0) -> Neighbour
     mean, spread = features.mean(axis=0), features.std(axis=0)
     scale = np.where(spread > 1e-6 * max(float(spread.max()), 1e-12), spread, 1.0).astype(np.float32)  # a dead unit stays 0
     features = ((features - mean) / scale).astype(np.float16).astype(np.float32)  # as they are stored
-    distances = NearestNeighbors(algorithm="brute").fit(features).kneighbors(n_neighbors=min(1, n - 1))[0]
-    typical = float(np.median(distances)) if distances.size else 0.0
+    typical = float(np.median(NearestNeighbors(algorithm="brute").fit(features).kneighbors(n_neighbors=1)[0])) if n > 1 else 0.0
     return Neighbours(features, mean, scale, index, images.labels[index], len(images), typical)
 
 

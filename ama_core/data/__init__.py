@@ -1,6 +1,6 @@
 """Images in: the catalog of data sets, one's own files, preprocessing and splits. Everything is uint8 (N, H, W, C)."""
 
-from ama_core.data.decode import decode_image
+from ama_core.data.decode import decode_image, picture_array
 from ama_core.data.files import (
     FileImage,
     Source,
@@ -54,6 +54,7 @@ __all__ = [
     "load_folder",
     "one_class",
     "overlapping",
+    "picture_array",
     "prepare",
     "read_npz",
     "same_source",

@@ -55,6 +55,16 @@ def decode_image(source: bytes | str | Path) -> tuple[np.ndarray, list[str]]:
         raise DataError(f"{name} is damaged or incomplete ({error}). Save or copy it again.") from error
 
 
+def picture_array(picture: Image.Image) -> np.ndarray:
+    """A Pillow image as uint8 (H, W, C), in the way of `decode_image`. Raises `DataError`."""
+    try:
+        return _decode(picture)[0]
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"The image is damaged or incomplete ({error}).") from error
+
+
 def _read(path: Path) -> bytes:
     try:
         return read_regular(path, MAX_FILE_BYTES)

@@ -213,6 +213,8 @@ def _walk(folder: str) -> Iterator[str]:
     except PermissionError:
         yield folder  # for the caller to say so: its images must not be missing in silence
         return
+    except (FileNotFoundError, NotADirectoryError):  # removed since its name was read
+        return
     for name, is_folder in entries:
         path = os.path.join(folder, name)
         if is_folder:

@@ -153,9 +153,10 @@ def _to_channels(images: np.ndarray, channels: int) -> np.ndarray:
         return images
     if channels == 3:
         return np.repeat(images, 3, axis=3)
-    # Pillow's fixed-point ITU-R 601, so that arrays and decoded files come out alike.
-    luma = images.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
-    return ((luma + 0x8000) >> 16).astype(np.uint8)[..., None]
+    grey = np.empty((*images.shape[:3], 1), np.uint8)
+    for image, target in zip(images, grey):  # one by one, for photographs are large
+        target[..., 0] = Image.fromarray(image).convert("L")
+    return grey
 
 
 def _channel_note(have: int, want: int) -> str:

@@ -24,8 +24,8 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ama_core.data import HoldOut, ImageSet, catalog, check_images, draw, hold_out, load_any, prepare
-from ama_core.detectors.conformal import batch_drift, conformal_p_value, conformal_threshold, smallest_alpha
+from ama_core.data import HoldOut, ImageSet, catalog, check_images, draw, hold_out, load_any, picture_array, prepare
+from ama_core.detectors.conformal import as_stored, batch_drift, conformal_p_value, conformal_threshold, smallest_alpha
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError, NotFittedError
 from ama_core.provenance import training_facts
 from ama_core.settings import Settings
@@ -446,7 +446,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         scores, calibration = self.anomaly_score(X), self.calibration_scores_
         threshold = conformal_threshold(calibration, alpha)
         if np.isfinite(threshold):
-            return threshold - scores
+            return threshold - as_stored(scores).astype(np.float64)
         n = len(calibration)
         warnings.warn(
             f"With {n} calibration images nothing can be flagged at a false-alarm rate of {alpha:g}: the smallest that works "
@@ -563,7 +563,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
 def _as_array(image) -> np.ndarray:
     """A Pillow image, or an array, as uint8 (H, W, C)."""
     if isinstance(image, Image.Image):
-        image = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+        return picture_array(image)
     if isinstance(image, np.ndarray) and image.ndim == 2:
         image = image[..., None]
     return image

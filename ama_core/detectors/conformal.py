@@ -12,6 +12,12 @@ DRIFT_LEVEL = 0.001  # so rare that a false word of drift is met once in a thous
 DRIFT_LEAST = 20  # images: of fewer, the test sees gross drift alone
 
 
+def as_stored(scores: np.ndarray) -> np.ndarray:
+    """Scores at the precision at which bundles keep them, float32: those that tie do so before they are stored and after."""
+    with np.errstate(over="ignore"):
+        return np.asarray(scores).astype(np.float32)
+
+
 def conformal_p_value(anomaly_score: np.ndarray, calibration: np.ndarray) -> np.ndarray:
     """p = (1 + #{calibration score >= s}) / (n + 1), in (0, 1].
 
@@ -21,20 +27,20 @@ def conformal_p_value(anomaly_score: np.ndarray, calibration: np.ndarray) -> np.
         anomaly_score: s, (N,), larger = more anomalous.
         calibration: anomaly scores of held-out normal images, (n,), in any order.
     """
-    calibration = np.sort(calibration)
-    at_least = len(calibration) - np.searchsorted(calibration, anomaly_score, side="left")
+    calibration = np.sort(as_stored(calibration))
+    at_least = len(calibration) - np.searchsorted(calibration, as_stored(anomaly_score), side="left")
     return (1 + at_least) / (len(calibration) + 1)
 
 
 def conformal_threshold(calibration: np.ndarray, alpha: float) -> float:
-    """The anomaly score above which p <= alpha; infinite where n is too small for any image to be flagged at alpha, and minus
-    infinity at alpha = 1, at which all are.
+    """The anomaly score above which (see `as_stored`) p <= alpha; infinite where n is too small for any image to be flagged at
+    alpha, and minus infinity at alpha = 1, at which all are.
     """
     n = len(calibration)
     allowed = int(np.floor(alpha * (n + 1) + 1e-9)) - 1  # calibration scores that may reach s
     if allowed >= n:
         return -np.inf
-    return float(np.sort(calibration)[n - 1 - allowed]) if allowed >= 0 else np.inf
+    return float(np.sort(as_stored(calibration))[n - 1 - allowed]) if allowed >= 0 else np.inf
 
 
 def smallest_alpha(n: int) -> float:

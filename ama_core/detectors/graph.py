@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ama_core.detectors.conformal import as_stored
+
 Outputs = dict[str, Tensor]
 
 
@@ -31,12 +33,12 @@ class Graph(nn.Module):
     ):
         super().__init__()
         self.network, self.outputs, self.ranks_by, self.low = network, outputs, ranks_by, low
-        self.register_buffer("held_out", torch.from_numpy(np.sort(np.asarray(held_out, np.float64))))
+        self.register_buffer("held_out", torch.from_numpy(np.sort(as_stored(held_out))))
 
     def forward(self, images: Tensor) -> Outputs:
         x = images.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
         found = self.outputs(self.network, x)
-        value = found[self.ranks_by].double()
+        value = found[self.ranks_by].float()
         anomaly = -value if self.low else value
         at_least = (self.held_out[None] >= anomaly[:, None]).double().sum(dim=1)
         return found | {"p_value": (1 + at_least) / (len(self.held_out) + 1)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import betabinom, norm
+from scipy.stats import beta, betabinom
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from ama_core.detectors.base import AnomalyDetector
@@ -112,7 +112,7 @@ def roc_points(normal: np.ndarray, anomalous: np.ndarray) -> tuple[np.ndarray, n
 
 
 def auroc_interval(auroc: float, n_normal: int, n_anomalous: int, level: float = 0.95) -> tuple[float, float]:
-    """Confidence interval of an AUROC by Hanley & McNeil (Radiology, 1982), cut to [0, 1].
+    """Confidence interval of an AUROC, by the standard error of Hanley & McNeil (Radiology, 1982).
 
     It covers the sampling of the test images alone, not the training seed.
     """
@@ -121,7 +121,7 @@ def auroc_interval(auroc: float, n_normal: int, n_anomalous: int, level: float =
     variance = (a * (1 - a) + (n_anomalous - 1) * (two_anomalous - a * a) + (n_normal - 1) * (two_normal - a * a)) / (
         n_normal * n_anomalous
     )
-    return _within_one(auroc, max(variance, 0.0) ** 0.5, level)
+    return _interval(auroc, max(variance, 0.0) ** 0.5, min(n_normal, n_anomalous), level)
 
 
 def metric_intervals(
@@ -133,16 +133,15 @@ def metric_intervals(
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """Confidence intervals of a row of `evaluate`: score -> metric -> (low, high).
 
-    By a stratified bootstrap of the stored scores, as many drawn as the row has images: value -+ z times the standard error,
-    cut to [0, 1]. Without stored scores only AUROC has one, by `auroc_interval`. They cover the sampling of the test images
-    alone, and are of no width where not a single drawing changes the value.
+    By the standard error of a stratified bootstrap of the stored scores, as many drawn as the row has images. Without stored
+    scores only AUROC has one, by `auroc_interval`. They cover the sampling of the test images alone.
     """
     n, m, measured = row["n_normal"], row["n_ood"], row["scores"]
     if normal is None or anomalous is None:
         return {by: {"auroc": auroc_interval(metrics["auroc"], n, m, level)} for by, metrics in measured.items()}
     errors = bootstrap_errors(detector.anomaly_scores(normal.scores), detector.anomaly_scores(anomalous.scores), n, m)
     return {
-        by: {metric: _within_one(metrics[metric], error, level) for metric, error in errors[by].items()}
+        by: {metric: _interval(metrics[metric], error, min(n, m), level) for metric, error in errors[by].items()}
         for by, metrics in measured.items()
     }
 
@@ -188,9 +187,17 @@ def _drawn_metrics(
     }
 
 
-def _within_one(value: float, error: float, level: float) -> tuple[float, float]:
-    half = float(norm.ppf((1 + level) / 2)) * error
-    return max(0.0, value - half), min(1.0, value + half)
+def _interval(value: float, error: float, n: int, level: float) -> tuple[float, float]:
+    """Interval of an estimate in [0, 1] by its standard error: that of Clopper & Pearson (Biometrika, 1934) for a proportion of
+    as many independent images as would have that error (Korn & Graubard, Survey Methodology, 1998), or of n where it is 0.
+
+    The normal approximation, value -+ z times the error, holds far too rarely with few images, and has no width at 0 and 1.
+    """
+    size = max(1.0, value * (1 - value) / error**2) if error > 0 and 0 < value < 1 else n
+    hits, tail = value * size, (1 - level) / 2
+    low = float(beta.ppf(tail, hits, size - hits + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, size - hits)) if hits < size else 1.0
+    return low, high
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:

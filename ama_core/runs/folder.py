@@ -35,7 +35,7 @@ from ama_core.storage.files import (
     ROOT,
     lock,
     npz_bytes,
-    open_regular,
+    open_arrays,
     parse_json,
     read_json,
     remove_partials,
@@ -284,7 +284,7 @@ def read_watched(file: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     Raises BundleError.
     """
     try:
-        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as found:
+        with open_arrays(file) as found:
             names = dict.fromkeys(name.rpartition("/")[0] for name in found.files)
             return {name: tuple(found[f"{name}/{kind}"] for kind in WATCHED_KINDS) for name in names}
     except DAMAGED_ARRAYS as error:

@@ -138,8 +138,8 @@ def score_to_file(
 
     Args:
         model: where the detector was loaded from: a table is resumed with the same model only.
-        resume: go on where an interrupted call stopped: nothing is scored twice or left out. From the start where `out` does
-            not exist yet; nothing is done where it is complete.
+        resume: go on where an earlier call ended: nothing is scored twice or left out. From the start where `out` does not
+            exist yet; of a complete table, only images that have come since and sort behind those in it.
         force: replace an `out` that exists.
         shard: write only this shard's batches, to `shard.file(out)`; `scoring.merge` makes `out` of all of them.
         progress: called after every batch.

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ama_core.errors import BundleError
-from ama_core.storage.files import DAMAGED_ARRAYS, npz_bytes, open_regular, parse_json, write_atomically
+from ama_core.storage.files import DAMAGED_ARRAYS, npz_bytes, open_arrays, parse_json, write_atomically
 
 HEADER = "header"
 T = TypeVar("T")
@@ -32,7 +32,7 @@ def read_artefact(file: Path, version: int, make: Callable[[dict[str, Any], Mapp
     if not file.exists():
         return None
     try:
-        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as arrays:
+        with open_arrays(file) as arrays:
             header = parse_json(str(arrays[HEADER]))
             if header["version"] != version:
                 raise ValueError(f"it has version {header['version']}, this software reads version {version}")

@@ -35,12 +35,14 @@ from ama_core.storage.files import (
     MAX_JSON_BYTES,
     ROOT,
     npz_bytes,
+    open_arrays,
     open_regular,
     parse_json,
     read_json,
     read_regular,
     shown,
     write_atomically,
+    write_together,
 )
 
 FORMAT = "ama-bundle"
@@ -136,7 +138,7 @@ class StoredScores:
 
 
 def write_bundle(path: Path | str, bundle: Bundle) -> None:
-    """Write weights, config and calibration into the folder `path`, each file atomically.
+    """Write weights, config and calibration into the folder `path`; where that fails, a model that was there still is.
 
     Over another model, what was measured of that one goes: none of its files is taken for this one's.
 
@@ -153,11 +155,11 @@ def write_bundle(path: Path | str, bundle: Bundle) -> None:
     if bundle.tensors:
         written = {"model.safetensors": safetensors_bytes(bundle.tensors)} | written
     model = ("model.safetensors", "calibration.npz")
-    if any(_contents(path / name) not in (None, written.get(name)) for name in model):
-        for name in FILES:
-            (path / name).unlink(missing_ok=True)
-    for name, contents in written.items():
-        write_atomically(path / name, contents)
+    others = [name for name in model if _contents(path / name) not in (None, written.get(name))]
+    outdated = [name for name in FILES if name not in written] if others else []
+    if "model.safetensors" in others:  # no calibration beside weights that it is not of, whenever this ends
+        outdated.append("calibration.npz")
+    write_together(path, written, outdated)
 
 
 def _contents(file: Path) -> bytes | None:
@@ -223,7 +225,7 @@ def read_bundle(path: Path | str) -> Bundle:
             raise BundleError(f"{file} is missing or damaged: {error}. Copy it again.") from error
     file = path / "calibration.npz"
     try:
-        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as found:
+        with open_arrays(file) as found:
             arrays = {name: found[name] for name in found.files}
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.number):
@@ -260,7 +262,7 @@ def array_names(path: Path | str) -> frozenset[str]:
     """Names of the statistics (`Bundle.arrays`) of the bundle at `path`, none of which is read. Raises BundleError."""
     file = Path(path) / "calibration.npz"
     try:
-        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as arrays:
+        with open_arrays(file) as arrays:
             return frozenset(arrays.files)
     except DAMAGED_ARRAYS as error:
         raise BundleError(f"{file} is damaged: {error}. Copy it again.") from error
@@ -286,7 +288,7 @@ def read_scores(path: Path | str) -> list[StoredScores]:
         return []
     stored = []
     try:
-        with open_regular(file) as opened, np.load(opened, allow_pickle=False) as arrays:
+        with open_arrays(file) as arrays:
             for entry in parse_json(str(arrays["index"])):
                 entries = entry.pop("entries", FIRST_STORED)
                 values = {key: arrays[f"{entry['name']}/{entry['split']}/{key}"] for key in entries}

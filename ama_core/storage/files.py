@@ -11,7 +11,8 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
@@ -31,6 +32,8 @@ PARTIAL = ".part"
 UMASK = os.umask(0o077)  # the only portable way to read it is to change it
 os.umask(UMASK)
 MAX_JSON_BYTES = 64 * 2**20
+MAX_UNPACKED_TIMES = 200  # what an .npz file of a model may unpack to, of its size, beside MAX_UNPACKED_BYTES
+MAX_UNPACKED_BYTES = 64 * 2**20
 MAX_JSON_DEPTH = 64  # of what is written here, none is deeper than 6
 FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what a formula can begin with; the last four are its full-width forms
 # What NumPy and zipfile raise for archives and arrays that are missing, damaged, encrypted, or lie about their contents.
@@ -62,6 +65,22 @@ def open_regular(path: Path | str) -> IO[bytes]:
     except BaseException:
         os.close(handle)
         raise
+
+
+@contextmanager
+def open_arrays(path: Path | str) -> Iterator[Any]:
+    """The arrays of a regular .npz file, by name, read as they are asked for and never unpickled.
+
+    Raises DAMAGED_ARRAYS, among them ValueError where it unpacks to far more than stored numbers do.
+    """
+    with open_regular(path) as opened:
+        with zipfile.ZipFile(opened) as archive:
+            packed, unpacked = os.fstat(opened.fileno()).st_size, sum(member.file_size for member in archive.infolist())
+            if unpacked > MAX_UNPACKED_TIMES * packed + MAX_UNPACKED_BYTES:
+                raise ValueError(f"its {packed:,} bytes unpack to {unpacked:,}")
+        opened.seek(0)
+        with np.load(opened, allow_pickle=False) as arrays:
+            yield arrays
 
 
 def read_regular(path: Path | str, most: int) -> bytes:
@@ -151,18 +170,32 @@ def write_atomically(path: Path, contents: bytes | str) -> None:
 
     Text becomes UTF-8; odd bytes of names are spelled out as by `shown`.
     """
-    path = Path(path)
-    data = contents.encode(errors="backslashreplace") if isinstance(contents, str) else contents
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+    write_together(Path(path).parent, {Path(path).name: contents})
+
+
+def write_together(folder: Path, files: Mapping[str, bytes | str], outdated: Iterable[str] = ()) -> None:
+    """Write several files of a folder, by name, as `write_atomically`: nothing is touched before all are on the disk.
+
+    Only then are the files named by `outdated` removed, and the new ones renamed in their order.
+    """
+    partials: dict[str, Path] = {}
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, _mode(path))  # mkstemp makes it private
-        os.replace(partial, path)
+        for name, contents in files.items():
+            data = contents.encode(errors="backslashreplace") if isinstance(contents, str) else contents
+            handle, partial = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=PARTIAL)
+            partials[name] = Path(partial)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(partial, _mode(folder / name))  # mkstemp makes it private
+        for name in outdated:
+            (folder / name).unlink(missing_ok=True)
+        for name, partial in partials.items():
+            os.replace(partial, folder / name)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
         raise
 
 
@@ -208,5 +241,7 @@ def unlock(file: IO[str]) -> None:
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The contents of a compressed .npz file; object arrays, which would need pickle, are refused (ValueError)."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    if objects := [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]:
+        raise ValueError(f"{', '.join(objects)} would need pickle")
+    np.savez_compressed(buffer, **arrays)  # older NumPy takes `allow_pickle` for the name of an array
     return buffer.getvalue()

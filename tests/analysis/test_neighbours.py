@@ -10,7 +10,9 @@ from ama_core import AMADetector
 from ama_core.analysis import neighbours
 from ama_core.analysis.neighbours import FILE, Neighbours
 from ama_core.data import load
+from ama_core.detectors.registry import detector_class
 from ama_core.errors import BundleError, DataError
+from ama_core.runs.spec import config_for
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,13 @@ def test_other_training_images_are_refused(tiny_bundle, stored):
     detector.info_ = {"normal": {**detector.info_["normal"], "n": 5}}
     with pytest.raises(DataError, match="1,297 images here and had 5"):
         neighbours.measure_neighbours(detector)
+
+
+def test_one_training_image_has_no_neighbour(tmp_path, rng):
+    np.savez(tmp_path / "few.npz", images=rng.integers(0, 256, (4, 32, 32, 1), dtype=np.uint8))
+    settings = config_for("digits", "tiny", "nearest", calibration_fraction=0.5)
+    found = neighbours.measure_neighbours(detector_class("nearest")(settings, device="cpu").fit(str(tmp_path / "few.npz")))
+    assert len(found) == 1 and found.typical == 0
 
 
 def test_written_and_read_back(stored, tmp_path):

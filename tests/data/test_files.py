@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ama_core.data import count_images, decode, decode_image, files, iter_images, load_any, read_npz
+from ama_core.data import count_images, decode, decode_image, files, iter_images, load_any, picture_array, read_npz
 from ama_core.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -523,3 +523,36 @@ def test_a_circle_of_links_is_not_walked(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(COLOUR))
     (tmp_path / "loop").symlink_to(tmp_path)
     assert [item.path for item in iter_images([tmp_path])] == [str(tmp_path / "a.png")]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "EXIF"])
+def test_a_picture_is_read_as_its_file_is(tmp_path, rng, mode):
+    values = rng.integers(0, 256, (9, 7, 4), dtype=np.uint8)
+    if mode == "I;16":
+        picture = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    elif mode == "EXIF":
+        picture = Image.fromarray(values[..., :3])
+        picture.getexif()[0x0112] = 6  # to be turned by a quarter
+    else:
+        picture = Image.fromarray(values, "RGBA").convert(mode)
+    file = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    picture.save(file, exif=picture.getexif())
+    expected, _ = decode_image(file)
+    np.testing.assert_array_equal(picture_array(picture), expected)
+    with Image.open(file) as opened:
+        np.testing.assert_array_equal(picture_array(opened), expected)
+
+
+def test_a_folder_that_is_removed_while_it_is_walked_is_no_error(tmp_path, monkeypatch):
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(encoded(COLOUR))
+    scandir = os.scandir
+
+    def vanishing(folder):
+        if os.path.basename(folder) == "a":
+            raise FileNotFoundError(2, "No such file or directory", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert [os.path.basename(item.path) for item in iter_images([tmp_path])] == ["2.png"]

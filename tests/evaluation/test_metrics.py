@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from scipy.stats import binom
+from scipy.stats import binom, binomtest, norm
 
 from ama_core import AMADetector, Config
 from ama_core.data import ImageSet
@@ -75,9 +75,9 @@ def test_every_threshold_lies_on_the_roc(rng):
 
 
 def test_the_interval_of_hanley_and_mcneil_as_printed():
-    # Their Table I, "slightly different": A = 0.893, 58 normal and 51 abnormal, standard error 0.032.
-    low, high = auroc_interval(0.893, 58, 51)
-    assert (high - low) / (2 * 1.96) == pytest.approx(0.032, abs=0.0015)
+    # Their Table I, "slightly different": A = 0.893, 58 normal and 51 abnormal, standard error 0.032: that of 83 of 93.
+    exact = binomtest(83, 93).proportion_ci(0.95, method="exact")
+    assert auroc_interval(0.893, 58, 51) == pytest.approx((exact.low, exact.high), abs=0.005)
 
 
 def test_the_interval_covers_the_true_value_about_as_often_as_it_says(rng):
@@ -88,6 +88,23 @@ def test_the_interval_covers_the_true_value_about_as_often_as_it_says(rng):
         low, high = auroc_interval((anomalous[:, None] > normal).mean(), 80, 60)
         covered += low <= true <= high
     assert 0.91 <= covered / 400 <= 0.99
+
+
+@pytest.mark.parametrize("n, m", [(5, 5), (20, 10)])
+@pytest.mark.parametrize("true", [0.7, 0.97])
+def test_the_interval_of_few_images_covers_the_true_value(rng, n, m, true):
+    shift, covered = 2**0.5 * norm.ppf(true), 0
+    for _ in range(400):
+        normal, anomalous = rng.normal(size=n), rng.normal(shift, 1, size=m)
+        low, high = auroc_interval((anomalous[:, None] > normal).mean(), n, m)
+        covered += low <= true <= high
+    assert covered / 400 >= 0.94
+
+
+@pytest.mark.parametrize("auroc, n", [(0.0, 5), (1.0, 5), (1.0, 400)])
+def test_no_interval_is_certain(auroc, n):
+    low, high = auroc_interval(auroc, n, n)
+    assert high - low == pytest.approx(1 - 0.025 ** (1 / n)), "of n hits in n trials"
 
 
 @pytest.mark.parametrize("auroc", [0.0, 0.5, 1.0])

@@ -1,5 +1,7 @@
 """Bundles: what is saved is what is loaded, and nothing else is ever trusted."""
 
+import errno
+import io
 import json
 import os
 import pickle
@@ -42,6 +44,10 @@ def bundle(tiny_bundle, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(tiny_bundle, folder)
     return folder
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
 def edit_header(bundle, **changes):
@@ -141,6 +147,31 @@ def test_saved_over_another_model_nothing_of_that_one_is_left(bundle, digits):
     detector_class("nearest")(config_for("digits", "tiny", "nearest"), device="cpu").fit(digits.images[:300]).save(bundle)
     assert {file.name for file in bundle.iterdir()} & set(FILES) == {"config.json", "calibration.npz"}
     assert load_detector(bundle, device="cpu").name == "nearest"
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_model_survives_one_that_cannot_be_saved_over_it(bundle, digits, monkeypatch, at):
+    before = contents(bundle)
+    other = AMADetector.load(bundle, device="cpu").calibrate(digits.images[:50])
+    done, sync = [], os.fsync
+
+    def full(handle):  # as a disk is from the n-th file on
+        done.append(handle)
+        if len(done) >= at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        other.save(bundle)
+    assert contents(bundle) == before
+
+
+def test_objects_are_not_stored(tmp_path):
+    with np.load(io.BytesIO(files.npz_bytes({"x": np.arange(3)}))) as stored:
+        assert stored.files == ["x"]
+    with pytest.raises(ValueError, match="pickle"):
+        files.npz_bytes({"x": np.array([{}])})
 
 
 # Weights
