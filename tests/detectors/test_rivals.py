@@ -76,6 +76,35 @@ def test_the_probabilities_of_a_grey_pixel_sum_to_one_and_follow_the_formula(mix
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("log_scale", [-7, -5, -3, 0, 3])
+@pytest.mark.parametrize("mean", [-1.2, -0.3, 0.0, 0.8])
+def test_log_probabilities_far_from_the_mean(mean, log_scale):
+    """Single precision against double, over all levels: log p falls on where a difference of two CDFs has vanished."""
+    parameters = torch.tensor([0.0, mean, log_scale]).view(1, 1, 3, 1, 1).expand(256, -1, -1, -1, -1)
+    found = pixelcnn.mixture_log_probability(parameters, torch.arange(256.0).view(256, 1, 1, 1) / 127.5 - 1)
+    found = found.flatten().double().numpy()
+
+    centred = np.arange(256) / 127.5 - 1 - np.float64(np.float32(mean))
+    upper, lower = (centred + 1 / 255) * np.exp(-log_scale), (centred - 1 / 255) * np.exp(-log_scale)
+    log_sigmoid = lambda v: -np.logaddexp(0, -v)  # noqa: E731
+    expected = log_sigmoid(upper) + log_sigmoid(-lower) + np.log(-np.expm1(lower - upper))
+    expected[0], expected[-1] = log_sigmoid(upper[0]), log_sigmoid(-lower[-1])  # open ends
+    np.testing.assert_allclose(found, expected, rtol=4e-5, atol=1e-5)
+    assert np.exp(found).sum() == pytest.approx(1, abs=3e-5)
+    if mean == 0:
+        np.testing.assert_allclose(found, found[::-1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("log_scale", [-6.5, -5, -3])
+@pytest.mark.parametrize("level", [28, 227])
+def test_a_pixel_far_from_the_mean_pulls_it(log_scale, level):
+    parameters = torch.tensor([0.0, 0.0, log_scale]).view(1, 1, 3, 1, 1).requires_grad_()
+    pixelcnn.mixture_log_probability(parameters, torch.full((1, 1, 1, 1), level / 127.5 - 1)).sum().backward()
+    _, mean, scale = parameters.grad.flatten().tolist()
+    assert mean * (level - 127.5) > 0 and abs(mean) == pytest.approx(math.exp(-log_scale), rel=1e-2)
+    assert scale > 0, "a wider distribution would hold it"
+
+
 def test_the_probabilities_of_a_small_image_sum_to_one():
     """Of colour, green leans on red and blue on both: summed over all values of a channel, the others' mass is left."""
     parameters = torch.randn(1, 2, 10, 1, 1)
