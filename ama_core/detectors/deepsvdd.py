@@ -83,7 +83,7 @@ class Decoder(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(c, eps=1e-4, affine=False) for c in widths)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.from_code(z).view(len(z), self.width, GRID, GRID)
+        h = self.from_code(z).unflatten(1, (self.width, GRID, GRID))
         for norm, convolution in zip(self.norms, self.convolutions):
             h = convolution(F.interpolate(F.leaky_relu(norm(h), 0.01), scale_factor=2))
         return h.tanh()

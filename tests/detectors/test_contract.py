@@ -18,6 +18,7 @@ from ama_core.detectors import registry
 from ama_core.detectors.base import CAPABILITIES
 from ama_core.errors import AMAError, ConfigError, DataError
 from ama_core.evaluation.metrics import false_alarm_band
+from ama_core.scoring.onnx_export import onnx_bytes
 from ama_core.training.loop import train
 from tests.common import ROOT
 
@@ -272,6 +273,23 @@ def test_the_graph_computes_its_scores(name, fitted, images):
         np.testing.assert_allclose(found[key].numpy(), expected[key], rtol=1e-4, atol=1e-5)
     steps = np.abs(found["p_value"].numpy() - expected[f"p_{fitted.by}"]) * (len(fitted.calibration_scores_) + 1)
     assert steps.max() <= 1.01  # rounding may move an image past one calibration image
+
+
+def test_exported_it_gives_its_scores_at_any_number_of_images(name, fitted, images):
+    if "export" not in fitted.can():
+        return
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install -r requirements-dev.txt")
+    pytest.importorskip("onnxscript", reason="needs onnxscript: pip install -r requirements-dev.txt")
+    session = runtime.InferenceSession(onnx_bytes(fitted), providers=["CPUExecutionProvider"])
+    for n in (1, 7):
+        found = dict(zip((out.name for out in session.get_outputs()), session.run(None, {"images": images[:n]})))
+        expected = fitted.scores(images[:n])
+        for score in fitted.SCORES:
+            key = score.ranks_by or score.name
+            assert found[key].shape == (n,)
+            np.testing.assert_allclose(found[key], expected[key], rtol=1e-4, atol=1e-4, err_msg=key)
+        steps = np.abs(found["p_value"] - expected[f"p_{fitted.by}"]) * (len(fitted.calibration_scores_) + 1)
+        assert steps.max() <= 1.01
 
 
 def test_real_anomalies_and_validation_where_nothing_is_trained(name, digits, images):
