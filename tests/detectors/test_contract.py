@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from ama_core import load_detector
+from ama_core import load_detector, tensors
 from ama_core.cli.main import main
 from ama_core.data import load
 from ama_core.detectors import registry
@@ -143,6 +143,28 @@ def test_an_image_s_score_is_its_own(fitted, images, rng):
     for key in fitted.score_names():
         np.testing.assert_allclose(shuffled[key], whole[key][order], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(single[key], whole[key][:1], rtol=1e-3, atol=1e-4)
+
+
+class OfSinglePrecision(torch.Tensor):
+    """A tensor as on a device without float64, such as Apple's MPS: it has to be copied to the CPU first."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        found = super().__torch_function__(function, types, args, kwargs or {})
+        if function is torch.Tensor.cpu:
+            return found.as_subclass(torch.Tensor)
+        if isinstance(found, cls) and found.dtype == torch.float64:
+            raise TypeError("this device has no float64")
+        return found
+
+
+def test_scores_need_no_float64_on_the_device(fitted, images, monkeypatch):
+    expected = fitted.scores(images[:4])
+    scale = tensors.scale
+    monkeypatch.setattr(tensors, "scale", lambda images: scale(images).as_subclass(OfSinglePrecision))
+    found = fitted.scores(images[:4])
+    for key, values in expected.items():
+        np.testing.assert_array_equal(found[key], values, err_msg=key)
 
 
 def test_saved_and_loaded_it_is_the_same(fitted, images, tmp_path):
