@@ -115,17 +115,29 @@ class DeepSVDDTrainer(Trainer):
 
     def update(self, x: Tensor) -> dict[str, Tensor]:
         embedding, decoder = self.networks["embedding"], self.networks["decoder"]
-        starts = int(self.config.pretraining * self.total)
         n, x = len(x), distributed.mine(x)
-        if self.step < starts:
+        if self.step < self._starts:
             loss = distributed.weighted(F.mse_loss(decoder(embedding(x)).float(), x), len(x), n)
             descend(loss, self.optimisers["autoencoder"])
             return {"loss": loss}
-        if self.step == starts:
+        if self.step == self._starts:
             self._set_centre()
         loss = distributed.mean(embedding.distance(x), n)
         descend(loss, self.optimisers["one_class"])
         return {"loss": loss}
+
+    @property
+    def _starts(self) -> int:
+        """Steps of the autoencoder, before those of the one-class objective."""
+        return int(self.config.pretraining * self.total)
+
+    def selectable(self) -> bool:
+        return self.step > self._starts  # the centre is 0 until then
+
+    def update_average(self) -> None:
+        super().update_average()
+        if self.average:  # the centre is set once: an average of it would lag behind between 0 and it
+            self.average["centre"] = self.networks["embedding"].centre.clone()
 
     def _set_centre(self) -> None:
         embedding = self.networks["embedding"].eval()

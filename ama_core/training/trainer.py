@@ -88,6 +88,10 @@ class Trainer(ABC):
     def prepare(self, images: np.ndarray) -> None:  # noqa: B027 (most have nothing to do)
         """Called before the first step, of a resumed run as well, with all training images, uint8 (N, S, S, C)."""
 
+    def selectable(self) -> bool:
+        """Whether the weights after `step` steps may be kept as the best ones: False before the last of several stages."""
+        return True
+
     def sample(self, images: np.ndarray) -> np.ndarray | None:
         """Reconstructions of uint8 images (N, S, S, C), in the same form; None where there are none."""
         return None

@@ -22,7 +22,7 @@ from ama_core.detectors import (
     waic,
 )
 from ama_core.detectors.modules import per_image
-from ama_core.errors import ConfigError
+from ama_core.errors import ConfigError, NotFittedError, TrainingDiverged
 from ama_core.tensors import to_tensor
 
 CPU = torch.device("cpu")
@@ -256,6 +256,62 @@ def test_deep_svdd_has_no_bias_and_a_centre_off_zero(images):
     assert (np.abs(centre) >= 0.1 - 1e-6).all()
     expected = ((detector.features(images) - centre) ** 2).sum(axis=1)
     np.testing.assert_allclose(detector.scores(images)["distance"], expected, rtol=1e-3)
+
+
+STAGES = dict(channels=1, fit="pad", width=4, batch_size=16, epochs=100, max_steps=20, precision="fp32")
+
+
+@pytest.mark.parametrize(
+    "kind, changes, starts",
+    [
+        (deepsvdd.DeepSVDDDetector, dict(dim=6, pretraining=0.9), 18),
+        (waic.WAICDetector, dict(members=2, nz=4, n_critic=1, cross_entropy=0.1), 18),
+        (waic.WAICDetector, dict(members=2, nz=4, n_critic=1, cross_entropy=0.0), 0),
+        (fencegan.FenceGANDetector, dict(nz=4, pretraining=0.88), 18),
+    ],
+)
+def test_weights_of_a_preliminary_stage_are_never_the_best(kind, changes, starts, monkeypatch):
+    from ama_core.training import loop
+
+    falling = iter(range(100, 0, -1))
+    monkeypatch.setattr(loop, "_auroc", lambda *_: next(falling) / 100)  # the first ones that may be kept are
+    detector = kind(kind.Settings(**STAGES, **changes), device="cpu", verbose=False)
+    trainer, kept = detector.trainer(), {}
+    digits = load("digits", "train").images[:200]
+
+    def follow(event):
+        if event.kind == "validation" and trainer.best and not kept:
+            kept.update(step=event.step, auroc=trainer.best_auroc)
+
+    detector.fit(
+        digits, trainer=trainer, validation_anomalies=load("noise", "test").images[:9], select="validated", on_event=follow
+    )
+    assert kept == {"step": starts + 1, "auroc": (100 - starts) / 100} and trainer.best_auroc == kept["auroc"]
+    if kind is deepsvdd.DeepSVDDDetector:
+        assert (detector.network_.centre.abs() >= 0.1 - 1e-6).all(), "the centre of the stage that has one"
+
+
+def test_the_centre_is_not_averaged():
+    settings = deepsvdd.DeepSVDDSettings(**STAGES, dim=6, pretraining=0.5, average=0.99)
+    detector = deepsvdd.DeepSVDDDetector(settings, device="cpu", verbose=False)
+    trainer = detector.trainer()
+    detector.fit(load("digits", "train").images[:200], trainer=trainer)
+    assert torch.equal(detector.network_.centre.half(), trainer.networks["embedding"].centre.half())
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_flow_that_diverges_in_its_last_step_is_not_fitted(tmp_path):
+    """Losses tell of the weights before a step; nothing but scores tells of those after the last one."""
+    settings = glow.GlowSettings(
+        channels=1, fit="pad", levels=3, flows=4, hidden=8, batch_size=16, max_steps=1, lr=1.0, lr_schedule="constant"
+    )
+    digits = load("digits", "train").images[:200]
+    for validation in (None, load("noise", "test").images[:9]):
+        detector = glow.GlowDetector(settings, device="cpu", verbose=False)
+        with pytest.raises(TrainingDiverged, match="not finite.*Lower lr"):
+            detector.fit(digits, validation_anomalies=validation)
+        with pytest.raises(NotFittedError):
+            detector.save(tmp_path / "model")
 
 
 def test_the_two_sided_twin(images):
