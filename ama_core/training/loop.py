@@ -22,7 +22,7 @@ from ama_core.errors import ConfigError, DataError, TrainingDiverged
 from ama_core.settings import TrainingSettings
 from ama_core.tensors import scale
 from ama_core.training import distributed
-from ama_core.training.schedule import autocast, learning_rate
+from ama_core.training.schedule import autocast
 from ama_core.training.trainer import Trainer
 
 LOSS_LIMIT = 1e6  # |loss| beyond this is a training that explodes
@@ -115,7 +115,7 @@ def train(
         began = time.perf_counter()
         trainer.networks.train()
         for optimiser in trainer.optimisers.values():
-            optimiser.param_groups[0]["lr"] = learning_rate(config, trainer.step, total)
+            optimiser.param_groups[0]["lr"] = trainer.learning_rate()
         epoch, x = batches.at(trainer.step)
         with arithmetic():
             found = trainer.update(x)

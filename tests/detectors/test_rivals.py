@@ -291,6 +291,24 @@ def test_weights_of_a_preliminary_stage_are_never_the_best(kind, changes, starts
         assert (detector.network_.centre.abs() >= 0.1 - 1e-6).all(), "the centre of the stage that has one"
 
 
+def rates(trainer, steps, total):
+    trainer.total, found = total, []
+    for trainer.step in steps:
+        found.append(trainer.learning_rate())
+    return found
+
+
+def test_the_paper_preset_of_deep_svdd_has_a_schedule_for_each_stage():
+    trainer = deepsvdd.DeepSVDDTrainer(deepsvdd.DeepSVDDSettings.preset("paper", width=4), CPU)
+    epoch = 225  # steps, of CIFAR-10's 45,000 images that are left to train on
+    assert trainer.config.total_steps(45_000) == 500 * epoch
+    steps = [epoch * e for e in (0, 249, 250, 251, 349, 350, 399, 400, 401, 499)]
+    assert rates(trainer, steps, 500 * epoch) == pytest.approx([1e-4, 1e-4, *[1e-5] * 3, 1e-4, 1e-4, *[1e-5] * 3])
+    assert rates(trainer, [250 * epoch - 1, 350 * epoch - 1, 400 * epoch - 1], 500 * epoch) == pytest.approx([1e-4, 1e-5, 1e-4])
+    tiny = deepsvdd.DeepSVDDTrainer(deepsvdd.DeepSVDDSettings.preset("tiny", width=4, lr_schedule="steps"), CPU)
+    assert rates(tiny, [0, 29, 30, 60, 90], 100) == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-6]), "others are of the whole run"
+
+
 def test_the_centre_is_not_averaged():
     settings = deepsvdd.DeepSVDDSettings(**STAGES, dim=6, pretraining=0.5, average=0.99)
     detector = deepsvdd.DeepSVDDDetector(settings, device="cpu", verbose=False)
