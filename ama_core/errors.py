@@ -28,4 +28,4 @@ class NotFittedError(AMAError, sklearn.exceptions.NotFittedError):
 
 
 class TrainingDiverged(AMAError):
-    """Losses became NaN or the critic exploded; the last good checkpoint is kept."""
+    """Losses, weights or scores became NaN, or the critic exploded; the last good checkpoint is kept."""

@@ -21,6 +21,16 @@ def setting(default, doc: str, group: str, *, choices: tuple = (), low: float | 
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def schedule_setting(**more: str):
+    """The field `lr_schedule`, with further choices: their names, and what each of them does."""
+    doc = (
+        "How lr falls: x0.1 at 30, 60 and 90 % of the steps [C]; linearly to zero over the last lr_fall of the run, which "
+        "suits short runs; or not at all."
+    )
+    doc += "".join(f" {name}: {what}" for name, what in more.items())
+    return setting("steps", doc, "Training", choices=("steps", "linear", "constant", *more))
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """How a detector sees images: square, `size` pixels a side, 1 or 3 `channels`, made to fit by `fit`."""
@@ -118,13 +128,7 @@ class TrainingSettings(Settings):
         256, "Images per step; the last incomplete batch is dropped. [C] 256.", "Training", low=2, high=65_536
     )
     lr: float = setting(3e-4, "Adam's learning rate. [C] 3e-4.", "Training", low=1e-8, high=1.0)
-    lr_schedule: str = setting(
-        "steps",
-        "How lr falls: x0.1 at 30, 60 and 90 % of the steps [C]; linearly to zero over the last lr_fall of the run, which "
-        "suits short runs; or not at all.",
-        "Training",
-        choices=("steps", "linear", "constant"),
-    )
+    lr_schedule: str = schedule_setting()
     lr_fall: float = setting(
         0.5, "Fraction of the run in which lr falls, with lr_schedule=linear. [D] 0.5.", "Training", low=0.01, high=1.0
     )

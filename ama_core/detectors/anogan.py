@@ -125,7 +125,7 @@ def invert(
                 optimiser.step()
         with torch.no_grad():
             loss, made = _residual(networks, settings, x, wanted, z)
-        losses.append(loss.double().cpu().numpy())
+        losses.append(loss.cpu().double().numpy())
         pictures.append(to_images(made))
         if progress:
             progress(min(start + CHUNK, len(images)), len(images))

@@ -162,7 +162,7 @@ def _reconstruct(networks: nn.Module, images: np.ndarray, progress: Progress | N
         x = to_tensor(images[start : start + BATCH], device)
         x_hat = networks(x)
         pictures.append(to_images(x_hat))
-        errors.append((x_hat - x).square().mean(dim=(1, 2, 3)).double().cpu().numpy())
+        errors.append((x_hat - x).square().mean(dim=(1, 2, 3)).cpu().double().numpy())
         if progress:
             progress(min(start + BATCH, len(images)), len(images))
     return np.concatenate(pictures), np.concatenate(errors)

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from ama_core.data import HoldOut, ImageSet, catalog, check_images, draw, hold_out, load_any, picture_array, prepare
 from ama_core.detectors.conformal import as_stored, batch_drift, conformal_p_value, conformal_threshold, smallest_alpha
-from ama_core.errors import AMAError, BundleError, ConfigError, DataError, NotFittedError
+from ama_core.errors import AMAError, BundleError, ConfigError, DataError, NotFittedError, TrainingDiverged
 from ama_core.provenance import training_facts
 from ama_core.settings import Settings
 from ama_core.storage.bundle import Bundle, find_bundle, read_bundle, write_bundle
@@ -319,11 +319,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
             watched: other images than normal ones whose scores are looked at while training; nothing is chosen by them.
             checkpoint: file for the state of the training. trainer: one read from it, to resume.
             select: the weights at the `last` step (their average, where the settings have one), or the ones with the best
-                AUROC on the validation anomalies (`validated`).
+                AUROC on the validation anomalies (`validated`), of a training in stages among those of the last stage.
             on_event: called with every `training.Event`; it may raise to stop. Default: a progress bar, where `verbose`.
 
         Raises:
             DataError: images that are not as stated, or too few. ConfigError: settings that contradict each other.
+            TrainingDiverged: losses, weights or scores are not finite.
         """
         settings, _ = self.settings, self.by  # refuse early what is wrong with them
         images, normal = self._normal_images(X)
@@ -379,7 +380,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
             vars(self).pop(name, None)  # of an earlier bundle
         seed = self.settings.seed
         self.fit_statistics(images[parts.train[draw(len(parts.train), TRAIN_SAMPLE, seed)]], images[parts.statistics])
-        self.held_out_scores_ = self.anomaly_scores(self.raw_scores(images[parts.calibration]))
+        held_out = self.anomaly_scores(self.raw_scores(images[parts.calibration]))
+        if self.trains() and not all(np.isfinite(values).all() for values in held_out.values()):
+            raise TrainingDiverged("Training diverged: scores of normal images are not finite. Lower lr.")
+        self.held_out_scores_ = held_out
 
     def _normal_images(self, X) -> tuple[np.ndarray, NormalData | None]:
         """Images to train on, uint8 (N, S, S, C), and what they are."""

@@ -50,7 +50,7 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Tanh())
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.layers(self.from_code(z).view(len(z), self.width, GRID, GRID))
+        return self.layers(self.from_code(z).unflatten(1, (self.width, GRID, GRID)))
 
 
 class Critic(nn.Module):

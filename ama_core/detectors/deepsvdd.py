@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ama_core.detectors.base import Score
 from ama_core.detectors.modules import bare, parameters, per_image, rebuilt
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
-from ama_core.settings import TrainingSettings, setting
+from ama_core.settings import TrainingSettings, schedule_setting, setting
 from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
@@ -21,13 +21,17 @@ GRID = 4  # side of the smallest feature map
 
 @dataclass(frozen=True)
 class DeepSVDDSettings(TrainingSettings):
-    """Settings of Deep SVDD; defaults as published for CIFAR-10."""
+    """Settings of Deep SVDD; the preset `paper` trains as published for CIFAR-10."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": dict(batch_size=200, epochs=1000, max_steps=1500, lr=1e-3, lr_schedule="linear", width=16, dim=64),
         "small": dict(batch_size=200, epochs=1000, max_steps=6000, lr=1e-3, lr_schedule="linear"),
-        "paper": dict(batch_size=200, epochs=500, lr=1e-4, pretraining=0.7),
+        "paper": dict(batch_size=200, epochs=500, lr=1e-4, lr_schedule="stages", pretraining=0.7),
     }
+
+    lr_schedule: str = schedule_setting(
+        stages="as published, x0.1 after 5/7 of the autoencoder's steps, and from lr again x0.1 after 1/3 of the others."
+    )
 
     dim: int = setting(128, "Dimension of the embedding. Published: 128 (32 for MNIST).", "Networks", low=2, high=1024)
     width: int = setting(
@@ -83,7 +87,7 @@ class Decoder(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(c, eps=1e-4, affine=False) for c in widths)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.from_code(z).view(len(z), self.width, GRID, GRID)
+        h = self.from_code(z).unflatten(1, (self.width, GRID, GRID))
         for norm, convolution in zip(self.norms, self.convolutions):
             h = convolution(F.interpolate(F.leaky_relu(norm(h), 0.01), scale_factor=2))
         return h.tanh()
@@ -115,17 +119,39 @@ class DeepSVDDTrainer(Trainer):
 
     def update(self, x: Tensor) -> dict[str, Tensor]:
         embedding, decoder = self.networks["embedding"], self.networks["decoder"]
-        starts = int(self.config.pretraining * self.total)
         n, x = len(x), distributed.mine(x)
-        if self.step < starts:
+        if self.step < self._starts:
             loss = distributed.weighted(F.mse_loss(decoder(embedding(x)).float(), x), len(x), n)
             descend(loss, self.optimisers["autoencoder"])
             return {"loss": loss}
-        if self.step == starts:
+        if self.step == self._starts:
             self._set_centre()
         loss = distributed.mean(embedding.distance(x), n)
         descend(loss, self.optimisers["one_class"])
         return {"loss": loss}
+
+    @property
+    def _starts(self) -> int:
+        """Steps of the autoencoder, before those of the one-class objective."""
+        return int(self.config.pretraining * self.total)
+
+    def learning_rate(self) -> float:
+        if self.config.lr_schedule != "stages":
+            return super().learning_rate()
+        of_autoencoder, of_one_class = self._starts, self.total - self._starts
+        if self.step < of_autoencoder:
+            fallen = 7 * self.step >= 5 * of_autoencoder  # at epoch 250 of 350
+        else:
+            fallen = 3 * (self.step - of_autoencoder) >= of_one_class  # at epoch 50 of 150
+        return self.config.lr * (0.1 if fallen else 1.0)
+
+    def selectable(self) -> bool:
+        return self.step > self._starts  # the centre is 0 until then
+
+    def update_average(self) -> None:
+        super().update_average()
+        if self.average:  # the centre is set once: an average of it would lag behind between 0 and it
+            self.average["centre"] = self.networks["embedding"].centre.clone()
 
     def _set_centre(self) -> None:
         embedding = self.networks["embedding"].eval()
@@ -149,7 +175,8 @@ class DeepSVDDDetector(OneNetworkDetector):
     Notes:
         One-class Deep SVDD, batch norm without affine part, no bias anywhere, centre pushed off zero: each of the three, left
         out, lets the network collapse to the centre for every image. Weights of the last step; the score falls off again after
-        its best, which is not chosen.
+        its best, which is not chosen. The autoencoder draws on [-1, 1] with tanh, where the published one has a sigmoid; images
+        are not normalised in their contrast. For MNIST the publication has a smaller network, dim 32.
 
     References:
         Ruff et al.: Deep One-Class Classification, ICML 2018.

@@ -83,9 +83,16 @@ class FenceGANTrainer(Trainer):
         images = G(torch.randn(len(x), c.nz, generator=self.rng, device=self.device))
         loss_g = F.binary_cross_entropy_with_logits(D(images), torch.full_like(fake, c.alpha)) + c.beta * dispersion(images)
         D.requires_grad_(True)
-        if self.step >= c.pretraining * self.total:
+        if self._draws(self.step):
             descend(loss_g, self.optimisers["G"])
         return {"loss_critic": loss_d, "loss_generator": loss_g}
+
+    def _draws(self, step: int) -> bool:
+        """Whether G learns at this step: after those in which D learns alone."""
+        return step >= self.config.pretraining * self.total
+
+    def selectable(self) -> bool:
+        return self._draws(self.step - 1)
 
     def bare_state(self) -> dict[str, Tensor]:
         return bare(self.networks["D"])

@@ -145,7 +145,7 @@ class Glow(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Images (N, c, S, S) to the latents of each level and log p(x) (N,) in nats, fp32, by the change of variables."""
-        latents, log_p = [], torch.zeros(len(x), device=x.device)
+        latents, log_p = [], torch.zeros(x.shape[0], device=x.device)
         for level, steps in enumerate(self.steps):
             x = F.pixel_unshuffle(x, 2)
             for step in steps:
@@ -180,7 +180,7 @@ class Glow(nn.Module):
         """
         level = ((x + 1) * (LEVELS - 1) / 2).round()
         _, log_p = self((level + noise) / LEVELS - 0.5)
-        return (math.log(LEVELS) - log_p / x[0].numel()) / math.log(2)
+        return (math.log(LEVELS) - log_p / x.shape[1:].numel()) / math.log(2)
 
 
 def _log_normal(x: Tensor, mean: Tensor, log_deviation: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class Pair(nn.Module):
 
     def ratio(self, x: Tensor) -> Tensor:
         """log p_background(x) - log p(x) in bits per dimension, (N,): larger = more anomalous."""
-        return (self.background.log_probability(x) - self.normal.log_probability(x)) / (math.log(2) * x[0].numel())
+        return (self.background.log_probability(x) - self.normal.log_probability(x)) / (math.log(2) * x.shape[1:].numel())
 
 
 class LikelihoodRatioTrainer(Trainer):

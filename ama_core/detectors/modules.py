@@ -47,7 +47,7 @@ def per_image(
     """A value or vector of every image, float64: `score` takes float images (n, C, S, S) in [-1, 1] and gives (n, ...)."""
     found = []
     for start in range(0, len(images), batch):
-        found.append(score(to_tensor(images[start : start + batch], device)).double().cpu().numpy())
+        found.append(score(to_tensor(images[start : start + batch], device)).cpu().double().numpy())
         if progress:
             progress(min(start + batch, len(images)), len(images))
     return np.concatenate(found)

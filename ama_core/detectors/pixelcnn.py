@@ -116,7 +116,7 @@ class PixelCNN(nn.Module):
             v = vertical(v)
             h = horizontal(h, v)
         found = self.to_parameters(F.elu(h)).float()
-        return found.view(len(x), self.mixtures, -1, *found.shape[2:])
+        return found.unflatten(1, (self.mixtures, -1))
 
     def log_probability(self, x: Tensor) -> Tensor:
         """log p(x) in nats, (N,) fp32, of images (N, c, S, S) in [-1, 1] on the 256 levels of uint8."""
@@ -124,7 +124,7 @@ class PixelCNN(nn.Module):
 
     def nll(self, x: Tensor) -> Tensor:
         """-log p(x) in bits per pixel and channel, (N,)."""
-        return -self.log_probability(x) / (math.log(2) * x[0].numel())
+        return -self.log_probability(x) / (math.log(2) * x.shape[1:].numel())
 
 
 def mixture_log_probability(parameters: Tensor, x: Tensor) -> Tensor:
@@ -144,11 +144,12 @@ def mixture_log_probability(parameters: Tensor, x: Tensor) -> Tensor:
         means = torch.stack([means[:, :, 0], green, blue], dim=2)
     centred, narrow, half = x[:, None] - means, torch.exp(-log_scales), 1 / (LEVELS - 1)
     upper, lower = narrow * (centred + half), narrow * (centred - half)
-    below_upper, above_lower = (
-        F.logsigmoid(upper),
-        F.logsigmoid(-lower),
-    )  # log CDF at the upper end, log of 1 - CDF at the lower
-    inside = (upper.sigmoid() - lower.sigmoid()).clamp_min(1e-12).log()
+    # log CDF at the upper end, log of 1 - CDF at the lower; as softplus, since logsigmoid overflows once it is exported
+    below_upper, above_lower = -F.softplus(-upper), -F.softplus(lower)
+    # log(CDF(upper) - CDF(lower)) without the difference, of which single precision leaves nothing far from the mean:
+    # the two above + log(1 - exp(lower - upper)), with 1 - exp(-2 v) = 2 tanh(v) / (1 + tanh(v)).
+    t = (half * narrow).tanh()
+    inside = below_upper + above_lower + (2 * t / (1 + t)).log()
     level = x[:, None].expand_as(means)
     of_channel = torch.where(level < -0.999, below_upper, torch.where(level > 0.999, above_lower, inside))
     return torch.logsumexp(weights + of_channel.sum(dim=2), dim=1)

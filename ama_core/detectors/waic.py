@@ -86,7 +86,7 @@ class WAICTrainer(Trainer):
         }
 
     def update(self, x: Tensor) -> dict[str, Tensor]:
-        adversarial = self.step < self.total - int(self.config.cross_entropy * self.total)
+        adversarial = self.step < self._starts
         for _ in range(self.config.n_critic if adversarial else 1):
             losses = [self._critic_loss(G, D, x, adversarial) for G, D in zip(self.networks.G, self.networks.D)]
             loss_d = torch.stack(losses).sum()
@@ -98,6 +98,14 @@ class WAICTrainer(Trainer):
         if adversarial:
             descend(loss_g, self.optimisers["G"])
         return {"loss_critic": loss_d / len(values), "loss_generator": loss_g / len(values)}
+
+    @property
+    def _starts(self) -> int:
+        """Steps of the WGANs, before those of cross-entropy."""
+        return self.total - int(self.config.cross_entropy * self.total)
+
+    def selectable(self) -> bool:
+        return self.step > self._starts or self._starts == self.total  # where the last stage was left out, any step may be
 
     def _codes(self, n: int) -> Tensor:
         return torch.randn(n, self.config.nz, generator=self.rng, device=self.device)

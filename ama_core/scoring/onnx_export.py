@@ -3,6 +3,8 @@
 import json
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
 
@@ -32,7 +34,7 @@ def export_onnx(detector: AnomalyDetector, path: Path) -> dict[str, float]:
 
     Raises:
         ConfigError: the detector cannot be exported, or a package is missing.
-        AMAError: the file would give other scores; nothing is written.
+        AMAError: it cannot be written or run as ONNX, or the file would give other scores; nothing is written.
     """
     if "export" not in detector.can():
         raise ConfigError(f"{detector.title} cannot be exported: it is no single network.")
@@ -58,7 +60,7 @@ def is_onnx(file: Path) -> bool:
 
 
 def onnx_bytes(detector: AnomalyDetector) -> bytes:
-    """The ONNX file of a fitted detector. Raises ConfigError where a package is missing."""
+    """The ONNX file of a fitted detector. Raises ConfigError where a package is missing, AMAError where export fails."""
     try:
         import onnxscript  # noqa: F401 (what torch exports with)
     except ImportError as error:
@@ -67,7 +69,7 @@ def onnx_bytes(detector: AnomalyDetector) -> bytes:
     example = torch.zeros(2, spec.size, spec.size, spec.channels, dtype=torch.uint8)
     names = list(graph(example))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports each pass
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _not_exported("PyTorch cannot write this model as ONNX"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             graph,
@@ -78,8 +80,20 @@ def onnx_bytes(detector: AnomalyDetector) -> bytes:
             output_names=names,
             dynamic_shapes={"images": {0: torch.export.Dim("n")}},
         )
-    program.model.metadata_props.update(metadata(detector))
-    return program.model_proto.SerializeToString()
+        program.model.metadata_props.update(metadata(detector))
+        return program.model_proto.SerializeToString()
+
+
+@contextmanager
+def _not_exported(what: str) -> Iterator[None]:
+    """Turns whatever fails inside into an AMAError: neither torch.export nor ONNX Runtime has one base class of its errors."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        raise AMAError(
+            f"Not exported: {what} ({type(error).__name__}: {reason}). Try other versions of torch, onnxscript or onnxruntime."
+        ) from error
 
 
 def metadata(detector: AnomalyDetector) -> dict[str, str]:
@@ -102,7 +116,8 @@ def metadata(detector: AnomalyDetector) -> dict[str, str]:
 def compare(detector: AnomalyDetector, contents: bytes) -> dict[str, float]:
     """Largest difference of each score between ONNX Runtime and the detector, relative to its size, on built-in images.
 
-    Sizes below 1 count as 1 for scores that pass through zero. A p-value may differ by one calibration image.
+    Sizes below 1 count as 1 for scores that pass through zero. A p-value may differ by one calibration image. Raises
+    ConfigError where a package is missing, AMAError where ONNX Runtime fails or gives other p-values.
     """
     try:
         import onnxruntime
@@ -110,9 +125,10 @@ def compare(detector: AnomalyDetector, contents: bytes) -> dict[str, float]:
         raise ConfigError(MISSING) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
-    session = onnxruntime.InferenceSession(contents, options, providers=["CPUExecutionProvider"])
     images = np.concatenate([detector.prepared(load(name, "test").images[:EACH]) for name in CHECKED])
-    found = dict(zip((output.name for output in session.get_outputs()), session.run(None, {"images": images})))
+    with _not_exported("ONNX Runtime cannot run what PyTorch wrote"):
+        session = onnxruntime.InferenceSession(contents, options, providers=["CPUExecutionProvider"])
+        found = dict(zip((output.name for output in session.get_outputs()), session.run(None, {"images": images})))
     expected = detector.scores(images)
     apart = {}
     for score in detector.SCORES:

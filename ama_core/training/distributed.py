@@ -184,7 +184,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def averages(found: Mapping[str, Tensor]) -> dict[str, float]:
     """The values of a step as numbers, averaged over all processes: not finite on all of them where it was so on one."""
     if size() > 1 and found:
-        flat = _all_reduce(torch.stack([value.detach().double().cpu() for value in found.values()])).div_(size())
+        flat = _all_reduce(torch.stack([value.detach().cpu().double() for value in found.values()])).div_(size())
         return dict(zip(found, flat.tolist()))
     return {name: float(value.detach()) for name, value in found.items()}
 

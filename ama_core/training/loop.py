@@ -22,7 +22,7 @@ from ama_core.errors import ConfigError, DataError, TrainingDiverged
 from ama_core.settings import TrainingSettings
 from ama_core.tensors import scale
 from ama_core.training import distributed
-from ama_core.training.schedule import autocast, learning_rate
+from ama_core.training.schedule import autocast
 from ama_core.training.trainer import Trainer
 
 LOSS_LIMIT = 1e6  # |loss| beyond this is a training that explodes
@@ -83,7 +83,8 @@ def train(
         images: normal training images, uint8 (N, S, S, c) as the settings say.
         anomalies: a few real anomalies, for trainers that use them.
         validation: where given, the AUROC of the trainer's scores is measured every `validate_every` steps (default: 20 times a
-            run), and the weights with the best one are kept in `trainer.best`.
+            run), and the weights with the best one, of a training in stages those of the last stage, are kept in
+            `trainer.best`.
         watch: where given, images whose scores are looked at from the first step on, about WATCHES times a run. Nothing is
             chosen by them, and the training is the same bit for bit without.
         checkpoint: where given, the state is saved there every `checkpoint_seconds` and at the end.
@@ -94,7 +95,8 @@ def train(
     Raises:
         DataError: the images do not fit the settings or do not fill one batch.
         ConfigError: this training cannot be divided among the processes that `torchrun` launched.
-        TrainingDiverged: a loss is NaN or beyond `LOSS_LIMIT`; the last checkpoint remains.
+        TrainingDiverged: a loss is NaN or beyond `LOSS_LIMIT`, or weights or scores are not finite; the last checkpoint
+            remains.
     """
     config, device = trainer.config, trainer.device
     distributed.check(trainer.splits, type(trainer).__name__.removesuffix("Trainer"), config.batch_size)
@@ -113,12 +115,14 @@ def train(
         began = time.perf_counter()
         trainer.networks.train()
         for optimiser in trainer.optimisers.values():
-            optimiser.param_groups[0]["lr"] = learning_rate(config, trainer.step, total)
+            optimiser.param_groups[0]["lr"] = trainer.learning_rate()
         epoch, x = batches.at(trainer.step)
         with arithmetic():
             found = trainer.update(x)
         trainer.step += 1
         trainer.update_average()
+        if trainer.step == total:
+            _check_weights(trainer)  # losses tell of the weights before this step, and no further ones will tell of these
         events = _events(trainer, found, epoch, schedule, watched)
         trainer.seconds += time.perf_counter() - began
         rate.complete(events)
@@ -129,6 +133,7 @@ def train(
             yield replace(event, closes_step=event is events[-1] and not save)
         if save:  # after the events, which a resumed run would not repeat
             _checked(found, trainer.step)
+            _check_weights(trainer)
             if distributed.is_first():
                 trainer.save(checkpoint)
             last_save = time.perf_counter()
@@ -259,12 +264,14 @@ class _Watched:
         return Event("watch", self.trainer.step, self.trainer.total, values, images=self._redrawn(self.shown), scores=scores)
 
     def validate(self) -> dict[str, float]:
-        """AUROC of every score that the trainer gives; keeps the weights where they are the best so far."""
+        """AUROC of every score that the trainer gives; keeps the weights where they are the best so far of its last stage."""
         trainer, weights = self.trainer, self.trainer.weights()
         scores = self._scores(self.validation, self.train, weights)
         aurocs = {f"auroc_{name}": _auroc(*both) for name, both in scores.items()}
-        if aurocs[f"auroc_{trainer.validated_by}"] > trainer.best_auroc:
-            trainer.best_auroc, trainer.best = aurocs[f"auroc_{trainer.validated_by}"], weights
+        may_be_kept = trainer.selectable() or trainer.step == trainer.total  # so that there are some in the end
+        if may_be_kept and aurocs[f"auroc_{trainer.validated_by}"] > trainer.best_auroc:
+            trainer.best_auroc = aurocs[f"auroc_{trainer.validated_by}"]
+            trainer.best = {name: tensor.clone() for name, tensor in weights.items()}  # no file stores the average twice
         return aurocs
 
     def _scores(
@@ -272,6 +279,9 @@ class _Watched:
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Anomaly scores of the normal images (n,) and of the others (m,), by name of the score."""
         found = self.trainer.anomaly_scores(weights, train, np.concatenate([both.normals, both.anomalies]))
+        for name, values in found.items():
+            if not np.isfinite(values).all():
+                raise _diverged(self.trainer.step, f"values of {name} are not finite")
         return {name: (values[: len(both.normals)], values[len(both.normals) :]) for name, values in found.items()}
 
     def _redrawn(self, images: np.ndarray) -> np.ndarray | None:
@@ -289,11 +299,22 @@ def _checked(found: dict[str, Tensor], step: int) -> dict[str, float]:
     values = distributed.averages(found)
     for name, value in values.items():
         if not math.isfinite(value) or abs(value) > LOSS_LIMIT:
-            raise TrainingDiverged(
-                f"Training diverged at step {step}: {name} = {value:.3g}. The last good checkpoint is kept. "
-                "Lower lr, or raise lambda_gp."
-            )
+            raise _diverged(step, f"{name} = {value:.3g}")
     return values
+
+
+def _check_weights(trainer: Trainer) -> None:
+    """Raises TrainingDiverged where a weight or its average is not finite."""
+    for state in (trainer.networks.state_dict(), trainer.average):
+        finite = [tensor.isfinite().all() for tensor in state.values() if tensor.is_floating_point()]
+        if finite and not torch.stack(finite).all():
+            raise _diverged(trainer.step, "weights are not finite")
+
+
+def _diverged(step: int, what: str) -> TrainingDiverged:
+    return TrainingDiverged(
+        f"Training diverged at step {step}: {what}. The last good checkpoint is kept. Lower lr, or raise lambda_gp."
+    )
 
 
 def _check_images(config: TrainingSettings, images: np.ndarray, what: str) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from ama_core.settings import TrainingSettings
 
+DECAY = 0.999995  # a step, of PixelCNN++ as published
 LR_MILESTONES = (0.3, 0.6, 0.9)  # lr x0.1 at these fractions of the run [C]
 
 
@@ -15,6 +16,8 @@ def learning_rate(config: TrainingSettings, step: int, total: int) -> float:
         return config.lr * 0.1 ** sum(step >= milestone * total for milestone in LR_MILESTONES)
     if config.lr_schedule == "linear":
         return config.lr * min(1.0, (1 - step / total) / config.lr_fall)
+    if config.lr_schedule == "decay":
+        return config.lr * DECAY**step
     return config.lr
 
 

@@ -18,7 +18,7 @@ from ama_core.settings import TrainingSettings
 from ama_core.storage.files import open_regular, write_atomically
 from ama_core.tensors import default_device
 from ama_core.training import distributed
-from ama_core.training.schedule import precision
+from ama_core.training.schedule import learning_rate, precision
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,14 @@ class Trainer(ABC):
 
     def prepare(self, images: np.ndarray) -> None:  # noqa: B027 (most have nothing to do)
         """Called before the first step, of a resumed run as well, with all training images, uint8 (N, S, S, C)."""
+
+    def learning_rate(self) -> float:
+        """The rate of the step to come, a function of settings, `step` and `total` alone."""
+        return learning_rate(self.config, self.step, self.total)
+
+    def selectable(self) -> bool:
+        """Whether the weights after `step` steps may be kept as the best ones: False before the last of several stages."""
+        return True
 
     def sample(self, images: np.ndarray) -> np.ndarray | None:
         """Reconstructions of uint8 images (N, S, S, C), in the same form; None where there are none."""

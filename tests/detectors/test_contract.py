@@ -11,13 +11,14 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from ama_core import load_detector
+from ama_core import load_detector, tensors
 from ama_core.cli.main import main
 from ama_core.data import load
 from ama_core.detectors import registry
 from ama_core.detectors.base import CAPABILITIES
 from ama_core.errors import AMAError, ConfigError, DataError
 from ama_core.evaluation.metrics import false_alarm_band
+from ama_core.scoring.onnx_export import onnx_bytes
 from ama_core.training.loop import train
 from tests.common import ROOT
 
@@ -145,6 +146,28 @@ def test_an_image_s_score_is_its_own(fitted, images, rng):
     for key in fitted.score_names():
         np.testing.assert_allclose(shuffled[key], whole[key][order], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(single[key], whole[key][:1], rtol=1e-3, atol=1e-4)
+
+
+class OfSinglePrecision(torch.Tensor):
+    """A tensor as on a device without float64, such as Apple's MPS: it has to be copied to the CPU first."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        found = super().__torch_function__(function, types, args, kwargs or {})
+        if function is torch.Tensor.cpu:
+            return found.as_subclass(torch.Tensor)
+        if isinstance(found, cls) and found.dtype == torch.float64:
+            raise TypeError("this device has no float64")
+        return found
+
+
+def test_scores_need_no_float64_on_the_device(fitted, images, monkeypatch):
+    expected = fitted.scores(images[:4])
+    scale = tensors.scale
+    monkeypatch.setattr(tensors, "scale", lambda images: scale(images).as_subclass(OfSinglePrecision))
+    found = fitted.scores(images[:4])
+    for key, values in expected.items():
+        np.testing.assert_array_equal(found[key], values, err_msg=key)
 
 
 def test_saved_and_loaded_it_is_the_same(fitted, images, tmp_path):
@@ -283,6 +306,23 @@ def test_the_graph_computes_its_scores(name, fitted, images):
         np.testing.assert_allclose(found[key].numpy(), expected[key], rtol=1e-4, atol=1e-5)
     steps = np.abs(found["p_value"].numpy() - expected[f"p_{fitted.by}"]) * (len(fitted.calibration_scores_) + 1)
     assert steps.max() <= 1.01  # rounding may move an image past one calibration image
+
+
+def test_exported_it_gives_its_scores_at_any_number_of_images(name, fitted, images):
+    if "export" not in fitted.can():
+        return
+    runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install -r requirements-dev.txt")
+    pytest.importorskip("onnxscript", reason="needs onnxscript: pip install -r requirements-dev.txt")
+    session = runtime.InferenceSession(onnx_bytes(fitted), providers=["CPUExecutionProvider"])
+    for n in (1, 7):
+        found = dict(zip((out.name for out in session.get_outputs()), session.run(None, {"images": images[:n]})))
+        expected = fitted.scores(images[:n])
+        for score in fitted.SCORES:
+            key = score.ranks_by or score.name
+            assert found[key].shape == (n,)
+            np.testing.assert_allclose(found[key], expected[key], rtol=1e-4, atol=1e-4, err_msg=key)
+        steps = np.abs(found["p_value"] - expected[f"p_{fitted.by}"]) * (len(fitted.calibration_scores_) + 1)
+        assert steps.max() <= 1.01
 
 
 def test_real_anomalies_and_validation_where_nothing_is_trained(name, digits, images):

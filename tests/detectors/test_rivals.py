@@ -22,7 +22,7 @@ from ama_core.detectors import (
     waic,
 )
 from ama_core.detectors.modules import per_image
-from ama_core.errors import ConfigError
+from ama_core.errors import ConfigError, NotFittedError, TrainingDiverged
 from ama_core.tensors import to_tensor
 
 CPU = torch.device("cpu")
@@ -74,6 +74,35 @@ def test_the_probabilities_of_a_grey_pixel_sum_to_one_and_follow_the_formula(mix
     edges = [-np.inf, *((np.arange(255) + 0.5) / 127.5 - 1), np.inf]
     expected = [cdf(high) - cdf(low) for low, high in zip(edges, edges[1:])]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("log_scale", [-7, -5, -3, 0, 3])
+@pytest.mark.parametrize("mean", [-1.2, -0.3, 0.0, 0.8])
+def test_log_probabilities_far_from_the_mean(mean, log_scale):
+    """Single precision against double, over all levels: log p falls on where a difference of two CDFs has vanished."""
+    parameters = torch.tensor([0.0, mean, log_scale]).view(1, 1, 3, 1, 1).expand(256, -1, -1, -1, -1)
+    found = pixelcnn.mixture_log_probability(parameters, torch.arange(256.0).view(256, 1, 1, 1) / 127.5 - 1)
+    found = found.flatten().double().numpy()
+
+    centred = np.arange(256) / 127.5 - 1 - np.float64(np.float32(mean))
+    upper, lower = (centred + 1 / 255) * np.exp(-log_scale), (centred - 1 / 255) * np.exp(-log_scale)
+    log_sigmoid = lambda v: -np.logaddexp(0, -v)  # noqa: E731
+    expected = log_sigmoid(upper) + log_sigmoid(-lower) + np.log(-np.expm1(lower - upper))
+    expected[0], expected[-1] = log_sigmoid(upper[0]), log_sigmoid(-lower[-1])  # open ends
+    np.testing.assert_allclose(found, expected, rtol=4e-5, atol=1e-5)
+    assert np.exp(found).sum() == pytest.approx(1, abs=3e-5)
+    if mean == 0:
+        np.testing.assert_allclose(found, found[::-1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("log_scale", [-6.5, -5, -3])
+@pytest.mark.parametrize("level", [28, 227])
+def test_a_pixel_far_from_the_mean_pulls_it(log_scale, level):
+    parameters = torch.tensor([0.0, 0.0, log_scale]).view(1, 1, 3, 1, 1).requires_grad_()
+    pixelcnn.mixture_log_probability(parameters, torch.full((1, 1, 1, 1), level / 127.5 - 1)).sum().backward()
+    _, mean, scale = parameters.grad.flatten().tolist()
+    assert mean * (level - 127.5) > 0 and abs(mean) == pytest.approx(math.exp(-log_scale), rel=1e-2)
+    assert scale > 0, "a wider distribution would hold it"
 
 
 def test_the_probabilities_of_a_small_image_sum_to_one():
@@ -227,6 +256,80 @@ def test_deep_svdd_has_no_bias_and_a_centre_off_zero(images):
     assert (np.abs(centre) >= 0.1 - 1e-6).all()
     expected = ((detector.features(images) - centre) ** 2).sum(axis=1)
     np.testing.assert_allclose(detector.scores(images)["distance"], expected, rtol=1e-3)
+
+
+STAGES = dict(channels=1, fit="pad", width=4, batch_size=16, epochs=100, max_steps=20, precision="fp32")
+
+
+@pytest.mark.parametrize(
+    "kind, changes, starts",
+    [
+        (deepsvdd.DeepSVDDDetector, dict(dim=6, pretraining=0.9), 18),
+        (waic.WAICDetector, dict(members=2, nz=4, n_critic=1, cross_entropy=0.1), 18),
+        (waic.WAICDetector, dict(members=2, nz=4, n_critic=1, cross_entropy=0.0), 0),
+        (fencegan.FenceGANDetector, dict(nz=4, pretraining=0.88), 18),
+    ],
+)
+def test_weights_of_a_preliminary_stage_are_never_the_best(kind, changes, starts, monkeypatch):
+    from ama_core.training import loop
+
+    falling = iter(range(100, 0, -1))
+    monkeypatch.setattr(loop, "_auroc", lambda *_: next(falling) / 100)  # the first ones that may be kept are
+    detector = kind(kind.Settings(**STAGES, **changes), device="cpu", verbose=False)
+    trainer, kept = detector.trainer(), {}
+    digits = load("digits", "train").images[:200]
+
+    def follow(event):
+        if event.kind == "validation" and trainer.best and not kept:
+            kept.update(step=event.step, auroc=trainer.best_auroc)
+
+    detector.fit(
+        digits, trainer=trainer, validation_anomalies=load("noise", "test").images[:9], select="validated", on_event=follow
+    )
+    assert kept == {"step": starts + 1, "auroc": (100 - starts) / 100} and trainer.best_auroc == kept["auroc"]
+    if kind is deepsvdd.DeepSVDDDetector:
+        assert (detector.network_.centre.abs() >= 0.1 - 1e-6).all(), "the centre of the stage that has one"
+
+
+def rates(trainer, steps, total):
+    trainer.total, found = total, []
+    for trainer.step in steps:
+        found.append(trainer.learning_rate())
+    return found
+
+
+def test_the_paper_preset_of_deep_svdd_has_a_schedule_for_each_stage():
+    trainer = deepsvdd.DeepSVDDTrainer(deepsvdd.DeepSVDDSettings.preset("paper", width=4), CPU)
+    epoch = 225  # steps, of CIFAR-10's 45,000 images that are left to train on
+    assert trainer.config.total_steps(45_000) == 500 * epoch
+    steps = [epoch * e for e in (0, 249, 250, 251, 349, 350, 399, 400, 401, 499)]
+    assert rates(trainer, steps, 500 * epoch) == pytest.approx([1e-4, 1e-4, *[1e-5] * 3, 1e-4, 1e-4, *[1e-5] * 3])
+    assert rates(trainer, [250 * epoch - 1, 350 * epoch - 1, 400 * epoch - 1], 500 * epoch) == pytest.approx([1e-4, 1e-5, 1e-4])
+    tiny = deepsvdd.DeepSVDDTrainer(deepsvdd.DeepSVDDSettings.preset("tiny", width=4, lr_schedule="steps"), CPU)
+    assert rates(tiny, [0, 29, 30, 60, 90], 100) == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-6]), "others are of the whole run"
+
+
+def test_the_centre_is_not_averaged():
+    settings = deepsvdd.DeepSVDDSettings(**STAGES, dim=6, pretraining=0.5, average=0.99)
+    detector = deepsvdd.DeepSVDDDetector(settings, device="cpu", verbose=False)
+    trainer = detector.trainer()
+    detector.fit(load("digits", "train").images[:200], trainer=trainer)
+    assert torch.equal(detector.network_.centre.half(), trainer.networks["embedding"].centre.half())
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_flow_that_diverges_in_its_last_step_is_not_fitted(tmp_path):
+    """Losses tell of the weights before a step; nothing but scores tells of those after the last one."""
+    settings = glow.GlowSettings(
+        channels=1, fit="pad", levels=3, flows=4, hidden=8, batch_size=16, max_steps=1, lr=1.0, lr_schedule="constant"
+    )
+    digits = load("digits", "train").images[:200]
+    for validation in (None, load("noise", "test").images[:9]):
+        detector = glow.GlowDetector(settings, device="cpu", verbose=False)
+        with pytest.raises(TrainingDiverged, match="not finite.*Lower lr"):
+            detector.fit(digits, validation_anomalies=validation)
+        with pytest.raises(NotFittedError):
+            detector.save(tmp_path / "model")
 
 
 def test_the_two_sided_twin(images):

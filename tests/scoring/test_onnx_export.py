@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from ama_core import AMADetector, load_detector
 from ama_core.data import load
@@ -74,6 +75,18 @@ def test_a_file_that_would_give_other_scores_is_not_written(tiny_bundle, tmp_pat
     with pytest.raises(AMAError, match="Not exported.*of M.*nan"):
         export_onnx(detector, tmp_path / "bad.onnx")
     assert not (tmp_path / "bad.onnx").exists()
+
+
+def test_a_failing_exporter_or_runtime_is_a_sentence(tiny_bundle, tmp_path, monkeypatch):
+    detector = AMADetector.load(tiny_bundle, device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.onnx, "export", lambda *_, **__: 1 / 0)
+        with pytest.raises(AMAError, match="Not exported: PyTorch.*ZeroDivisionError: division by zero.*Try other versions"):
+            export_onnx(detector, tmp_path / "bad.onnx")
+    monkeypatch.setattr(onnx_export, "onnx_bytes", lambda _: b"no model")
+    with pytest.raises(AMAError, match="Not exported: ONNX Runtime cannot run") as caught:
+        export_onnx(detector, tmp_path / "bad.onnx")
+    assert "\n" not in str(caught.value) and not (tmp_path / "bad.onnx").exists()
 
 
 def test_what_cannot_be_exported_says_so(digits, tmp_path):

@@ -134,6 +134,29 @@ def test_looking_at_other_images_changes_nothing_and_begins_with_the_first_step(
     assert_identical(quiet, resumed)
 
 
+def test_nan_of_the_very_last_update_is_seen(config, few, tmp_path, monkeypatch):
+    state, update = AMATrainer(config, CPU), AMATrainer.update
+
+    def spoiling(self, x):
+        found = update(self, x)
+        if self.step == config.max_steps - 1:
+            with torch.no_grad():
+                next(self.networks.E.parameters()).fill_(math.nan)
+        return found
+
+    monkeypatch.setattr(AMATrainer, "update", spoiling)
+    with pytest.raises(TrainingDiverged, match="step 10: weights are not finite"):
+        run(state, few, checkpoint=tmp_path / "c.safetensors")
+    assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_an_average_that_is_the_best_is_stored(config, few, tmp_path):
+    state = AMATrainer(config.replace(average=0.9), CPU)
+    run(state, few, validation=Validation(few[:20], few[20:40]), validate_every=10, checkpoint=tmp_path / "c.safetensors")
+    stored = AMATrainer.load(tmp_path / "c.safetensors", CPU)
+    assert stored.best and all(torch.equal(stored.best[name], t) for name, t in stored.average.items())
+
+
 def test_nan_is_seen_before_it_is_looked_at(config, few):
     state = AMATrainer(config, CPU)
     with torch.no_grad():
