@@ -13,6 +13,7 @@ from ama_core.errors import ConfigError
 from ama_core.evaluation.recommendation import Comparison
 from ama_core.evaluation.recommendation import compare as compare_detectors
 from ama_core.runs.comparing import DEFAULT, keep, own_detectors, own_inputs, own_normal
+from ama_core.scoring.check import reach_warning
 
 
 def add_compare(commands: Commands) -> None:
@@ -66,6 +67,9 @@ def compare(arguments: argparse.Namespace) -> None:
         keep(kept, own_normal(arguments.good, inputs.train), arguments.out)
         by = f" --by {kept.by}" if kept.by != kept.decides else ""
         print(f"{arguments.out} holds {kept.title}: python -m ama_core score {arguments.out} IMAGES{by}", file=sys.stderr)
+    for warning in dict.fromkeys(reach_warning(detectors[one.name], arguments.alpha) for one in found.detectors):
+        if warning:
+            print(f"Warning: {warning}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(_as_json(found)))
     else:

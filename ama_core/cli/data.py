@@ -12,6 +12,7 @@ from ama_core.cli.arguments import Commands, add_alpha, add_command, add_quiet, 
 from ama_core.cli.progress import hidden
 from ama_core.data import Guidance, available, catalog, data_dir, divided, guidance, load
 from ama_core.data import inspect as inspect_images
+from ama_core.data.guidance import FEWEST
 from ama_core.errors import ConfigError
 
 
@@ -63,7 +64,7 @@ def inspect(arguments: argparse.Namespace) -> None:
     with tqdm(unit="file", disable=hidden(arguments.quiet)) as bar:
         found = inspect_images(sources, arguments.against, lambda met: bar.update(met - bar.n))
     suited = guidance(found, arguments.alpha, len(sources) == 1 and divided(sources[0])) if found.n else None
-    command = _training(sources[0], suited) if suited else None
+    command = _training(sources[0], suited) if suited and suited.n_train >= FEWEST else None
     if arguments.json:
         sizes = [{"width": width, "height": height, "n": n} for (width, height), n in found.sizes.items()]
         parts = {name: getattr(found, name) for name in ("n", "grey", "refused", "duplicates", "near", "shared", "notes")}
@@ -71,9 +72,11 @@ def inspect(arguments: argparse.Namespace) -> None:
         print(json.dumps(parts | {"sizes": sizes, "suggested": follows}))
         return
     print("\n".join(found.sentences()))
+    if arguments.against and found.compared and found.compared_with_test and not found.shared:
+        print(f"None of them looks the same as an image of {arguments.against}.")
     if suited:
         print("\nSettings that follow:\n" + "\n".join(f"- {reason}" for reason in suited.reasons))
-        print(f"\n{command}")
+        print(f"\n{command or f'Too few to train on: at least {FEWEST} training images are needed.'}")
 
 
 def _training(source: Path, suited: Guidance) -> str:

@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ama_core._version import __version__
 from ama_core.cli.comparing import add_compare
@@ -38,6 +39,13 @@ COMMANDS = (
     add_bench,
     add_work,
 )
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as those of the commands."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"ama_core: {message.removesuffix('.')}. See: {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,9 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    found = argparse.ArgumentParser(
-        prog="python -m ama_core", description="Train, score and evaluate Adversarial Mirrored AutoEncoders."
-    )
+    found = Parser(prog="python -m ama_core", description="Train, score and evaluate Adversarial Mirrored AutoEncoders.")
     found.add_argument("--version", action="version", version=__version__)
     commands = found.add_subparsers(required=True, metavar="COMMAND")
     for add in COMMANDS:

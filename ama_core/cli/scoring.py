@@ -193,6 +193,10 @@ def report(arguments: argparse.Namespace) -> None:
     drawn, where = outlined(detector, found, arguments)
     write_atomically(arguments.out, html_report(detector, arguments.model, found, arguments.alpha, drawn, where))
     print(f"{arguments.out}: {len(found):,} images, {len(found.refused):,} could not be read", file=sys.stderr)
+    if found.more:
+        print(
+            f"Warning: only the first {len(found):,} images were read; --most {2 * arguments.most} reads more.", file=sys.stderr
+        )
     _warn(detector, arguments.alpha, found.examined.scores)
 
 

@@ -4,21 +4,26 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, path, settings_of, source
 from ama_core.cli.progress import TrainingBar
-from ama_core.data import catalog
+from ama_core.data import catalog, count_any
 from ama_core.detectors import registry
 from ama_core.detectors.ama.config import PRESETS
 from ama_core.detectors.base import SELECTIONS, AnomalyDetector
 from ama_core.detectors.registry import detector_class
-from ama_core.errors import ConfigError
+from ama_core.errors import ConfigError, DataError
 from ama_core.runs import queue, timing
 from ama_core.runs.execute import execute
 from ama_core.runs.folder import runs_dir
-from ama_core.runs.spec import RunSpec, config_for
+from ama_core.runs.spec import RunSpec, config_for, suited_to_few
+from ama_core.settings import Settings
 from ama_core.training import distributed
+
+PRESET = "tiny"
 
 
 def add_detectors(commands: Commands) -> None:
@@ -68,7 +73,7 @@ def add_train(commands: Commands) -> None:
     add("dataset", type=source, metavar="DATASET", help=f"a folder, an .npz file, or one of: {', '.join(catalog())}")
     add("--out", required=True, type=path, metavar="DIR", help="run folder; becomes a bundle")
     add("--detector", default=registry.names()[0], choices=registry.names(), help="default: %(default)s")
-    add("--preset", default="tiny", choices=PRESETS, help="default: %(default)s; fast64 is AMA's, for photographs")
+    add("--preset", choices=PRESETS, help=f"default: {PRESET}; fast64 is AMA's, for photographs")
     add("--set", action="append", default=[], metavar=SETTING, help="a hyper-parameter, see below; repeatable")
     add("--resume", action="store_true", help="go on exactly where the run in DIR stopped")
     add("--one-class", type=int, metavar="LABEL", help="train on this class alone (Table 2)")
@@ -107,9 +112,16 @@ def _asked(arguments: argparse.Namespace) -> RunSpec:
         return RunSpec.from_json(arguments.spec)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ConfigError(f"--out {arguments.out} is a file: name a folder for the run.")
-    return RunSpec(
+    given = settings_of(arguments.set)
+    config = config_for(arguments.dataset, arguments.preset or PRESET, arguments.detector, **given)
+    suited = _suited(config, arguments.dataset, given)
+    changed = {name: value for name, value in suited.to_dict().items() if value != config.to_dict()[name]}
+    if changed and not arguments.resume and distributed.launched_rank() == 0:
+        said = ", ".join(f"{name}={value}" for name, value in changed.items())
+        print(f"For so few images: {said} (--set chooses others).", file=sys.stderr)
+    asked = RunSpec(
         arguments.dataset,
-        config_for(arguments.dataset, arguments.preset, arguments.detector, **settings_of(arguments.set)),
+        suited,
         detector=arguments.detector,
         one_class=arguments.one_class,
         anomalies=arguments.anomalies,
@@ -118,6 +130,41 @@ def _asked(arguments: argparse.Namespace) -> RunSpec:
         watch=arguments.watch,
         measure=not arguments.no_measure,
     )
+    if arguments.resume:
+        values = suited.to_dict()
+        _check_resumed(arguments.out, asked, values if arguments.preset else {name: values[name] for name in given})
+    return asked
+
+
+def _suited(config: Settings, dataset: str, given: Collection[str]) -> Settings:
+    """The settings, but for those `given`, as one's own images need them; sets of the catalog are large enough for any."""
+    if dataset in catalog():
+        return config
+    try:
+        return suited_to_few(config, count_any(dataset), given)
+    except DataError:  # said when the run begins, after what is wrong with the rest
+        return config
+
+
+def _check_resumed(folder: Path, asked: RunSpec, settings: Mapping[str, Any]) -> None:
+    """Raises ConfigError where what is asked of a run that goes on is not how it began; BundleError where there is none.
+
+    Args:
+        settings: those of the detector that are asked for, by name; of the rest of `asked`, what is not the default.
+    """
+    begun, usual = RunSpec.read(folder), RunSpec(asked.dataset, asked.config)
+    options = ("detector", "one_class", "anomalies", "validate_ood", "select", "watch")
+    given = {name: getattr(asked, name) for name in options if getattr(asked, name) != getattr(usual, name)}
+    found = {f"--{name.replace('_', '-')} ": (value, getattr(begun, name)) for name, value in given.items()}
+    if begun.detector == asked.detector:
+        before = begun.config.to_dict()
+        found |= {f"--set {name}=": (value, before[name]) for name, value in settings.items()}
+    for option, (value, had) in found.items():
+        if value != had:
+            began = f"without {option.strip()}" if had is None else f"with {option}{had}"
+            raise ConfigError(
+                f"The run in {folder} began {began}, not {value}: leave that out to go on, or name another --out."
+            )
 
 
 def _settings_help() -> str:

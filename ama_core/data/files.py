@@ -83,7 +83,10 @@ def iter_unread(sources: Iterable[Source]) -> Iterator[Unread]:
             raise DataError(f"'{path}' does not exist. Check the path.")
         for file in _files(path) if path.is_dir() else [str(path)]:
             suffix = os.path.splitext(file)[1].lower()
-            if os.path.isdir(file):
+            if os.path.islink(file) and not os.path.isfile(file):
+                leads = "to a folder, which is not followed: name that folder" if os.path.isdir(file) else "that leads nowhere"
+                yield _refused(file, 0, f"a link {leads}")
+            elif os.path.isdir(file):
                 yield _refused(file, 0, "the folder cannot be listed: check its permissions")
             elif suffix in ARCHIVES:
                 yield from _from_archive(file, Path(file))
@@ -162,6 +165,8 @@ def read_npz(source: str | Path | io.BytesIO, name: str | None = None) -> tuple[
             with np.load(opened, allow_pickle=False) as file:
                 images = file["images"]
                 labels = file["labels"] if "labels" in file else np.zeros(len(images), np.int64)
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"'{source}' does not exist. Check the path.") from None
     except ValueError as error:
@@ -219,7 +224,7 @@ def _walk(folder: str) -> Iterator[str]:
         path = os.path.join(folder, name)
         if is_folder:
             yield from _walk(path)
-        elif os.path.isfile(path):
+        elif os.path.isfile(path) or os.path.islink(path):
             yield path
 
 

@@ -159,5 +159,5 @@ def _test_count(n: int, name: str) -> int:
     """How many of n images become the test split. Raises DataError where that leaves one of the splits empty."""
     count = round(n * TEST_FRACTION)
     if not 0 < count < n:
-        raise DataError(f"'{name}' has {n} images, too few to divide into train and test. Add more.")
+        raise DataError(f"'{name}' has {n} image{'s' * (n != 1)}, too few to divide into train and test. Add more.")
     return count

@@ -11,6 +11,7 @@ from ama_core.data.inspection import Inspection
 
 SIZES = (32, 64)  # 128 is possible, and takes several times as long
 FRACTION = 0.1  # held out where that suffices
+FEWEST = 5  # training images
 MOST = 0.5  # never more than this fraction: the rest is trained on
 LOPSIDED = 1.25  # sides of this ratio or more: cropping the centre would lose too much
 
@@ -72,15 +73,16 @@ def guidance(found: Inspection, alpha: float = 0.05, divided: bool = False) -> G
     reasons = []
     channels = 1 if found.grey == found.n else 3
     reasons.append("All images are grey." if channels == 1 else "There are images in colour.")
-    (width, height), _ = Counter(found.sizes).most_common(1)[0]
+    (width, height), of_it = Counter(found.sizes).most_common(1)[0]
     smaller = min(width, height)
     size = max((s for s in SIZES if s <= smaller), default=SIZES[0])
-    sees = "as they are" if smaller == size else "reduced" if smaller > size else "with a border"
-    reasons.append(f"Most images have {width}×{height} pixels: an input of {size} shows them {sees}.")
-    if smaller >= 2 * SIZES[-1]:
-        reasons.append("Defects of a few pixels need image_size=128, which takes several times as long, or crops.")
     lopsided = max(width, height) >= LOPSIDED * smaller
     fit = "stretch" if lopsided else "pad" if max(width, height) < size else "crop"
+    sees = "with a border" if fit == "pad" else "as they are" if width == height == size else "resized"
+    which = "All images have" if of_it == found.n else f"The most frequent size ({of_it:,} of {found.n:,} images) is"
+    reasons.append(f"{which} {width}×{height} pixels: an input of {size} shows them {sees}.")
+    if smaller >= 2 * SIZES[-1]:
+        reasons.append("Defects of a few pixels need image_size=128, which takes several times as long, or crops.")
     reasons.append(
         {
             "stretch": "They are not square: stretching keeps all of the picture, which cropping would not.",
@@ -91,8 +93,9 @@ def guidance(found: Inspection, alpha: float = 0.05, divided: bool = False) -> G
     fraction = calibration_fraction(n_train, alpha)
     held = max(round(n_train * fraction), 2)
     smallest = 1 / (held - held // 2 + 1)
-    reasons.append(
-        f"{n_train:,} training images: holding out {fraction:g} of them allows false-alarm rates from {smallest:.2g} on"
-        + ("." if smallest <= alpha else f"; for {alpha:g}, {math.ceil(_held_out(alpha) / MOST):,} training images are needed.")
-    )
+    needed = math.ceil(_held_out(alpha) / MOST)
+    files = "" if divided else f", {math.ceil(needed / (1 - TEST_FRACTION)):,} with those that are kept for testing"
+    reached = f"holding out {fraction:g} of them allows false-alarm rates from {smallest:.2g} on"
+    lacking = "" if smallest <= alpha else f"; for {alpha:g}, {needed:,} training images are needed{files}"
+    reasons.append(f"{n_train:,} training image{'s' * (n_train != 1)}: {reached}{lacking}.")
     return Guidance(channels, size, fit, fraction, alpha, smallest, n_train, tuple(reasons))

@@ -160,7 +160,9 @@ def _resumed(run: Run, asked: RunSpec) -> RunSpec:
     """What a run was asked to do first. Raises ConfigError where it is asked for another set now, BundleError."""
     spec = run.spec()
     if asked.dataset != spec.dataset:
-        raise ConfigError(f"{run.path} was started on {spec.dataset!r}, not {asked.dataset!r}.")
+        raise ConfigError(
+            f"{run.path} was started on {spec.dataset!r}, not {asked.dataset!r}: name that, or another --out for a new run."
+        )
     return spec
 
 

@@ -81,8 +81,20 @@ class Run:
         return (self.path / SPEC).exists()
 
     def is_unused(self) -> bool:
-        """Whether nothing lies in the folder that belongs to a run or to anybody else."""
-        return not self.path.is_dir() or all(file.name in (LOG, LOCK) for file in self.path.iterdir())
+        """Whether nothing lies in the folder that belongs to a run or to anybody else, but for one that failed at once."""
+        if not self.path.is_dir():
+            return True
+        names = {file.name for file in self.path.iterdir()}
+        begun = {LOG, LOCK, SPEC, STATUS, METRICS, SAMPLES, WATCHED}
+        return names <= {LOG, LOCK} or names <= begun and self._failed_at_once()
+
+    def _failed_at_once(self) -> bool:
+        """Whether what was asked of this run could not be begun, so that nothing is lost with it."""
+        try:
+            found = self.written_status()
+        except BundleError:
+            return False
+        return found.state == State.FAILED and not found.step
 
     # What was asked, and the state
 
@@ -129,7 +141,7 @@ class Run:
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / LOCK, "a") as file:  # the lock ends with this process, however that ends
             if not lock(file) or (not claimed and self.is_running()):
-                raise ConfigError(f"A process is already training in {self.path}.")
+                raise ConfigError(f"A process is already training in {self.path}: wait for it, or name another folder.")
             if not claimed:
                 self.forget_stop()
             self.forget_skip()

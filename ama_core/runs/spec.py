@@ -2,12 +2,13 @@
 
 import json
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ama_core.data import available, catalog, iter_images, load_any, overlapping, same_source
-from ama_core.data.guidance import calibration_fraction
+from ama_core.data.guidance import FEWEST, calibration_fraction
 from ama_core.detectors.base import SELECTIONS
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError
@@ -71,6 +72,8 @@ class RunSpec:
         """The spec of a run folder. Raises BundleError where there is none."""
         try:
             return cls.from_json((folder / FILE).read_text())
+        except FileNotFoundError:
+            raise BundleError(f"There is no run in {folder} that could go on: leave --resume out to begin one.") from None
         except (OSError, ValueError, BundleError) as error:
             raise BundleError(f"{folder} is not a run folder that can be resumed: {error}.") from error
 
@@ -82,16 +85,21 @@ def config_for(dataset: str, preset_name: str, detector: str = FIRST, **changes:
     return detector_class(detector).Settings.preset(preset_name, **{**suited, **changes})
 
 
-def suited_to_few(config: Settings, n: int) -> Settings:
+def suited_to_few(config: Settings, n: int, given: Collection[str] = ()) -> Settings:
     """The settings with what n images need: batches that they fill, and enough held out for the rate asked for.
 
     Of very few images not enough can be held out (see `calibration_fraction`): a larger rate has to do. Settings that suit n
     images already are returned as they are. Raises ConfigError.
+
+    Args:
+        given: names of settings that stay as they are.
     """
-    if n < 5:  # `hold_out` says what is wrong with those
+    if n < FEWEST:  # `hold_out` says what is wrong with those
         return config
-    fraction = max(config.calibration_fraction, calibration_fraction(n, config.false_alarm_rate))
-    return with_filled_batches(config.replace(calibration_fraction=fraction), n)
+    if "calibration_fraction" not in given:
+        fraction = max(config.calibration_fraction, calibration_fraction(n, config.false_alarm_rate))
+        config = config.replace(calibration_fraction=fraction)
+    return config if "batch_size" in given else with_filled_batches(config, n)
 
 
 def with_filled_batches(config: Settings, n: int) -> Settings:
@@ -139,7 +147,7 @@ def check(spec: RunSpec) -> None:
     if spec.select not in SELECTIONS:
         raise ConfigError(f"select = {spec.select!r} must be {' or '.join(SELECTIONS)}.")
     if spec.select == "validated" and not spec.validate_ood:
-        raise ConfigError("Choosing the weights by validation needs a set of validation anomalies.")
+        raise ConfigError("Choosing the weights by validation needs validation anomalies: name them with --validate-ood.")
     check_anomalies(spec)
     for source, split in (
         (spec.dataset, "train"),

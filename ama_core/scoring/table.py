@@ -28,7 +28,7 @@ from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.settings import InputSpec
 from ama_core.shards import Shard
 from ama_core.storage.bundle import FILES, find_bundle
-from ama_core.storage.files import check_output, csv_cell, is_same, parse_json, read_json, shown, write_atomically
+from ama_core.storage.files import check_output, csv_cell, is_same, lock, parse_json, read_json, shown, write_atomically
 from ama_core.tensors import BATCH
 
 KINDS = (".csv", ".jsonl")
@@ -173,13 +173,17 @@ def score_to_file(
     summary, unread = summary_of(detector), _without(iter_unread(sources), *own)
     if shard:  # whole batches, so that each image is scored beside the same others as in one call
         unread = (item for place, item in enumerate(unread) if shard.has(place // BATCH))
-    certain = Counts()
-    if resume and out.exists():
-        certain = _read_meta(beside, asked, out)
-        _skip_written(detector, out, certain, unread, summary)
-    if not certain.bytes:
-        write_atomically(beside, json.dumps(asked | certain._asdict(), indent=2))  # no table without an owner
-    with open(out, "ab" if certain.bytes else "wb") as file:
+    certain, goes_on = Counts(), resume and out.exists()
+    with open(out, "ab") as file:
+        if not lock(file):
+            raise ConfigError(f"Another process is writing {out}: wait for it, or choose another name.")
+        if goes_on:
+            certain = _read_meta(beside, asked, out)
+            _skip_written(detector, out, certain, unread, summary)
+        if not certain.bytes:
+            write_atomically(beside, json.dumps(asked | certain._asdict(), indent=2))  # no table without an owner
+            file.truncate(0)
+        file.seek(0, os.SEEK_END)
         write = _writer(file, out.suffix.lower(), columns(detector), header=file.tell() == 0)
         rows = _score(detector, unread, alpha)
         _write_rows(rows, write, file.tell, lambda counts: _save(file, beside, asked, counts), summary, progress)

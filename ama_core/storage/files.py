@@ -144,6 +144,8 @@ def check_output(out: Path, inputs: Iterable[Path | str], ours: Callable[[Path],
     Raises:
         ConfigError: it may not.
     """
+    if not out.parent.is_dir():
+        raise ConfigError(f"The folder of --out {out} does not exist: make it, or name another.")
     try:
         found = os.stat(out)
     except FileNotFoundError:

@@ -229,7 +229,10 @@ class _Batches:
         self.size, self.seed = config.batch_size, config.seed
         self.per_epoch = len(images) // self.size
         if self.per_epoch == 0:
-            raise DataError(f"{len(images)} training images do not fill one batch of {self.size}: lower batch_size.")
+            raise DataError(
+                f"{len(images):,} training images do not fill one batch of {self.size}: set batch_size to at most "
+                f"{len(images)}, in a terminal with --set batch_size={max(2, len(images) // 2)}."
+            )
         self.data, self.epoch, self.order = _on_device(images, trainer.device), -1, None
 
     def at(self, step: int) -> tuple[int, Tensor]:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from ama_core.detectors import registry
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.runs import timing
 from ama_core.runs.comparing import own_detectors
+from ama_core.storage.files import lock
 
 SETTINGS = [
     word
@@ -260,10 +262,12 @@ def test_unknown_device(call, tiny_bundle, pictures, device):
     assert_one_clear_line(call("score", tiny_bundle, pictures, "--device", device), device)
 
 
-@pytest.mark.parametrize("command", [[], ["fly"], ["train", "digits"], ["score", "m"], ["train", "digits", "--preset", "huge"]])
-def test_misuse_is_exit_code_2(call, command):
-    code, out, err = call(*command)
-    assert code == 2 and out == "" and "error:" in err
+USAGE = ([], ["fly"], ["train", "digits"], ["score", "m"], ["train", "digits", "--preset", "huge"], ["bench", "--seed"])
+
+
+@pytest.mark.parametrize("command", USAGE)
+def test_misuse_is_one_line(call, command):
+    assert_one_clear_line(call(*command), "--help")
 
 
 def test_a_name_taken_by_mistake_can_be_used_again(call, tmp_path):
@@ -436,6 +440,97 @@ def test_names_that_two_sets_would_share_are_refused(call, pictures, tmp_path, m
     result = call("train", "digits", "--out", tmp_path / "m", "--anomalies", "parts", "--validate-ood", others, *SETTINGS)
     assert_one_clear_line(result, "validate on others")
     assert not (tmp_path / "m").exists()
+
+
+@pytest.fixture
+def thirty(tmp_path, digits):
+    folder = tmp_path / "thirty"
+    folder.mkdir()
+    for i in range(30):
+        Image.fromarray(digits.images[i, ..., 0]).save(folder / f"{i}.png")
+    return folder
+
+
+def test_a_small_folder_is_trained_on_with_settings_that_suit_it(call, tmp_path, thirty):
+    code, _, err = call("train", thirty, "--out", tmp_path / "m", "--no-measure", "--quiet", "--set", "max_steps=2")
+    assert code == 0 and "calibration_fraction=0.5, batch_size=6" in err
+    config = AMADetector.load(tmp_path / "m", device="cpu").settings
+    assert (config.calibration_fraction, config.batch_size) == (0.5, 6)
+    given = (
+        "train",
+        thirty,
+        "--out",
+        tmp_path / "n",
+        "--no-measure",
+        "--quiet",
+        "--set",
+        "max_steps=2",
+        "--set",
+        "batch_size=9",
+    )
+    code, _, err = call(*given)
+    assert code == 0 and AMADetector.load(tmp_path / "n", device="cpu").settings.batch_size == 9
+
+
+def test_what_failed_at_once_may_be_begun_again(call, tmp_path, thirty):
+    words = ("train", thirty, "--out", tmp_path / "m", "--no-measure", "--quiet", "--set", "max_steps=2")
+    for wrong in (("--device", "cuda:99"), ("--set", "batch_size=64")):
+        code, _, err = call(*words, *wrong)
+        assert code == 2 and "Traceback" not in err
+    assert "--set batch_size=6" in err
+    code, _, err = call(*words)
+    assert code == 0
+    assert_one_clear_line(call(*words, "--set", "batch_size=6", "--set", "calibration_fraction=0.5"), "not empty")
+
+
+@pytest.mark.parametrize(
+    "changed, said",
+    [
+        (("--set", "max_steps=9"), "max_steps=2, not 9"),
+        (("--preset", "small"), "not "),
+        (("--detector", "nearest"), "--detector ama, not nearest"),
+        (("--one-class", "3"), "without --one-class, not 3"),
+        (("--watch", "noise"), "without --watch, not noise"),
+    ],
+)
+def test_a_run_goes_on_as_it_began(call, tmp_path, thirty, changed, said):
+    words = ("train", thirty, "--out", tmp_path / "m", "--no-measure", "--quiet")
+    assert call(*words, "--set", "max_steps=2")[0] == 0
+    assert_one_clear_line(call(*words, "--resume", *changed), said)
+    assert call(*words, "--resume")[0] == call(*words, "--resume", "--preset", "tiny", "--set", "max_steps=2")[0] == 0
+    assert_one_clear_line(call("train", thirty, "--out", tmp_path / "none", "--resume"), "leave --resume out")
+
+
+def test_links_are_named_and_not_followed(call, tiny_bundle, pictures, tmp_path):
+    folder = tmp_path / "links"
+    folder.mkdir()
+    (folder / "a").symlink_to(pictures)
+    (folder / "b.png").symlink_to(tmp_path / "nowhere.png")
+    (folder / "c.png").symlink_to(pictures / "0.png")
+    code, out, _ = call("score", tiny_bundle, folder, "--json", "--quiet")
+    errors = {Path(row["path"]).name: row["error"] for row in map(json.loads, out.splitlines())}
+    assert code == 0 and errors.pop("c.png") is None
+    assert "not followed" in errors["a"] and "nowhere" in errors["b.png"]
+
+
+def test_a_table_has_one_writer(call, tiny_bundle, pictures, tmp_path):
+    out = tmp_path / "t.csv"
+    words = ("score", tiny_bundle, pictures, "--out", out, "--quiet")
+    assert call(*words)[0] == 0
+    before = out.read_bytes()
+    with open(out, "ab") as held:
+        assert lock(held)
+        for how in ("--resume", "--force"):
+            assert_one_clear_line(call(*words, how), "Another process is writing")
+    assert out.read_bytes() == before
+    assert call(*words, "--force")[0] == 0 and out.read_bytes() == before
+    assert_one_clear_line(call(*words[:3], "--out", tmp_path / "no" / "t.csv"), "does not exist: make it")
+
+
+def test_a_report_says_what_it_left_out(call, tiny_bundle, pictures, tmp_path):
+    code, _, err = call("report", tiny_bundle, pictures, "--out", tmp_path / "r.html", "--most", "2", "--quiet")
+    assert code == 0 and "only the first 2 images" in err and "--most 4" in err
+    assert "Only the first 2 readable images are here" in (tmp_path / "r.html").read_text()
 
 
 def test_a_run_folder_that_is_a_file(call, tmp_path):

@@ -522,7 +522,7 @@ def test_images_are_counted_by_names_and_tables_of_contents(tmp_path):
 def test_a_circle_of_links_is_not_walked(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(COLOUR))
     (tmp_path / "loop").symlink_to(tmp_path)
-    assert [item.path for item in iter_images([tmp_path])] == [str(tmp_path / "a.png")]
+    assert [item.path for item in iter_images([tmp_path]) if not item.error] == [str(tmp_path / "a.png")]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "EXIF"])

@@ -103,7 +103,7 @@ def test_the_spec_round_trips(tiny_config, tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"dataset": "digits"}', '{"dataset": "digits", "config": []}', "\xff"])
 def test_a_damaged_spec(tmp_path, text):
     (tmp_path / "run.json").write_text(text, encoding="latin-1")
-    with pytest.raises(BundleError, match="run folder"):
+    with pytest.raises(BundleError, match="leave --resume out"):
         RunSpec.read(tmp_path)
 
 
@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint_is_not_resumed(spec, tmp_path):
 
 
 def test_nothing_to_resume(spec, tmp_path):
-    with pytest.raises(BundleError, match="run folder"):
+    with pytest.raises(BundleError, match="leave --resume out"):
         execute(tmp_path / "r", spec, resume=True, device=CPU)
 
 
@@ -267,7 +267,7 @@ def test_a_living_process_is_a_running_one_and_keeps_others_out(spec, tmp_path):
 def test_no_status(tmp_path, text):
     if text is not None:
         (tmp_path / "status.json").write_text(text)
-    with pytest.raises(BundleError, match="run folder"):
+    with pytest.raises(BundleError, match="leave --resume out"):
         read_status(tmp_path)
     assert not is_running(tmp_path)
 
