@@ -20,7 +20,7 @@ from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 @dataclass(frozen=True)
 class ALADSettings(TrainingSettings):
-    """Settings of ALAD; defaults as published."""
+    """Settings of ALAD; the preset `paper` has the published width, batches and rates."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": dict(
@@ -29,7 +29,7 @@ class ALADSettings(TrainingSettings):
         "small": dict(
             nz=64, width=32, batch_size=64, epochs=1000, max_steps=4000, lr=2e-4, lr_schedule="constant", average=0.999
         ),
-        "paper": dict(batch_size=32, epochs=100, lr=2e-4, lr_schedule="constant", average=0.999),
+        "paper": dict(width=128, batch_size=32, epochs=100, lr=2e-4, lr_schedule="constant", average=0.999),
     }
 
     nz: int = setting(100, "Latent dimension. Published: 100.", "Networks", low=2, high=1024)
@@ -165,8 +165,9 @@ class ALADDetector(OneNetworkDetector):
 
     Notes:
         AMA's R is this score on another critic. Without the published dropout, whose random numbers would not survive a
-        resumed training. Scored with a moving average of the weights, as published; weights of the
-        last step, where the released code stops early on held-out normal images.
+        resumed training; and D_xx is built like E and as wide, where the published one has two convolutions of 64 and 128
+        channels. Scored with a moving average of the weights, as published; weights of the last step, where the released code
+        stops early on held-out normal images.
 
     References:
         Zenati et al.: Adversarially Learned Anomaly Detection, ICDM 2018.

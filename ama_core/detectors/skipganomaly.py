@@ -21,7 +21,7 @@ PIXELS, FEATURES = 0.9, 0.1  # weights of the two errors in the score, as publis
 
 @dataclass(frozen=True)
 class SkipGANomalySettings(TrainingSettings):
-    """Settings of Skip-GANomaly; defaults as published."""
+    """Settings of Skip-GANomaly; the preset `paper` has the published width, batches, weights and rates."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": dict(width=16, batch_size=64, epochs=1000, max_steps=800, lr=2e-4, lr_schedule="linear"),
@@ -138,8 +138,10 @@ class SkipGANomalyDetector(OneNetworkDetector):
     """The weighted error of redrawn pixels and of the discriminator's features.
 
     Notes:
-        Scored in eval mode: the released code tests in training mode, so that an image's score depends on its batch. The error
-        is not rescaled to [0, 1] over the test set, which would need the test set.
+        The U-Net halves the image down to 4 x 4, three times at 32 pixels, where the published one does so five times; features
+        are those before the discriminator's last layer, in place of 100 of its own. Scored in eval mode: the released
+        code tests in training mode, so that an image's score depends on its batch. The error is not rescaled to [0, 1] over the
+        test set, which would need the test set.
 
     References:
         Akçay, Atapour-Abarghouei, Breckon: Skip-GANomaly, IJCNN 2019.
