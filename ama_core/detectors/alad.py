@@ -11,10 +11,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Features, Generator
-from ama_core.detectors.modules import bare, parameters, per_image, rebuilt
+from ama_core.detectors.modules import bare, parameters, per_image, rebuilt, redrawn
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
-from ama_core.tensors import BATCH, to_images, to_tensor
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 
@@ -86,9 +85,13 @@ class Networks(nn.Module):
         self.D_xx = Critic(c.image_size, 2 * c.channels, c.width, norm=False, spectral=True)
         self.D_zz = CodeCritic(2 * c.nz)
 
+    def redraw(self, x: Tensor) -> Tensor:
+        """G(E(x)), of the same shape."""
+        return self.G(self.E(x))
+
     def feature_distance(self, x: Tensor) -> Tensor:
         """||f_xx(x, x) - f_xx(x, G(E(x)))||_1, (N,) fp32."""
-        real, recon = (self.D_xx.features(torch.cat([x, y], dim=1)).float() for y in (x, self.G(self.E(x))))
+        real, recon = (self.D_xx.features(torch.cat([x, y], dim=1)).float() for y in (x, self.redraw(x)))
         return (real - recon).abs().sum(dim=1)
 
 
@@ -141,7 +144,7 @@ class ALADTrainer(Trainer):
         return bare(self.networks)
 
     def sample(self, images: np.ndarray) -> np.ndarray:
-        return redrawn(self.networks, images, self.device)
+        return redrawn(self.networks.eval().redraw, images, self.device)
 
     def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
         networks = rebuilt(lambda: Networks(self.config), weights, self.device)
@@ -150,14 +153,6 @@ class ALADTrainer(Trainer):
 
 def _logistic(logits: Tensor, label: int) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(label)))
-
-
-@torch.no_grad()
-def redrawn(networks: Networks, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Reconstructions G(E(x)) in eval mode, uint8 (N, S, S, C)."""
-    networks.eval()
-    parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-    return np.concatenate([to_images(networks.G(networks.E(to_tensor(part, device)))) for part in parts])
 
 
 class ALADDetector(OneNetworkDetector):
@@ -197,7 +192,7 @@ class ALADDetector(OneNetworkDetector):
 
     def reconstruct(self, X) -> np.ndarray:
         """G(E(x)), uint8 (N, S, S, C)."""
-        return redrawn(self._fitted().network_, self.prepared(X), self.torch_device)
+        return redrawn(self._fitted().network_.redraw, self.prepared(X), self.torch_device)
 
     def encode(self, X) -> np.ndarray:
         """Codes E(x), float32 (N, nz)."""

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ama_core.detectors.ama.losses import gradient_penalty
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Generator
-from ama_core.detectors.modules import bare, parameters, per_image, rebuilt
+from ama_core.detectors.modules import bare, gradient_penalty, parameters, per_image, rebuilt
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer, descend
