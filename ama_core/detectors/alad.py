@@ -11,16 +11,15 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Features, Generator
-from ama_core.detectors.modules import bare, parameters, per_image, rebuilt
+from ama_core.detectors.modules import bare, parameters, per_image, rebuilt, redrawn
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
-from ama_core.tensors import BATCH, to_images, to_tensor
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 
 @dataclass(frozen=True)
 class ALADSettings(TrainingSettings):
-    """Settings of ALAD; defaults as published."""
+    """Settings of ALAD; the preset `paper` has the published width, batches and rates."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": dict(
@@ -29,7 +28,7 @@ class ALADSettings(TrainingSettings):
         "small": dict(
             nz=64, width=32, batch_size=64, epochs=1000, max_steps=4000, lr=2e-4, lr_schedule="constant", average=0.999
         ),
-        "paper": dict(batch_size=32, epochs=100, lr=2e-4, lr_schedule="constant", average=0.999),
+        "paper": dict(width=128, batch_size=32, epochs=100, lr=2e-4, lr_schedule="constant", average=0.999),
     }
 
     nz: int = setting(100, "Latent dimension. Published: 100.", "Networks", low=2, high=1024)
@@ -86,9 +85,13 @@ class Networks(nn.Module):
         self.D_xx = Critic(c.image_size, 2 * c.channels, c.width, norm=False, spectral=True)
         self.D_zz = CodeCritic(2 * c.nz)
 
+    def redraw(self, x: Tensor) -> Tensor:
+        """G(E(x)), of the same shape."""
+        return self.G(self.E(x))
+
     def feature_distance(self, x: Tensor) -> Tensor:
         """||f_xx(x, x) - f_xx(x, G(E(x)))||_1, (N,) fp32."""
-        real, recon = (self.D_xx.features(torch.cat([x, y], dim=1)).float() for y in (x, self.G(self.E(x))))
+        real, recon = (self.D_xx.features(torch.cat([x, y], dim=1)).float() for y in (x, self.redraw(x)))
         return (real - recon).abs().sum(dim=1)
 
 
@@ -141,7 +144,7 @@ class ALADTrainer(Trainer):
         return bare(self.networks)
 
     def sample(self, images: np.ndarray) -> np.ndarray:
-        return redrawn(self.networks, images, self.device)
+        return redrawn(self.networks.eval().redraw, images, self.device)
 
     def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
         networks = rebuilt(lambda: Networks(self.config), weights, self.device)
@@ -152,21 +155,14 @@ def _logistic(logits: Tensor, label: int) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(label)))
 
 
-@torch.no_grad()
-def redrawn(networks: Networks, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Reconstructions G(E(x)) in eval mode, uint8 (N, S, S, C)."""
-    networks.eval()
-    parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-    return np.concatenate([to_images(networks.G(networks.E(to_tensor(part, device)))) for part in parts])
-
-
 class ALADDetector(OneNetworkDetector):
     """How differently the critic of image pairs sees (x, x) and (x, G(E(x))).
 
     Notes:
         AMA's R is this score on another critic. Without the published dropout, whose random numbers would not survive a
-        resumed training. Scored with a moving average of the weights, as published; weights of the
-        last step, where the released code stops early on held-out normal images.
+        resumed training; and D_xx is built like E and as wide, where the published one has two convolutions of 64 and 128
+        channels. Scored with a moving average of the weights, as published; weights of the last step, where the released code
+        stops early on held-out normal images.
 
     References:
         Zenati et al.: Adversarially Learned Anomaly Detection, ICDM 2018.
@@ -196,7 +192,7 @@ class ALADDetector(OneNetworkDetector):
 
     def reconstruct(self, X) -> np.ndarray:
         """G(E(x)), uint8 (N, S, S, C)."""
-        return redrawn(self._fitted().network_, self.prepared(X), self.torch_device)
+        return redrawn(self._fitted().network_.redraw, self.prepared(X), self.torch_device)
 
     def encode(self, X) -> np.ndarray:
         """Codes E(x), float32 (N, nz)."""

@@ -1,6 +1,5 @@
 """L2 autoencoder: AMA's encoder and generator trained on the squared error alone, which is what AMA must do better than."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,11 +9,12 @@ from torch import Tensor, nn
 
 from ama_core.detectors.ama.config import PRESETS, Config
 from ama_core.detectors.ama.networks import Encoder, Generator
-from ama_core.detectors.base import AnomalyDetector, Progress, Score
+from ama_core.detectors.base import Progress, Score
+from ama_core.detectors.modules import bare, per_image, rebuilt, redrawn
+from ama_core.detectors.one_score import OneNetworkDetector
 from ama_core.errors import DataError
 from ama_core.settings import TrainingSettings, setting
-from ama_core.storage.bundle import half_precision
-from ama_core.tensors import BATCH, to_images, to_tensor
+from ama_core.tensors import to_images
 from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
@@ -63,7 +63,7 @@ class AutoencoderTrainer(Trainer):
     splits = True
 
     def build(self) -> nn.Module:
-        return nn.Sequential(Encoder(self.config), Generator(self.config))
+        return networks(self.config)
 
     def build_optimisers(self) -> dict[str, torch.optim.Optimizer]:
         return {"EG": torch.optim.Adam(self.networks.parameters(), self.config.lr, fused=fused(self.device))}
@@ -75,16 +75,27 @@ class AutoencoderTrainer(Trainer):
         return {"loss": loss}
 
     def bare_state(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().clone() for name, tensor in self.networks.state_dict().items()}
+        return bare(self.networks)
 
     def sample(self, images: np.ndarray) -> np.ndarray:
-        return _reconstruct(self.networks, images)[0]
+        return redrawn(self.networks.eval(), images, self.device)
 
     def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
-        return {"L2": _reconstruct(_build(self.config, weights, self.device), images)[1]}
+        network = rebuilt(lambda: networks(self.config), weights, self.device, torch.channels_last)
+        return {"L2": per_image(lambda x: squared_error(network, x), images, self.device)}
 
 
-class AutoencoderDetector(AnomalyDetector):
+def networks(settings: AutoencoderSettings) -> nn.Sequential:
+    """Encoder, then generator."""
+    return nn.Sequential(Encoder(settings), Generator(settings))
+
+
+def squared_error(network: nn.Module, x: Tensor) -> Tensor:
+    """The mean squared error (N,) of images (N, c, S, S) as they are redrawn."""
+    return (network(x) - x).square().mean(dim=(1, 2, 3))
+
+
+class AutoencoderDetector(OneNetworkDetector):
     """The squared error of a plain autoencoder.
 
     Notes:
@@ -105,32 +116,42 @@ class AutoencoderDetector(AnomalyDetector):
         ),
     )
 
-    def use_weights(self, weights: Mapping[str, Tensor]) -> None:
-        self.networks_ = _build(self.settings, half_precision(weights), self.torch_device)
+    memory_format = torch.channels_last
+
+    @staticmethod
+    def network(settings) -> nn.Module:
+        return networks(settings)
+
+    def score_batch(self, x: Tensor) -> Tensor:
+        return squared_error(self.network_, x)
+
+    # No two-sided twin, and so no statistics of the score.
 
     def fit_statistics(self, train: np.ndarray, held_out: np.ndarray) -> None:
         """Nothing: the error is the score."""
 
     def raw_scores(self, images: np.ndarray, progress: Progress | None = None) -> dict[str, np.ndarray]:
-        return {"L2": _reconstruct(self.networks_, images, progress)[1]}
+        return {"L2": self.values(images, progress)}
+
+    def tensor_scores(self, value: Tensor) -> dict[str, Tensor]:
+        return {"L2": value}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
-        weights = {name: t.detach().cpu().contiguous() for name, t in self.networks_.state_dict().items()}
-        return half_precision(weights), {}
+        return self.weights(), {}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Nothing beside the weights."""
 
+    # Images and codes
+
     def reconstruct(self, X) -> np.ndarray:
         """G(E(x)), uint8 (N, S, S, C)."""
-        return _reconstruct(self._fitted().networks_, self.prepared(X))[0]
+        return redrawn(self._fitted().network_, self.prepared(X), self.torch_device)
 
-    @torch.no_grad()
     def encode(self, X) -> np.ndarray:
         """Codes E(x), float32 (N, nz)."""
-        images, encoder = self.prepared(X), self._fitted().networks_[0]
-        parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-        return np.concatenate([encoder(to_tensor(part, self.torch_device)).cpu().numpy() for part in parts])
+        images, network = self.prepared(X), self._fitted().network_
+        return per_image(network[0], images, self.torch_device).astype(np.float32)
 
     @torch.no_grad()
     def decode(self, z: np.ndarray) -> np.ndarray:
@@ -138,31 +159,4 @@ class AutoencoderDetector(AnomalyDetector):
         z = np.asarray(z, dtype=np.float32)
         if z.ndim != 2 or z.shape[1] != self.settings.nz or not len(z) or not np.isfinite(z).all():
             raise DataError(f"Codes must be finite and of shape (N, {self.settings.nz}), got {z.shape}.")
-        return to_images(self._fitted().networks_[1](torch.from_numpy(z).to(self.torch_device)))
-
-
-def _build(config: AutoencoderSettings, weights: Mapping[str, Tensor], device: torch.device) -> nn.Module:
-    """Encoder and generator in eval mode from stored weights. Raises ValueError where they do not belong to the settings."""
-    with torch.device("meta"):
-        networks = nn.Sequential(Encoder(config), Generator(config))
-    try:
-        networks.to_empty(device="cpu").load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise ValueError("the weights do not belong to these settings") from error
-    return networks.requires_grad_(False).to(device, memory_format=torch.channels_last).eval()
-
-
-@torch.no_grad()
-def _reconstruct(networks: nn.Module, images: np.ndarray, progress: Progress | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Reconstructions, uint8 (N, S, S, C), and mean squared errors (N,), in eval mode."""
-    networks.eval()
-    device = next(networks.parameters()).device
-    pictures, errors = [], []
-    for start in range(0, len(images), BATCH):
-        x = to_tensor(images[start : start + BATCH], device)
-        x_hat = networks(x)
-        pictures.append(to_images(x_hat))
-        errors.append((x_hat - x).square().mean(dim=(1, 2, 3)).cpu().double().numpy())
-        if progress:
-            progress(min(start + BATCH, len(images)), len(images))
-    return np.concatenate(pictures), np.concatenate(errors)
+        return to_images(self._fitted().network_[1](torch.from_numpy(z).to(self.torch_device)))

@@ -46,7 +46,7 @@ class ComplexityDetector(PixelCNNDetector):
 
     Notes:
         A likelihood ratio against a codec as the universal model of images. The published codec, FLIF, is unmaintained; the
-        codec is part of the result. The image is encoded as it is: uint8, grey as grey.
+        codec is part of the result. The image is encoded as it is: uint8, grey as grey. Network as of `pixelcnn`.
 
     References:
         Serra et al.: Input Complexity and Out-of-distribution Detection with Likelihood-based Generative Models, ICLR 2020.

@@ -22,7 +22,7 @@ CHUNK = 128
 
 @dataclass(frozen=True)
 class GlowSettings(TrainingSettings):
-    """Settings of Glow; defaults as in the usual implementation for 32 x 32 images."""
+    """Settings of Glow; the preset `paper` is the usual implementation for 32 x 32 images."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": dict(levels=3, flows=4, hidden=48, batch_size=64, epochs=1000, max_steps=700, lr=1e-3, lr_schedule="linear"),

@@ -102,7 +102,9 @@ class LikelihoodRatioDetector(OneNetworkDetector):
 
     Notes:
         What both models know alike, such as how smooth an image is, cancels. The result depends on the age of both: they are
-        trained for the same number of steps. Large variance over seeds.
+        trained for the same number of steps. Large variance over seeds. How often a value is spoiled, and the background's L2
+        penalty, are fixed beforehand, where the publication chooses them on another set of anomalies. Networks as of
+        `pixelcnn`.
 
     References:
         Ren et al.: Likelihood Ratios for Out-of-Distribution Detection, NeurIPS 2019.

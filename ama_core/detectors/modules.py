@@ -1,4 +1,4 @@
-"""What the networks of several detectors share: building from stored weights, batched evaluation, blocks."""
+"""What the networks of several detectors share: building from stored weights, batched evaluation, blocks, a penalty."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ama_core.detectors.base import Progress
-from ama_core.tensors import BATCH, to_tensor
+from ama_core.tensors import BATCH, to_images, to_tensor
+from ama_core.training import distributed
 
 
 def bare(module: nn.Module) -> dict[str, Tensor]:
@@ -21,8 +22,13 @@ def stored(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
-def rebuilt(make: Callable[[], nn.Module], weights: Mapping[str, Tensor], device: torch.device) -> nn.Module:
-    """A module in eval mode on `device`, fp32, with stored weights; no random number is drawn.
+def rebuilt(
+    make: Callable[[], nn.Module],
+    weights: Mapping[str, Tensor],
+    device: torch.device,
+    memory_format: torch.memory_format = torch.preserve_format,
+) -> nn.Module:
+    """A module in eval mode on `device`, fp32, with stored weights in this layout; no random number is drawn.
 
     Raises ValueError where the weights do not belong to it.
     """
@@ -33,7 +39,7 @@ def rebuilt(make: Callable[[], nn.Module], weights: Mapping[str, Tensor], device
         module.load_state_dict(dict(weights))
     except RuntimeError as error:
         raise ValueError("the weights do not belong to these settings") from error
-    return module.requires_grad_(False).to(device).eval()
+    return module.requires_grad_(False).to(device, memory_format=memory_format).eval()
 
 
 @torch.no_grad()
@@ -53,9 +59,44 @@ def per_image(
     return np.concatenate(found)
 
 
+@torch.no_grad()
+def redrawn(draw: Callable[[Tensor], Tensor], images: np.ndarray, device: torch.device) -> np.ndarray:
+    """Reconstructions, uint8 (N, S, S, C): `draw` takes float images (n, C, S, S) in [-1, 1] and gives others."""
+    parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
+    return np.concatenate([to_images(draw(to_tensor(part, device))) for part in parts])
+
+
 def parameters(*modules: nn.Module) -> Iterable[nn.Parameter]:
     """The parameters of several modules."""
     return (parameter for module in modules for parameter in module.parameters())
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor],
+    pair: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    x_hat: Tensor,
+    a: Tensor,
+    *,
+    per_pixel: bool = False,
+    rows: int | None = None,
+) -> Tensor:
+    """mean (||grad D|| - 1)^2 at the pairs (x, a x + (1 - a) x_hat), gradient with respect to the whole pair.
+
+    Args:
+        critic: D, from a pair to values (N,).
+        pair: builds the critic's input from (x, y).
+        x, x_hat: images (N, c, S, S), no gradient is passed on to them.
+        a: mixing weights (N,) in [0, 1], one an image.
+        rows: of how many rows in all these are this process's (see `training.distributed`); default: all.
+        per_pixel: the released code's reading: the norm is taken over channels only, for every pixel.
+    """
+    a = a.view(-1, 1, 1, 1)
+    inputs = pair(x, a * x + (1 - a) * x_hat).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(inputs).sum(), inputs, create_graph=True)
+    gradient = gradient.float()
+    norms = gradient.norm(dim=1) if per_pixel else gradient.flatten(1).norm(dim=1)
+    return distributed.mean((norms - 1).square(), len(x) if rows is None else rows)
 
 
 class PooledConv2d(nn.Conv2d):

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ama_core.data import draw
@@ -114,6 +115,7 @@ class OneNetworkDetector(OneScoreDetector):
     network_: nn.Module
     stored_in_half = True  # how weights are stored
     chunk = BATCH  # images that are scored at once
+    memory_format = torch.preserve_format  # layout of the weights; another one changes speed, and the last bits of scores
 
     @staticmethod
     @abstractmethod
@@ -125,7 +127,8 @@ class OneNetworkDetector(OneScoreDetector):
         """The score (n,) of float images (n, C, S, S) in [-1, 1], larger = more anomalous."""
 
     def use_weights(self, weights: Mapping[str, Tensor]) -> None:
-        self.network_ = rebuilt(lambda: self.network(self.settings), self._as_stored(weights), self.torch_device)
+        weights = self._as_stored(weights)
+        self.network_ = rebuilt(lambda: self.network(self.settings), weights, self.torch_device, self.memory_format)
 
     def weights(self) -> dict[str, Tensor]:
         return self._as_stored(stored(self.network_))
@@ -134,11 +137,11 @@ class OneNetworkDetector(OneScoreDetector):
         return per_image(self.score_batch, images, self.torch_device, progress, self.chunk)
 
     def graph(self) -> Graph:
-        """The score, its two-sided twin and the p-value of the deciding one, as one module on the CPU."""
+        """The scores and the p-value of the deciding one, as one module on the CPU."""
         self._fitted()
-        copy = type(self)(self.settings, device="cpu")
-        copy.use_weights(self.weights())
-        copy.mu_, copy.sigma_ = self.mu_, self.sigma_
+        copy, (weights, arrays) = type(self)(self.settings, device="cpu"), self.state()
+        copy.use_weights(weights)
+        copy.restore(arrays)
         outputs = lambda _, x: copy.tensor_scores(copy.score_batch(x).double())  # noqa: E731 (of `copy`, which Graph holds)
         return Graph(copy.network_, outputs, self.by, False, self.held_out_scores_[self.by]).eval()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ama_core.detectors.base import Score
 from ama_core.detectors.modules import bare, per_image, rebuilt
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
-from ama_core.settings import TrainingSettings, setting
+from ama_core.settings import TrainingSettings, schedule_setting, setting
 from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
@@ -22,13 +22,15 @@ CHUNK = 128  # images per forward pass
 
 @dataclass(frozen=True)
 class PixelCNNSettings(TrainingSettings):
-    """Settings of PixelCNN++; defaults as published by the likelihood-ratio paper for FashionMNIST."""
+    """Settings of PixelCNN++; the preset `paper` trains as the likelihood-ratio paper does on FashionMNIST."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": dict(filters=32, blocks=2, batch_size=32, epochs=1000, max_steps=700, lr=1e-3, lr_schedule="linear"),
         "small": dict(filters=32, blocks=5, batch_size=32, epochs=1000, max_steps=5000, lr=1e-3, lr_schedule="linear"),
-        "paper": dict(batch_size=32, epochs=10_000, max_steps=50_000, lr=1e-4, lr_schedule="constant"),
+        "paper": dict(batch_size=32, epochs=10_000, max_steps=50_000, lr=1e-4, lr_schedule="decay"),
     }
+
+    lr_schedule: str = schedule_setting(decay="x0.999995 a step, as published.")
 
     filters: int = setting(32, "Channels of every layer. Published: 32.", "Networks", low=4, high=256)
     blocks: int = setting(5, "Gated residual blocks. Published: 5, in one hierarchy.", "Networks", low=1, high=30)

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, stages
-from ama_core.detectors.modules import bare, per_image, rebuilt
+from ama_core.detectors.modules import bare, per_image, rebuilt, redrawn
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
-from ama_core.tensors import BATCH, to_images, to_tensor
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 PIXELS, FEATURES = 0.9, 0.1  # weights of the two errors in the score, as published
@@ -21,7 +20,7 @@ PIXELS, FEATURES = 0.9, 0.1  # weights of the two errors in the score, as publis
 
 @dataclass(frozen=True)
 class SkipGANomalySettings(TrainingSettings):
-    """Settings of Skip-GANomaly; defaults as published."""
+    """Settings of Skip-GANomaly; the preset `paper` has the published width, batches, weights and rates."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": dict(width=16, batch_size=64, epochs=1000, max_steps=800, lr=2e-4, lr_schedule="linear"),
@@ -74,9 +73,13 @@ class Networks(nn.Module):
         self.G = UNet(settings.image_size, settings.channels, settings.width)
         self.D = Critic(settings.image_size, settings.channels, settings.width)
 
+    def redraw(self, x: Tensor) -> Tensor:
+        """The image as the U-Net draws it, of the same shape."""
+        return self.G(x)
+
     def errors(self, x: Tensor) -> Tensor:
         """0.9 mean squared pixel error + 0.1 mean squared feature error, (N,) fp32."""
-        x_hat = self.G(x)
+        x_hat = self.redraw(x)
         pixels = (x - x_hat).float().square().mean(dim=(1, 2, 3))
         features = (self.D.features(x) - self.D.features(x_hat)).float().square().mean(dim=1)
         return PIXELS * pixels + FEATURES * features
@@ -119,27 +122,21 @@ class SkipGANomalyTrainer(Trainer):
         return bare(self.networks)
 
     def sample(self, images: np.ndarray) -> np.ndarray:
-        return redrawn(self.networks, images, self.device)
+        return redrawn(self.networks.eval().redraw, images, self.device)
 
     def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
         networks = rebuilt(lambda: Networks(self.config), weights, self.device)
         return {"residual": per_image(networks.errors, images, self.device)}
 
 
-@torch.no_grad()
-def redrawn(networks: Networks, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Reconstructions of the U-Net in eval mode, uint8 (N, S, S, C)."""
-    networks.eval()
-    parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
-    return np.concatenate([to_images(networks.G(to_tensor(part, device))) for part in parts])
-
-
 class SkipGANomalyDetector(OneNetworkDetector):
     """The weighted error of redrawn pixels and of the discriminator's features.
 
     Notes:
-        Scored in eval mode: the released code tests in training mode, so that an image's score depends on its batch. The error
-        is not rescaled to [0, 1] over the test set, which would need the test set.
+        The U-Net halves the image down to 4 x 4, three times at 32 pixels, where the published one does so five times; features
+        are those before the discriminator's last layer, in place of 100 of its own. Scored in eval mode: the released
+        code tests in training mode, so that an image's score depends on its batch. The error is not rescaled to [0, 1] over the
+        test set, which would need the test set.
 
     References:
         Akçay, Atapour-Abarghouei, Breckon: Skip-GANomaly, IJCNN 2019.
@@ -169,4 +166,4 @@ class SkipGANomalyDetector(OneNetworkDetector):
 
     def reconstruct(self, X) -> np.ndarray:
         """The redrawn images, uint8 (N, S, S, C)."""
-        return redrawn(self._fitted().network_, self.prepared(X), self.torch_device)
+        return redrawn(self._fitted().network_.redraw, self.prepared(X), self.torch_device)

@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ama_core.detectors.ama.losses import gradient_penalty
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Generator
-from ama_core.detectors.modules import bare, parameters, per_image, rebuilt
+from ama_core.detectors.modules import bare, gradient_penalty, parameters, per_image, rebuilt
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer, descend
@@ -19,7 +18,7 @@ from ama_core.training.trainer import Curve, Trainer, descend
 
 @dataclass(frozen=True)
 class WAICSettings(TrainingSettings):
-    """Settings of the ensemble; defaults as published."""
+    """Settings of the ensemble; the preset `paper` has the published members, steps and rates."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": dict(
@@ -134,7 +133,8 @@ class WAICDetector(OneNetworkDetector):
 
     Notes:
         Its authors call it WAIC on GANs themselves, and say that it is not WAIC proper, since a critic gives no likelihood.
-        Without the last stage the members' values have arbitrary scales and their variance means nothing.
+        Without the last stage the members' values have arbitrary scales and their variance means nothing. The critic steps
+        before a generator step share one batch of normal images, of which the published training draws a new one for each.
 
     References:
         Choi, Jang, Alemi: WAIC, but Why? Generative Ensembles for Robust Anomaly Detection, 2018.

@@ -73,6 +73,9 @@ DETECTORS = {
     "Skip-GANomaly": "skipganomaly",
 }
 
+# Detectors that depart from their publication in networks or training, at every size: how, the Notes of each say.
+DEPARTING = frozenset({"waic", "alad", "anogan", "skipganomaly", "fencegan", "pixelcnn", "complexity", "likelihood_ratio"})
+
 # A set of the paper -> the set of the catalog that is measured in its place.
 STAND_INS = {"imagenet": "tinyimagenet"}
 # A set of the paper that cannot be had where the bundled models were made -> why.

@@ -40,7 +40,8 @@ class Record:
 
     Attributes:
         status: `full`: the paper's preset and sizes and at least 100 epochs; `smoke`: fewer than SMOKE_STEPS steps; else
-            `reduced`.
+            `reduced`. Of a rival, `full` is its preset `paper` unchanged, where that is the published method
+            (`published.DEPARTING` are not).
         condition: see `Job.condition`.
         width: channels of encoder, generator and critic.
         epochs: passes over the n_images training images.

@@ -105,10 +105,11 @@ def _rival(job: Job, out: Path, device: str | None) -> tuple[Record, list[Stored
 
 
 def _rival_status(job: Job, steps: int) -> str:
-    """As `status_of`, of a detector that has sizes of its own."""
+    """As `status_of`, of a detector that has sizes of its own: `full` where it also is the published method."""
     if detector_class(job.detector).trainer_class is not None and steps < SMOKE_STEPS:
         return "smoke"
-    return "full" if job.preset == "paper" and not job.settings else "reduced"
+    full = job.preset == "paper" and not job.settings and job.detector not in paper.DEPARTING
+    return "full" if full else "reduced"
 
 
 def _validated(detector: AMADetector, job: Job, folder: Path) -> AMADetector:

@@ -48,8 +48,10 @@ class Trainer(ABC):
     def __init__(self, config: TrainingSettings, device: torch.device | None = None):
         self.config = config
         self.device = device or default_device()
-        with torch.random.fork_rng(devices=[]):  # initialisation must not disturb, nor depend on, the caller's randomness
-            torch.manual_seed(config.seed)
+        # Initialisation must not disturb, nor depend on, the caller's randomness: it draws on the CPU alone, and
+        # `torch.manual_seed` would seed all other devices too, which are not put back.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(config.seed)
             self.networks = self.build()
         distributed.synchronise(self.networks)
         self.networks.to(self.device, memory_format=torch.channels_last)

@@ -309,6 +309,19 @@ def test_the_paper_preset_of_deep_svdd_has_a_schedule_for_each_stage():
     assert rates(tiny, [0, 29, 30, 60, 90], 100) == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5, 1e-6]), "others are of the whole run"
 
 
+def test_the_paper_preset_of_pixelcnn_decays_a_little_at_each_step():
+    for kind in (pixelcnn.PixelCNNTrainer, complexity.ComplexityTrainer, likelihood_ratio.LikelihoodRatioTrainer):
+        trainer = kind(kind.Settings.preset("paper", filters=4, blocks=1), CPU)
+        assert rates(trainer, [0, 1, 50_000], 50_000) == pytest.approx([1e-4, 0.999995e-4, 1e-4 * 0.999995**50_000], rel=1e-9)
+
+
+def test_fence_gan_s_discriminator_learns_alone_for_15_of_115_epochs():
+    trainer = fencegan.FenceGANTrainer(fencegan.FenceGANSettings.preset("paper", width=4), CPU)
+    trainer.total = trainer.config.total_steps(54_000)
+    alone = [trainer._draws(step) for step in range(trainer.total)].index(True)
+    assert (alone, trainer.total) == (15 * 270, 115 * 270)
+
+
 def test_the_centre_is_not_averaged():
     settings = deepsvdd.DeepSVDDSettings(**STAGES, dim=6, pretraining=0.5, average=0.99)
     detector = deepsvdd.DeepSVDDDetector(settings, device="cpu", verbose=False)

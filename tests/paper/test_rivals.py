@@ -65,6 +65,27 @@ def test_a_job_trains_measures_and_stores_any_detector(tmp_path, name, settings,
     assert [found.scores for found in again.results] == [found.scores for found in made.results]
 
 
+@pytest.mark.parametrize(
+    "name, preset, settings, steps, status",
+    [
+        ("deepsvdd", "paper", {}, 112_500, "full"),
+        ("deepsvdd", "paper", {}, 9, "smoke"),
+        ("deepsvdd", "paper", {"width": "16"}, 112_500, "reduced"),
+        ("deepsvdd", "tiny", {}, 1500, "reduced"),
+        ("nearest", "paper", {}, 0, "full"),
+        ("alad", "paper", {}, 140_000, "reduced"),  # no dropout, whatever its size
+    ],
+)
+def test_full_is_the_published_method_at_its_size(name, preset, settings, steps, status):
+    job = jobs.Job(rows.RIVALS, name, "cifar10", None, ("textures",), preset, settings, 0)
+    assert training._rival_status(job, steps) == status
+
+
+def test_a_detector_that_departs_from_its_publication_says_how():
+    assert set(registry.DETECTORS) >= published.DEPARTING
+    assert all("Notes:" in registry.detector_class(name).__doc__ for name in published.DEPARTING)
+
+
 def test_table_1_has_every_published_figure_and_ours_beside_it():
     bare = rivals.rival_lines([])
     assert all(line.ours is None and line.status == "not measured" for line in bare)

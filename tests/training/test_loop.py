@@ -150,6 +150,17 @@ def test_nan_of_the_very_last_update_is_seen(config, few, tmp_path, monkeypatch)
     assert not (tmp_path / "c.safetensors").exists()
 
 
+def test_a_new_training_leaves_all_random_states_alone(config, monkeypatch):
+    before, first, seeded = torch.get_rng_state(), AMATrainer(config, CPU), []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    second = AMATrainer(config, CPU)
+    assert torch.equal(torch.get_rng_state(), before) and not seeded
+    assert_identical(first, second)
+    torch.manual_seed(0)
+    assert seeded == [0], "which is how PyTorch seeds all devices"
+    torch.set_rng_state(before)
+
+
 def test_an_average_that_is_the_best_is_stored(config, few, tmp_path):
     state = AMATrainer(config.replace(average=0.9), CPU)
     run(state, few, validation=Validation(few[:20], few[20:40]), validate_every=10, checkpoint=tmp_path / "c.safetensors")

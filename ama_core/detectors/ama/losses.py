@@ -7,11 +7,10 @@ Where several processes share a batch, `rows` (`n`, `mixtures`) says of how many
 (see `training.distributed`); by default the given ones are all.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from ama_core.detectors.modules import gradient_penalty  # noqa: F401 (a term of this objective, and of other detectors)
 from ama_core.training import distributed
 
 
@@ -53,33 +52,6 @@ def latent_regulariser(z: Tensor, kind: str, radius: float, rows: int | None = N
     """Mean over codes z (n, d) of ||z||_2 (`norm`) or max(||z||_2 - radius, 0) (`hinge`)."""
     norms = z.float().norm(dim=1)
     return _mean((norms - radius).clamp_min(0) if kind == "hinge" else norms, rows)
-
-
-def gradient_penalty(
-    critic: Callable[[Tensor], Tensor],
-    pair: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    x_hat: Tensor,
-    a: Tensor,
-    *,
-    per_pixel: bool = False,
-    rows: int | None = None,
-) -> Tensor:
-    """mean (||grad D|| - 1)^2 at the pairs (x, a x + (1 - a) x_hat), gradient with respect to the whole pair.
-
-    Args:
-        critic: D, from a pair to values (N,).
-        pair: builds the critic's input from (x, y).
-        x, x_hat: images (N, c, S, S), no gradient is passed on to them.
-        a: mixing weights (N,) in [0, 1], one an image.
-        per_pixel: the released code's reading: the norm is taken over channels only, for every pixel.
-    """
-    a = a.view(-1, 1, 1, 1)
-    inputs = pair(x, a * x + (1 - a) * x_hat).detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(critic(inputs).sum(), inputs, create_graph=True)
-    gradient = gradient.float()
-    norms = gradient.norm(dim=1) if per_pixel else gradient.flatten(1).norm(dim=1)
-    return _mean((norms - 1).square(), rows)
 
 
 def _mean(values: Tensor, rows: int | None) -> Tensor:
