@@ -22,6 +22,7 @@ from ama_core.runs.folder import runs_dir
 from ama_core.runs.spec import RunSpec, config_for, suited_to_few
 from ama_core.settings import Settings
 from ama_core.training import distributed
+from ama_core.training.loop import Event
 
 PRESET = "tiny"
 
@@ -90,18 +91,29 @@ def add_train(commands: Commands) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Train in a run folder, which becomes a bundle."""
-    first = distributed.launched_rank() == 0
+    first, spec = distributed.launched_rank() == 0, _asked(arguments)
+    told = not first or arguments.resume or bool(arguments.spec)
     with TrainingBar(arguments.quiet or not first) as bar:
+
+        def follow(event: Event) -> None:
+            nonlocal told
+            if not told:  # once it has begun, so that a refusal is one line
+                told = True
+                _say_suited(arguments, spec)
+            bar.update(event)
+
         execute(
             arguments.out,
-            _asked(arguments),
+            spec,
             resume=arguments.resume,
             claimed=arguments.claimed,
             download=arguments.download,
             device=arguments.device,
-            on_event=bar.update,
+            on_event=follow,
             on_progress=bar.measuring,
         )
+    if not told:  # nothing is trained by steps
+        _say_suited(arguments, spec)
     if first:
         print(f"{arguments.out} is ready: python -m ama_core info {arguments.out}", file=sys.stderr)
 
@@ -115,10 +127,6 @@ def _asked(arguments: argparse.Namespace) -> RunSpec:
     given = settings_of(arguments.set)
     config = config_for(arguments.dataset, arguments.preset or PRESET, arguments.detector, **given)
     suited = _suited(config, arguments.dataset, given)
-    changed = {name: value for name, value in suited.to_dict().items() if value != config.to_dict()[name]}
-    if changed and not arguments.resume and distributed.launched_rank() == 0:
-        said = ", ".join(f"{name}={value}" for name, value in changed.items())
-        print(f"For so few images: {said} (--set chooses others).", file=sys.stderr)
     asked = RunSpec(
         arguments.dataset,
         suited,
@@ -144,6 +152,14 @@ def _suited(config: Settings, dataset: str, given: Collection[str]) -> Settings:
         return suited_to_few(config, count_any(dataset), given)
     except DataError:  # said when the run begins, after what is wrong with the rest
         return config
+
+
+def _say_suited(arguments: argparse.Namespace, spec: RunSpec) -> None:
+    """Say which settings were chosen for the number of images, see `_suited`."""
+    usual = config_for(spec.dataset, arguments.preset or PRESET, spec.detector, **settings_of(arguments.set)).to_dict()
+    changed = ", ".join(f"{name}={value}" for name, value in spec.config.to_dict().items() if value != usual[name])
+    if changed:
+        print(f"For so few images: {changed} (--set chooses others).", file=sys.stderr)
 
 
 def _check_resumed(folder: Path, asked: RunSpec, settings: Mapping[str, Any]) -> None:
