@@ -34,6 +34,7 @@ def model_card(folder: Path, detector: AnomalyDetector) -> str:
         f"{training['precision']}; weights of the {training['select']} step; torch {training['versions']['torch']}.",
         f"- Command: `{training['command']}`" if training["command"] else "- Command: not recorded.",
         f"- Training data fingerprint: `{normal.fingerprint}`; source commit: `{training['commit']}`.",
+        *_calibrated_on(detector),
         f"- Settings: {', '.join(f'{name} {value}' for name, value in settings.to_dict().items())}.",
         "",
         "## Measured",
@@ -60,6 +61,12 @@ def model_card(folder: Path, detector: AnomalyDetector) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _calibrated_on(detector: AnomalyDetector) -> list[str]:
+    """Whether p-values come from other images than the training's."""
+    found = detector.info_.get("calibrated_on")
+    return [f"- p-values: from {found['n']:,} other normal images, {found['name']}."] if found else []
 
 
 def _measured(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:

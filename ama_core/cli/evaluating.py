@@ -1,4 +1,4 @@
-"""Commands about a trained model: `evaluate`, `measure`, `info` and `share`."""
+"""Commands about a trained model: `evaluate`, `measure`, `calibrate`, `info`, `share` and `export`."""
 
 import argparse
 import json
@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ama_core.cli.arguments import Commands, add_command, add_device, add_model, check_out, path, seed, source
+from ama_core.cli.arguments import Commands, add_alpha, add_command, add_device, add_model, check_out, path, seed, source
 from ama_core.cli.progress import SetBars
+from ama_core.data import load_any
 from ama_core.detectors.registry import load_detector
-from ama_core.errors import AMAError
+from ama_core.errors import AMAError, ConfigError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import auroc_interval
-from ama_core.runs.measuring import measure_run
+from ama_core.runs.measuring import measure_run, write_card
+from ama_core.scoring.check import reach_warning
 from ama_core.scoring.onnx_export import export_onnx, is_onnx
 from ama_core.storage.bundle import find_bundle, is_shared, read_info, read_results, read_scores, zip_bundle
 from ama_core.storage.files import write_atomically
@@ -63,6 +65,34 @@ def measure(arguments: argparse.Namespace) -> None:
     _print_results(read_results(folder))
 
 
+def add_calibrate(commands: Commands) -> None:
+    parser = add_command(commands, calibrate)
+    add_model(parser)
+    add = parser.add_argument
+    normal = "normal images that it was not trained on: a folder (of one with `train` and `test`, `test`), archive or data set"
+    add("good", type=source, metavar="GOOD", help=normal)
+    add("--out", required=True, type=path, metavar="DIR", help="a new folder for the model with these p-values")
+    add_alpha(parser)
+    add_device(parser)
+
+
+def calibrate(arguments: argparse.Namespace) -> None:
+    """Take p-values from other normal images, such as those of another camera: a model of the same scores."""
+    if arguments.out.exists():
+        raise ConfigError(f"--out {arguments.out} exists: name a new folder.")
+    detector = load_detector(arguments.model, device=arguments.device)
+    images = load_any(arguments.good, "ood", **vars(detector.settings.input))
+    alpha = arguments.alpha
+    before = float((detector.p_value(images.images) <= alpha).mean())
+    detector.recalibrate(images).save(arguments.out)
+    write_card(detector, arguments.out)
+    now = f"of others like them, at most about {alpha:.1%} now are"
+    print(f"At a false-alarm rate of {alpha:g}, {before:.1%} of these {len(images):,} images were flagged; {now}.")
+    print(f"{arguments.out} holds the model; nothing is measured of it yet.", file=sys.stderr)
+    if warning := reach_warning(detector, alpha):
+        print(f"Warning: {warning}", file=sys.stderr)
+
+
 def add_info(commands: Commands) -> None:
     parser = add_command(commands, info)
     add_model(parser)
@@ -83,8 +113,9 @@ def info(arguments: argparse.Namespace) -> None:
         print(json.dumps({"path": str(folder), **header, "results": results}))
         return
     print(folder)
-    for section in ("normal", "training", "config"):
-        print(f"\n{section}")
+    for section in ("normal", "training", "calibrated_on", "config"):
+        if section in header:
+            print(f"\n{section}")
         for name, value in header.get(section, {}).items():
             print(f"  {name:22}{value}")
     if results and results["results"]:

@@ -13,7 +13,7 @@ from typing import NoReturn
 from ama_core._version import __version__
 from ama_core.cli.comparing import add_compare
 from ama_core.cli.data import add_datasets, add_inspect
-from ama_core.cli.evaluating import add_evaluate, add_export, add_info, add_measure, add_share
+from ama_core.cli.evaluating import add_calibrate, add_evaluate, add_export, add_info, add_measure, add_share
 from ama_core.cli.scoring import add_merge, add_report, add_score
 from ama_core.cli.tables import add_bench, add_benchmark
 from ama_core.cli.training import add_detectors, add_train, add_work
@@ -32,6 +32,7 @@ COMMANDS = (
     add_report,
     add_evaluate,
     add_measure,
+    add_calibrate,
     add_info,
     add_share,
     add_export,

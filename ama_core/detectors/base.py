@@ -375,6 +375,24 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         self._calibrate(images, hold_out(len(images), self.settings.calibration_fraction, self.settings.seed))
         return self
 
+    def recalibrate(self, X) -> Self:
+        """Take p-values from other normal images, such as those of another camera; scores and their statistics stay.
+
+        Args:
+            X: n normal images in any form that `fit` takes, none of which the model was trained on. What is tested later must
+                not be among them. The smallest p-value becomes 1 / (n + 1).
+
+        Raises NotFittedError, DataError.
+        """
+        self._fitted()
+        found = self._image_set(X, "ood")
+        images = self.prepared(found.images)
+        if not len(images):
+            raise DataError("There are no images to calibrate on.")
+        self.held_out_scores_ = self.anomaly_scores(self.raw_scores(images))
+        self.info_ = self.info_ | {"calibrated_on": {"name": found.name, "n": len(images), "fingerprint": found.fingerprint}}
+        return self
+
     def _calibrate(self, images: np.ndarray, parts: HoldOut) -> None:
         for name in ("SCORES", "STORED"):
             vars(self).pop(name, None)  # of an earlier bundle
@@ -503,7 +521,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         if isinstance(X, (str, Path)):
             return load_any(X, split, **vars(self.settings.input))
         images = self.prepared(X)
-        return ImageSet("images", split, images, np.zeros(len(images), np.int64))
+        return ImageSet("images", "test" if split == "ood" else split, images, np.zeros(len(images), np.int64))
 
     # Storage
 

@@ -92,6 +92,7 @@ _SECTIONS = {
         "commit": _TEXT,
         "command": _TEXT,
     },
+    "calibrated_on": {"name": str, "n": int, "fingerprint": str},
 }
 _RESULT = {"ood": str, "n_normal": int, "n_ood": int, "scores": dict}
 _METRICS = {"auroc": _NUMBER, "auprc": _NUMBER, "fpr95": _NUMBER}

@@ -87,7 +87,8 @@ def drift(view: controls.View, batch: cache.Batch) -> None:
     model = cache.deciding(view.folder, view.score)
     if warning := drift_warning(model, batch.found.examined.scores):
         st.warning(
-            f"**{warning}** Another camera, light or cut may be behind it: then train or calibrate on images like these.",
+            f"**{warning}** Another camera, light or cut may be behind it: then train on images like these, or take p-values "
+            f"from normal ones among them: `python -m ama_core calibrate {view.folder.name} GOOD --out NEW`.",
             icon=":material/trending_up:",
         )
 

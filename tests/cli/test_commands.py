@@ -527,6 +527,24 @@ def test_a_table_has_one_writer(call, tiny_bundle, pictures, tmp_path):
     assert_one_clear_line(call(*words[:3], "--out", tmp_path / "no" / "t.csv"), "does not exist: make it")
 
 
+def test_a_model_is_calibrated_on_images_of_another_camera(call, tiny_bundle, tmp_path, digits):
+    for kind, chosen in (("good", slice(0, 60)), ("new", slice(60, 260))):
+        (tmp_path / kind).mkdir()
+        for i, image in enumerate(digits.images[chosen]):
+            Image.fromarray(image[..., 0] // 2 + 60).save(tmp_path / kind / f"{i}.png")  # brighter, with less contrast
+    words = (tmp_path / "good", "--out", tmp_path / "m", "--quiet", "--alpha", "0.1")
+    code, out, err = call("calibrate", tiny_bundle, *words)
+    assert code == 0 and "of these 60 images were flagged" in out and "Warning" not in err
+    assert "from 60 other normal images, good" in (tmp_path / "m" / "README.md").read_text()
+    flagged = []
+    for model in (tiny_bundle, tmp_path / "m"):
+        _, out, _ = call("score", model, tmp_path / "new", "--alpha", "0.1", "--json", "--quiet")
+        flagged.append(np.mean([json.loads(line)["anomalous"] for line in out.splitlines()]))
+    assert flagged[0] > 0.5 and flagged[1] < 0.2
+    assert_one_clear_line(call("calibrate", tiny_bundle, *words), "name a new folder")
+    assert_one_clear_line(call("calibrate", tiny_bundle, tmp_path / "no", "--out", tmp_path / "k"), "nor an existing path")
+
+
 def test_a_report_says_what_it_left_out(call, tiny_bundle, pictures, tmp_path):
     code, _, err = call("report", tiny_bundle, pictures, "--out", tmp_path / "r.html", "--most", "2", "--quiet")
     assert code == 0 and "only the first 2 images" in err and "--most 4" in err

@@ -251,6 +251,21 @@ def test_stored_scores_give_the_same_p_values(fitted, images):
         np.testing.assert_array_equal(stored[f"p_{by}"], scores[f"p_{by}"])
 
 
+def test_p_values_from_other_normal_images(fitted, images, tmp_path):
+    fitted.save(tmp_path / "m")
+    other = registry.load_detector(tmp_path / "m", device="cpu")
+    darker = images // 2
+    assert other.recalibrate(darker[:40]) is other and len(other.calibration_scores_) == 40
+    again = registry.load_detector((other.save(tmp_path / "n"), tmp_path / "n")[1], device="cpu")
+    for by in fitted.score_names():
+        np.testing.assert_allclose(again.scores(darker)[by], fitted.scores(darker)[by], rtol=1e-4, atol=1e-5)
+        own = again.scores(darker[:40])[f"p_{by}"]
+        assert own.min() >= 2 / 41 - 1e-9 and own.max() == 1, "of n scores among themselves"
+    assert again.info_["calibrated_on"]["n"] == 40
+    with pytest.raises(DataError):
+        other.recalibrate(darker[:0])
+
+
 def test_what_it_can_do(fitted, images):
     found = fitted.examine(images[:5])
     assert found.images.shape == (5, 32, 32, 1)
