@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ama_core.detectors.ama import latent, losses
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.trainer import AMATrainer
-from ama_core.detectors.modules import PooledConv2d, UpsampledConv2d
+from ama_core.detectors.modules import PooledConv2d, UpsampledConv2d, gradient_penalty
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Reference:
             if not self.shortcuts.cached:
                 with torch.no_grad():
                     x_hat = networks.reconstruct(x)
-            loss = loss + config.lambda_gp * losses.gradient_penalty(networks.D, networks.pair, x[some], x_hat[some].float(), a)
+            loss = loss + config.lambda_gp * gradient_penalty(networks.D, networks.pair, x[some], x_hat[some].float(), a)
         _descend(loss, self.optimisers[2:])
 
     def _autoencoder_step(self, x: Tensor, z: Tensor, x_hat: Tensor, x_inter: Tensor | None, n: int, draws: Draws) -> None:

@@ -19,6 +19,7 @@ from ama_core.detectors.ama import latent, losses, scores
 from ama_core.detectors.ama.networks import Critic, Encoder, Generator
 from ama_core.detectors.base import Score
 from ama_core.detectors.conformal import conformal_p_value, conformal_threshold
+from ama_core.detectors.modules import gradient_penalty
 from ama_core.evaluation.metrics import CURVE_ALPHAS, false_alarm_band, false_alarm_curve
 
 SOURCE = Path(ama_core.__file__).parent
@@ -51,7 +52,7 @@ OBJECTIVE = [
         "Gradient penalty",
         "Keeps the critic's slope near 1, as a Wasserstein distance needs.",
         r"\lambda_\text{gp}\ \mathbb{E}\big(\lVert \nabla D(x, a x + (1 - a) \hat x) \rVert_2 - 1\big)^2, \quad a \sim U[0, 1]",
-        [losses.gradient_penalty],
+        [gradient_penalty],
     ),
     (
         "Latent regulariser",

@@ -10,7 +10,6 @@ Where several processes share a batch, `rows` (`n`, `mixtures`) says of how many
 import torch
 from torch import Tensor
 
-from ama_core.detectors.modules import gradient_penalty  # noqa: F401 (a term of this objective, and of other detectors)
 from ama_core.training import distributed
 
 

@@ -11,6 +11,7 @@ from ama_core.detectors.ama import inference, latent, losses
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.networks import Networks, build_networks
 from ama_core.detectors.ama.scores import Calibration, anomaly_scores
+from ama_core.detectors.modules import gradient_penalty
 from ama_core.tensors import scale
 from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
@@ -181,7 +182,7 @@ class AMATrainer(Trainer):
                 some = torch.randperm(batch.rows, generator=self.rng, device=self.device)[:n_penalty]
                 a = torch.rand(len(some), generator=self.rng, device=self.device)
                 some, a = distributed.mine(some), distributed.mine(a)
-                penalty = losses.gradient_penalty(
+                penalty = gradient_penalty(
                     D, pair, x_all[some], x_hat_all[some].float(), a, per_pixel=config.mode == "released", rows=n_penalty
                 )
                 loss = loss + config.lambda_gp * penalty

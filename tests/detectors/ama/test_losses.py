@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ama_core.detectors.ama import losses
+from ama_core.detectors.modules import gradient_penalty
 
 CPU = torch.device("cpu")
 LAMBDA_NEG = 5.0
@@ -134,7 +135,7 @@ def test_gradient_penalty_against_finite_differences(rng, pair, channels, per_pi
         assert gradient.shape == (channels, 3, 3)
         norms = np.sqrt((gradient**2).sum(axis=0)) if per_pixel else np.sqrt((gradient**2).sum())
         expected.append(np.mean((norms - 1) ** 2))
-    found = losses.gradient_penalty(critic, pair, *map(torch.from_numpy, (x, x_hat, a)), per_pixel=per_pixel)
+    found = gradient_penalty(critic, pair, *map(torch.from_numpy, (x, x_hat, a)), per_pixel=per_pixel)
     assert found.item() == pytest.approx(np.mean(expected), rel=1e-5)
 
 
@@ -143,12 +144,12 @@ def test_gradient_penalty_reaches_the_critic_s_weights(rng):
     x, x_hat = torch.from_numpy(rng.normal(size=(2, 3, 1, 2, 2)))
     a = torch.from_numpy(rng.random(3))
     critic = SmoothCritic(rng, 8)
-    losses.gradient_penalty(critic, mirrored, x, x_hat, a).backward()
+    gradient_penalty(critic, mirrored, x, x_hat, a).backward()
     step, found = 1e-2, []
     for sign in (1, -1):
         with torch.no_grad():
             critic.w[2, 3] += sign * step
-        found.append(losses.gradient_penalty(critic, mirrored, x, x_hat, a).item())
+        found.append(gradient_penalty(critic, mirrored, x, x_hat, a).item())
         with torch.no_grad():
             critic.w[2, 3] -= sign * step
     assert critic.w.grad[2, 3].item() == pytest.approx((found[0] - found[1]) / (2 * step), rel=1e-2)
@@ -163,13 +164,13 @@ def test_gradient_penalty_of_a_unit_slope_is_zero(rng):
     def critic(inputs):
         return scale * (inputs.flatten(1) @ direction)
 
-    assert losses.gradient_penalty(critic, mirrored, x, x_hat, torch.rand(4)).item() == pytest.approx(0, abs=1e-10)
+    assert gradient_penalty(critic, mirrored, x, x_hat, torch.rand(4)).item() == pytest.approx(0, abs=1e-10)
     scale.data.fill_(3.0)
-    assert losses.gradient_penalty(critic, mirrored, x, x_hat, torch.rand(4)).item() == pytest.approx(4, rel=1e-6)
+    assert gradient_penalty(critic, mirrored, x, x_hat, torch.rand(4)).item() == pytest.approx(4, rel=1e-6)
 
 
 def test_gradient_penalty_passes_nothing_to_the_autoencoder(rng):
     x = torch.from_numpy(rng.normal(size=(2, 1, 2, 2)))
     x_hat = torch.from_numpy(rng.normal(size=(2, 1, 2, 2))).requires_grad_()
-    losses.gradient_penalty(SmoothCritic(rng, 8), mirrored, x, x_hat, torch.rand(2)).backward()
+    gradient_penalty(SmoothCritic(rng, 8), mirrored, x, x_hat, torch.rand(2)).backward()
     assert x_hat.grad is None
