@@ -1,4 +1,4 @@
-"""Likelihood ratio: a density model against a background model of the same kind, trained on images that were spoiled."""
+"""Likelihood ratio: a density model against a background model of the same kind, trained on images that were perturbed."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from ama_core.training.trainer import Curve, Trainer, descend
 
 @dataclass(frozen=True)
 class LikelihoodRatioSettings(PixelCNNSettings):
-    """Settings of the likelihood ratio: those of both density models, and how the background's images are spoiled."""
+    """Settings of the likelihood ratio: those of both density models, and how the background's images are perturbed."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = PixelCNNSettings.PRESETS
 
@@ -61,12 +61,12 @@ class Pair(nn.Module):
 
 
 class LikelihoodRatioTrainer(Trainer):
-    """Both models take a step on the same batch, the background's spoiled: equally old, as fixed beforehand."""
+    """Both models take a step on the same batch, the background's perturbed: equally old, as fixed beforehand."""
 
     Settings = LikelihoodRatioSettings
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve("nll", "bits per dimension", "of the model of normal images"),
-        Curve("nll_background", "of the background model", "bits per dimension of spoiled images"),
+        Curve("nll_background", "of the background model", "bits per dimension of perturbed images"),
     )
     validated_by = "LLR"
     splits = True
@@ -84,8 +84,8 @@ class LikelihoodRatioTrainer(Trainer):
     def update(self, x: Tensor) -> dict[str, Tensor]:
         loss = distributed.mean(self.networks.normal.nll(distributed.mine(x)), len(x))
         descend(loss, self.optimisers["normal"])
-        spoiled = distributed.mine(mutated(x, self.config.mutation, self.rng))
-        background = distributed.mean(self.networks.background.nll(spoiled), len(x))
+        perturbed = distributed.mine(mutated(x, self.config.mutation, self.rng))
+        background = distributed.mean(self.networks.background.nll(perturbed), len(x))
         descend(background, self.optimisers["background"])
         return {"nll": loss, "nll_background": background}
 
@@ -102,7 +102,7 @@ class LikelihoodRatioDetector(OneNetworkDetector):
 
     Notes:
         What both models know alike, such as how smooth an image is, cancels. The result depends on the age of both: they are
-        trained for the same number of steps. Large variance over seeds. How often a value is spoiled, and the background's L2
+        trained for the same number of steps. Large variance over seeds. How often a value is perturbed, and the background's L2
         penalty, are fixed beforehand, where the publication chooses them on another set of anomalies. Networks as of
         `pixelcnn`.
 
