@@ -278,6 +278,48 @@ def test_a_false_alarm_rate_below_the_smallest_p_value_is_told(open_page):
     assert "nothing can be flagged" in open_page("check", alpha="0.001").warning[0].value
 
 
+def test_where_nothing_can_be_flagged_no_image_is_called_normal(open_page, digits, detector):
+    n = len(detector.held_out_scores_["T"])
+    at = open_page("check", alpha="0.001")
+    at.file_uploader[0].set_value([("mine.png", png(digits.images[0]), "image/png")]).run()
+    assert not at.exception and not at.success
+    (panel,) = [info.value for info in at.info if "Cannot be decided at this false-alarm rate" in info.value]
+    assert f"{n} normal images calibrate this model" in panel and f"1/{n + 1} = " in panel
+    said = words(at)
+    assert "cannot be decided" in said and "would be" not in said and "Not flagged" not in said
+    assert checked(at)["Verdict at α = 0.1 %"][0].startswith("Cannot be decided")
+    assert set(at.table[0].value["At α = 0.1 %"]) == {"cannot be decided"}
+    assert "Cannot be decided" not in words(at.select_slider(key="alpha").set_value(0.2).run())
+
+
+def test_files_are_still_there_after_a_visit_to_another_page(open_page, digits):
+    at = open_page("check")
+    at.file_uploader[0].set_value([(f"m_{i}.png", png(digits.images[i]), "image/png") for i in range(5)]).run()
+    for _ in range(2):  # also after a second visit, on which nothing was given
+        at.switch_page("views/simplex.py").run()
+        at.switch_page("views/check.py").run()
+        assert not at.exception and set(checked(at)["Name"]) == {f"m_{i}.png" for i in range(5)}
+        assert "5 files from before: m_0.png, m_1.png, m_2.png and 2 more." in words(at)
+    at.file_uploader[0].set_value([("new.png", png(digits.images[5]), "image/png")]).run()
+    assert len(checked(at)) == 6 and "5 files from before" in words(at)
+    at.button(key="remove-before").click().run()
+    assert set(checked(at)["Name"]) == {"new.png"} and "from before" not in words(at)
+    at.switch_page("views/simplex.py").run()
+    at.switch_page("views/check.py").run()
+    assert set(checked(at)["Name"]) == {"new.png"} and "1 file from before: new.png." in words(at)
+    next(button for button in at.button if "Reset" in button.label).click().run()
+    assert "from before" not in words(at) and "new.png" not in set(checked(at)["Name"])
+
+
+def test_more_than_a_session_keeps_is_said_to_be_forgotten(open_page):
+    at = open_page("check")
+    at.file_uploader[0].set_value([("large.tif", b"II" + bytes(101 << 20), "image/tiff")]).run()
+    assert "forgotten when you leave this page" in words(at)
+    at.switch_page("views/simplex.py").run()
+    at.switch_page("views/check.py").run()
+    assert "from before" not in words(at)
+
+
 # What an address may hold
 
 
