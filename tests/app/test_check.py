@@ -26,7 +26,7 @@ from ama_core.scoring.check import CHUNK, check_files, concerns
 from ama_core.scoring.localise import find_localiser
 from ama_core.scoring.outlines import Outlines
 from ama_core.storage.bundle import read_scores
-from tests.common import checked, html, png, words
+from tests.common import APP, checked, html, png, words
 
 
 @pytest.fixture(scope="module")
@@ -410,11 +410,46 @@ def test_what_is_found_of_each_set_stands_beside_what_simple_methods_find(open_p
         for method in ("pixel_mean", "nearest"):
             assert shown.loc[title, detector_class(method).title] == pytest.approx(100 * simple.flagged(method, name, 0.1))
     said = words(at)
-    assert "At a false-alarm rate of 10 %, M finds at least half of" in said and "of the 2 sets" in said
+    assert (
+        "At a false-alarm rate of 10 %, M finds at least half of the images of" in said and "2 sets it was measured on" in said
+    )
     others = {name: value for name, value in found.items() if name != "digits"}
     more = {m: sum(100 * simple.flagged(m, name, 0.1) > value for name, value in others.items()) for m in simple.p}
     assert (f"Something simpler finds more on {max(more.values())} of 2" in said) == (max(more.values()) > 0)
     assert html(at).count('alt="a normal training image"') == 9 and "It takes these as normal" in said
+
+
+@pytest.mark.parametrize(
+    "found, said",
+    [
+        ((0.999999, 0.9), "of all 2 sets it was measured on, from 90 % of Procedural textures to 99.99 % of Colour gradients."),
+        ((1.0, 1.0), "of all 2 sets it was measured on: 100 % of each."),
+        ((1.0, 0.2), "of 1 of the 2 sets it was measured on: 100 % of Colour gradients; it misses most of Procedural textures"),
+        ((0.3, 0.2), "of none of the 2 sets it was measured on; it misses most of"),
+    ],
+)
+def test_what_is_found_is_said_without_repeating_itself(open_page, monkeypatch, found, said):
+    monkeypatch.syspath_prepend(str(APP))
+    import cache
+
+    sets = dict(zip(("gradients", "textures"), found))
+    monkeypatch.setattr(cache, "flagged", lambda *_: {"digits": 0.05, **sets})
+    at = open_page("check")
+    assert not at.exception and said.replace("Colour gradients", label_of("gradients")).replace(
+        "Procedural textures", label_of("textures")
+    ) in words(at).replace("**", "")
+
+
+@pytest.mark.parametrize("own, warns", [(0.05, False), (0.15, True), (0.0, True)])
+def test_false_alarms_that_chance_does_not_explain_are_a_warning(open_page, monkeypatch, own, warns):
+    monkeypatch.syspath_prepend(str(APP))
+    import cache
+
+    monkeypatch.setattr(cache, "flagged", lambda *_: {"digits": own, "textures": 0.9})
+    at = open_page("check")
+    warned = [warning.value for warning in at.warning if "of its own normal test images" in warning.value]
+    assert len(warned) == warns and words(at).count("of its own normal test images") == 1
+    assert not warns or ("chance explains" in warned[0] and ("more false alarms" in warned[0]) == (own > 0.05))
 
 
 def test_a_model_without_its_images_or_any_measurement_says_so(open_page, check_models, tmp_path):
