@@ -143,8 +143,8 @@ def table(view: controls.View, rows: Sequence[Mapping]) -> None:
     )
     if frame["auprc low"].isna().any():
         st.caption(
-            "Where no scores are stored only AUROC has an interval, by Hanley & McNeil's standard error and Clopper & Pearson's "
-            "method."
+            "Where no scores are stored only AUROC has an interval, by Hanley & McNeil's standard error and the method of "
+            "Clopper & Pearson."
         )
     if any(printed):
         st.caption(f"paper = what {paper.SOURCE} prints for this pair of sets, by its own protocol and with larger networks.")
