@@ -119,7 +119,9 @@ def pair_chart(
     if cuts:
         figure.add_vline(x=cuts[0], line=dict(color=CUT, dash="dot"))
         figure.add_hline(y=cuts[1], line=dict(color=CUT, dash="dot"))
-    figure.update_layout(template=TEMPLATE, height=500, legend_y=-0.16, margin_t=40, modebar=MODEBAR)
+    # On a narrow screen the numbers of the axis stand upright and push its title down: the legend is at the bottom, below both.
+    figure.update_layout(template=TEMPLATE, height=540, margin=dict(t=40, b=120), modebar=MODEBAR)
+    figure.update_layout(legend=dict(yref="container", y=0, yanchor="bottom"))
     figure.update_xaxes(title=axes[0], gridcolor=GRID)
     figure.update_yaxes(title=axes[1], gridcolor=GRID)
     if log:

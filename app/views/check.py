@@ -42,7 +42,7 @@ def undecided(n: int, alpha: float) -> str:
     """Why nothing can be flagged at this false-alarm rate, and at which it can."""
     return (
         f"at a rate of {controls.percent(alpha)} nothing can be flagged, however unusual: {n:,} normal images calibrate this "
-        f"model, and the smallest rate that works with so few is 1/{n + 1:,} = {controls.percent(smallest_alpha(n))}."
+        f"model, and the smallest rate that works with them is 1/{n + 1:,} = {controls.percent(smallest_alpha(n))}."
     )
 
 
