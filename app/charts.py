@@ -1,5 +1,6 @@
 """Arrays in, figure out. Backgrounds are transparent and text colours are left to Streamlit's theme, for light and dark."""
 
+import html
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -32,6 +33,7 @@ CONFIG_SELECT = {"displaylogo": False, "modeBarButtonsToRemove": ["autoScale2d"]
 MODEBAR = {"bgcolor": CLEAR, "color": CUT, "activecolor": ORANGE}
 
 TEMPLATE = "ama"  # what all figures have in common
+LONGEST = 44  # characters of a name in a legend
 _AXIS = dict(gridcolor=GRID, zeroline=False, automargin=True)
 pio.templates[TEMPLATE] = pio.templates["plotly_white"].update(
     layout={
@@ -45,6 +47,12 @@ pio.templates[TEMPLATE] = pio.templates["plotly_white"].update(
         "polar": {"bgcolor": CLEAR},
     }
 )
+
+
+def entry(name: str) -> str:
+    """A name that others gave as the legend shows it: no markup, and no wider than the page."""
+    short = name if len(name) <= LONGEST else f"{name[: LONGEST - 15]}…{name[-14:]}"
+    return html.escape(short, quote=False)
 
 
 def roc_chart(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], points: Mapping[str, tuple[float, float]]) -> go.Figure:
@@ -65,10 +73,10 @@ def roc_chart(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], points: Mappi
             go.Scatter(
                 x=x.astype(np.float32),
                 y=y.astype(np.float32),
-                name=name,
+                name=entry(name),
                 mode="lines",
                 line=dict(color=colour, dash=dash, width=2.5),
-                hovertemplate=f"{name}<br>false alarms %{{x:.1%}}<br>detected %{{y:.1%}}<extra></extra>",
+                hovertemplate=f"{entry(name)}<br>false alarms %{{x:.1%}}<br>detected %{{y:.1%}}<extra></extra>",
             )
         )
     for (name, (x, y)), symbol in zip(points.items(), ("circle", "diamond", "square")):
@@ -76,10 +84,10 @@ def roc_chart(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], points: Mappi
             go.Scatter(
                 x=[x],
                 y=[y],
-                name=name,
+                name=entry(name),
                 mode="markers",
                 marker=dict(color=BLUE, symbol=symbol, size=14, line=dict(color="white", width=2)),
-                hovertemplate=f"{name}<br>false alarms %{{x:.1%}}<br>detected %{{y:.1%}}<extra></extra>",
+                hovertemplate=f"{entry(name)}<br>false alarms %{{x:.1%}}<br>detected %{{y:.1%}}<extra></extra>",
             )
         )
     _rates(figure, "false alarms: normal images flagged", "detected: anomalies flagged", height=340)
@@ -107,9 +115,9 @@ def auroc_dots(sets: Mapping[str, Mapping[str, float]], scores: Sequence[str]) -
                 x=[sets[name][score] for name in names],
                 y=names,
                 mode="markers",
-                name=score,
+                name=entry(score),
                 marker=dict(color=colour, symbol=symbol, size=11),
-                hovertemplate=f"{score} on %{{y}}: %{{x:.3f}}<extra></extra>",
+                hovertemplate=f"{entry(score)} on %{{y}}: %{{x:.3f}}<extra></extra>",
             )
         )
     finish(figure, "AUROC", "", height=140 + 26 * len(names), legend_y=-0.18)
@@ -151,11 +159,11 @@ def calibration_chart(
             go.Scatter(
                 x=alphas,
                 y=values,
-                name=name,
+                name=entry(name),
                 mode="lines+markers",
                 line=dict(color=colour, dash=dash, width=2.5),
                 marker=dict(symbol=symbol, size=8, maxdisplayed=8),
-                hovertemplate=f"{name}<br>α %{{x:.1%}}<br>flagged %{{y:.1%}}<extra></extra>",
+                hovertemplate=f"{entry(name)}<br>α %{{x:.1%}}<br>flagged %{{y:.1%}}<extra></extra>",
             )
         )
     top = 1.05 * max(float(v.max()) for v in (*measured.values(), high))
@@ -191,11 +199,11 @@ def line_chart(
             go.Scatter(
                 x=np.asarray(x),
                 y=np.asarray(y, np.float32),
-                name=name,
+                name=entry(name),
                 mode="lines+markers",
                 line=dict(color=colour, dash=dash, width=2),
                 marker=dict(symbol=symbol, size=7, maxdisplayed=9),
-                hovertemplate=f"{name}<br>%{{x}}: %{{y:.4~g}}<extra></extra>",
+                hovertemplate=f"{entry(name)}<br>%{{x}}: %{{y:.4~g}}<extra></extra>",
             )
         )
     styles = iter([NORMAL_STYLES["train"], *OOD_STYLES] * (1 + len(levels or ()) // 9))
@@ -203,7 +211,7 @@ def line_chart(
         figure.add_hline(
             value,
             line=dict(color=colour, dash="dot", width=1.5),
-            annotation_text=f"{name}: {value:.3f}",
+            annotation_text=f"{entry(name)}: {value:.3f}",
             annotation_position="bottom left",
             annotation_font_size=12,
         )
@@ -261,7 +269,7 @@ def map_chart(
                 x=xy[:, 0].astype(np.float32),
                 y=xy[:, 1].astype(np.float32),
                 mode="markers",
-                name=name,
+                name=entry(name),
                 marker=marker,
                 customdata=[int(i) for i in ids],
                 text=list(words),
@@ -273,7 +281,7 @@ def map_chart(
         )
         if by_excess:  # of its own the legend would be black
             key = dict(symbol=symbol, size=8, color=CUT)
-            figure.add_trace(go.Scattergl(x=[None], y=[None], mode="markers", name=name, marker=key, legendgroup=name))
+            figure.add_trace(go.Scattergl(x=[None], y=[None], mode="markers", name=entry(name), marker=key, legendgroup=name))
     finish(figure, *axes, height=520)
     places = np.concatenate([group[0] for group in groups.values()])
     low, high = places.min(axis=0), places.max(axis=0)
@@ -361,11 +369,11 @@ def norm_chart(
                 x=centres,
                 y=densities[name].astype(np.float32),
                 mode="lines+markers",
-                name=name,
+                name=entry(name),
                 line=dict(color=colour, dash=dash, width=2, shape="hvh"),
                 marker=dict(symbol=symbol, size=7),
                 customdata=[[i, b] for b in range(len(centres))],
-                hovertemplate=f"{name}<br>‖z‖ ≈ %{{x:.3~g}}<extra></extra>",
+                hovertemplate=f"{entry(name)}<br>‖z‖ ≈ %{{x:.3~g}}<extra></extra>",
                 unselected=dict(marker=dict(opacity=0.4)),
             )
         )
@@ -385,10 +393,10 @@ def score_map(groups: Mapping[str, tuple[np.ndarray, np.ndarray, Sequence]], roo
                 x=norms.astype(np.float32),
                 y=r.astype(np.float32),
                 mode="markers",
-                name=name,
+                name=entry(name),
                 customdata=list(ids),
                 marker=dict(symbol=symbol, size=6, color=colour, opacity=0.7),
-                hovertemplate=f"{name}<br>‖z‖ %{{x:.3~g}}<br>R %{{y:.3~g}}<extra></extra>",
+                hovertemplate=f"{entry(name)}<br>‖z‖ %{{x:.3~g}}<br>R %{{y:.3~g}}<extra></extra>",
                 unselected=dict(marker=dict(opacity=0.15)),
             )
         )
@@ -439,9 +447,9 @@ def polar_chart(
                 r=radius.astype(np.float32),
                 theta=angle.astype(np.float32),
                 mode="markers",
-                name=name,
+                name=entry(name),
                 marker=dict(symbol=symbol, size=5, color=colour, opacity=0.6),
-                hovertemplate=f"{name}<br>%{{r:.3f}} √d<extra></extra>",
+                hovertemplate=f"{entry(name)}<br>%{{r:.3f}} √d<extra></extra>",
             )
         )
     figure.add_trace(

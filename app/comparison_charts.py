@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
-from charts import MODEBAR, TEMPLATE, log_ticks
+from charts import MODEBAR, TEMPLATE, entry, log_ticks
 from palette import BLUE, CUT, GRID, INK, NORMAL_STYLES, OOD_STYLES, VERMILLION, rgb
 
 
@@ -46,11 +46,11 @@ def dot_chart(
                 x=x,
                 y=y + (place - (len(styles) - 1) / 2) * step,
                 mode="markers",
-                name=name,
+                name=entry(name),
                 error_x=bars,
                 marker=dict(symbol=symbol, size=10, color=colour),
-                text=[rows[i][0] for i, *_ in at],
-                hovertemplate=f"%{{text}}<br>{name} %{{x:.3f}}<extra></extra>",
+                text=[html.escape(rows[i][0]) for i, *_ in at],
+                hovertemplate=f"%{{text}}<br>{entry(name)} %{{x:.3f}}<extra></extra>",
             )
         )
     if level:
@@ -109,17 +109,19 @@ def pair_chart(
                 x=np.asarray(x, np.float32),
                 y=np.asarray(y, np.float32),
                 mode="markers",
-                name=name,
+                name=entry(name),
                 customdata=list(ids),
                 marker=dict(symbol=symbol, size=7, opacity=0.65, color=colour),
                 unselected=dict(marker=dict(opacity=0.12)),
-                hovertemplate=f"{html.escape(name)}<br>%{{x:.3~g}}, %{{y:.3~g}}<extra></extra>",
+                hovertemplate=f"{entry(name)}<br>%{{x:.3~g}}, %{{y:.3~g}}<extra></extra>",
             )
         )
     if cuts:
         figure.add_vline(x=cuts[0], line=dict(color=CUT, dash="dot"))
         figure.add_hline(y=cuts[1], line=dict(color=CUT, dash="dot"))
-    figure.update_layout(template=TEMPLATE, height=500, legend_y=-0.16, margin_t=40, modebar=MODEBAR)
+    # On a narrow screen the numbers of the axis stand upright and push its title down: the legend is at the bottom, below both.
+    figure.update_layout(template=TEMPLATE, height=540, margin=dict(t=40, b=120), modebar=MODEBAR)
+    figure.update_layout(legend=dict(yref="container", y=0, yanchor="bottom"))
     figure.update_xaxes(title=axes[0], gridcolor=GRID)
     figure.update_yaxes(title=axes[1], gridcolor=GRID)
     if log:

@@ -272,7 +272,12 @@ def on_arrival(page: str) -> dict[str, Any]:
     """What the address of a page should say besides, where the reader came from another page: what was shown goes along."""
     arrived = st.session_state.get("shown-page") not in (None, page)
     st.session_state["shown-page"] = page
-    kept = dict(st.session_state.get("kept", {})) if arrived else {}
+    kept = dict(st.session_state.get("kept", {}))
+    if arrived:
+        st.session_state["in-address"] = set(st.query_params) | set(kept)
+    else:
+        _stay(kept)
+        kept = {}
     sets = st.session_state.get("kept-sets") if arrived else None
     if sets and page in SETS_KEYS:
         key = SETS_KEYS[page]
@@ -280,6 +285,23 @@ def on_arrival(page: str) -> dict[str, Any]:
     if page == "lesson" and MANY in st.query_params:  # a link from before the lesson's choice had a name of its own
         kept[ONE] = st.query_params[MANY]
     return {key: value for key, value in kept.items() if key not in st.query_params}
+
+
+def _stay(kept: Mapping[str, Any]) -> None:
+    """On the same page, what was shown stays where the address lost it.
+
+    Leaving a page, Streamlit puts its address without what the widgets are bound to into the history. Where "Back" ends there,
+    the widgets still hold what was shown, unlike after a choice or a reset.
+    """
+    before = set(st.session_state.get("in-address", ())).intersection(st.session_state.get("defaults", ()))  # drawn here
+    now = set(st.query_params)
+    lost = {k: v for k, v in kept.items() if k in before - now and st.session_state.get(k) == v}
+    st.session_state.update(lost)
+    again = st.session_state.pop("staying", False)
+    st.session_state["in-address"] = now | set(lost)
+    if lost and not again:  # in the run of "Back" itself the address decides; in the next one what is set here does
+        st.session_state["staying"] = True
+        st.rerun()
 
 
 def number(key: str, label: str, highest: int, *, lowest: int = 0, default: int | None = None, **more: Any) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
-from charts import finish, log_ticks
+from charts import entry, finish, log_ticks
 from palette import BAND, BAND_OUTER, CUT, INK, NORMAL_STYLES, OOD_STYLES, UPLOAD, VERMILLION, rgb
 
 LABEL_WIDTH = 0.4  # of the axis, a guess for narrow screens: how broad a name is
@@ -79,7 +79,7 @@ def _bands(figure: go.Figure, bands: Sequence[tuple[str, float, float]], ends: t
                     mode="lines",
                     line_width=0,
                     fill="toself",
-                    name=name,
+                    name=entry(name),
                     fillcolor=BAND if i == len(bands) - 1 else BAND_OUTER,
                     hoverinfo="skip",
                 )
@@ -117,7 +117,7 @@ def _curves(
             go.Scatter(
                 x=grid.astype(np.float32),
                 y=curves[name].astype(np.float32),
-                name=name,
+                name=entry(name),
                 mode="lines+markers",
                 legendgroup=name,
                 line=dict(color=colour, dash=dash, width=2.5),
@@ -145,10 +145,10 @@ def _marks(figure: go.Figure, marks: Mapping[str, float], top: float) -> None:
                 x=[x, x],
                 y=[0, 0.95 * top],
                 mode="lines+markers",
-                name=name,
+                name=entry(name),
                 line=dict(color=colour, width=3),
                 marker=dict(symbol=symbol, size=[0, 13]),
-                hovertemplate=f"{name}<br>%{{x:.4~g}}<extra></extra>",
+                hovertemplate=f"{entry(name)}<br>%{{x:.4~g}}<extra></extra>",
             )
         )
 
@@ -164,7 +164,7 @@ def _rug(figure: go.Figure, rug: Sequence[tuple[str, float]], rug_name: str, end
             x=x,
             y=np.full(len(x), -0.045 * top),
             mode="markers",
-            name=rug_name,
+            name=entry(rug_name),
             marker=UPLOAD | dict(symbol=symbols),
             text=[f"{html.escape(name)}<br>{value:.4g}" for name, value in rug],
             hovertemplate="%{text}<extra></extra>",

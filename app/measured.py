@@ -142,7 +142,10 @@ def table(view: controls.View, rows: Sequence[Mapping]) -> None:
         "resample changes the figure."
     )
     if frame["auprc low"].isna().any():
-        st.caption("Where no scores are stored only AUROC has an interval (Hanley & McNeil, 1982).")
+        st.caption(
+            "Where no scores are stored only AUROC has an interval, by Hanley & McNeil's standard error and the method of "
+            "Clopper & Pearson."
+        )
     if any(printed):
         st.caption(f"paper = what {paper.SOURCE} prints for this pair of sets, by its own protocol and with larger networks.")
     controls.download_table("All these figures (CSV)", frame, f"figures-{view.name}")

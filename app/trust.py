@@ -13,6 +13,7 @@ import streamlit as st
 from ama_core.analysis.density import share_below
 from ama_core.detectors import registry
 from ama_core.detectors.conformal import reachable_alpha
+from ama_core.evaluation.metrics import false_alarm_band
 from ama_core.evaluation.simple import SimpleFigures
 
 MOST = 0.5  # a set of which at least this fraction is found is called found
@@ -44,7 +45,10 @@ def measured(view: controls.View) -> None:
         )
         return
     simple = cache.simple(view.folder)
-    st.markdown(verdict(view, alpha, own, found, simple))
+    off = "" if own is None else false_alarms(view, alpha, own)
+    st.markdown(verdict(view, alpha, None if off else own, found, simple))
+    if off:
+        st.warning(off, icon=":material/warning:")
     st.caption(controls.meaning(*view.scores(view.score)))
     with st.expander("Set by set, and what methods without any training find", icon=":material/checklist:"):
         table(view, alpha, own, found, simple)
@@ -77,6 +81,7 @@ def verdict(
     rate, ranked = controls.percent(alpha), sorted(found, key=found.get, reverse=True)
     hits, misses = [n for n in ranked if found[n] >= MOST], [n for n in reversed(ranked) if found[n] < MOST]
     said = "" if alpha == view.alpha else f"At {controls.percent(view.alpha)} it cannot flag anything. "
+    many = f"all {len(found)}" if not misses else f"{len(hits) or 'none'} of the {len(found)}"
     if len(found) == 1:
         of = next(s.n for s in cache.stored(view.folder) if (s.name, s.split) == (ranked[0], "test"))
         said += (
@@ -85,8 +90,8 @@ def verdict(
         )
     else:
         said += (
-            f"**At a false-alarm rate of {rate}, {view.score} finds at least half of {len(hits)} of the {len(found)} sets it "
-            f"was measured on**{span(hits, found)}"
+            f"**At a false-alarm rate of {rate}, {view.score} finds at least half of the images of {many} sets it was measured "
+            f"on**{span(hits, found)}"
         )
         said += f"; it misses most of {named(misses, found)}." if misses else "."
     if own is not None:
@@ -110,9 +115,28 @@ def named(sets: list[str], found: Mapping[str, float]) -> str:
 
 def span(sets: list[str], found: Mapping[str, float]) -> str:
     """From what is found least to what is found most, `sets` in falling order."""
-    both = [sets[-1], sets[0]] if sets else []
-    ends = [f"{controls.percent(found[name])} of {controls.literal(controls.title_of(name))}" for name in both]
-    return f", from {' to '.join(ends)}" if len(sets) > 1 else f": {ends[0]}" if ends else ""
+    if not sets:
+        return ""
+    least, most = (controls.percent(found[sets[place]]) for place in (-1, 0))
+    if least == most:
+        return f": {least} of each" if len(sets) > 1 else f": {least} of {controls.literal(controls.title_of(sets[0]))}"
+    ends = [f"{controls.percent(found[name])} of {controls.literal(controls.title_of(name))}" for name in (sets[-1], sets[0])]
+    return f", from {' to '.join(ends)}"
+
+
+def false_alarms(view: controls.View, alpha: float, own: float) -> str:
+    """What it means that more or fewer of the normal test images are flagged than chance explains; empty where it does."""
+    n = next(s.n for s in cache.stored(view.folder) if (s.name, s.split) == (view.normal, "test"))
+    n_calibration = len(view.detector.held_out_scores_[view.score])
+    low, high = (float(ends[0]) for ends in false_alarm_band(np.array([alpha]), n, n_calibration))
+    if low <= own <= high:
+        return ""
+    effect = "more false alarms than you asked for" if own > high else "that it finds fewer anomalies than it could"
+    return (
+        f"**It flags {controls.percent(own)} of its own normal test images.** At a rate of {controls.percent(alpha)} chance "
+        f"explains {controls.percent(low)} to {controls.percent(high)} of these {n:,}: they are unlike the images that it was "
+        f"calibrated on. Expect {effect}, or calibrate or train on images like those that it will see."
+    )
 
 
 def simple_that_finds_more(

@@ -14,7 +14,7 @@ from ama_core.paper.records import Record
 from ama_core.paper.rivals import Entry, rival_lines, rival_means, stored_entries
 from ama_core.paper.rows import BESIDE, FEW, RIVAL_TABLES, SEMI, SIMPLE, SMOKE_STEPS, tasks
 from ama_core.paper.tables import DIRECTIONS, MISSING, Figure, Line, lines
-from ama_core.paper.verdicts import ALIKE, FEWEST, LEVEL, ablation, signed
+from ama_core.paper.verdicts import ALIKE, FEWEST, LEVEL, ablation, reaches_paper, signed
 
 TITLES = {"table1": "Table 1: one data set against another", "ablations": "Ablations", "table2": "Table 2: one class"}
 PAPER_NAMES = {"imagenet": "ImageNet"}
@@ -165,7 +165,7 @@ def _targets(records: Sequence[Record], letters: Mapping[str, str]) -> list[str]
             body.append([*cells, "–", "–", "–", MISSING])
             continue
         values = {by: round(line.ours[by][0], 3) for by in FOLLOWED}
-        reached = [by for by in FOLLOWED if values[by] >= line.paper]
+        reached = [by for by in FOLLOWED if reaches_paper(line, by)]
         missed = f"missed by {line.paper - max(values.values()):.3f}"
         verdict = f"reached by {' and '.join(reached)}" if reached else missed
         body.append(

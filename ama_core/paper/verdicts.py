@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from scipy import stats
 
 from ama_core.paper import published as paper
-from ama_core.paper.rows import ROWS
+from ama_core.paper.rows import ROWS, SIMPLE
 from ama_core.paper.tables import Line, Member
 
 ALIKE = 0.01  # AUROCs that differ by less are called alike
@@ -19,12 +19,11 @@ CONFIRMS, CONTRADICTS, CANNOT_TELL = "confirms the paper", "contradicts the pape
 
 @dataclass(frozen=True)
 class Pair:
-    """Two AUROCs of one cell; `of`: what the first one is called where that differs from cell to cell."""
+    """Two AUROCs of one cell."""
 
     line: Line
     first: float
     second: float
-    of: str = ""
 
     @property
     def ahead(self) -> int:
@@ -183,14 +182,18 @@ def ours_against_paper(lines: Sequence[Line]) -> Comparison:
     return _over([line for line in lines if line.paper is not None], lambda line: (line.auroc("A")[0], line.paper))
 
 
-def simple_against_ama(lines: Sequence[Line]) -> Comparison:
-    """The best of the trivial baselines that were stored beside a training, and the better of its A and T."""
-    pairs = []
-    for line in lines:
-        if line.simple:
-            name = max(line.simple, key=lambda key: line.simple[key][0])
-            pairs.append(Pair(line, line.simple[name][0], max(line.auroc(by)[0] for by in ("A", "T")), name))
-    return Comparison(tuple(pairs))
+def t_against_simple(lines: Sequence[Line]) -> dict[str, Comparison]:
+    """T, which was named beforehand, and each of the trivial baselines stored beside the same trainings, by its name."""
+    found = [line for line in with_most_seeds(lines) if line.simple]
+    return {
+        name: Comparison(tuple(Pair(line, line.auroc("T")[0], line.simple[name][0]) for line in found if name in line.simple))
+        for name in SIMPLE
+    }
+
+
+def reaches_paper(line: Line, by: str) -> bool:
+    """Whether our figure by a score, as it is printed, is at least the paper's."""
+    return round(line.ours[by][0], 3) >= line.paper
 
 
 def _over(lines: Sequence[Line], figures: Callable[[Line], tuple[float, float]]) -> Comparison:

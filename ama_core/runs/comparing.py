@@ -27,6 +27,7 @@ from ama_core.runs import measuring, queue
 from ama_core.runs.folder import Run
 from ama_core.runs.spec import RunSpec, config_for, suited_to_few, with_filled_batches
 from ama_core.runs.status import State, Status
+from ama_core.storage.bundle import write_results, write_scores
 
 FAST = "fast64"
 SIMPLE = ("nearest", "pca", "lossless_length", "pixel_mean")  # fitted in seconds, without gradient steps
@@ -112,16 +113,33 @@ def _judged(detector: AnomalyDetector) -> AnomalyDetector:
     return judged
 
 
-def own_normal(good: str, train: ImageSet) -> NormalData:
-    """What a model of one's own images says of them, with where they lie."""
-    where = good if good in catalog() else str(Path(good).resolve())
-    return NormalData(train.name, where, None, len(train), train.fingerprint)
+def own_normal(good: str, train: ImageSet, bad: str | None = None) -> NormalData:
+    """What a model of one's own images says of them, with where they lie, and the anomalous ones that it was compared on."""
+    where, watch = (_where(name) for name in (good, bad))
+    return NormalData(train.name, where, None, len(train), train.fingerprint, watch=watch)
 
 
-def keep(detector: AnomalyDetector, normal: NormalData, folder: Path | str) -> None:
-    """Save a fitted detector as a model that knows its normal images. Raises BundleError."""
+def _where(name: str | None) -> str | None:
+    return name if name is None or name in catalog() else str(Path(name).resolve())
+
+
+def keep(detector: AnomalyDetector, normal: NormalData, folder: Path | str, inputs: Inputs | None = None) -> None:
+    """Save a fitted detector as a model that knows its normal images. Raises BundleError.
+
+    inputs: what it was compared on, of which its scores and figures are stored with it; of made defects none, since they are no
+        images that it can be measured on again.
+    """
     detector.info_["normal"] = vars(normal)
     detector.save(folder)
+    if inputs is None:
+        return
+    folder, stored = Path(folder), []
+    anomalous = [] if inputs.made else [dataclasses.replace(inputs.anomalous, name=normal.watch or inputs.anomalous.name)]
+    of_normal = dataclasses.replace(inputs.normal, name=normal.name)
+    found = evaluation.evaluate(detector, anomalous, normal=of_normal, model=folder.name, full=True, keep=stored)
+    write_scores(folder, stored)
+    write_results(folder, found)
+    measuring.write_card(detector, folder)
 
 
 def _suited(good: str, alpha: float) -> tuple[dict[str, Any], int]:

@@ -467,7 +467,9 @@ def show_time(spec: RunSpec) -> None:
                 found = timing.measure(spec.config, runs_dir())
         if found:
             said = duration(found.whole_run(spec.config, n))
-            right.markdown(f"{amount}: **about {said}** of training on this machine ({found.device}; {found.how})")
+            right.markdown(
+                f"{amount}: **about {said}** of training on this machine ({found.device}; {controls.literal(found.how)})"
+            )
         else:
             right.caption(f"{amount}. How long that takes on this machine has not been measured yet.")
     except AMAError as error:

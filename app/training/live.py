@@ -157,7 +157,7 @@ def buttons(name: str, folder: Path, state: str) -> None:
                 act(queue.skip, folder)
         with st.popover("Delete …", icon=":material/delete:", disabled=state in (*ACTIVE, "stopping")):
             st.markdown(f"Delete **{controls.literal(name)}** with its model, curves and samples? This cannot be undone.")
-            if st.button(f"Yes, delete {name}", type="primary", key=f"delete-{name}"):
+            if st.button(f"Yes, delete {controls.literal(name)}", type="primary", key=f"delete-{name}"):
                 act(queue.delete, folder)
 
 

@@ -85,6 +85,6 @@ def compare() -> None:
         )
         st.caption(f"{label}: {values[label].meaning}.")
     if without:
-        st.caption(f"Not measured yet, or not at all: {', '.join(without)}.")
+        st.caption(f"Not measured yet, or not at all: {', '.join(map(controls.literal, without))}.")
     elif not lines:
         st.info("Choose at least one run.")

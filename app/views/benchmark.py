@@ -64,7 +64,8 @@ COLUMNS = {
     ),
     "95 %": st.column_config.TextColumn(
         "95 % interval",
-        help="Hanley & McNeil (1982), for one seed: covers the sampling of the test images, not the training seed.",
+        help="For one seed: by Hanley & McNeil's standard error and the method of Clopper & Pearson. It covers the sampling of "
+        "the test images, not the training seed.",
     ),
     "reduced": st.column_config.TextColumn("below the paper's size", help="Where ours was trained smaller or shorter."),
 }

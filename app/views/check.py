@@ -21,6 +21,8 @@ from ama_core.scoring.check import drift_warning
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "zip"]
 SAMPLES = 8  # images of a set that are shown at first
 NEAREST = 5
+NAMED = 3  # files that a sentence names
+KEPT = 100 << 20  # bytes of files that a session keeps when the reader leaves the page
 REASONS = 6  # why files could not be read, as the page tells; the table for download tells it of each
 
 
@@ -29,6 +31,19 @@ def share(p: float) -> str:
     if p >= 0.995:
         return "nearly all"
     return f"{100 * p:.0f} in 100" if p >= 0.01 else f"{1000 * p:.0f} in 1,000"
+
+
+def decides(n: int, alpha: float) -> bool:
+    """Whether n calibration images allow to flag anything at this false-alarm rate."""
+    return smallest_alpha(n) <= alpha
+
+
+def undecided(n: int, alpha: float) -> str:
+    """Why nothing can be flagged at this false-alarm rate, and at which it can."""
+    return (
+        f"at a rate of {controls.percent(alpha)} nothing can be flagged, however unusual: {n:,} normal images calibrate this "
+        f"model, and the smallest rate that works with them is 1/{n + 1:,} = {controls.percent(smallest_alpha(n))}."
+    )
 
 
 def in_words(p: float, n: int) -> str:
@@ -40,23 +55,58 @@ def in_words(p: float, n: int) -> str:
 
 def verdict(p: float, n: int, alpha: float) -> str:
     """The same in a few words, with what follows from it."""
-    decided = "Flagged" if p <= alpha else "Not flagged"
+    decided = "Flagged" if p <= alpha else "Not flagged" if decides(n, alpha) else "Cannot be decided"
     return f"{decided}: {f'none of {n:,}' if p <= smallest_alpha(n) else share(p)}"
 
 
 Given = list[tuple[str, str, bytes]]  # files that the reader gave: (identity, name, contents)
 
 
+def files_from_before(key: int) -> Given:
+    """What the reader gave before leaving this page, which empties the uploader; nothing after a reset, which changes `key`."""
+    generation, given = st.session_state.get("check-files", (key, []))
+    if generation != key:
+        given = []
+    if f"upload-{key}" not in st.session_state:  # just arrived
+        st.session_state["check-before"] = given
+    return st.session_state["check-before"]
+
+
+def keep_files(key: int, given: Given) -> None:
+    """Keeps what was given for this session, and says so where it is too much for that."""
+    fits = sum(len(content) for *_, content in given) <= KEPT
+    st.session_state["check-files"] = key, given if fits else []
+    if not fits:
+        st.caption(f"These files have more than {KEPT >> 20} MB together, so they are forgotten when you leave this page.")
+
+
+def forget_files() -> None:
+    st.session_state["check-before"] = []
+
+
+def named(given: Given) -> str:
+    """The first files by their names, the others counted."""
+    names = [controls.literal(name) for _, name, _ in given[:NAMED]]
+    return controls.listed([*names, f"{len(given) - NAMED:,} more"] if len(given) > NAMED else names) + "."
+
+
 def uploads(view: controls.View) -> tuple[cache.Batch | None, Given]:
     """What the reader gave, checked, and its files; None where nothing was given."""
     key = controls.generation()
+    before = files_from_before(key)
     files = controls.upload("Images to check, or a zip of images", TYPES, f"upload-{key}", accept_multiple_files=True)
-    given = [(file.file_id, file.name, file.getvalue()) for file in files]
+    given = [*before, *((file.file_id, file.name, file.getvalue()) for file in files)]
     # Not in the address: a link must not ask for the camera.
     if st.toggle("Use the camera", key=f"camera-on-{key}", help="Asks your browser for the camera; the photo stays here.") and (
         photo := st.camera_input("Take a photo", key=f"camera-{key}")
     ):
         given.append((photo.file_id, "camera photo.jpg", photo.getvalue()))
+    if before:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            n = len(before)
+            st.markdown(f"{n:,} {'file' if n == 1 else 'files'} from before: {named(before)}", width="content")
+            st.button("Remove", icon=":material/delete:", key="remove-before", on_click=forget_files)
+    keep_files(key, given)
     if not given:
         st.session_state.pop("checked", None)
         return None, given
@@ -141,7 +191,8 @@ def download(view: controls.View, batch: cache.Batch) -> None:
     columns = {"file": [*found.names, *(name for name, _ in found.refused)]}
     if len(found):
         scores = found.examined.scores
-        flagged = (scores[f"p_{view.score}"] <= view.alpha).tolist()
+        decided = decides(len(view.detector.held_out_scores_[view.score]), view.alpha)
+        flagged = (scores[f"p_{view.score}"] <= view.alpha).tolist() if decided else [None] * len(found)
         columns |= {name: [*values.tolist(), *[None] * rest] for name, values in scores.items()}
         if view.of_r:
             above = [share_below(r, view.of_r.train_r) for r in scores["R"]]
@@ -194,7 +245,12 @@ def verdict_in_full(view: controls.View, batch: cache.Batch, i: int) -> None:
     """Whether image i is flagged, how unusual that makes it, and what else may have caused its score."""
     p, n = float(batch.found.examined.scores[f"p_{view.score}"][i]), len(view.detector.held_out_scores_[view.score])
     rate = controls.percent(view.alpha)
-    if p <= view.alpha:
+    if not decides(n, view.alpha):
+        st.info(
+            f"**Cannot be decided at this false-alarm rate**: {undecided(n, view.alpha)} {in_words(p, n)}",
+            icon=":material/help:",
+        )
+    elif p <= view.alpha:
         st.warning(f"**Flagged as anomalous** at a false-alarm rate of {rate}. {in_words(p, n)}", icon=":material/flag:")
     else:
         st.success(f"**Not flagged** at a false-alarm rate of {rate}. {in_words(p, n)}", icon=":material/check_circle:")
@@ -247,7 +303,8 @@ def numbers(view: controls.View, batch: cache.Batch, i: int) -> None:
                 "Value": [significant(scores[score], 4) for score in names],
                 "p-value": [f"{scores[f'p_{score}']:.4f}" for score in names],
                 f"At α = {controls.percent(view.alpha)}": [
-                    "flagged" if scores[f"p_{score}"] <= view.alpha else "not flagged" for score in names
+                    verdict(scores[f"p_{score}"], len(view.detector.held_out_scores_[score]), view.alpha).split(":")[0].lower()
+                    for score in names
                 ],
             },
             hide_index=True,
@@ -286,8 +343,11 @@ def among_held_out(view: controls.View, value: float) -> None:
     held_out = view.detector.held_out_scores_[score.name]
     log = score.log_axis and not score.low and value > 0 and bool((held_out > 0).all())
     density = cache.held_out_density(view.folder, score.name, log)
-    edge = view.detector.threshold(score.name, view.alpha) * (-1 if score.low else 1)
-    side = "left" if score.low else "right"
+    cuts = {}
+    if decides(len(held_out), view.alpha):
+        edge = view.detector.threshold(score.name, view.alpha) * (-1 if score.low else 1)
+        side = "left" if score.low else "right"
+        cuts = {f"flagged {side} of this (α = {controls.percent(view.alpha)})": [edge]}
     controls.chart(
         density_chart(
             density.grid,
@@ -295,7 +355,7 @@ def among_held_out(view: controls.View, value: float) -> None:
             xlabel=name,
             log=log,
             marks={"this image": value},
-            cuts={f"flagged {side} of this (α = {controls.percent(view.alpha)})": [edge]},
+            cuts=cuts,
         ),
         {
             name: density.grid,
@@ -359,12 +419,18 @@ def summary(view: controls.View, batch: cache.Batch) -> None:
     found = batch.found.examined.scores
     flagged, total = int((found[f"p_{view.score}"] <= view.alpha).sum()), len(batch.found)
     apart = int(sum(trust.disagrees(view, found, i) for i in range(total))) if view.of_r else 0
+    n, choose = (
+        len(view.detector.held_out_scores_[view.score]),
+        "Choose a row, by its box or with the arrow keys and Shift + Space, to see more of it.",
+    )
+    if not decides(n, view.alpha):
+        st.markdown(f"**Which of these images are anomalous cannot be decided**: {undecided(n, view.alpha)} {choose}")
+        return
     disagree = f" On {apart:,} of the {total:,} R disagrees with A or T: their own verdicts below say how." if apart else ""
     st.markdown(
         f"**{flagged:,} of {total:,} {'image' if total == 1 else 'images'} {'is' if flagged == 1 else 'are'} flagged** by "
         f"{view.score} at a false-alarm rate α of {controls.percent(view.alpha)}; of as many normal images, "
-        f"{view.alpha * total:.2g} would be.{disagree} "
-        "Choose a row, by its box or with the arrow keys and Shift + Space, to see more of it."
+        f"{view.alpha * total:.2g} would be.{disagree} {choose}"
     )
 
 

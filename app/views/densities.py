@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import access
 import cache
 import controls
 import numpy as np
@@ -286,7 +287,7 @@ def choose_axis(view: controls.View, axes: Mapping[str, Axis]) -> tuple[list[Axi
 
 def of_held_out(view: controls.View, axes: Mapping[str, Axis], log: bool) -> tuple[Axis, Densities]:
     """What can be drawn of a model without stored scores."""
-    missing = "This model has no stored scores; `python -m ama_core measure` makes them."
+    missing = f"This model has no stored scores; `python -m ama_core measure {access.shown(view.folder)}` makes them."
     if view.of_r:
         st.info(f"{missing} Shown: R of its training images.")
         return axes["R"], cache.train_density(view.folder, log)

@@ -31,9 +31,16 @@ def watch() -> None:
     if problem:
         st.error(controls.said(problem), icon=":material/error:")
     statuses = {name: live.status_of(folder) for name, folder in found.items()}
+    asked = st.query_params.get("run")
+    missing = asked if "run" not in st.session_state and asked not in (None, *found) else None
     if st.session_state.get("run") not in found:
         st.session_state.pop("run", None)
     name = controls.choose(st.selectbox, "run", "Look into a run", list(found), current(statuses))
+    if missing:
+        st.session_state["no-run"] = missing, name
+    missing, instead = st.session_state.get("no-run", (None, None))  # the address soon says it no more, and the page is redrawn
+    if instead == name:
+        st.warning(f"There is no run called {controls.literal(missing)} here, so this shows **{controls.literal(name)}**.")
     with controls.error_panel():
         live.detail(name, found[name], statuses[name])
 

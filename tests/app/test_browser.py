@@ -170,6 +170,30 @@ def test_a_new_tab_shows_the_same_view(server, new_tab):
     assert alts == [image.get_attribute("alt") for image in other.get_by_alt_text("Decode of atypical code").all()]
 
 
+def test_back_shows_what_was_shown_there(server, new_tab):
+    """Streamlit's own entry of the page that was left, which lacks the model, lies between."""
+    page = new_tab()
+    page.goto(f"{server}/densities?model=digits&alpha=0.1")
+    settled(page)
+    page.get_by_role("link", name="Simplex").click()
+    page.get_by_role("heading", name="Simplex", level=1).wait_for()
+    settled(page)
+    for _ in range(3):
+        page.go_back()
+        page.get_by_role("heading", name="Score densities", level=1).wait_for()
+        settled(page)
+        page.get_by_text("Model digits, normal").wait_for()
+        page.wait_for_url(re.compile("/densities.*model=digits"))
+        assert "alpha=0.1" in page.url
+    page.go_forward()
+    settled(page)
+    page.get_by_text("Model digits, normal").wait_for()
+    page.get_by_role("button", name="Reset this page").click()  # which is not undone
+    page.get_by_text("Model photos, normal").wait_for()
+    settled(page)
+    assert "model=" not in page.url and "alpha=" not in page.url
+
+
 # The lesson
 
 

@@ -26,7 +26,7 @@ from ama_core.scoring.check import CHUNK, check_files, concerns
 from ama_core.scoring.localise import find_localiser
 from ama_core.scoring.outlines import Outlines
 from ama_core.storage.bundle import read_scores
-from tests.common import checked, html, png, words
+from tests.common import APP, checked, html, png, words
 
 
 @pytest.fixture(scope="module")
@@ -278,6 +278,48 @@ def test_a_false_alarm_rate_below_the_smallest_p_value_is_told(open_page):
     assert "nothing can be flagged" in open_page("check", alpha="0.001").warning[0].value
 
 
+def test_where_nothing_can_be_flagged_no_image_is_called_normal(open_page, digits, detector):
+    n = len(detector.held_out_scores_["T"])
+    at = open_page("check", alpha="0.001")
+    at.file_uploader[0].set_value([("mine.png", png(digits.images[0]), "image/png")]).run()
+    assert not at.exception and not at.success
+    (panel,) = [info.value for info in at.info if "Cannot be decided at this false-alarm rate" in info.value]
+    assert f"{n} normal images calibrate this model" in panel and f"1/{n + 1} = " in panel
+    said = words(at)
+    assert "cannot be decided" in said and "would be" not in said and "Not flagged" not in said
+    assert checked(at)["Verdict at α = 0.1 %"][0].startswith("Cannot be decided")
+    assert set(at.table[0].value["At α = 0.1 %"]) == {"cannot be decided"}
+    assert "Cannot be decided" not in words(at.select_slider(key="alpha").set_value(0.2).run())
+
+
+def test_files_are_still_there_after_a_visit_to_another_page(open_page, digits):
+    at = open_page("check")
+    at.file_uploader[0].set_value([(f"m_{i}.png", png(digits.images[i]), "image/png") for i in range(5)]).run()
+    for _ in range(2):  # also after a second visit, on which nothing was given
+        at.switch_page("views/simplex.py").run()
+        at.switch_page("views/check.py").run()
+        assert not at.exception and set(checked(at)["Name"]) == {f"m_{i}.png" for i in range(5)}
+        assert "5 files from before: m_0.png, m_1.png, m_2.png and 2 more." in words(at)
+    at.file_uploader[0].set_value([("new.png", png(digits.images[5]), "image/png")]).run()
+    assert len(checked(at)) == 6 and "5 files from before" in words(at)
+    at.button(key="remove-before").click().run()
+    assert set(checked(at)["Name"]) == {"new.png"} and "from before" not in words(at)
+    at.switch_page("views/simplex.py").run()
+    at.switch_page("views/check.py").run()
+    assert set(checked(at)["Name"]) == {"new.png"} and "1 file from before: new.png." in words(at)
+    next(button for button in at.button if "Reset" in button.label).click().run()
+    assert "from before" not in words(at) and "new.png" not in set(checked(at)["Name"])
+
+
+def test_more_than_a_session_keeps_is_said_to_be_forgotten(open_page):
+    at = open_page("check")
+    at.file_uploader[0].set_value([("large.tif", b"II" + bytes(101 << 20), "image/tiff")]).run()
+    assert "forgotten when you leave this page" in words(at)
+    at.switch_page("views/simplex.py").run()
+    at.switch_page("views/check.py").run()
+    assert "from before" not in words(at)
+
+
 # What an address may hold
 
 
@@ -368,11 +410,46 @@ def test_what_is_found_of_each_set_stands_beside_what_simple_methods_find(open_p
         for method in ("pixel_mean", "nearest"):
             assert shown.loc[title, detector_class(method).title] == pytest.approx(100 * simple.flagged(method, name, 0.1))
     said = words(at)
-    assert "At a false-alarm rate of 10 %, M finds at least half of" in said and "of the 2 sets" in said
+    assert (
+        "At a false-alarm rate of 10 %, M finds at least half of the images of" in said and "2 sets it was measured on" in said
+    )
     others = {name: value for name, value in found.items() if name != "digits"}
     more = {m: sum(100 * simple.flagged(m, name, 0.1) > value for name, value in others.items()) for m in simple.p}
     assert (f"Something simpler finds more on {max(more.values())} of 2" in said) == (max(more.values()) > 0)
     assert html(at).count('alt="a normal training image"') == 9 and "It takes these as normal" in said
+
+
+@pytest.mark.parametrize(
+    "found, said",
+    [
+        ((0.999999, 0.9), "of all 2 sets it was measured on, from 90 % of Procedural textures to 99.99 % of Colour gradients."),
+        ((1.0, 1.0), "of all 2 sets it was measured on: 100 % of each."),
+        ((1.0, 0.2), "of 1 of the 2 sets it was measured on: 100 % of Colour gradients; it misses most of Procedural textures"),
+        ((0.3, 0.2), "of none of the 2 sets it was measured on; it misses most of"),
+    ],
+)
+def test_what_is_found_is_said_without_repeating_itself(open_page, monkeypatch, found, said):
+    monkeypatch.syspath_prepend(str(APP))
+    import cache
+
+    sets = dict(zip(("gradients", "textures"), found))
+    monkeypatch.setattr(cache, "flagged", lambda *_: {"digits": 0.05, **sets})
+    at = open_page("check")
+    assert not at.exception and said.replace("Colour gradients", label_of("gradients")).replace(
+        "Procedural textures", label_of("textures")
+    ) in words(at).replace("**", "")
+
+
+@pytest.mark.parametrize("own, warns", [(0.05, False), (0.15, True), (0.0, True)])
+def test_false_alarms_that_chance_does_not_explain_are_a_warning(open_page, monkeypatch, own, warns):
+    monkeypatch.syspath_prepend(str(APP))
+    import cache
+
+    monkeypatch.setattr(cache, "flagged", lambda *_: {"digits": own, "textures": 0.9})
+    at = open_page("check")
+    warned = [warning.value for warning in at.warning if "of its own normal test images" in warning.value]
+    assert len(warned) == warns and words(at).count("of its own normal test images") == 1
+    assert not warns or ("chance explains" in warned[0] and ("more false alarms" in warned[0]) == (own > 0.05))
 
 
 def test_a_model_without_its_images_or_any_measurement_says_so(open_page, check_models, tmp_path):

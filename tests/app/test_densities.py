@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -200,7 +201,8 @@ def test_without_stored_scores_only_auroc_has_an_interval(open_page, models, tmp
     row = next(row for row in read_results(models / "digits")["results"] if row["ood"] == "textures")["scores"]["T"]
     low, high = auroc_interval(row["auroc"], 500, 100)
     assert at.table[0].value["T"][0] == f"{row['auroc']:.3f} :gray[({low:.3f}–{high:.3f})]"
-    assert "only AUROC has an interval" in words(at) and "no stored scores" in words(at)
+    assert "only AUROC has an interval" in words(at)
+    assert re.search(r"no stored scores; `python -m ama_core measure \S+/digits`", words(at))
     assert open_page("densities", tmp_path, ood=["textures"], metric="FPR95").table[0].value["T"][0] == f"{row['fpr95']:.3f}"
 
 
@@ -614,10 +616,27 @@ def test_benchmark_opens_with_its_verdicts_and_its_dots(open_page, models):
     a, r = (read_results(models / "fashion")["results"][0]["scores"][by]["auroc"] for by in ("A", "R"))
     said = words(at)
     assert "Our A is ahead of the paper's on" in said and "A (two-sided) is ahead of R (raw) on" in said
+    assert (
+        re.search(r"T, named beforehand, reaches the paper's figure on [01] of 1\b", said)
+        and "the better of A and T" not in said
+    )
     dots = traces(at)
     assert {"paper", "ours, A", "ours, R", "ours, T", "chance (0.5)"} <= set(dots)
     assert values(dots["paper"]["x"]) == pytest.approx([paper.table1(*pair) for pair in paper.TASKS])
     assert values(dots["ours, A"]["x"]) == pytest.approx([a]) and values(dots["ours, R"]["x"]) == pytest.approx([r])
+
+
+def test_the_benchmarks_sentences_are_of_the_lines_that_it_shows_and_of_one_source(open_page, results):
+    """Sets of ours count once they are shown; where three seeds lack simple scores, no others of the cell stand in for them."""
+    beside = [record(row, normal="cifar10", ood="gtsrb", a=0.9, t=0.5) for row in (paper.AMA, SANITY)]
+    seeds = [record(normal="fashionmnist", ood="omniglot", t=0.7, seed=seed) for seed in range(3)]
+    other = [record(row, normal="fashionmnist", ood="omniglot", t=0.8, condition="def") for row in (paper.AMA, SANITY)]
+    store(results, *beside, *seeds, *other)
+    said = words(open_page("benchmark"))
+    assert "T is ahead" not in said and "pixel mean is ahead" not in said and "GTSRB" not in said.split("Bars:")[0]
+    assert "A (two-sided) is ahead of R (raw) on" in said
+    said = words(open_page("benchmark", beyond="true"))
+    assert "T is ahead of pixel mean on 0 of 1**; pixel mean is ahead on 1: CIFAR-10 → Traffic signs (GTSRB) (0.500" in said
 
 
 def test_the_benchmark_page_calls_conditions_as_results_do_also_beyond_the_alphabet(open_page, results):

@@ -261,6 +261,38 @@ def test_damaged_and_failed_runs_do_not_break_the_page(folder, no_worker, tiny_c
     assert any("Training diverged" in error.value for error in page(run="failed").error)
 
 
+def test_a_run_that_is_not_there_is_said_to_be_missing(folder, no_worker, tiny_config):
+    for name in ("a", "b"):
+        stored(folder, name, {"state": "stopped"}, RunSpec("digits", tiny_config))
+    app = page(run="no_such")
+    (said,) = [warning.value for warning in app.warning if "no run called no\\_such" in warning.value]
+    assert f"this shows **{app.selectbox(key='run').value}**" in said
+    assert "run" not in app.query_params  # Streamlit drops it, and the page, redrawn by itself, goes on to say it
+    assert "no run called" in words(app.run())
+    other = next(name for name in ("a", "b") if name != app.selectbox(key="run").value)
+    assert "no run called" not in words(app.selectbox(key="run").set_value(other).run())
+    assert "no run called" not in words(page(run="b"))
+    app = page(run="b")
+    button(app, "Yes, delete b").click().run()
+    assert not app.exception and "no run called" not in words(app), "of what was just deleted nothing need be said"
+
+
+def test_names_are_shown_as_they_are_and_fit_a_legend(folder, no_worker, tiny_config, monkeypatch):
+    odd, long = "modèle ☃ _x_ $5 <b>y", "n" * 40 + "-" + "m" * 40
+    for name in (odd, long):
+        run = stored(folder, name, {"state": "stopped"}, RunSpec("digits", tiny_config))
+        line = {"kind": "progress", "step": 1, "total_steps": 9, "images_per_s": 1.0}
+        (run / "metrics.jsonl").write_text("\n".join(json.dumps(line | {"step": step}) for step in (1, 2)))
+    monkeypatch.setattr(timing, "known", lambda *_: timing.StepTime(0.1, "one core", f"as the run {odd} took"))
+    app = page(compare=[odd, long], value="speed")
+    assert not app.exception
+    (said,) = [text.value for text in app.markdown if "as the run" in text.value]
+    assert r"\_x\_ \$5 \<b\>y took" in said
+    names = [trace["name"] for trace in json.loads(app.get("plotly_chart")[-1].proto.spec)["data"]]
+    assert "modèle ☃ _x_ $5 &lt;b&gt;y" in names and all(len(name) < 50 for name in names)
+    assert any(name.startswith("nnn") and name.endswith("mmm") for name in names), "both ends tell it from others"
+
+
 def test_runs_are_compared_on_one_chart(folder, no_worker, tiny_config):
     for name in ("a", "b"):
         run = stored(folder, name, {"state": "stopped"}, RunSpec("digits", tiny_config))

@@ -10,10 +10,22 @@ from ama_core import load_detector
 from ama_core.data import hold_out, load_any
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError, DataError
+from ama_core.evaluation.protocol import flagged_fractions
+from ama_core.evaluation.recommendation import compare
 from ama_core.evaluation.simple import COMMON
 from ama_core.runs import comparing, measuring
-from ama_core.runs.comparing import beside_model, compare_model, keep_beside, model_inputs, own_detectors
+from ama_core.runs.comparing import (
+    beside_model,
+    compare_model,
+    keep,
+    keep_beside,
+    model_inputs,
+    own_detectors,
+    own_inputs,
+    own_normal,
+)
 from ama_core.runs.folder import Run, list_runs
+from ama_core.storage.bundle import read_results, read_scores
 from tests.app.test_own_data import photo
 from tests.runs.own import make_shop, moved_shop
 
@@ -41,6 +53,25 @@ def by_command(call, shop, model, *against) -> dict:
     code, out, err = call("compare", shop / "good", *against, "--detectors", names, *settings, "--json", "--quiet")
     assert code == 0, err
     return json.loads(out)
+
+
+@pytest.mark.parametrize("against", [True, False])
+def test_a_detector_that_is_kept_has_the_figures_it_was_compared_by(shop, tmp_path, against):
+    good, bad = str(shop / "good"), str(shop / "bad") if against else None
+    detectors = own_detectors(good, ["pixel_mean"], device="cpu", verbose=False)
+    inputs = own_inputs(good, bad, detectors["pixel_mean"])
+    (compared,) = compare(inputs.train, inputs.normal, inputs.anomalous, detectors, made=inputs.made).detectors
+    keep(detectors["pixel_mean"], own_normal(good, inputs.train, bad), tmp_path / "kept", inputs)
+    kept, stored = load_detector(tmp_path / "kept", device="cpu"), read_scores(tmp_path / "kept")
+    results = read_results(tmp_path / "kept")["results"]
+    if not against:
+        assert results == [] and [s.name for s in stored] == [kept.normal.name]
+        return
+    assert [(row["ood"], row["n_normal"], row["n_ood"]) for row in results] == [(bad, 24, 15)] and kept.normal.watch == bad
+    assert results[0]["scores"][compared.score]["auroc"] == pytest.approx(compared.auroc)
+    assert flagged_fractions(kept, stored, compared.score, compared.alpha) == pytest.approx(
+        {kept.normal.name: compared.false_alarms, bad: compared.detected}
+    )
 
 
 def test_the_figures_are_those_of_the_command(place, call):
