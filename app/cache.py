@@ -18,11 +18,11 @@ import streamlit as st
 from ama_core import AMAError
 from ama_core.analysis import latent_map, neighbours, shell, simplex
 from ama_core.analysis.density import Densities, densities
+from ama_core.analysis.fidelity import Fidelity, fidelity
 from ama_core.analysis.latent_map import LatentMap, MapEntry
 from ama_core.analysis.model_card import read_card
 from ama_core.analysis.neighbours import Neighbours
 from ama_core.analysis.probe import Probe, lowest_r, probe, r_after
-from ama_core.analysis.redrawing import Redrawing, redrawing
 from ama_core.analysis.response import Response, read_response
 from ama_core.analysis.shell import NormHistograms
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, draw, inspect, label_of, load, one_class, prepare
@@ -311,11 +311,11 @@ def stored_images(folder: Path, name: str, split: str) -> ImageSet:
     return evaluation.stored_images(detector(folder), found)
 
 
-def stored_pictures(folder: Path, name: str, split: str, rows: tuple[int, ...], redrawn: bool = False) -> np.ndarray:
-    """Some of those as the model sees them, uint8 (n, S, S, c), or redraws them. Raises DataError."""
+def stored_pictures(folder: Path, name: str, split: str, rows: tuple[int, ...], reconstructed: bool = False) -> np.ndarray:
+    """Some of those as the model sees them, uint8 (n, S, S, c), or reconstructs them. Raises DataError."""
     model = detector(folder)
     images = stored_images(folder, name, split).images[list(rows)]
-    return model.reconstruct(images) if redrawn else model.prepared(images)
+    return model.reconstruct(images) if reconstructed else model.prepared(images)
 
 
 @cached(*MODEL, "scores.npz", most=512)
@@ -452,11 +452,11 @@ def gallery(folder: Path, set_name: str, siblings: dict[str, Path]) -> Gallery:
 
 
 @cached(*MODEL, most=32)
-def redrawn(folder: Path, set_name: str, siblings: dict[str, Path]) -> dict[str, Redrawing]:
-    """Whether each sibling redraws the images of a gallery (see `redrawing`), by column title. Raises as `gallery`."""
+def reconstructed(folder: Path, set_name: str, siblings: dict[str, Path]) -> dict[str, Fidelity]:
+    """Whether each sibling reconstructs the images of a gallery (see `fidelity`), by column title. Raises as `gallery`."""
     found = gallery(folder, set_name, siblings)
     same = {title: seen for title, seen in found.seen.items() if seen.images.shape == found.images.shape}
-    return {title: redrawing(seen.images, seen.reconstructions) for title, seen in same.items() if len(seen.images) > 1}
+    return {title: fidelity(seen.images, seen.reconstructions) for title, seen in same.items() if len(seen.images) > 1}
 
 
 def mean_score(model: AnomalyDetector) -> float:

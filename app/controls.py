@@ -38,7 +38,7 @@ PLAIN = "-plain"  # ends the name of a model trained with the plain-Wasserstein 
 
 # What a page may need of a model, beside its scores -> in words; keys of CAPABILITIES, and `critic`, a method of AMA alone.
 ABILITIES = {
-    "reconstruct": "redraws images",
+    "reconstruct": "reconstructs images",
     "encode": "turns images into codes",
     "decode": "turns codes into images",
     "localise": "says where in an image it sees something unusual",

@@ -67,7 +67,7 @@ def normal_images(view: controls.View) -> None:
     st.html(pictures.thumbnails(images, what))
     of = "of the images it was trained on"
     if how != "training":
-        of += ", as the model redraws them from stored codes: the images are not on this computer"
+        of += ", as the model reconstructs them from stored codes: the images are not on this computer"
     st.caption(
         f"**It takes these as normal**: {len(images)} {of}. Images of anything else, or from another camera, light or cut, may "
         "be flagged for that alone."

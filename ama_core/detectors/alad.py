@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Features, Generator
-from ama_core.detectors.modules import bare, parameters, per_image, rebuilt, redrawn
+from ama_core.detectors.modules import bare, parameters, per_image, rebuilt, reconstructed
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer, descend, fused
@@ -85,13 +85,13 @@ class Networks(nn.Module):
         self.D_xx = Critic(c.image_size, 2 * c.channels, c.width, norm=False, spectral=True)
         self.D_zz = CodeCritic(2 * c.nz)
 
-    def redraw(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor) -> Tensor:
         """G(E(x)), of the same shape."""
         return self.G(self.E(x))
 
     def feature_distance(self, x: Tensor) -> Tensor:
         """||f_xx(x, x) - f_xx(x, G(E(x)))||_1, (N,) fp32."""
-        real, recon = (self.D_xx.features(torch.cat([x, y], dim=1)).float() for y in (x, self.redraw(x)))
+        real, recon = (self.D_xx.features(torch.cat([x, y], dim=1)).float() for y in (x, self.reconstruct(x)))
         return (real - recon).abs().sum(dim=1)
 
 
@@ -144,7 +144,7 @@ class ALADTrainer(Trainer):
         return bare(self.networks)
 
     def sample(self, images: np.ndarray) -> np.ndarray:
-        return redrawn(self.networks.eval().redraw, images, self.device)
+        return reconstructed(self.networks.eval().reconstruct, images, self.device)
 
     def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
         networks = rebuilt(lambda: Networks(self.config), weights, self.device)
@@ -192,7 +192,7 @@ class ALADDetector(OneNetworkDetector):
 
     def reconstruct(self, X) -> np.ndarray:
         """G(E(x)), uint8 (N, S, S, C)."""
-        return redrawn(self._fitted().network_.redraw, self.prepared(X), self.torch_device)
+        return reconstructed(self._fitted().network_.reconstruct, self.prepared(X), self.torch_device)
 
     def encode(self, X) -> np.ndarray:
         """Codes E(x), float32 (N, nz)."""

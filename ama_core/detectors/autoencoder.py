@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ama_core.detectors.ama.config import PRESETS, Config
 from ama_core.detectors.ama.networks import Encoder, Generator
 from ama_core.detectors.base import Progress, Score
-from ama_core.detectors.modules import bare, per_image, rebuilt, redrawn
+from ama_core.detectors.modules import bare, per_image, rebuilt, reconstructed
 from ama_core.detectors.one_score import OneNetworkDetector
 from ama_core.errors import DataError
 from ama_core.settings import TrainingSettings, setting
@@ -78,7 +78,7 @@ class AutoencoderTrainer(Trainer):
         return bare(self.networks)
 
     def sample(self, images: np.ndarray) -> np.ndarray:
-        return redrawn(self.networks.eval(), images, self.device)
+        return reconstructed(self.networks.eval(), images, self.device)
 
     def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
         network = rebuilt(lambda: networks(self.config), weights, self.device, torch.channels_last)
@@ -91,7 +91,7 @@ def networks(settings: AutoencoderSettings) -> nn.Sequential:
 
 
 def squared_error(network: nn.Module, x: Tensor) -> Tensor:
-    """The mean squared error (N,) of images (N, c, S, S) as they are redrawn."""
+    """The mean squared error (N,) of images (N, c, S, S) as they are reconstructed."""
     return (network(x) - x).square().mean(dim=(1, 2, 3))
 
 
@@ -146,7 +146,7 @@ class AutoencoderDetector(OneNetworkDetector):
 
     def reconstruct(self, X) -> np.ndarray:
         """G(E(x)), uint8 (N, S, S, C)."""
-        return redrawn(self._fitted().network_, self.prepared(X), self.torch_device)
+        return reconstructed(self._fitted().network_, self.prepared(X), self.torch_device)
 
     def encode(self, X) -> np.ndarray:
         """Codes E(x), float32 (N, nz)."""

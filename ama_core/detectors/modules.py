@@ -60,7 +60,7 @@ def per_image(
 
 
 @torch.no_grad()
-def redrawn(draw: Callable[[Tensor], Tensor], images: np.ndarray, device: torch.device) -> np.ndarray:
+def reconstructed(draw: Callable[[Tensor], Tensor], images: np.ndarray, device: torch.device) -> np.ndarray:
     """Reconstructions, uint8 (N, S, S, C): `draw` takes float images (n, C, S, S) in [-1, 1] and gives others."""
     parts = (images[start : start + BATCH] for start in range(0, len(images), BATCH))
     return np.concatenate([to_images(draw(to_tensor(part, device))) for part in parts])

@@ -1,4 +1,4 @@
-"""Skip-GANomaly: a U-Net that redraws normal images, and a discriminator whose features see the difference."""
+"""Skip-GANomaly: a U-Net that reconstructs normal images, and a discriminator whose features see the difference."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, stages
-from ama_core.detectors.modules import bare, per_image, rebuilt, redrawn
+from ama_core.detectors.modules import bare, per_image, rebuilt, reconstructed
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer, descend, fused
@@ -66,20 +66,20 @@ class UNet(nn.Module):
 
 
 class Networks(nn.Module):
-    """The redrawing U-Net and the discriminator."""
+    """The reconstructing U-Net and the discriminator."""
 
     def __init__(self, settings: SkipGANomalySettings):
         super().__init__()
         self.G = UNet(settings.image_size, settings.channels, settings.width)
         self.D = Critic(settings.image_size, settings.channels, settings.width)
 
-    def redraw(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor) -> Tensor:
         """The image as the U-Net draws it, of the same shape."""
         return self.G(x)
 
     def errors(self, x: Tensor) -> Tensor:
         """0.9 mean squared pixel error + 0.1 mean squared feature error, (N,) fp32."""
-        x_hat = self.redraw(x)
+        x_hat = self.reconstruct(x)
         pixels = (x - x_hat).float().square().mean(dim=(1, 2, 3))
         features = (self.D.features(x) - self.D.features(x_hat)).float().square().mean(dim=1)
         return PIXELS * pixels + FEATURES * features
@@ -91,7 +91,7 @@ class SkipGANomalyTrainer(Trainer):
     Settings = SkipGANomalySettings
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve("loss_generator", "generator loss", "adversarial, pixels and features, weighted"),
-        Curve("loss_critic", "discriminator loss", "cross-entropy of real and redrawn images"),
+        Curve("loss_critic", "discriminator loss", "cross-entropy of real and reconstructed images"),
     )
     validated_by = "residual"
 
@@ -122,7 +122,7 @@ class SkipGANomalyTrainer(Trainer):
         return bare(self.networks)
 
     def sample(self, images: np.ndarray) -> np.ndarray:
-        return redrawn(self.networks.eval().redraw, images, self.device)
+        return reconstructed(self.networks.eval().reconstruct, images, self.device)
 
     def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
         networks = rebuilt(lambda: Networks(self.config), weights, self.device)
@@ -130,7 +130,7 @@ class SkipGANomalyTrainer(Trainer):
 
 
 class SkipGANomalyDetector(OneNetworkDetector):
-    """The weighted error of redrawn pixels and of the discriminator's features.
+    """The weighted error of reconstructed pixels and of the discriminator's features.
 
     Notes:
         The U-Net halves the image down to 4 x 4, three times at 32 pixels, where the published one does so five times; features
@@ -151,7 +151,7 @@ class SkipGANomalyDetector(OneNetworkDetector):
     SCORES = with_twin(
         Score(
             "residual",
-            "how badly the network redraws the image, in its pixels and to the discriminator.",
+            "how badly the network reconstructs the image, in its pixels and to the discriminator.",
             r"s(x) = 0.9\, \lVert x - \hat x \rVert_2^2 + 0.1\, \lVert f(x) - f(\hat x) \rVert_2^2,\ \text{means}",
             source="Eq. 5",
         )
@@ -165,5 +165,5 @@ class SkipGANomalyDetector(OneNetworkDetector):
         return self.network_.errors(x)
 
     def reconstruct(self, X) -> np.ndarray:
-        """The redrawn images, uint8 (N, S, S, C)."""
-        return redrawn(self._fitted().network_.redraw, self.prepared(X), self.torch_device)
+        """The reconstructed images, uint8 (N, S, S, C)."""
+        return reconstructed(self._fitted().network_.reconstruct, self.prepared(X), self.torch_device)

@@ -258,13 +258,15 @@ class _Watched:
 
     def sample(self) -> np.ndarray | None:
         """Inputs and reconstructions, uint8 (2, N, S, S, C)."""
-        return self._redrawn(self.samples)
+        return self._reconstructed(self.samples)
 
     def look(self) -> Event:
         """Scores of the watched images, their AUROC, and some of them with their reconstructions."""
         scores = self._scores(self.watch, self.few, self.trainer.weights())
         values = {f"watched_{name}": _auroc(*both) for name, both in scores.items()}
-        return Event("watch", self.trainer.step, self.trainer.total, values, images=self._redrawn(self.shown), scores=scores)
+        return Event(
+            "watch", self.trainer.step, self.trainer.total, values, images=self._reconstructed(self.shown), scores=scores
+        )
 
     def validate(self) -> dict[str, float]:
         """AUROC of every score that the trainer gives; keeps the weights where they are the best so far of its last stage."""
@@ -287,7 +289,7 @@ class _Watched:
                 raise _diverged(self.trainer.step, f"values of {name} are not finite")
         return {name: (values[: len(both.normals)], values[len(both.normals) :]) for name, values in found.items()}
 
-    def _redrawn(self, images: np.ndarray) -> np.ndarray | None:
+    def _reconstructed(self, images: np.ndarray) -> np.ndarray | None:
         pictures = self.trainer.sample(images)
         return None if pictures is None else np.stack([images, pictures])
 

@@ -127,14 +127,14 @@ def set_lowest(*image) -> None:
 
 def pictures_of(found: Probe) -> None:
     before, after = found.images
-    redrawn = found.reconstructions[1]
+    reconstructed = found.reconstructions[1]
     st.html(
         pictures.figures(
             [
                 ("as it was", before, "the image as it was"),
                 ("changed", after, "the changed image"),
-                ("reconstruction", redrawn, "reconstruction of the changed image"),
-                ("difference", pictures.difference_map(after, redrawn), "difference of changed image and reconstruction"),
+                ("reconstruction", reconstructed, "reconstruction of the changed image"),
+                ("difference", pictures.difference_map(after, reconstructed), "difference of changed image and reconstruction"),
             ],
             width=104,
         )

@@ -88,7 +88,7 @@ def others(models: dict[str, tuple]) -> int:
 def show(case: Case) -> None:
     st.markdown(
         "Is AMA alone in this? The paper compares it with nine other detectors. Each gives an image one number, and flags what "
-        "is **high**: an improbable image, a badly redrawn one, one far from the normal ones. None of them saw an anomaly."
+        "is **high**: an improbable image, a badly reconstructed one, one far from normal ones. None of them saw an anomaly."
     )
     found = group()
     if found is None:

@@ -35,7 +35,7 @@ def examples(case: Case, stored: StoredScores, what: str, rows: np.ndarray) -> N
     values = [significant(stored.scores["R"][i]) for i in rows]
     try:
         source = (case.view.folder, stored.name, stored.split, rows)
-        seen, redrawn = cache.stored_pictures(*source), cache.stored_pictures(*source, redrawn=True)
+        seen, reconstructed = cache.stored_pictures(*source), cache.stored_pictures(*source, reconstructed=True)
     except AMAError as error:
         missing(error, what, values)
         return
@@ -44,7 +44,7 @@ def examples(case: Case, stored: StoredScores, what: str, rows: np.ndarray) -> N
             [(a, f"{what}, R {value}"), (b, "its reconstruction"), (pictures.difference_map(a, b), "their difference")],
             value,
         )
-        for a, b, value in zip(seen, redrawn, values)
+        for a, b, value in zip(seen, reconstructed, values)
     ]
     st.html(pictures.image_table(["Image", "Reconstruction", "Difference", "R"], table))
 

@@ -27,7 +27,7 @@ def show(case: Case) -> None:
     st.subheader("Go on with this model")
     name, ood = case.view.name, case.other.name
     controls.link("densities", "All score densities", "area_chart", model=name, ood=ood)
-    controls.link("reconstructions", "What the model redraws well and badly", "compare", model=name, set=ood)
+    controls.link("reconstructions", "What the model reconstructs well and badly", "compare", model=name, set=ood)
     controls.link("shell", "Where its codes lie", "blur_circular", model=name)
     controls.link("simplex", "Mixtures of three images", "change_history", model=name)
     controls.link("check", "Check images of your own", "image_search", model=name, sample_set=ood)

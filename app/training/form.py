@@ -39,8 +39,8 @@ PRESET_WORDS = {
 HELP = {
     "max_steps": "More steps take longer. What they bring depends on the score and the images: the page Benchmark has figures "
     "of FashionMNIST under “How long to train”. 0: the passes over the images decide, see Expert.",
-    "atypical": "Images that the model makes up from codes that no normal image has, and learns *not* to redraw: they stand "
-    "for anomalies that nobody has seen yet.",
+    "atypical": "Images that the model makes up from codes that no normal image has, and learns *not* to reconstruct: they "
+    "stand for anomalies that nobody has seen yet.",
 }
 
 

@@ -181,7 +181,7 @@ def watched(name: str, folder: Path, spec: RunSpec, curves: dict) -> None:
             st.html(pictures.strip(read_sample(drawn[step]), alt))
             st.caption(
                 f"Above: four normal images ({controls.literal(normal)}), then four of {controls.literal(title)}. Below: what "
-                f"the model redraws of them after step {step:,}."
+                f"the model reconstructs of them after step {step:,}."
             )
         else:
             show_samples(name, folder)

@@ -262,7 +262,7 @@ def verdict_in_full(view: controls.View, batch: cache.Batch, i: int) -> None:
 
 
 def images(view: controls.View, batch: cache.Batch, i: int) -> None:
-    """Image i as given and as the model sees it; where the model can, redrawn, and with a map of what it finds unusual."""
+    """Image i as given and as the model sees it; where it can, its reconstruction, and a map of what it finds unusual."""
     found, examined, name = batch.found, batch.found.examined, batch.found.names[i]
     seen = examined.images[i]
     parts = [
@@ -270,9 +270,9 @@ def images(view: controls.View, batch: cache.Batch, i: int) -> None:
         (f"What the model sees, {seen.shape[1]}×{seen.shape[0]}", seen, "The prepared image"),
     ]
     if examined.reconstructions is not None:
-        redrawn = examined.reconstructions[i]
-        parts.append(("Its reconstruction", redrawn, "What the model redraws"))
-        parts.append(("Difference", pictures.difference_map(seen, redrawn), "Reconstruction minus image"))
+        reconstructed = examined.reconstructions[i]
+        parts.append(("Its reconstruction", reconstructed, "What the model reconstructs"))
+        parts.append(("Difference", pictures.difference_map(seen, reconstructed), "Reconstruction minus image"))
     if examined.maps is not None:
         where, of = ("the critic", "R") if view.of_r else ("the model", "its score")
         laid_over = pictures.critic_map(seen, examined.maps[i], cache.mean_score(view.detector))

@@ -1,4 +1,4 @@
-"""Reconstructions (the paper's Fig. 2): images, what a model and its counterpart redraw, and whether that is the image."""
+"""Reconstructions (the paper's Fig. 2): images, what a model and its counterpart reconstruct, and whether that is the image."""
 
 import html
 
@@ -9,7 +9,7 @@ import pictures
 import streamlit as st
 from controls import significant
 
-from ama_core.analysis.redrawing import FAITHFUL, LOOSE, Redrawing
+from ama_core.analysis.fidelity import FAITHFUL, LOOSE, Fidelity
 from ama_core.evaluation.cases import shows_both, telling_set
 
 NEEDS = ("reconstruct",)
@@ -55,14 +55,14 @@ def what_order(by: str, order: str) -> str:
 # What it comes to
 
 
-def follows(facts: Redrawing) -> str:
+def follows(facts: Fidelity) -> str:
     """What the outputs of a model have to do with the images, in words."""
     if facts.ratio <= FAITHFUL:
-        return "redraws the image it was given"
-    return "follows its image only loosely" if facts.ratio <= LOOSE else "redraws an image of the kind, not this one"
+        return "reconstructs the image it was given"
+    return "follows its image only loosely" if facts.ratio <= LOOSE else "reconstructs an image of the kind, not this one"
 
 
-def verdict(normal: dict[str, Redrawing], beside: dict[str, Redrawing], ood: str) -> tuple[bool, str]:
+def verdict(normal: dict[str, Fidelity], beside: dict[str, Fidelity], ood: str) -> tuple[bool, str]:
     """Whether the page's point holds of the normal test images, and the sentences that say so."""
     who = [f"the {title.lower()} model {follows(facts)}" for title, facts in normal.items()]
     percent, holds = controls.percent, True
@@ -88,7 +88,7 @@ def verdict(normal: dict[str, Redrawing], beside: dict[str, Redrawing], ood: str
         own = normal[title].error
         if facts.error <= own:
             said += (
-                f" But the {title.lower()} model redraws {ood}, which it has never seen, no worse than its own set "
+                f" But the {title.lower()} model reconstructs {ood}, which it has never seen, no worse than its own set "
                 f"({percent(facts.error)} against {percent(own)}): the error alone does not tell them apart."
             )
         else:
@@ -105,7 +105,7 @@ def first_beside(view: controls.View, others: list[str]) -> str:
     return next((name for name in (*controls.papers_sets(view), telling) if name in others), next(iter(others), NOTHING))
 
 
-def say(view: controls.View, folders: dict, facts: dict[str, dict[str, Redrawing]], set_name: str) -> None:
+def say(view: controls.View, folders: dict, facts: dict[str, dict[str, Fidelity]], set_name: str) -> None:
     """The verdict above the pictures, and what to know of the two models."""
     normal, beside = facts.get(cache.NORMAL), facts.get(set_name, {}) if set_name != cache.NORMAL else {}
     if normal:
@@ -123,7 +123,7 @@ def say(view: controls.View, folders: dict, facts: dict[str, dict[str, Redrawing
         st.caption(f"A model called {controls.literal(counterpart)} would be shown beside this one.")
 
 
-def numbers(facts: dict[str, dict[str, Redrawing]]) -> None:
+def numbers(facts: dict[str, dict[str, Fidelity]]) -> None:
     """The figures behind the verdict, for every set that is shown."""
     columns = {
         "Set": [controls.title_of(name) for name, models in facts.items() for _ in models],
@@ -142,8 +142,8 @@ def numbers(facts: dict[str, dict[str, Redrawing]]) -> None:
         controls.grid(columns, width="stretch")
         st.caption(
             "All distances are mean absolute differences of pixels, 100 % being black for white. A model whose output is the "
-            "nearest of all to its image redraws that image; one whose outputs miss it no less than outputs of other images do "
-            "draws something of the same kind. *Apart*: the mean over pairs."
+            "nearest of all to its image reconstructs that image; one whose outputs miss it no less than those of other images "
+            "do draws something of the same kind. *Apart*: the mean over pairs."
         )
 
 
@@ -163,8 +163,8 @@ def table(view: controls.View, found: cache.Gallery, set_name: str, chosen: np.n
         cells += [(found.seen[title].reconstructions[i], f"{title} reconstruction of {what}") for title in titles]
         for title in titles:
             if DIFFERENCES in extras:
-                redrawn = found.seen[title].reconstructions[i]
-                cells.append((pictures.difference_map(found.images[i], redrawn), f"{title} reconstruction minus input"))
+                reconstructed = found.seen[title].reconstructions[i]
+                cells.append((pictures.difference_map(found.images[i], reconstructed), f"{title} reconstruction minus input"))
             if title in mapped:
                 laid_over = pictures.critic_map(found.images[i], found.seen[title].maps[i], found.mean_score[title])
                 cells.append((laid_over, f"Where the {title.lower()} {who} sees it"))
@@ -300,8 +300,8 @@ def block(view, found: cache.Gallery, name: str, ranked: np.ndarray, page: int, 
 def main() -> None:
     view = controls.page(
         "Reconstructions",
-        "An autoencoder is trained on normal images alone. Does it redraw the image that it is given, or merely *an* image of "
-        "the kind? AMA's **mirrored** critic compares the pairs (x, x) and (x, x̂) of an image and its reconstruction; a "
+        "An autoencoder is trained on normal images alone. Does it reconstruct the image that it is given, or merely *an* "
+        "image of the kind? AMA's **mirrored** critic compares the pairs (x, x) and (x, x̂) of an image and its reconstruction; a "
         "**plain** critic sees x̂ alone, and asks only whether it looks like the set.",
         needs=NEEDS,
     )
@@ -311,7 +311,7 @@ def main() -> None:
     shown = {name: found for name in names if (found := gallery(view, name, folders))}
     if chosen not in shown:
         st.stop()
-    facts = {name: cache.redrawn(view.folder, name, folders) for name in shown}
+    facts = {name: cache.reconstructed(view.folder, name, folders) for name in shown}
     say(view, folders, facts, next((name for name in shown if name != cache.NORMAL), cache.NORMAL))
 
     choosing = any(key in st.query_params for key in ("sort", "order", "class", "side"))

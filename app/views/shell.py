@@ -248,7 +248,7 @@ def polar_view(view: controls.View, found: LatentMap, named: Mapping[str, MapEnt
             )
         )
         st.caption(
-            "Training tells the model to redraw *these* images badly, so that what lies beside the shell counts as anomalous. "
+            "Training tells the model to reconstruct *these* images badly, so that what lies beside the shell is anomalous. "
             f"R (how differently the critic sees an image and its reconstruction) and p (by {by}: the fraction of held-out "
             "normal images that look at least as unusual) are those of each decode, taken as an input image."
         )

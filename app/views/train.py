@@ -38,7 +38,7 @@ def watch() -> None:
     name = controls.choose(st.selectbox, "run", "Look into a run", list(found), current(statuses))
     if missing:
         st.session_state["no-run"] = missing, name
-    missing, instead = st.session_state.get("no-run", (None, None))  # the address soon says it no more, and the page is redrawn
+    missing, instead = st.session_state.get("no-run", (None, None))  # kept, since the address soon says it no more
     if instead == name:
         st.warning(f"There is no run called {controls.literal(missing)} here, so this shows **{controls.literal(name)}**.")
     with controls.error_panel():

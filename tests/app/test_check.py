@@ -128,7 +128,7 @@ def test_an_upload_shows_the_scores_of_the_detector(open_page, detector, rng):
     said = words(at)
     assert ("Flagged as anomalous" in said) == bool(scores["p_M"] <= 0.1)
     assert "converted to grey" in said and all(part in said for part in notes)
-    assert html(at).count("<figure>") == 5 + 1 + 5  # given, seen, redrawn, two maps; what marks places; and the nearest five
+    assert html(at).count("<figure>") == 5 + 1 + 5  # given, seen, reconstruction, two maps; marked places; the nearest five
 
 
 def test_places_are_outlined_on_the_photograph_by_each_map(open_page, detector, check_models, digits):
@@ -463,7 +463,7 @@ def test_a_model_without_its_images_or_any_measurement_says_so(open_page, check_
     at = open_page("check", models=tmp_path, set="textures", sample_set="textures")
     assert not at.exception
     said = words(at)
-    assert "as the model redraws them from stored codes" in said and "simple methods find was not measured" in said
+    assert "as the model reconstructs them from stored codes" in said and "simple methods find was not measured" in said
     assert html(at).count('alt="what the model makes of a normal training image"') == 9
     (tmp_path / "digits" / "latents.npz").unlink()
     assert "They are not on this computer" in words(open_page("check", models=tmp_path))

@@ -36,7 +36,7 @@ SMALL = {
     ),
 }
 NEEDS_SCORES = "gives the scores R, A, M and T"
-REDRAW = ("pca", "autoencoder")  # these redraw images, and turn them into codes and back
+RECONSTRUCT = ("pca", "autoencoder")  # these reconstruct images, and turn them into codes and back
 PATIENCE = 600  # seconds; only a very busy machine needs more than a few
 
 
@@ -93,13 +93,13 @@ def words(at: AppTest) -> str:
 
 def needed(page: str, name: str) -> str | None:
     """What a page says that it needs and this detector lacks; None where it can be drawn."""
-    redraws = name in REDRAW
+    reconstructs = name in RECONSTRUCT
     if page == "lesson":
-        return NEEDS_SCORES if redraws else f"redraws images and {NEEDS_SCORES}"
+        return NEEDS_SCORES if reconstructs else f"reconstructs images and {NEEDS_SCORES}"
     if page == "reconstructions":
-        return None if redraws else "redraws images"
+        return None if reconstructs else "reconstructs images"
     if page in ("shell", "simplex"):
-        codes = "" if name in REDRAW else "turns images into codes, turns codes into images, "
+        codes = "" if name in RECONSTRUCT else "turns images into codes, turns codes into images, "
         return f"{codes}has a critic that compares two images and gives the score R"
     return None
 
@@ -126,7 +126,7 @@ def test_a_page_opens_or_says_what_it_needs(open_page, page, name):
 @pytest.mark.parametrize("page", ["lesson", "reconstructions", "shell", "simplex"])
 def test_the_models_that_can_are_offered_and_lead_on(open_page, page):
     at = open_page(page, model="forty")
-    able = ["ama", *(REDRAW if page == "reconstructions" else ())]
+    able = ["ama", *(RECONSTRUCT if page == "reconstructions" else ())]
     assert sorted(at.selectbox(key="model").options) == sorted(able) and at.selectbox(key="model").value is None
     assert sorted(b.key for b in at.button if b.key and b.key.startswith("able-")) == sorted(f"able-{name}" for name in able)
     at.button(key="able-ama").click().run()

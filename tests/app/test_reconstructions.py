@@ -5,7 +5,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from ama_core import AMADetector
-from ama_core.analysis.redrawing import redrawing
+from ama_core.analysis.fidelity import fidelity
 from ama_core.data import load
 from ama_core.detectors.ama.scores import anomaly_scores
 from tests.common import html, words
@@ -41,7 +41,7 @@ def test_input_mirrored_and_plain_and_nothing_else_beside_a_set_that_is_not_norm
 def test_what_stands_beside_the_pictures_is_asked_for(open_page):
     at = open_page("reconstructions", show=["scores", "differences", "critic maps"])
     rows = table_rows(at)
-    assert all(row.count("<img") == row.count('alt="') == 7 for row in rows)  # redrawn, difference and map of two models
+    assert all(row.count("<img") == row.count('alt="') == 7 for row in rows)  # reconstructed, difference and map of two models
     assert all("p " in row for row in rows) and "Colour key" in html(at)
 
 
@@ -51,7 +51,7 @@ def test_the_verdict_is_that_of_the_numbers(open_page, check_models, detector):
     test = load("digits", "test")
     sample = np.sort(np.random.default_rng(0).choice(len(test), 256, replace=False))
     seen = detector.prepared(test.images[sample])
-    facts = [redrawing(seen, model.reconstruct(seen)) for model in (detector, plain)]
+    facts = [fidelity(seen, model.reconstruct(seen)) for model in (detector, plain)]
     said = words(at)
     for fact in facts:
         assert f"pixel error {100 * fact.error:.0f} % of the full scale" in said

@@ -267,7 +267,7 @@ def test_a_run_that_is_not_there_is_said_to_be_missing(folder, no_worker, tiny_c
     app = page(run="no_such")
     (said,) = [warning.value for warning in app.warning if "no run called no\\_such" in warning.value]
     assert f"this shows **{app.selectbox(key='run').value}**" in said
-    assert "run" not in app.query_params  # Streamlit drops it, and the page, redrawn by itself, goes on to say it
+    assert "run" not in app.query_params  # Streamlit drops it, and the page, reconstructed by itself, goes on to say it
     assert "no run called" in words(app.run())
     other = next(name for name in ("a", "b") if name != app.selectbox(key="run").value)
     assert "no run called" not in words(app.selectbox(key="run").set_value(other).run())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ama_core.analysis.redrawing import redrawing
+from ama_core.analysis.fidelity import fidelity
 from ama_core.errors import DataError
 
 
@@ -14,7 +14,7 @@ def images(rng, n: int = 7) -> np.ndarray:
 def test_every_figure_is_the_mean_over_its_pairs(rng):
     x, y = images(rng), images(rng)
     y[2] = x[2]  # one is found
-    found = redrawing(x, y)
+    found = fidelity(x, y)
 
     def apart(a, b):
         return np.abs(a.astype(float) - b.astype(float)).mean() / 255
@@ -32,7 +32,7 @@ def test_every_figure_is_the_mean_over_its_pairs(rng):
 
 def test_a_copy_a_shuffle_and_a_constant_are_told_apart(rng):
     x = images(rng, 40)
-    copy, shuffled, constant = redrawing(x, x), redrawing(x, np.roll(x, 1, axis=0)), redrawing(x, np.repeat(x[:1], 40, 0))
+    copy, shuffled, constant = fidelity(x, x), fidelity(x, np.roll(x, 1, axis=0)), fidelity(x, np.repeat(x[:1], 40, 0))
     assert (copy.error, copy.ratio, copy.found, copy.spread) == pytest.approx((0, 0, 1, copy.input_spread))
     assert shuffled.found == 0 and shuffled.ratio > 0.95 and shuffled.spread == pytest.approx(shuffled.input_spread)
     assert constant.found == 0, "an output that is everybody's is nobody's own"
@@ -41,11 +41,11 @@ def test_a_copy_a_shuffle_and_a_constant_are_told_apart(rng):
 
 def test_full_scale_is_one(rng):
     black, white = np.zeros((2, 4, 4, 1), np.uint8), np.full((2, 4, 4, 1), 255, np.uint8)
-    assert redrawing(black, white).error == 1 and redrawing(black, white).ratio == 1
+    assert fidelity(black, white).error == 1 and fidelity(black, white).ratio == 1
 
 
 def test_what_cannot_be_compared_is_refused(rng):
     with pytest.raises(DataError, match="two images"):
-        redrawing(images(rng, 1), images(rng, 1))
+        fidelity(images(rng, 1), images(rng, 1))
     with pytest.raises(DataError):
-        redrawing(images(rng, 3), images(rng, 4))
+        fidelity(images(rng, 3), images(rng, 4))

@@ -1,4 +1,4 @@
-"""Whether a model redraws the image that it was given, or only an image of the kind (the paper's Fig. 2, as numbers).
+"""Whether a model reconstructs the image that it was given, or only an image of the kind (the paper's Fig. 2, as numbers).
 
 Errors are mean absolute differences of pixels as fractions of the full scale: 0 the same image, 1 black for white.
 """
@@ -10,11 +10,11 @@ from scipy.spatial.distance import cdist
 
 from ama_core.errors import DataError
 
-FAITHFUL, LOOSE = 0.5, 0.9  # `Redrawing.ratio` up to which outputs follow their images, and follow them loosely
+FAITHFUL, LOOSE = 0.5, 0.9  # `Fidelity.ratio` up to which outputs follow their images, and follow them loosely
 
 
 @dataclass(frozen=True)
-class Redrawing:
+class Fidelity:
     """How the reconstructions of n images lie beside the images.
 
     Attributes:
@@ -34,11 +34,11 @@ class Redrawing:
 
     @property
     def ratio(self) -> float:
-        """`error` / `other`: 0 where every image is redrawn exactly, 1 where outputs do not depend on their image."""
+        """`error` / `other`: 0 where every image is reconstructed exactly, 1 where outputs do not depend on their image."""
         return self.error / self.other if self.other else 1.0
 
 
-def redrawing(images: np.ndarray, reconstructions: np.ndarray) -> Redrawing:
+def fidelity(images: np.ndarray, reconstructions: np.ndarray) -> Fidelity:
     """Of images and their reconstructions, both uint8 (n, H, W, C) with n >= 2.
 
     Raises:
@@ -55,7 +55,7 @@ def redrawing(images: np.ndarray, reconstructions: np.ndarray) -> Redrawing:
     own = np.diagonal(across)
     nearest = own <= across.min(axis=1)
     alone = (across <= own[:, None]).sum(axis=1) == 1  # outputs that are all alike find nothing
-    return Redrawing(
+    return Fidelity(
         error=float(own.mean()),
         other=float((across.sum() - own.sum()) / pairs),
         spread=float(cdist(y, y, "cityblock").sum() / pixels / pairs),
