@@ -64,7 +64,7 @@ def compare(arguments: argparse.Namespace) -> None:
     )
     if arguments.out:
         kept = detectors[found.recommended]
-        keep(kept, own_normal(arguments.good, inputs.train), arguments.out)
+        keep(kept, own_normal(arguments.good, inputs.train, arguments.against), arguments.out, inputs)
         by = f" --by {kept.by}" if kept.by != kept.decides else ""
         print(f"{arguments.out} holds {kept.title}: python -m ama_core score {arguments.out} IMAGES{by}", file=sys.stderr)
     for warning in dict.fromkeys(reach_warning(detectors[one.name], arguments.alpha) for one in found.detectors):

@@ -57,6 +57,7 @@ def html_report(
         generator=GENERATOR,
         by=by,
         alpha=alpha,
+        decidable=alpha >= smallest_alpha(n),
         rows=rows,
         n_flagged=sum(row["flagged"] for row in rows),
         warnings=[warning for warning in warnings if warning],

@@ -301,8 +301,8 @@ def main() -> None:
     view = controls.page(
         "Reconstructions",
         "An autoencoder is trained on normal images alone. Does it reconstruct the image that it is given, or merely *an* "
-        "image of the kind? AMA's **mirrored** critic compares the pairs (x, x) and (x, x̂) of an image and its reconstruction; a "
-        "**plain** critic sees x̂ alone, and asks only whether it looks like the set.",
+        "image of the kind? AMA's **mirrored** critic compares the pairs (x, x) and (x, x̂) of an image and its reconstruction; "
+        "a **plain** critic sees x̂ alone, and asks only whether it looks like the set.",
         needs=NEEDS,
     )
     chosen, beside, extras = choose_sets(view)

@@ -347,7 +347,8 @@ def test_a_rate_that_cannot_be_reached_is_said(call, tiny_bundle, pictures, tmp_
     for rate in (repr(1 / (n + 1)), "0.05"):
         assert "Nothing can be flagged" not in call("score", *words, rate)[2]
     code, _, err = call("report", *words, "0.001", "--out", tmp_path / "r.html")
-    assert code == 0 and said in err and said in (tmp_path / "r.html").read_text()
+    report = (tmp_path / "r.html").read_text()
+    assert code == 0 and said in err and said in report and "cannot be decided" in report and "would be" not in report
 
 
 @pytest.mark.parametrize("most", ["0", "-1"])

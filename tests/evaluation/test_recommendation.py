@@ -11,6 +11,7 @@ from ama_core.data import ImageSet, load
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import DataError
 from ama_core.evaluation.recommendation import Compared, at_rate, compare, delong, recommend, surely_better
+from ama_core.storage.bundle import read_results
 from tests.app.test_own_data import photo
 
 
@@ -160,6 +161,8 @@ def test_by_command(call, shop, tmp_path):
     kept = load_detector(tmp_path / "kept")
     assert kept.name == found["recommended"] and kept.normal.source == str((shop / "good").resolve())
     assert len(kept.calibration_scores_) >= 19  # alpha = 0.05 can be reached
+    (row,) = read_results(tmp_path / "kept")["results"]
+    assert row["ood"] == str(shop / "bad") and row["scores"][kept.by]["auroc"] == pytest.approx(found["detectors"][0]["auroc"])
     assert call("evaluate", tmp_path / "kept", "--ood", shop / "bad", "--json", "--quiet")[0] == 0
     code, out, _ = call("compare", shop / "good", *words)
     assert code == 0 and "made defects" in out and "Recommended: " in out
