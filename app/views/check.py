@@ -138,7 +138,7 @@ def drift(view: controls.View, batch: cache.Batch) -> None:
     if warning := drift_warning(model, batch.found.examined.scores):
         st.warning(
             f"**{warning}** Another camera, light or cut may be behind it: then train on images like these, or take p-values "
-            f"from normal ones among them: `python -m ama_core calibrate {view.folder.name} GOOD --out NEW`.",
+            f"from normal ones among them: `python -m ama_core calibrate {access.shown(view.folder)} GOOD --out NEW`.",
             icon=":material/trending_up:",
         )
 
