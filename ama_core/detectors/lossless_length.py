@@ -12,18 +12,18 @@ from ama_core.detectors.one_score import TwoSidedDetector
 from ama_core.errors import ConfigError
 from ama_core.settings import Settings, setting
 
-CODECS = ("WebP", "PNG")
+OPTIONS = {"WebP": {"lossless": True, "method": 2}, "PNG": {"optimize": True}}
+CODECS = tuple(OPTIONS)
 CODEC = "WebP" if features.check("webp") else "PNG"  # WebP's lossless mode packs small images tighter
 SAMPLE = 5_000  # training images, drawn by the seed, behind mean and deviation
 
 
 def lossless_length(images: np.ndarray, codec: str = CODEC) -> np.ndarray:
-    """Bytes (N,) of each image, uint8 (N, S, S, C), under a lossless codec of Pillow; grey images as grey."""
-    options = {"lossless": True, "method": 2} if codec == "WebP" else {"optimize": True}
+    """Bytes (N,) of each image, uint8 (N, S, S, C), under one of CODECS, lossless; grey images as grey."""
     lengths = np.empty(len(images))
     for i, image in enumerate(images):
         buffer = io.BytesIO()
-        to_picture(image).save(buffer, codec, **options)
+        to_picture(image).save(buffer, codec, **OPTIONS[codec])
         lengths[i] = buffer.tell()
     return lengths
 
