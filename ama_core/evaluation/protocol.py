@@ -160,11 +160,19 @@ def _validated_on(detector: AnomalyDetector, name: str) -> np.ndarray:
     normal, spec = detector.normal, detector.settings.input
     if normal is None or not same_source(normal.validation_ood, name):
         return _NONE
-    return choose_validation_anomalies(name, detector.settings.seed, **vars(spec))[1]
+    return choose_validation_anomalies(name, detector.settings.seed, normal.anomalies, **vars(spec))[1]
 
 
-def choose_validation_anomalies(name: str, seed: int, **as_input) -> tuple[ImageSet, np.ndarray]:
-    """50 anomalies from the OOD set's train split, or carved out of its test split where it has none here."""
+def choose_validation_anomalies(
+    name: str, seed: int, trained_with: str | None = None, **as_input
+) -> tuple[ImageSet, np.ndarray]:
+    """50 anomalies from the OOD set's train split, or carved out of its test split where it has none here.
+
+    Out of the test split, too, where the train split is `trained_with`. Returns them, and the indices of the test images (see
+    `ood_test`) that they are.
+    """
+    if same_source(trained_with, name):
+        return validation_anomalies(load_any(name, "test", **as_input), seed=seed, n=N_VALIDATION)
     train = load_any(name, "train", **as_input) if "train" in (available(name) if name in catalog() else ()) else None
     return validation_anomalies(load_any(name, "ood", **as_input), train, seed=seed, n=N_VALIDATION)
 

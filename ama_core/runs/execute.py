@@ -317,7 +317,7 @@ def _data(spec: RunSpec, download: bool) -> tuple[ImageSet, np.ndarray | None, n
     anomalies = load_any(spec.anomalies, "train", **as_input).images if spec.anomalies else None
     validation = None
     if spec.validate_ood:
-        chosen, _ = evaluation.choose_validation_anomalies(spec.validate_ood, spec.config.seed, **as_input)
+        chosen, _ = evaluation.choose_validation_anomalies(spec.validate_ood, spec.config.seed, spec.anomalies, **as_input)
         validation = chosen.images
     watched = None
     if spec.watch:

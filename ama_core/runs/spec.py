@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ama_core.data import available, catalog, iter_images, load_any, overlapping, same_source
+from ama_core.data import available, catalog, iter_images, load_any, overlapping
 from ama_core.data.guidance import FEWEST, calibration_fraction
 from ama_core.detectors.base import SELECTIONS
 from ama_core.detectors.registry import detector_class
@@ -166,9 +166,7 @@ def check(spec: RunSpec) -> None:
 
 
 def check_anomalies(spec: RunSpec) -> None:
-    """Raises ConfigError where the anomalies are the normal images, by whatever name, or could be taken for them by theirs; and
-    where those to validate on are those that the model is trained with.
-    """
+    """Raises ConfigError where the anomalies are the normal images, by whatever name, or could be taken for them by theirs."""
     own = Path(spec.dataset)  # images of one's own go by the name of their folder or file
     names = () if spec.dataset in catalog() else (own.name, own.stem)
     for option, source in (("--anomalies", spec.anomalies), ("--validate-ood", spec.validate_ood), ("--watch", spec.watch)):
@@ -182,10 +180,6 @@ def check_anomalies(spec: RunSpec) -> None:
                 f"The normal images ({spec.dataset}) are called {source} as well as the anomalies ({option}), so their results "
                 "could not be told apart: rename that folder or file."
             )
-    if same_source(spec.anomalies, spec.validate_ood):
-        raise ConfigError(
-            f"--validate-ood {spec.validate_ood} are the anomalies that the model is trained with: validate on others."
-        )
 
 
 def _check_own(source: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ama_core import AMADetector
-from ama_core.data import load
+from ama_core.data import load, load_any
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.errors import DataError
 from ama_core.evaluation import protocol as evaluation
@@ -198,6 +198,19 @@ def test_anomalies_of_the_training_are_never_tested(tiny_detector, tmp_path, rng
     found = evaluate(detector, [str(file)], full=True)
     assert found["results"][0]["n_ood"] == 20
     assert "20 images are left" in found["notes"][0]
+
+
+def test_of_anomalies_of_one_source_none_is_trained_validated_and_tested_twice(tiny_detector, tmp_path, rng, monkeypatch):
+    file, tested = tmp_path / "faults.npz", []
+    np.savez(file, images=rng.integers(0, 256, (100, 32, 32, 1), dtype=np.uint8))
+    detector = with_info(tiny_detector, anomalies=str(file), validation_ood=str(file))
+    trained = load_any(str(file), "train").images
+    validated, _ = evaluation.choose_validation_anomalies(str(file), detector.config.seed, str(file))
+    original = evaluation.measure
+    monkeypatch.setattr(evaluation, "measure", lambda d, s, p=None: (tested.append(s.images), original(d, s, p))[1])
+    evaluate(detector, [str(file)], full=True)
+    parts = [{image.tobytes() for image in images} for images in (trained, validated.images, tested[-1])]
+    assert [len(part) for part in parts] == [80, 10, 10] and len(set.union(*parts)) == 100
 
 
 @pytest.mark.parametrize("spelled", ["faults/", "./faults", "{}/faults", "link"])

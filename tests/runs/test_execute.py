@@ -103,7 +103,7 @@ def test_the_spec_round_trips(tiny_config, tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"dataset": "digits"}', '{"dataset": "digits", "config": []}', "\xff"])
 def test_a_damaged_spec(tmp_path, text):
     (tmp_path / "run.json").write_text(text, encoding="latin-1")
-    with pytest.raises(BundleError, match="leave --resume out"):
+    with pytest.raises(BundleError, match="run folder"):
         RunSpec.read(tmp_path)
 
 
