@@ -48,8 +48,8 @@ def photo(rng, bad: bool = False) -> Image.Image:
 
 @pytest.fixture
 def shop(tmp_path, rng):
-    """`good` (40 photos, one twice, and a cut one), `bad` (6), `new` (24, a smaller one, and one with a hostile name)."""
-    for name, n in (("good", 40), ("bad", 6), ("new", 24)):
+    """`good` (40 photos, one twice, and a cut one), `bad` (12), `new` (24, a smaller one, and one with a hostile name)."""
+    for name, n in (("good", 40), ("bad", 12), ("new", 24)):
         (tmp_path / name).mkdir()
         for i in range(n):
             photo(rng, name == "bad").save(tmp_path / name / f"{i:02}.png")
