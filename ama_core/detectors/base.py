@@ -468,7 +468,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         scores, calibration = self.anomaly_score(X), self.calibration_scores_
         threshold = conformal_threshold(calibration, alpha)
         if np.isfinite(threshold):
-            return threshold - as_stored(scores).astype(np.float64)
+            distance, tied = threshold - scores, as_stored(scores) == as_stored(threshold)
+            return np.where(tied, np.maximum(distance, 0), distance)  # what ties with the threshold is not flagged
         n = len(calibration)
         warnings.warn(
             f"With {n} calibration images nothing can be flagged at a false-alarm rate of {alpha:g}: the smallest that works "

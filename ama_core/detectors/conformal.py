@@ -40,7 +40,7 @@ def conformal_threshold(calibration: np.ndarray, alpha: float) -> float:
     allowed = int(np.floor(alpha * (n + 1) + 1e-9)) - 1  # calibration scores that may reach s
     if allowed >= n:
         return -np.inf
-    return float(np.sort(as_stored(calibration))[n - 1 - allowed]) if allowed >= 0 else np.inf
+    return float(np.sort(calibration)[n - 1 - allowed]) if allowed >= 0 else np.inf
 
 
 def smallest_alpha(n: int) -> float:

@@ -267,7 +267,7 @@ def test_a_living_process_is_a_running_one_and_keeps_others_out(spec, tmp_path):
 def test_no_status(tmp_path, text):
     if text is not None:
         (tmp_path / "status.json").write_text(text)
-    with pytest.raises(BundleError, match="leave --resume out"):
+    with pytest.raises(BundleError, match="run folder"):
         read_status(tmp_path)
     assert not is_running(tmp_path)
 
