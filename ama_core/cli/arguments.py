@@ -111,6 +111,12 @@ def settings_of(pairs: Sequence[str]) -> dict[str, str]:
     return settings
 
 
+def check_new(out: Path) -> None:
+    """Raises ConfigError where `--out`, which a model shall be kept in, exists."""
+    if out.exists():
+        raise ConfigError(f"--out {out} exists: name a new folder.")
+
+
 def check_out(arguments: argparse.Namespace, ours: Callable[[Path], bool], paths: Sequence[str]) -> None:
     """Raises ConfigError unless `--out` may be written; neither an image nor a file of the model ever is."""
     folder = find_bundle(arguments.model)

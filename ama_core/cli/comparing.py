@@ -4,7 +4,8 @@ import argparse
 import json
 import sys
 
-from ama_core.cli.arguments import SETTING, Commands, add_alpha, add_command, add_device, path, settings_of, source
+from ama_core.cli.arguments import SETTING, Commands, add_alpha, add_command, add_device, check_new, path, settings_of, source
+from ama_core.cli.progress import warn
 from ama_core.data import overlapping
 from ama_core.data.defects import NAME
 from ama_core.detectors.ama.config import PRESETS
@@ -39,8 +40,8 @@ def compare(arguments: argparse.Namespace) -> None:
     """Train several detectors on one's own images, and say which finds most and what it costs."""
     if arguments.against and overlapping(arguments.good, arguments.against):
         raise ConfigError(f"{arguments.against} are, or lie among, the normal images {arguments.good}: name others.")
-    if arguments.out and arguments.out.exists():
-        raise ConfigError(f"--out {arguments.out} exists: name a new folder.")
+    if arguments.out:
+        check_new(arguments.out)
     chosen = list(dict.fromkeys(name.strip() for name in arguments.detectors.split(",") if name.strip()))
     if not chosen:
         raise ConfigError(f"--detectors names none. Known: {', '.join(names())}.")
@@ -67,9 +68,7 @@ def compare(arguments: argparse.Namespace) -> None:
         keep(kept, own_normal(arguments.good, inputs.train, arguments.against), arguments.out, inputs)
         by = f" --by {kept.by}" if kept.by != kept.decides else ""
         print(f"{arguments.out} holds {kept.title}: python -m ama_core score {arguments.out} IMAGES{by}", file=sys.stderr)
-    for warning in dict.fromkeys(reach_warning(detectors[one.name], arguments.alpha) for one in found.detectors):
-        if warning:
-            print(f"Warning: {warning}", file=sys.stderr)
+    warn(*(reach_warning(detectors[one.name], arguments.alpha) for one in found.detectors))
     if arguments.json:
         print(json.dumps(_as_json(found)))
     else:

@@ -6,11 +6,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ama_core.cli.arguments import Commands, add_alpha, add_command, add_device, add_model, check_out, path, seed, source
-from ama_core.cli.progress import SetBars
+from ama_core.cli.arguments import (
+    Commands,
+    add_alpha,
+    add_command,
+    add_device,
+    add_model,
+    check_new,
+    check_out,
+    path,
+    seed,
+    source,
+)
+from ama_core.cli.progress import SetBars, warn
 from ama_core.data import load_any
+from ama_core.detectors.conformal import conformal_p_value
 from ama_core.detectors.registry import load_detector
-from ama_core.errors import AMAError, ConfigError
+from ama_core.errors import AMAError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import auroc_interval
 from ama_core.runs.measuring import measure_run, write_card
@@ -78,19 +90,17 @@ def add_calibrate(commands: Commands) -> None:
 
 def calibrate(arguments: argparse.Namespace) -> None:
     """Take p-values from other normal images, such as those of another camera: a model of the same scores."""
-    if arguments.out.exists():
-        raise ConfigError(f"--out {arguments.out} exists: name a new folder.")
+    check_new(arguments.out)
     detector = load_detector(arguments.model, device=arguments.device)
     images = load_any(arguments.good, "ood", **vars(detector.settings.input))
-    alpha = arguments.alpha
-    before = float((detector.p_value(images.images) <= alpha).mean())
+    alpha, calibration = arguments.alpha, detector.calibration_scores_
     detector.recalibrate(images).save(arguments.out)
+    before = float((conformal_p_value(detector.calibration_scores_, calibration) <= alpha).mean())
     write_card(detector, arguments.out)
     now = f"of others like them, at most about {alpha:.1%} now are"
     print(f"At a false-alarm rate of {alpha:g}, {before:.1%} of these {len(images):,} images were flagged; {now}.")
     print(f"{arguments.out} holds the model; nothing is measured of it yet.", file=sys.stderr)
-    if warning := reach_warning(detector, alpha):
-        print(f"Warning: {warning}", file=sys.stderr)
+    warn(reach_warning(detector, alpha))
 
 
 def add_info(commands: Commands) -> None:

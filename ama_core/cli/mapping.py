@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ama_core.cli.arguments import path
-from ama_core.cli.progress import hidden
+from ama_core.cli.progress import hidden, warn
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import ConfigError, DataError
 from ama_core.scoring import table
@@ -36,8 +36,7 @@ def outlines_of(detector: AnomalyDetector, arguments: argparse.Namespace) -> Out
     localiser = find_localiser(detector, find_bundle(arguments.model))
     found = Outlines(detector, localiser, arguments.map or localiser.default, arguments.alpha)
     localiser.threshold(found.name, found.alpha)  # refuses a map that there is not
-    if warning := localiser.reach_warning(arguments.alpha):
-        print(f"Warning: {warning}", file=sys.stderr)
+    warn(localiser.reach_warning(arguments.alpha))
     return found
 
 

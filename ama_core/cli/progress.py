@@ -13,6 +13,12 @@ LOG_SECONDS = 30  # between two lines in a log
 N_LOSSES = 3  # that a bar has room for
 
 
+def warn(*messages: str | None) -> None:
+    """Say on standard error what a reader of the result must know; None is nothing to say, and a repetition is left out."""
+    for message in filter(None, dict.fromkeys(messages)):
+        print(f"Warning: {message}", file=sys.stderr)
+
+
 def hidden(quiet: bool) -> bool | None:
     """tqdm's `disable`: None shows a bar on a terminal alone, so that a log holds messages and no bars."""
     return True if quiet else None

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ama_core.cli.arguments import Commands, add_alpha, add_command, add_device, add_images, add_model, check_out, path, shard
 from ama_core.cli.mapping import add_map, add_maps, check_maps, outlined, outlines_of, write_maps
-from ama_core.cli.progress import hidden
+from ama_core.cli.progress import hidden, warn
 from ama_core.data import check_sources, count_images
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.detectors.registry import load_detector
@@ -194,9 +194,7 @@ def report(arguments: argparse.Namespace) -> None:
     write_atomically(arguments.out, html_report(detector, arguments.model, found, arguments.alpha, drawn, where))
     print(f"{arguments.out}: {len(found):,} images, {len(found.refused):,} could not be read", file=sys.stderr)
     if found.more:
-        print(
-            f"Warning: only the first {len(found):,} images were read; --most {2 * arguments.most} reads more.", file=sys.stderr
-        )
+        warn(f"only the first {len(found):,} images were read; --most {2 * arguments.most} reads more.")
     _warn(detector, arguments.alpha, found.examined.scores)
 
 
@@ -207,6 +205,4 @@ def _nothing_scored(n: int, refused: Sequence[tuple[str, str]]) -> str:
 
 def _warn(detector: AnomalyDetector, alpha: float, scores: dict[str, np.ndarray]) -> None:
     """Say on standard error what a reader of verdicts must know of all of them."""
-    for warning in (reach_warning(detector, alpha), drift_warning(detector, scores)):
-        if warning:
-            print(f"Warning: {warning}", file=sys.stderr)
+    warn(reach_warning(detector, alpha), drift_warning(detector, scores))

@@ -419,10 +419,8 @@ def summary(view: controls.View, batch: cache.Batch) -> None:
     found = batch.found.examined.scores
     flagged, total = int((found[f"p_{view.score}"] <= view.alpha).sum()), len(batch.found)
     apart = int(sum(trust.disagrees(view, found, i) for i in range(total))) if view.of_r else 0
-    n, choose = (
-        len(view.detector.held_out_scores_[view.score]),
-        "Choose a row, by its box or with the arrow keys and Shift + Space, to see more of it.",
-    )
+    n = len(view.detector.held_out_scores_[view.score])
+    choose = "Choose a row, by its box or with the arrow keys and Shift + Space, to see more of it."
     if not decides(n, view.alpha):
         st.markdown(f"**Which of these images are anomalous cannot be decided**: {undecided(n, view.alpha)} {choose}")
         return

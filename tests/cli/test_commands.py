@@ -38,13 +38,18 @@ SETTINGS = [
 CONTRACT = ("path", "index", "R", "A", "log_A", "M", "T", "C", "p_value", "anomalous", "error")
 
 
+def save_pngs(folder, images):
+    """Grey images (N, S, S, 1) as 0.png, 1.png, … in a new folder."""
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(folder / f"{i}.png")
+    return folder
+
+
 @pytest.fixture
 def pictures(tmp_path, digits):
     """Three digits as PNG, one file that is none, and one that was cut off."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for i in range(3):
-        Image.fromarray(digits.images[i, ..., 0]).save(folder / f"{i}.png")
+    folder = save_pngs(tmp_path / "pictures", digits.images[:3])
     whole = io.BytesIO()
     Image.fromarray(load("photos", "test").images[0]).resize((200, 200)).save(whole, "JPEG")
     (folder / "cut.jpg").write_bytes(whole.getvalue()[:600])
@@ -443,11 +448,7 @@ def test_names_that_two_sets_would_share_are_refused(call, pictures, tmp_path, m
 
 @pytest.fixture
 def thirty(tmp_path, digits):
-    folder = tmp_path / "thirty"
-    folder.mkdir()
-    for i in range(30):
-        Image.fromarray(digits.images[i, ..., 0]).save(folder / f"{i}.png")
-    return folder
+    return save_pngs(tmp_path / "thirty", digits.images[:30])
 
 
 def test_a_small_folder_is_trained_on_with_settings_that_suit_it(call, tmp_path, thirty):
@@ -528,9 +529,7 @@ def test_a_table_has_one_writer(call, tiny_bundle, pictures, tmp_path):
 
 def test_a_model_is_calibrated_on_images_of_another_camera(call, tiny_bundle, tmp_path, digits):
     for kind, chosen in (("good", slice(0, 60)), ("new", slice(60, 260))):
-        (tmp_path / kind).mkdir()
-        for i, image in enumerate(digits.images[chosen]):
-            Image.fromarray(image[..., 0] // 2 + 60).save(tmp_path / kind / f"{i}.png")  # brighter, with less contrast
+        save_pngs(tmp_path / kind, digits.images[chosen] // 2 + 60)  # brighter, with less contrast
     words = (tmp_path / "good", "--out", tmp_path / "m", "--quiet", "--alpha", "0.1")
     code, out, err = call("calibrate", tiny_bundle, *words)
     assert code == 0 and "of these 60 images were flagged" in out and "Warning" not in err
