@@ -20,7 +20,7 @@ from ama_core import AMAError
 from ama_core.data import catalog, class_of, label_of
 from ama_core.detectors.ama.scores import Calibration
 from ama_core.detectors.base import AnomalyDetector, Score
-from ama_core.detectors.conformal import smallest_alpha
+from ama_core.detectors.conformal import out_of_reach
 from ama_core.evaluation.protocol import REST, available_sets
 from ama_core.paper import published
 from ama_core.storage.files import csv_cell
@@ -123,11 +123,8 @@ def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = 
     normal = label_of(detector.normal.name, detector.normal.label) if detector.normal else "unknown data"
     kind = literal(detector.title)
     st.caption(f"Model **{literal(name)}**, normal = {literal(normal)}; {kind}, calibrated on {n:,} held-out images.")
-    if scoring and smallest_alpha(n) > alpha:
-        st.warning(
-            f"With {n:,} calibration images no p-value can be smaller than 1/{n + 1} = {percent(smallest_alpha(n))}, so "
-            f"nothing can be flagged at α = {percent(alpha)}. Choose a larger α, or calibrate on more images."
-        )
+    if scoring and (why := out_of_reach(n, alpha, shown=percent)):
+        st.warning(f"{why} Choose a larger rate, or calibrate on more images.")
     return View(name, able[name], detector, score, alpha)
 
 

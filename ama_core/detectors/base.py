@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ama_core.data import HoldOut, ImageSet, catalog, check_images, draw, hold_out, load_any, picture_array, prepare
-from ama_core.detectors.conformal import as_stored, batch_drift, conformal_p_value, conformal_threshold, smallest_alpha
+from ama_core.detectors.conformal import as_stored, batch_drift, conformal_p_value, conformal_threshold, out_of_reach
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError, NotFittedError, TrainingDiverged
 from ama_core.provenance import training_facts
 from ama_core.settings import Settings
@@ -470,12 +470,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         if np.isfinite(threshold):
             distance, tied = threshold - scores, as_stored(scores) == as_stored(threshold)
             return np.where(tied, np.maximum(distance, 0), distance)  # what ties with the threshold is not flagged
-        n = len(calibration)
-        warnings.warn(
-            f"With {n} calibration images nothing can be flagged at a false-alarm rate of {alpha:g}: the smallest that works "
-            f"is {smallest_alpha(n):.2g}.",
-            stacklevel=2,
-        )
+        warnings.warn(out_of_reach(len(calibration), alpha), stacklevel=2)
         excess = scores - calibration.max()
         return np.where(excess > 0, 1 / (1 + np.maximum(excess, 0)), 1 - excess)
 

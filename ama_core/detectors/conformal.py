@@ -3,7 +3,7 @@
 Anomaly scores are float arrays in which larger means more anomalous.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from scipy.stats import ks_2samp
@@ -46,6 +46,23 @@ def conformal_threshold(calibration: np.ndarray, alpha: float) -> float:
 def smallest_alpha(n: int) -> float:
     """The smallest false-alarm rate at which any image can be flagged with n calibration scores: 1 / (n + 1)."""
     return 1 / (n + 1)
+
+
+def decidable(n: int, alpha: float) -> bool:
+    """Whether any image can be flagged at the false-alarm rate `alpha` with n calibration scores."""
+    return alpha * (n + 1) >= 1 - 1e-9
+
+
+def out_of_reach(
+    n: int, alpha: float, nothing: str = "nothing can be flagged", shown: Callable[[float], str] = "{:.3g}".format
+) -> str | None:
+    """Why `nothing` is so at `alpha`, a sentence; None where n calibration scores allow that rate. `shown`: a rate as text."""
+    if decidable(n, alpha):
+        return None
+    return (
+        f"At a false-alarm rate of {shown(alpha)} {nothing}, however unusual: with {n:,} calibration images no p-value is "
+        f"below 1/{n + 1:,} = {shown(smallest_alpha(n))}."
+    )
 
 
 def reachable_alpha(n: int, alpha: float, offered: Iterable[float]) -> float | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ama_core.data import draw, one_class
 from ama_core.detectors.base import AnomalyDetector
-from ama_core.detectors.conformal import smallest_alpha
+from ama_core.detectors.conformal import decidable
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError
 from ama_core.evaluation import protocol as evaluation
@@ -41,7 +41,7 @@ class SimpleFigures:
         at so small an `alpha`.
         """
         values = self.p.get(method, {}).get(name)
-        if values is None or alpha < smallest_alpha(self.calibrated[method]) * (1 - 1e-9):
+        if values is None or not decidable(self.calibrated[method], alpha):
             return None
         return float(np.mean(values <= alpha * (1 + 1e-6)))  # stored in single precision
 

@@ -9,7 +9,7 @@ import numpy as np
 from ama_core.data import FileImage, Source, count_images, iter_images, iter_unread, prepare
 from ama_core.data.pictures import thumbnail
 from ama_core.detectors.base import AnomalyDetector, Examination
-from ama_core.detectors.conformal import DRIFT_LEAST, DRIFT_LEVEL, smallest_alpha
+from ama_core.detectors.conformal import DRIFT_LEAST, DRIFT_LEVEL, out_of_reach, smallest_alpha
 from ama_core.settings import InputSpec
 
 CHUNK = 32  # images read before they are examined together: what a page waits for between two reports
@@ -97,12 +97,9 @@ def drift_warning(detector: AnomalyDetector, scores: dict[str, np.ndarray]) -> s
 def reach_warning(detector: AnomalyDetector, alpha: float) -> str | None:
     """Sentences where the calibration is too small for any image to be flagged at `alpha`, and what to do; else None."""
     n = len(detector.calibration_scores_)
-    least = smallest_alpha(n)
-    if alpha >= least:
-        return None
-    return (
-        f"Nothing can be flagged at a false-alarm rate of {alpha:g}: with {n:,} calibration images no p-value is below "
-        f"1/{n + 1:,} = {least:.2g}. Choose a rate of at least {math.ceil(1000 * least) / 1000:g}, or train with at least "
+    why = out_of_reach(n, alpha)
+    return why and (
+        f"{why} Choose a rate of at least {math.ceil(1000 * smallest_alpha(n)) / 1000:g}, or train with at least "
         f"{math.ceil(round(1 / alpha - 1, 6)):,} calibration images (more images, or a larger calibration_fraction)."
     )
 

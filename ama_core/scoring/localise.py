@@ -23,7 +23,7 @@ import numpy as np
 
 from ama_core.data import draw, hold_out
 from ama_core.detectors.base import AnomalyDetector, Examination
-from ama_core.detectors.conformal import conformal_threshold, smallest_alpha
+from ama_core.detectors.conformal import conformal_threshold, out_of_reach
 from ama_core.errors import AMAError, ConfigError, DataError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.storage.artefact import read_artefact, write_artefact
@@ -95,19 +95,9 @@ class Localiser:
         """The map that is shown where nobody chose one: the first, fixed beforehand."""
         return self.names[0]
 
-    @property
-    def smallest_alpha(self) -> float:
-        """The smallest false-alarm rate at which any place can be marked."""
-        return smallest_alpha(len(self.maxima[self.default]))
-
     def reach_warning(self, alpha: float) -> str | None:
         """A sentence where the calibration is too small for any place to be marked at `alpha`; else None."""
-        if alpha >= self.smallest_alpha:
-            return None
-        return (
-            f"No place can be marked at a false-alarm rate of {alpha:g}: with {len(self.maxima[self.default]):,} calibration "
-            f"images the smallest that works is {self.smallest_alpha:.2g}."
-        )
+        return out_of_reach(len(self.maxima[self.default]), alpha, "no place can be marked")
 
     def maps(self, examined: Examination) -> dict[str, np.ndarray]:
         """Its standardised maps of N examined images, float32 (N, S, S) each, larger = more unusual."""
@@ -115,7 +105,7 @@ class Localiser:
 
     def threshold(self, name: str, alpha: float) -> float:
         """The value that a place must exceed to be marked, so that at most a fraction alpha of normal images gets any mark;
-        infinite where `alpha` is below `smallest_alpha`. Raises ConfigError where the detector has no such map.
+        infinite where `reach_warning` says why. Raises ConfigError where the detector has no such map.
         """
         if name not in self.maxima:
             raise ConfigError(f"This model has no map {name!r}: choose one of {', '.join(self.names)}.")

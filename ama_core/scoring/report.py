@@ -13,7 +13,7 @@ from ama_core._version import __version__
 from ama_core.data import label_of
 from ama_core.data.pictures import jpeg, png, thumbnail
 from ama_core.detectors.base import AnomalyDetector, NormalData
-from ama_core.detectors.conformal import smallest_alpha
+from ama_core.detectors.conformal import decidable, smallest_alpha
 from ama_core.scoring.check import Checked, drift_warning, reach_warning
 from ama_core.storage.files import open_regular, shown
 
@@ -57,7 +57,7 @@ def html_report(
         generator=GENERATOR,
         by=by,
         alpha=alpha,
-        decidable=alpha >= smallest_alpha(n),
+        decidable=decidable(n, alpha),
         rows=rows,
         n_flagged=sum(row["flagged"] for row in rows),
         warnings=[warning for warning in warnings if warning],

@@ -13,7 +13,7 @@ from density_charts import density_chart
 from training.form import OWN
 
 from ama_core.analysis.density import share_below
-from ama_core.detectors.conformal import smallest_alpha
+from ama_core.detectors.conformal import decidable, smallest_alpha
 from ama_core.runs import queue
 from ama_core.runs.folder import runs_dir
 from ama_core.scoring.check import drift_warning
@@ -33,19 +33,6 @@ def share(p: float) -> str:
     return f"{100 * p:.0f} in 100" if p >= 0.01 else f"{1000 * p:.0f} in 1,000"
 
 
-def decides(n: int, alpha: float) -> bool:
-    """Whether n calibration images allow to flag anything at this false-alarm rate."""
-    return smallest_alpha(n) <= alpha
-
-
-def undecided(n: int, alpha: float) -> str:
-    """Why nothing can be flagged at this false-alarm rate, and at which it can."""
-    return (
-        f"at a rate of {controls.percent(alpha)} nothing can be flagged, however unusual: {n:,} normal images calibrate this "
-        f"model, and the smallest rate that works with them is 1/{n + 1:,} = {controls.percent(smallest_alpha(n))}."
-    )
-
-
 def in_words(p: float, n: int) -> str:
     """A conformal p-value from n calibration images, as a sentence."""
     if p <= smallest_alpha(n):
@@ -55,7 +42,7 @@ def in_words(p: float, n: int) -> str:
 
 def verdict(p: float, n: int, alpha: float) -> str:
     """The same in a few words, with what follows from it."""
-    decided = "Flagged" if p <= alpha else "Not flagged" if decides(n, alpha) else "Cannot be decided"
+    decided = "Flagged" if p <= alpha else "Not flagged" if decidable(n, alpha) else "Cannot be decided"
     return f"{decided}: {f'none of {n:,}' if p <= smallest_alpha(n) else share(p)}"
 
 
@@ -191,7 +178,7 @@ def download(view: controls.View, batch: cache.Batch) -> None:
     columns = {"file": [*found.names, *(name for name, _ in found.refused)]}
     if len(found):
         scores = found.examined.scores
-        decided = decides(len(view.detector.held_out_scores_[view.score]), view.alpha)
+        decided = decidable(len(view.detector.held_out_scores_[view.score]), view.alpha)
         flagged = (scores[f"p_{view.score}"] <= view.alpha).tolist() if decided else [None] * len(found)
         columns |= {name: [*values.tolist(), *[None] * rest] for name, values in scores.items()}
         if view.of_r:
@@ -245,9 +232,10 @@ def verdict_in_full(view: controls.View, batch: cache.Batch, i: int) -> None:
     """Whether image i is flagged, how unusual that makes it, and what else may have caused its score."""
     p, n = float(batch.found.examined.scores[f"p_{view.score}"][i]), len(view.detector.held_out_scores_[view.score])
     rate = controls.percent(view.alpha)
-    if not decides(n, view.alpha):
+    if not decidable(n, view.alpha):
         st.info(
-            f"**Cannot be decided at this false-alarm rate**: {undecided(n, view.alpha)} {in_words(p, n)}",
+            f"**Cannot be decided** at a false-alarm rate of {rate}, for which {n:,} calibration images are too few. "
+            f"{in_words(p, n)}",
             icon=":material/help:",
         )
     elif p <= view.alpha:
@@ -344,7 +332,7 @@ def among_held_out(view: controls.View, value: float) -> None:
     log = score.log_axis and not score.low and value > 0 and bool((held_out > 0).all())
     density = cache.held_out_density(view.folder, score.name, log)
     cuts = {}
-    if decides(len(held_out), view.alpha):
+    if decidable(len(held_out), view.alpha):
         edge = view.detector.threshold(score.name, view.alpha) * (-1 if score.low else 1)
         side = "left" if score.low else "right"
         cuts = {f"flagged {side} of this (α = {controls.percent(view.alpha)})": [edge]}
@@ -421,8 +409,8 @@ def summary(view: controls.View, batch: cache.Batch) -> None:
     apart = int(sum(trust.disagrees(view, found, i) for i in range(total))) if view.of_r else 0
     n = len(view.detector.held_out_scores_[view.score])
     choose = "Choose a row, by its box or with the arrow keys and Shift + Space, to see more of it."
-    if not decides(n, view.alpha):
-        st.markdown(f"**Which of these images are anomalous cannot be decided**: {undecided(n, view.alpha)} {choose}")
+    if not decidable(n, view.alpha):
+        st.markdown(f"**Which of these images are anomalous cannot be decided** at this false-alarm rate. {choose}")
         return
     disagree = f" On {apart:,} of the {total:,} R disagrees with A or T: their own verdicts below say how." if apart else ""
     st.markdown(

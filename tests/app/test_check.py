@@ -283,8 +283,8 @@ def test_where_nothing_can_be_flagged_no_image_is_called_normal(open_page, digit
     at = open_page("check", alpha="0.001")
     at.file_uploader[0].set_value([("mine.png", png(digits.images[0]), "image/png")]).run()
     assert not at.exception and not at.success
-    (panel,) = [info.value for info in at.info if "Cannot be decided at this false-alarm rate" in info.value]
-    assert f"{n} normal images calibrate this model" in panel and f"1/{n + 1} = " in panel
+    (panel,) = [info.value for info in at.info if "**Cannot be decided** at a false-alarm rate" in info.value]
+    assert f"{n} calibration images are too few" in panel and f"1/{n + 1} = " in at.warning[0].value
     said = words(at)
     assert "cannot be decided" in said and "would be" not in said and "Not flagged" not in said
     assert checked(at)["Verdict at α = 0.1 %"][0].startswith("Cannot be decided")
