@@ -5,7 +5,7 @@ import paper_tables
 import streamlit as st
 from charts import line_chart
 
-from ama_core.paper.lengths import LOSSES, NORMAL, PRESET, Length, curve
+from ama_core.paper.lengths import LOSSES, PRESET, Length, curve, of_several_lengths
 from ama_core.paper.report import figure
 
 SHOWN = ("T", "A")
@@ -13,14 +13,19 @@ NAMES = {"mirrored": "mirrored loss", "plain": "plain loss"}
 
 
 def main() -> None:
-    """A set to choose, the chart of A and T for both losses, and what it says."""
-    runs = paper_tables.training_lengths()
-    if len({run.steps for run in runs}) < 2:
+    """The sets to choose, the chart of A and T for both losses, and what it says."""
+    by_set = of_several_lengths(paper_tables.training_lengths())
+    if not by_set:
         return
     st.subheader("How long to train")
+    left, right = st.columns(2)
+    with left:
+        normal = controls.choose_set("length_normal", "Trained on", list(by_set), next(iter(by_set)))
+    runs = by_set[normal]
     sets = list(dict.fromkeys(ood for run in runs for ood in run.aurocs))
-    ood = controls.choose_set("length_set", "Other set", sets, sets[0])
-    curves = {(loss, by): curve(runs, loss, ood, by) for by in SHOWN for loss in LOSSES.values()}
+    with right:
+        ood = controls.choose_set("length_set", "Other set", sets, sets[0])
+    curves = {(loss, by): curve(runs, loss, ood, by, normal) for by in SHOWN for loss in LOSSES.values()}
     curves = {key: found for key, found in curves.items() if found}
     lines = {
         f"{NAMES[loss]}, {by}": ([x.steps for x in found], [x.auroc for x in found]) for (loss, by), found in curves.items()
@@ -42,7 +47,7 @@ def main() -> None:
     of = f"{most} seed{'s' * (most > 1)}" if least == most else f"{least} to {most} seeds"
     spread = max((x.sd for found in curves.values() for x in found if x.sd is not None), default=None)
     st.caption(
-        f"{controls.title_of(NORMAL)}, preset {PRESET}. Every point is a whole run, with its own fall of the learning rate, by "
+        f"{controls.title_of(normal)}, preset {PRESET}. Every point is a whole run, with its own fall of the learning rate, by "
         f"the weights of its last step, of {of}."
         + (f" The largest standard deviation over seeds is {spread:.3f}: look at the course, not at a point." if spread else "")
     )

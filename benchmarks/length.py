@@ -21,7 +21,7 @@ import numpy as np
 from ama_core import AMADetector
 from ama_core.data import hold_out, load_any
 from ama_core.evaluation import protocol as evaluation
-from ama_core.paper.lengths import LR_FALL, NORMAL, PRESET, STORED
+from ama_core.paper.lengths import LR_FALL, NORMAL, NORMALS, PRESET, STORED
 from ama_core.provenance import training_facts
 from ama_core.runs.spec import config_for
 from ama_core.stopping import StopRequested, stop_signals
@@ -29,7 +29,8 @@ from ama_core.storage.files import write_atomically
 from ama_core.training.loop import train
 from benchmarks.study import missing, study_parser
 
-OOD = ("mnist", "omniglot", "digits", "photos", "noise", "flat", "gradients", "textures", "house_numbers")
+OFFLINE = ("digits", "photos", "noise", "flat", "gradients", "textures", "house_numbers")
+OOD = {"fashionmnist": ("mnist", "omniglot", *OFFLINE), "cifar10": ("gtsrb", "cifar100", "tinyimagenet", *OFFLINE)}
 AVERAGE = 0.999
 
 
@@ -41,24 +42,27 @@ class Run:
     steps: int
     seed: int
     lr_fall: float = LR_FALL
+    normal: str = NORMAL
 
     @property
     def name(self) -> str:
         fall = "" if self.lr_fall == LR_FALL else f"-fall{self.lr_fall:g}"
-        return f"{self.reconstruction}-{self.steps}{fall}-s{self.seed}"
+        of = "" if self.normal == NORMAL else f"{self.normal}-"
+        return f"{of}{self.reconstruction}-{self.steps}{fall}-s{self.seed}"
 
 
 def runs() -> list[Run]:
-    """Lengths with three seeds up to 4,000 steps, the cheapest first; then the longest, and other falls of the rate."""
+    """Lengths with three seeds up to 4,000 steps, the cheapest first; then the longest, other falls of the rate, and CIFAR-10."""
     found = [Run(loss, steps, seed) for seed in range(3) for steps in (500, 1000, 2000, 4000) for loss in ("mirrored", "plain")]
     found += [Run(loss, 6000, 0) for loss in ("mirrored", "plain")]
-    return found + [Run("mirrored", 2000, seed, fall) for fall in (0.9, 0.25) for seed in range(3)]
+    found += [Run("mirrored", 2000, seed, fall) for fall in (0.9, 0.25) for seed in range(3)]
+    return found + [Run("mirrored", steps, 0, normal="cifar10") for steps in (500, 1000, 4000, 8000)]
 
 
 def train_one(run: Run, out: Path, images: np.ndarray, stop_requested: StopRequested) -> dict | None:
     """Train (or go on) and measure one run; None after saving where it was asked to stop."""
     config = config_for(
-        NORMAL,
+        run.normal,
         PRESET,
         reconstruction=run.reconstruction,
         max_steps=run.steps,
@@ -79,8 +83,8 @@ def train_one(run: Run, out: Path, images: np.ndarray, stop_requested: StopReque
     for kind, average in (("last", 0.0), ("average", AVERAGE)):
         state.config = config.replace(average=average)
         model = AMADetector(state.config, device=detector.torch_device).fit(images, trainer=state)
-        model.info_["normal"] = {"name": NORMAL, "source": NORMAL, "label": None, "n": len(images)}
-        rows = evaluation.evaluate(model, OOD, full=False, seed=0)["results"]
+        model.info_["normal"] = {"name": run.normal, "source": run.normal, "label": None, "n": len(images)}
+        rows = evaluation.evaluate(model, OOD[run.normal], full=False, seed=0)["results"]
         found[kind] = {row["ood"]: {by: round(s["auroc"], 4) for by, s in row["scores"].items()} for row in rows}
     checkpoint.unlink(missing_ok=True)
     facts = training_facts(state.facts(), state.device, len(parts.train), "last")
@@ -88,13 +92,15 @@ def train_one(run: Run, out: Path, images: np.ndarray, stop_requested: StopReque
 
 
 def report(results: Path) -> None:
-    """One line a run and weights: A and T against every OOD set."""
-    print(f"{'run':26}{'weights':9}" + "".join(f"{name[:13]:>15}" for name in OOD) + "   (A T)")
-    for file in sorted(results.glob("*.json"), key=lambda f: (f.stem.split("-")[0], int(f.stem.split("-")[1]), f.stem)):
-        stored = json.loads(file.read_text())
-        for kind, rows in stored["auroc"].items():
-            cells = (f"{rows[name]['A']:.3f} {rows[name]['T']:.3f}" for name in OOD)
-            print(f"{file.stem:26}{kind:9}" + "".join(f"{cell:>15}" for cell in cells))
+    """One line a run and weights: A and T against every OOD set, a table for each normal set."""
+    every = [(Run(**stored["run"]), stored["auroc"]) for stored in map(json.loads, map(Path.read_text, results.glob("*.json")))]
+    for normal in NORMALS:
+        print(f"{normal:26}{'weights':9}" + "".join(f"{name[:13]:>15}" for name in OOD[normal]) + "   (A T)")
+        own = [(run, aurocs) for run, aurocs in every if run.normal == normal]
+        for run, aurocs in sorted(own, key=lambda found: (found[0].reconstruction, found[0].steps, found[0].name)):
+            for kind, rows in aurocs.items():
+                cells = (f"{rows[name]['A']:.3f} {rows[name]['T']:.3f}" for name in OOD[normal])
+                print(f"{run.name:26}{kind:9}" + "".join(f"{cell:>15}" for cell in cells))
 
 
 def main() -> None:
@@ -106,15 +112,22 @@ def main() -> None:
         parser.error("run needs OUT, a folder for the states of unfinished runs")
     arguments.out.mkdir(parents=True, exist_ok=True)
     arguments.results.mkdir(parents=True, exist_ok=True)
-    images = AMADetector(config_for(NORMAL, PRESET)).prepared(load_any(NORMAL, "train").images)
+    images = {}  # by normal set
     with stop_signals() as stop_requested:
         for run, file in missing(runs(), arguments.results, arguments.jobs):
-            stored = train_one(run, arguments.out, images, stop_requested)
+            if run.normal not in images:
+                images = {
+                    run.normal: AMADetector(config_for(run.normal, PRESET)).prepared(load_any(run.normal, "train").images)
+                }
+            stored = train_one(run, arguments.out, images[run.normal], stop_requested)
             if stored is None:
                 print(f"{run.name}: stopped and saved", file=sys.stderr)
                 return None
             write_atomically(file, json.dumps(stored, indent=1) + "\n")
-            print(f"{run.name}: {stored['training']['seconds']:.0f} s, {stored['auroc']['last']['mnist']}", file=sys.stderr)
+            first = OOD[run.normal][0]
+            print(
+                f"{run.name}: {stored['training']['seconds']:.0f} s, {first} {stored['auroc']['last'][first]}", file=sys.stderr
+            )
     return None
 
 

@@ -15,20 +15,23 @@ from ama_core.runs.spec import config_for
 from ama_core.storage.files import ROOT, read_json
 
 STORED = ROOT / "results" / "length"
-NORMAL, PRESET = "fashionmnist", "tiny"  # what is trained, and how
+NORMAL, PRESET = "fashionmnist", "tiny"  # what is trained first, and how
+NORMALS = (NORMAL, "cifar10")
 LOSSES = {paper.AMA: "mirrored", paper.WITHOUT_MIRRORED: "plain"}  # rows of the tables: the loss they are trained with
 LR_FALL = 0.5  # the fraction of the run in which the rate falls, of the presets: runs with another are a study of that
 
 
 @dataclass(frozen=True)
 class LengthRun:
-    """One training of preset tiny on FashionMNIST.
+    """One training of preset tiny.
 
     Attributes:
+        normal: one of NORMALS.
         reconstruction: `mirrored` or `plain`.
         aurocs: OOD set -> score -> AUROC, by the last step's weights.
     """
 
+    normal: str
     reconstruction: str
     steps: int
     seed: int
@@ -46,7 +49,7 @@ class Length:
 
 
 def read_lengths(folder: Path | str = STORED) -> list[LengthRun]:
-    """Every run of the study that is stored, by loss, length and seed, but for those in which the rate falls otherwise.
+    """Every run of the study that is stored, by set, loss, length and seed, but for those in which the rate falls otherwise.
 
     Raises BundleError with the damaged file.
     """
@@ -59,7 +62,8 @@ def read_lengths(folder: Path | str = STORED) -> list[LengthRun]:
             if not all(isfinite(value) for scores in aurocs.values() for value in scores.values()):
                 raise ValueError("an AUROC is no number")
             if float(run["lr_fall"]) == LR_FALL:
-                found.append(LengthRun(str(run["reconstruction"]), int(run["steps"]), int(run["seed"]), aurocs))
+                normal = str(run.get("normal", NORMAL))
+                found.append(LengthRun(normal, str(run["reconstruction"]), int(run["steps"]), int(run["seed"]), aurocs))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(f"{file} is damaged ({error}): delete it and measure it again.") from error
     return sorted(found, key=_key)
@@ -73,26 +77,32 @@ def with_records(runs: Sequence[LengthRun], records: Sequence[Record]) -> list[L
     """
     found = {_key(run): run for run in runs}
     for record in records:
-        if record.normal != NORMAL or record.label is not None or record.row not in LOSSES or record.steps < SMOKE_STEPS:
+        if record.normal not in NORMALS or record.label is not None or record.row not in LOSSES or record.steps < SMOKE_STEPS:
             continue
         loss = LOSSES[record.row]
-        usual = config_for(NORMAL, PRESET, reconstruction=loss, max_steps=record.steps, seed=record.seed)
+        usual = config_for(record.normal, PRESET, reconstruction=loss, max_steps=record.steps, seed=record.seed)
         if Config.from_dict(record.config).replace(max_steps=record.steps) == usual:
             aurocs = {one.ood: {by: values["auroc"] for by, values in one.scores.items()} for one in record.results}
-            run = LengthRun(loss, record.steps, record.seed, aurocs)
+            run = LengthRun(record.normal, loss, record.steps, record.seed, aurocs)
             known = found.get(_key(run))
             found[_key(run)] = replace(run, aurocs=known.aurocs | aurocs) if known else run
     return sorted(found.values(), key=_key)
 
 
-def _key(run: LengthRun) -> tuple[str, int, int]:
-    return run.reconstruction, run.steps, run.seed
+def _key(run: LengthRun) -> tuple[str, str, int, int]:
+    return run.normal, run.reconstruction, run.steps, run.seed
 
 
-def curve(runs: Sequence[LengthRun], reconstruction: str, ood: str, score: str) -> list[Length]:
+def of_several_lengths(runs: Sequence[LengthRun]) -> dict[str, list[LengthRun]]:
+    """The runs of each normal set that was trained for more than one length, in the order of NORMALS."""
+    by_set = {normal: [run for run in runs if run.normal == normal] for normal in NORMALS}
+    return {normal: own for normal, own in by_set.items() if len({run.steps for run in own}) > 1}
+
+
+def curve(runs: Sequence[LengthRun], reconstruction: str, ood: str, score: str, normal: str = NORMAL) -> list[Length]:
     """The AUROC of a score against a set at every length, the shortest first, by the last step's weights."""
     values: dict[int, list[float]] = {}
     for run in runs:
-        if run.reconstruction == reconstruction and score in run.aurocs.get(ood, {}):
+        if (run.normal, run.reconstruction) == (normal, reconstruction) and score in run.aurocs.get(ood, {}):
             values.setdefault(run.steps, []).append(run.aurocs[ood][score])
     return [Length(steps, *mean_and_sd(found), len(found)) for steps, found in sorted(values.items())]

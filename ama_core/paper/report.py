@@ -9,7 +9,7 @@ from ama_core.detectors.ama.scores import SCORES
 from ama_core.evaluation.protocol import REST
 from ama_core.formatting import markdown_table
 from ama_core.paper import published as paper
-from ama_core.paper.lengths import LOSSES, NORMAL, PRESET, LengthRun, curve, with_records
+from ama_core.paper.lengths import LOSSES, PRESET, LengthRun, curve, of_several_lengths, with_records
 from ama_core.paper.records import Record
 from ama_core.paper.rivals import Entry, rival_lines, rival_means, stored_entries
 from ama_core.paper.rows import BESIDE, FEW, RIVAL_TABLES, SEMI, SIMPLE, SMOKE_STEPS, tasks
@@ -123,27 +123,25 @@ def _rivals(entries: Sequence[Entry]) -> list[str]:
 
 
 def _lengths(runs: Sequence[LengthRun]) -> list[str]:
-    """AUROCs at every length of training; nothing where only one was measured."""
-    if len({run.steps for run in runs}) < 2:
-        return []
-    oods = next(oods for normal, _, oods in tasks("table1") if normal == NORMAL)
-    body = []
-    for loss in LOSSES.values():
-        curves = [{at.steps: at for at in curve(runs, loss, ood, by)} for ood in oods for by in LENGTH_SCORES]
-        for steps in sorted({steps for found in curves for steps in found}):
-            seeds = sorted({found[steps].seeds for found in curves if steps in found})
-            cells = [figure((found[steps].auroc, found[steps].sd)) if steps in found else "–" for found in curves]
-            body.append([loss, f"{steps:,}", " or ".join(map(str, seeds)), *cells])
-    head = ["loss", "steps", "seeds", *(f"{label_of(ood)}, {by}" for ood in oods for by in LENGTH_SCORES)]
-    return [
-        "## Length of training",
-        "",
-        f"{label_of(NORMAL)}, preset {PRESET}, whole runs, each with its own fall of the learning rate; last step, label-free. "
-        "`python -m benchmarks.length run OUT` trains more of them.",
-        "",
-        *markdown_table(head, body),
-        "",
-    ]
+    """AUROCs at every length of training, a table for each normal set; nothing where only one length was measured."""
+    parts = []
+    for normal, own in of_several_lengths(runs).items():
+        measured = {ood for run in own for ood in run.aurocs}
+        oods = [ood for of, _, every in tasks("table1") if of == normal for ood in every if ood in measured]
+        body = []
+        for loss in LOSSES.values():
+            curves = [{at.steps: at for at in curve(own, loss, ood, by, normal)} for ood in oods for by in LENGTH_SCORES]
+            for steps in sorted({steps for found in curves for steps in found}):
+                seeds = sorted({found[steps].seeds for found in curves if steps in found})
+                cells = [figure((found[steps].auroc, found[steps].sd)) if steps in found else "–" for found in curves]
+                body.append([loss, f"{steps:,}", " or ".join(map(str, seeds)), *cells])
+        head = ["loss", "steps", "seeds", *(f"{label_of(ood)}, {by}" for ood in oods for by in LENGTH_SCORES)]
+        parts += [f"Trained on {label_of(normal)}:", "", *markdown_table(head, body), ""]
+    about = (
+        f"Preset {PRESET}, whole runs, each with its own fall of the learning rate; last step, label-free. "
+        "`python -m benchmarks.length run OUT` trains more of them."
+    )
+    return ["## Length of training", "", about, "", *parts] if parts else []
 
 
 def _source(entry: Entry) -> str:

@@ -7,16 +7,16 @@ import pytest
 
 from ama_core.errors import BundleError
 from ama_core.paper import published as paper
-from ama_core.paper.lengths import Length, curve, read_lengths, with_records
+from ama_core.paper.lengths import Length, curve, of_several_lengths, read_lengths, with_records
 from ama_core.paper.report import report
 from ama_core.runs.spec import config_for
 from tests.paper.records import record
 
 
-def store(folder, loss, steps, seed, t, **more):
-    run = {"reconstruction": loss, "steps": steps, "seed": seed, "lr_fall": more.pop("lr_fall", 0.5)}
-    auroc = {"last": {"mnist": {"A": 0.5, "T": t}}, **more}
-    (folder / f"{loss}-{steps}-s{seed}-{run['lr_fall']}.json").write_text(json.dumps({"run": run, "auroc": auroc}))
+def store(folder, loss, steps, seed, t, ood="mnist", lr_fall=0.5, **of):
+    run = {"reconstruction": loss, "steps": steps, "seed": seed, "lr_fall": lr_fall, **of}
+    auroc = {"last": {ood: {"A": 0.5, "T": t}}}
+    (folder / f"{ood}-{loss}-{steps}-s{seed}-{lr_fall}.json").write_text(json.dumps({"run": run, "auroc": auroc}))
 
 
 def trained(row=paper.AMA, *, steps, seed=0, nz=32, **more):
@@ -69,6 +69,21 @@ def test_results_have_a_table_of_lengths_where_there_are_several(tmp_path):
     store(tmp_path, "mirrored", 1000, 0, 0.9)
     text = report([], (), read_lengths(tmp_path))
     assert "| mirrored | 500 | 1 | – | 0.500 | – | 0.600 | – | – | – | – |" in text.split("## Length of training")[1]
+
+
+def test_every_set_has_lengths_of_its_own(tmp_path):
+    store(tmp_path, "mirrored", 500, 0, 0.6)
+    store(tmp_path, "mirrored", 1000, 0, 0.9)
+    store(tmp_path, "mirrored", 500, 0, 0.3, "gtsrb", normal="cifar10")
+    asked = dict(normal="cifar10", ood="gtsrb", steps=2000, t=0.2)
+    assert list(of_several_lengths(read_lengths(tmp_path))) == ["fashionmnist"]
+    runs = with_records(read_lengths(tmp_path), [trained(**asked)])
+    assert [at.auroc for at in curve(runs, "mirrored", "gtsrb", "T", "cifar10")] == [0.3, 0.2]
+    assert [at.auroc for at in curve(runs, "mirrored", "mnist", "T")] == [0.6, 0.9]
+    text = report([], (), runs).split("## Length of training")[1]
+    first, second = text.split("Trained on CIFAR-10")
+    assert "Trained on FashionMNIST" in first and "GTSRB" not in first
+    assert "MNIST" not in second and "SVHN" not in second and "| mirrored | 2,000 | 1 |" in second
 
 
 RUN = {"reconstruction": "plain", "steps": 500, "seed": 0, "lr_fall": 0.5}
