@@ -52,7 +52,7 @@ class Run:
 
 
 def runs() -> list[Run]:
-    """Lengths with three seeds up to 4,000 steps, the cheapest first; then the longest, other falls of the rate, and CIFAR-10."""
+    """Lengths with three seeds up to 4,000 steps, the cheapest first; then the longest, other falls, and CIFAR-10."""
     found = [Run(loss, steps, seed) for seed in range(3) for steps in (500, 1000, 2000, 4000) for loss in ("mirrored", "plain")]
     found += [Run(loss, 6000, 0) for loss in ("mirrored", "plain")]
     found += [Run("mirrored", 2000, seed, fall) for fall in (0.9, 0.25) for seed in range(3)]
@@ -116,18 +116,15 @@ def main() -> None:
     with stop_signals() as stop_requested:
         for run, file in missing(runs(), arguments.results, arguments.jobs):
             if run.normal not in images:
-                images = {
-                    run.normal: AMADetector(config_for(run.normal, PRESET)).prepared(load_any(run.normal, "train").images)
-                }
+                detector = AMADetector(config_for(run.normal, PRESET))
+                images = {run.normal: detector.prepared(load_any(run.normal, "train").images)}
             stored = train_one(run, arguments.out, images[run.normal], stop_requested)
             if stored is None:
                 print(f"{run.name}: stopped and saved", file=sys.stderr)
                 return None
             write_atomically(file, json.dumps(stored, indent=1) + "\n")
-            first = OOD[run.normal][0]
-            print(
-                f"{run.name}: {stored['training']['seconds']:.0f} s, {first} {stored['auroc']['last'][first]}", file=sys.stderr
-            )
+            ood, seconds = OOD[run.normal][0], stored["training"]["seconds"]
+            print(f"{run.name}: {seconds:.0f} s, {ood} {stored['auroc']['last'][ood]}", file=sys.stderr)
     return None
 
 

@@ -94,9 +94,10 @@ def _key(run: LengthRun) -> tuple[str, str, int, int]:
 
 
 def of_several_lengths(runs: Sequence[LengthRun]) -> dict[str, list[LengthRun]]:
-    """The runs of each normal set that was trained for more than one length, in the order of NORMALS."""
+    """The runs of each normal set on which a loss was trained for more than one length, in the order of NORMALS."""
     by_set = {normal: [run for run in runs if run.normal == normal] for normal in NORMALS}
-    return {normal: own for normal, own in by_set.items() if len({run.steps for run in own}) > 1}
+    lengths = {normal: {(run.reconstruction, run.steps) for run in own} for normal, own in by_set.items()}
+    return {normal: by_set[normal] for normal, found in lengths.items() if len(found) > len({loss for loss, _ in found})}
 
 
 def curve(runs: Sequence[LengthRun], reconstruction: str, ood: str, score: str, normal: str = NORMAL) -> list[Length]:
