@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Self
 
 from ama_core.errors import ConfigError
 
+FALSE_ALARM_RATE = 0.05  # where nothing else is asked for
+
 
 def setting(default, doc: str, group: str, *, choices: tuple = (), low: float | None = None, high: float | None = None):
     """A dataclass field with its explanation, its group and the values it may take (bounds are inclusive)."""
@@ -74,8 +76,8 @@ class Settings:
         high=0.5,
     )
     false_alarm_rate: float = setting(
-        0.05,
-        "Default alpha: an image is flagged when its conformal p-value is at most alpha.",
+        FALSE_ALARM_RATE,
+        "The alpha of this model where none is asked for: an image is flagged when its conformal p-value is at most alpha.",
         "Calibration",
         low=1e-6,
         high=0.5,

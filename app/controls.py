@@ -23,6 +23,7 @@ from ama_core.detectors.base import AnomalyDetector, Score
 from ama_core.detectors.conformal import out_of_reach
 from ama_core.evaluation.protocol import REST, available_sets
 from ama_core.paper import published
+from ama_core.settings import FALSE_ALARM_RATE
 from ama_core.storage.files import csv_cell
 
 DEFAULT_MODELS = ("cifar10", "photos")  # the first of these that is here: raw scores fail on both
@@ -102,7 +103,7 @@ def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = 
         first = next((n for n in DEFAULT_MODELS if n in names), names[0])
         name = choose(st.selectbox, "model", "Model", names, first, carried=True)
         own = cache.kind_of(able[name])
-        score, alpha = own.decides, 0.05
+        score, alpha = own.decides, FALSE_ALARM_RATE
         if scoring:
             score = choose(
                 st.segmented_control,
@@ -114,7 +115,7 @@ def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = 
                 help="Which score is turned into a p-value, a verdict and an order.",
                 carried=True,
             )
-            alpha = false_alarm_rate()
+            alpha = false_alarm_rate(float(cache.info(able[name])["config"].get("false_alarm_rate", FALSE_ALARM_RATE)))
         reset_button()
     if asked and asked not in models:
         st.warning(f"There is no model called {literal(asked)} here, so this shows **{literal(name)}**.")
@@ -175,14 +176,14 @@ def reset_button() -> None:
     st.caption("The address bar holds this view: copy the link to share it.")
 
 
-def false_alarm_rate() -> float:
-    """The choice of alpha."""
+def false_alarm_rate(usual: float = FALSE_ALARM_RATE) -> float:
+    """The choice of alpha; `usual`: the default, such as the model's own rate."""
     return choose(
         st.select_slider,
         "alpha",
         "False-alarm rate α",
-        ALPHAS,
-        0.05,
+        sorted({*ALPHAS, usual}),
+        usual,
         help="The fraction of normal images that you accept to see flagged.",
         carried=True,
     )

@@ -111,7 +111,7 @@ def train_branch(branch: Branch, out: Path, images: np.ndarray) -> dict:
     state.config = config
     detector = AMADetector(config).fit(images, trainer=state, on_event=lambda event: None)
     detector.info_["normal"] = {"name": NORMAL, "source": NORMAL, "label": None, "n": len(images)}
-    rows = evaluation.evaluate(detector, OOD, full=False, seed=0)["results"]
+    rows = evaluation.evaluate(detector, OOD[NORMAL], full=False, seed=0)["results"]
     return {
         "branch": asdict(branch),
         "settings": SETTINGS[branch.setting],

@@ -9,7 +9,9 @@ from typing import Any
 
 from ama_core.data import check_path
 from ama_core.data.files import files_of
+from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import AMAError, ConfigError
+from ama_core.settings import FALSE_ALARM_RATE
 from ama_core.shards import Shard
 from ama_core.storage.bundle import FILES, find_bundle, list_bundles
 from ama_core.storage.files import check_output
@@ -36,7 +38,21 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 
 
 def add_alpha(parser: argparse.ArgumentParser, help: str = "false-alarm rate") -> None:
-    parser.add_argument("--alpha", type=alpha, default=0.05, help=f"{help} (default: %(default)s)")
+    parser.add_argument("--alpha", type=alpha, default=FALSE_ALARM_RATE, help=f"{help} (default: %(default)s)")
+
+
+def add_alpha_of_model(parser: argparse.ArgumentParser, help: str = "false-alarm rate") -> None:
+    """`--alpha`, which is None where it was not given: see `alpha_of`."""
+    parser.add_argument("--alpha", type=alpha, help=f"{help} (default: the model's setting false_alarm_rate)")
+
+
+def alpha_of(arguments: argparse.Namespace, detector: AnomalyDetector) -> float:
+    """The false-alarm rate that was asked for, or else the model's own."""
+    return detector.false_alarm_rate if arguments.alpha is None else arguments.alpha
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,18 @@ import argparse
 import json
 import sys
 
-from ama_core.cli.arguments import SETTING, Commands, add_alpha, add_command, add_device, check_new, path, settings_of, source
+from ama_core.cli.arguments import (
+    SETTING,
+    Commands,
+    add_alpha,
+    add_command,
+    add_device,
+    add_json,
+    check_new,
+    path,
+    settings_of,
+    source,
+)
 from ama_core.cli.progress import warn
 from ama_core.data import overlapping
 from ama_core.data.defects import NAME
@@ -32,7 +43,7 @@ def add_compare(commands: Commands) -> None:
     add("--set", action="append", default=[], metavar=SETTING, help="a setting of every detector that has it; repeatable")
     add_alpha(parser, "false-alarm rate at which detections are counted")
     add("--out", type=path, metavar="DIR", help="keep the recommended detector there, as a model")
-    add("--json", action="store_true")
+    add_json(parser)
     add_device(parser)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ama_core.cli.arguments import Commands, add_alpha, add_command, add_quiet, source
+from ama_core.cli.arguments import Commands, add_alpha, add_command, add_json, add_quiet, source
 from ama_core.cli.progress import hidden
 from ama_core.data import Guidance, available, catalog, data_dir, divided, guidance, load
 from ama_core.data import inspect as inspect_images
@@ -19,7 +19,7 @@ from ama_core.errors import ConfigError
 def add_datasets(commands: Commands) -> None:
     parser = add_command(commands, datasets)
     parser.add_argument("--download", nargs="+", default=[], metavar="NAME", help="fetch these sets through torchvision")
-    parser.add_argument("--json", action="store_true")
+    add_json(parser)
 
 
 def datasets(arguments: argparse.Namespace) -> None:
@@ -54,7 +54,7 @@ def add_inspect(commands: Commands) -> None:
     add("sources", nargs="+", type=source, metavar="PATH", help="folders, .zip, .tar, .npz or image files")
     add("--against", type=source, metavar="PATH", help="images that should not be among them, such as the test's")
     add_alpha(parser, "false-alarm rate that the suggested settings shall reach")
-    add("--json", action="store_true")
+    add_json(parser)
     add_quiet(parser)
 
 

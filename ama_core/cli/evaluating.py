@@ -8,10 +8,12 @@ from typing import Any
 
 from ama_core.cli.arguments import (
     Commands,
-    add_alpha,
+    add_alpha_of_model,
     add_command,
     add_device,
+    add_json,
     add_model,
+    alpha_of,
     check_new,
     check_out,
     path,
@@ -36,11 +38,13 @@ def add_evaluate(commands: Commands) -> None:
     parser = add_command(commands, evaluate)
     add_model(parser)
     add = parser.add_argument
-    sets = "data sets, folders or .npz files; rest: the other classes"
+    sets = (
+        "data sets, or folders, archives or .npz files of images; rest: of a model of one class, the other classes of its set"
+    )
     add("--ood", nargs="+", required=True, type=source, metavar="NAME", help=sets)
-    add("--seed", type=seed, default=0, help="seed of the 20 %% draw of anomalies")
+    add("--seed", type=seed, default=0, help="seed of the draw of anomalies, 20 %% of the number of normal images (default: 0)")
     add("--full", action="store_true", help="the whole OOD test split instead of the draw")
-    add("--json", action="store_true")
+    add_json(parser)
     add_device(parser)
 
 
@@ -60,7 +64,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def add_measure(commands: Commands) -> None:
     parser = add_command(commands, measure)
     add_model(parser)
-    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="seed of the stored samples and of the draw of anomalies (default: 0)"
+    )
     again = "first fit statistics and p-values again on its training images: a model of an earlier version gains new scores"
     parser.add_argument("--calibrate", action="store_true", help=again)
     add_device(parser)
@@ -84,7 +90,7 @@ def add_calibrate(commands: Commands) -> None:
     normal = "normal images that it was not trained on: a folder (of one with `train` and `test`, `test`), archive or data set"
     add("good", type=source, metavar="GOOD", help=normal)
     add("--out", required=True, type=path, metavar="DIR", help="a new folder for the model with these p-values")
-    add_alpha(parser)
+    add_alpha_of_model(parser)
     add_device(parser)
 
 
@@ -93,7 +99,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
     check_new(arguments.out)
     detector = load_detector(arguments.model, device=arguments.device)
     images = load_any(arguments.good, "ood", **vars(detector.settings.input))
-    alpha, calibration = arguments.alpha, detector.calibration_scores_
+    alpha, calibration = alpha_of(arguments, detector), detector.calibration_scores_
     detector.recalibrate(images).save(arguments.out)
     before = float((conformal_p_value(detector.calibration_scores_, calibration) <= alpha).mean())
     write_card(detector, arguments.out)
@@ -107,7 +113,7 @@ def add_info(commands: Commands) -> None:
     parser = add_command(commands, info)
     add_model(parser)
     parser.add_argument("--verify", action="store_true", help="score a fraction of the stored samples again and compare")
-    parser.add_argument("--json", action="store_true")
+    add_json(parser)
     add_device(parser)
 
 

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ama_core.cli.arguments import Commands, add_alpha, add_command, add_device, add_images, add_model, check_out, path, shard
+from ama_core.cli.arguments import (
+    Commands,
+    add_alpha_of_model,
+    add_command,
+    add_device,
+    add_images,
+    add_model,
+    alpha_of,
+    check_out,
+    path,
+    shard,
+)
 from ama_core.cli.mapping import add_map, add_maps, check_maps, outlined, outlines_of, write_maps
 from ama_core.cli.progress import hidden, warn
 from ama_core.data import check_sources, count_images
@@ -31,14 +42,19 @@ def add_score(commands: Commands) -> None:
     add_model(parser)
     add_images(parser)
     add = parser.add_argument
-    add_alpha(parser, "false-alarm rate: flag where p <= alpha")
+    add_alpha_of_model(parser, "false-alarm rate: flag where p <= alpha")
     add("--by", metavar="SCORE", help="the score behind p_value and anomalous (default: T of AMA)")
     add("--out", type=path, metavar="FILE", help="write a .csv or .jsonl file instead of standard output")
     add("--resume", action="store_true", help="go on with FILE where an interrupted call stopped")
     add("--force", action="store_true", help="replace FILE where it exists")
     add("--json", action="store_true", help="print one JSON object a line instead of CSV (a file: --out NAME.jsonl)")
     add("--shard", type=shard, metavar="I/N", help="only the I-th of N shares, into FILE's shard; `merge FILE` joins them")
-    add("--engine", choices=("here", "ray"), default="here", help="ray: on a Ray cluster that shares the folders (see docs)")
+    add(
+        "--engine",
+        choices=("here", "ray"),
+        default="here",
+        help="ray: on a Ray cluster that shares the folders (docs/cluster.md)",
+    )
     add("--watch", action="store_true", help="go on with files as they come into the folders, until Ctrl-C")
     add_maps(parser)
     add_device(parser)
@@ -59,6 +75,7 @@ def score(arguments: argparse.Namespace) -> None:
     check_sources(arguments.paths)
     check_maps(arguments)
     detector = load_detector(arguments.model, score=arguments.by, device=arguments.device)
+    arguments.alpha = alpha_of(arguments, detector)
     outlines = outlines_of(detector, arguments) if arguments.maps else None
     if arguments.watch:
         _watch(detector, arguments)
@@ -172,7 +189,7 @@ def add_report(commands: Commands) -> None:
     add = parser.add_argument
     add("--out", required=True, type=path, metavar="FILE", help="the .html file")
     add("--force", action="store_true", help="replace FILE even where it is no report")
-    add_alpha(parser)
+    add_alpha_of_model(parser)
     add("--by", metavar="SCORE", help="the score that decides (default: the detector's; T of AMA)")
     add("--most", type=int, default=500, metavar="N", help="read at most so many images (default 500)")
     add_map(parser)
@@ -186,6 +203,7 @@ def report(arguments: argparse.Namespace) -> None:
     check_sources(arguments.paths)
     check_out(arguments, is_report, arguments.paths)
     detector = load_detector(arguments.model, score=arguments.by, device=arguments.device)
+    arguments.alpha = alpha_of(arguments, detector)
     with tqdm(unit="image", disable=hidden(arguments.quiet)) as bar:
         found = check_files(detector, arguments.paths, arguments.most, lambda done, total: bar.update(done - bar.n))
     if not len(found):

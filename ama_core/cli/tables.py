@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, settings_of, shard
+from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, add_json, settings_of, shard
 from ama_core.cli.progress import hidden
 from ama_core.cluster import cluster
 from ama_core.detectors.ama.config import PRESETS
@@ -35,12 +35,12 @@ def add_benchmark(commands: Commands) -> None:
     out, results = runs_dir() / "benchmark", RESULTS
     add = parser.add_argument
     add("tables", nargs="*", metavar="TABLE", help=f"{', '.join(TABLES)}")
-    add("--preset", default="tiny", choices=PRESETS)
+    add("--preset", default="tiny", choices=PRESETS, help="size and length (default: tiny, 700 steps)")
     add("--set", action="append", default=[], metavar=SETTING, help="a hyper-parameter for all rows (train --help)")
     add("--seeds", type=int, default=1, metavar="N", help="train each cell with seeds 0 to N-1")
     add("--only", nargs="+", default=[], metavar="PATTERN", help="parts of titles: released, 'ama-mnist-[0-4]'")
     add("--jobs", type=int, metavar="N", help="trainings at once (default: one a core, or one on a GPU)")
-    add("--engine", choices=("here", "ray"), default="here", help="ray: trainings as tasks of a Ray cluster (see docs)")
+    add("--engine", choices=("here", "ray"), default="here", help="ray: trainings as tasks of a Ray cluster (docs/cluster.md)")
     add("--devices", metavar="LIST", help="such as cuda:0,cuda:1: a training at a time on each (one named twice takes two)")
     add("--shard", type=shard, metavar="I/N", help="only the I-th of N shares, for the tasks of an array over a shared folder")
     add("--out", type=Path, default=out, metavar="DIR", help="run folders (default: %(default)s)")
@@ -136,10 +136,17 @@ def _write_report(results: Path) -> None:
 def add_bench(commands: Commands) -> None:
     parser = add_command(commands, bench)
     add = parser.add_argument
-    add("--sizes", nargs="+", default=list(speed.SIZES), choices=speed.SIZES, metavar="SIZE")
+    add(
+        "--sizes",
+        nargs="+",
+        default=list(speed.SIZES),
+        choices=speed.SIZES,
+        metavar="SIZE",
+        help=f"of {', '.join(speed.SIZES)} (default: all)",
+    )
     add("--rounds", type=int, default=3, help="how often each figure is taken (default 3)")
     add("--concurrent", type=int, default=2, metavar="N", help="also N tiny trainings at once (default 2)")
-    add("--json", action="store_true")
+    add_json(parser)
     add_device(parser)
 
 

@@ -4,11 +4,12 @@ import argparse
 import dataclasses
 import json
 import sys
+import textwrap
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, path, settings_of, source
+from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, add_json, path, settings_of, source
 from ama_core.cli.progress import TrainingBar
 from ama_core.data import catalog, count_any
 from ama_core.detectors import registry
@@ -28,9 +29,11 @@ PRESET = "tiny"
 
 
 def add_detectors(commands: Commands) -> None:
-    add = add_command(commands, detectors).add_argument
-    add("--time", action="store_true", help="time some steps of each that has not been timed on this machine yet")
-    add("--json", action="store_true")
+    parser = add_command(commands, detectors)
+    parser.add_argument(
+        "--time", action="store_true", help="time some steps of each that has not been timed on this machine yet"
+    )
+    add_json(parser)
 
 
 def detectors(arguments: argparse.Namespace) -> None:
@@ -71,10 +74,19 @@ def _step_time(kind: type[AnomalyDetector], measure: bool) -> timing.StepTime | 
 def add_train(commands: Commands) -> None:
     parser = add_command(commands, train, epilog=_settings_help(), formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("dataset", type=source, metavar="DATASET", help=f"a folder, an .npz file, or one of: {', '.join(catalog())}")
+    add(
+        "dataset",
+        type=source,
+        metavar="DATASET",
+        help=f"a folder, an archive (.zip, .tar), an .npz file, or one of: {', '.join(catalog())}",
+    )
     add("--out", required=True, type=path, metavar="DIR", help="run folder; becomes a bundle")
     add("--detector", default=registry.names()[0], choices=registry.names(), help="default: %(default)s")
-    add("--preset", choices=PRESETS, help=f"default: {PRESET}; fast64 is AMA's, for photographs")
+    add(
+        "--preset",
+        choices=PRESETS,
+        help=f"size and length, see below (default: {PRESET}); fast64, for photographs: ama and autoencoder",
+    )
     add("--set", action="append", default=[], metavar=SETTING, help="a hyper-parameter, see below; repeatable")
     add("--resume", action="store_true", help="go on exactly where the run in DIR stopped")
     add("--one-class", type=int, metavar="LABEL", help="train on this class alone (Table 2)")
@@ -186,10 +198,17 @@ def _check_resumed(folder: Path, asked: RunSpec, settings: Mapping[str, Any]) ->
 def _settings_help() -> str:
     """Every detector's hyper-parameters with their meaning; what they share, once."""
     told: set[str] = set()
-    lines = ["hyper-parameters for --set:"]
+    lines = [
+        f"hyper-parameters for --set, with the values of preset paper. Above them: what another preset changes ({PRESET} is",
+        "the default). [P] is stated in the paper, [C] used by its authors' released code, [D] decided here.",
+    ]
     for name in registry.names():
         detector = detector_class(name)
         lines.append(f"\n{name}: {detector.title}")
+        for preset, changes in detector.Settings.PRESETS.items():
+            if changes:
+                said = f"preset {preset}: {', '.join(f'{key}={value}' for key, value in changes.items())}"
+                lines.append(textwrap.fill(said, 116, initial_indent="  ", subsequent_indent="    "))
         for field in dataclasses.fields(detector.Settings):
             meaning = f"\n      {field.metadata['doc']}" if field.metadata["doc"] not in told else ""
             told.add(field.metadata["doc"])

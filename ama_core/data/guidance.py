@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ama_core.data.folders import TEST_FRACTION
 from ama_core.data.inspection import Inspection
+from ama_core.settings import FALSE_ALARM_RATE
 
 SIZES = (32, 64)  # 128 is possible, and takes several times as long
 FRACTION = 0.1  # held out where that suffices
@@ -44,6 +45,7 @@ class Guidance:
             "image_size": self.image_size,
             "fit": self.fit,
             "calibration_fraction": self.calibration_fraction,
+            **({} if self.alpha == FALSE_ALARM_RATE else {"false_alarm_rate": self.alpha}),
         }
 
 
@@ -62,7 +64,7 @@ def _held_out(alpha: float) -> int:
     return 2 * math.ceil(1 / alpha - 1 - 1e-9) - 1
 
 
-def guidance(found: Inspection, alpha: float = 0.05, divided: bool = False) -> Guidance:
+def guidance(found: Inspection, alpha: float = FALSE_ALARM_RATE, divided: bool = False) -> Guidance:
     """Settings for a training on inspected images.
 
     Args:

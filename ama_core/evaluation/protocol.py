@@ -69,9 +69,9 @@ def _normal(detector: AnomalyDetector) -> NormalData:
 
 def evaluate(
     detector: AnomalyDetector,
-    ood: Sequence[str | ImageSet],
+    ood: Sequence[str | ImageSet | np.ndarray],
     *,
-    normal: ImageSet | None = None,
+    normal: ImageSet | np.ndarray | None = None,
     model: str = "",
     seed: int = 0,
     full: bool = False,
@@ -84,7 +84,8 @@ def evaluate(
     test split (`full`: all of it). Validation anomalies carved out of a test split are never tested.
 
     Args:
-        ood: names of the catalog, folders or .npz files, or images; `rest`: a one-class model's other classes.
+        ood: names of the catalog, folders or .npz files, or images, as `AnomalyDetector.scores` takes them, which are called
+            `images 1`, `images 2`, ...; `rest`: a one-class model's other classes.
         normal: normal test images, for a model trained on arrays; default: the test split of what it was trained on.
         keep: is given a sample of the scores behind the figures: of the normal images, then of each OOD set.
 
@@ -93,7 +94,7 @@ def evaluate(
         "scores": {NAME of a score: {"auroc", "auprc", "fpr95"}}}]}, and "notes", sentences on what was left
         out, where anything was.
     """
-    test = normal_split(detector, "test") if normal is None else normal
+    test = normal_split(detector, "test") if normal is None else _as_set(detector, normal, "normal")
     trained_on = _normal(detector) if normal is None else NormalData(test.name)
     label = trained_on.label
     is_anomaly = np.zeros(len(test), bool) if label is None else anomaly_mask(test, label)
@@ -104,7 +105,8 @@ def evaluate(
     if keep is not None:
         keep.append(_kept(detector, trained_on.name, "test", normal_scores, seed, test.notes))
     results, left_out = [], []
-    for given in ood:
+    for number, asked in enumerate(ood, 1):
+        given = asked if isinstance(asked, str) else _as_set(detector, asked, f"images {number}")
         name = given.name if isinstance(given, ImageSet) else given
         if name == REST:
             if label is None:
@@ -138,6 +140,14 @@ def evaluate(
         )
     found = {"model": model, "normal": trained_on.title, "seed": seed, "results": results}
     return found | ({"notes": left_out} if left_out else {})
+
+
+def _as_set(detector: AnomalyDetector, images: ImageSet | np.ndarray, name: str) -> ImageSet:
+    """Images as a set of this name; a set as it is. Raises DataError where they are no images."""
+    if isinstance(images, ImageSet):
+        return images
+    prepared = detector.prepared(images)
+    return ImageSet(name, "test", prepared, np.zeros(len(prepared), np.int64))
 
 
 def ood_test(detector: AnomalyDetector, name: str) -> tuple[ImageSet, np.ndarray]:

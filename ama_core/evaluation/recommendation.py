@@ -12,6 +12,7 @@ from ama_core.detectors.base import AnomalyDetector
 from ama_core.detectors.conformal import conformal_p_value
 from ama_core.errors import DataError
 from ama_core.evaluation.metrics import auroc_interval
+from ama_core.settings import FALSE_ALARM_RATE
 
 LEVEL = 0.95  # of intervals, and of a difference that is called certain
 FEW = 5  # anomalous or normal test images: with fewer, nothing is called certain
@@ -78,7 +79,7 @@ def compare(
     detectors: Mapping[str, AnomalyDetector],
     *,
     fitted: Mapping[str, AnomalyDetector] | None = None,
-    alpha: float = 0.05,
+    alpha: float = FALSE_ALARM_RATE,
     made: bool = False,
     progress: Progress | None = None,
     tick: Tick | None = None,

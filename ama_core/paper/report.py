@@ -235,10 +235,16 @@ def condition_text(records: Sequence[Record]) -> str:
         f"{_each(r.hardware for r in records)}",
         f"torch {_each(r.versions['torch'] for r in records)}; commit {_each(r.commit or 'unknown' for r in records)}",
     ]
+    return "; ".join(facts) + f". `{command(records)}`"
+
+
+def command(records: Sequence[Record]) -> str:
+    """The command that trains the tables of records of one condition again."""
+    first = records[0]
     tables = " ".join(dict.fromkeys(r.table for r in records))
     sets = "".join(f" --set {key}={value}" for key, value in first.settings.items())
     seeds = max(r.seed for r in records) + 1
-    return "; ".join(facts) + f". `python -m ama_core benchmark {tables} --preset {first.preset}{sets} --seeds {seeds}`"
+    return f"python -m ama_core benchmark {tables} --preset {first.preset}{sets} --seeds {seeds}"
 
 
 def _span(values: Sequence[Any], form: str) -> str:

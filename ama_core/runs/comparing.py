@@ -27,6 +27,7 @@ from ama_core.runs import measuring, queue
 from ama_core.runs.folder import Run
 from ama_core.runs.spec import RunSpec, config_for, suited_to_few, with_filled_batches
 from ama_core.runs.status import State, Status
+from ama_core.settings import FALSE_ALARM_RATE
 from ama_core.storage.bundle import write_results, write_scores
 
 FAST = "fast64"
@@ -68,7 +69,7 @@ def own_detectors(
     good: str,
     chosen: Sequence[str] = DEFAULT,
     *,
-    alpha: float = 0.05,
+    alpha: float = FALSE_ALARM_RATE,
     preset: str | None = None,
     changes: Mapping[str, Any] | None = None,
     device: str | None = None,
@@ -214,7 +215,7 @@ def compare_model(
     detector: AnomalyDetector,
     chosen: Sequence[str] = SIMPLE,
     *,
-    alpha: float = 0.05,
+    alpha: float = FALSE_ALARM_RATE,
     progress: Progress | None = None,
     tick: Tick | None = None,
 ) -> tuple[Comparison, dict[str, AnomalyDetector]]:

@@ -37,7 +37,7 @@ def export_onnx(detector: AnomalyDetector, path: Path) -> dict[str, float]:
         AMAError: it cannot be written or run as ONNX, or the file would give other scores; nothing is written.
     """
     if "export" not in detector.can():
-        raise ConfigError(f"{detector.title} cannot be exported: it is no single network.")
+        raise ConfigError(f"{detector.title} cannot be exported: its scores are not computed by one network.")
     contents = onnx_bytes(detector)
     differences = compare(detector, contents)
     worst = max(differences, key=lambda name: (isnan(differences[name]), differences[name]))

@@ -182,7 +182,7 @@ def settings(view: controls.View) -> None:
         hide_index=True,
     )
     st.caption(
-        ("The defaults are the paper's. " if view.of_r else "")
+        ("The defaults are the paper's or, where it is silent, its released code's. " if view.of_r else "")
         + "Where a meaning names its source, it is the paper, the authors' released code, or a decision made here. Each can be "
         "set: `--set name=value`."
     )

@@ -25,7 +25,7 @@ from ama_core.formatting import duration
 from ama_core.paper import published as paper
 from ama_core.paper.jobs import small_training
 from ama_core.paper.records import Record
-from ama_core.paper.report import PAPER_NAMES, condition_letters, condition_text, figure, task
+from ama_core.paper.report import PAPER_NAMES, command, condition_letters, condition_text, figure, task
 from ama_core.paper.tables import MISSING, N_CLASSES, Line, Member
 from ama_core.paper.verdicts import ALIKE, FEWEST, LEVEL, ablation, signed
 from ama_core.runs import queue
@@ -370,8 +370,9 @@ def stored(table: str) -> None:
     """What the command has trained and stored for a table, of which RESULTS.md is made."""
     key = TABLES[table]
     with st.expander("All runs of this table by one command, with simple scores beside them", icon=":material/terminal:"):
-        st.code(f"python -m ama_core benchmark {key}", language="bash")
         found = paper_tables.table_lines(key)
+        most = max((line.records for line in found), key=lambda records: (len(records), records[0].steps), default=())
+        st.code(command(most) if most else f"python -m ama_core benchmark {key}", language="bash", wrap_lines=True)
         st.caption(
             "It trains what is missing, goes on where it was stopped, and stores one small file a training, from which "
             f"RESULTS.md is made as well. {'Stored here:' if found else 'Nothing of this table is stored here yet.'}"
