@@ -1,4 +1,4 @@
-"""The pictures of README.md, of the pages as they are: `python -m benchmarks.readme_pictures [NAME ...]` writes docs/NAME.png.
+"""The pictures of the documentation, of the pages as they are: `python -m benchmarks.docs_pictures [NAME ...]` writes them.
 
 Needs Chromium, the packages of requirements-dev.txt, and for `densities` and `shell` the sets that they show (AMA_DATA_DIR).
 """

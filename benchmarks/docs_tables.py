@@ -1,7 +1,7 @@
-"""The tables of README.md that say what models and trainings were measured to do, written from the stored figures.
+"""The tables of docs/results.md that say what models and trainings were measured to do, written from the stored figures.
 
-python -m benchmarks.readme           writes them between their marks, <!-- table: NAME --> and <!-- end of table -->
-python -m benchmarks.readme --check   only says whether they are up to date, by its exit status
+python -m benchmarks.docs_tables           writes them between their marks, <!-- table: NAME --> and <!-- end of table -->
+python -m benchmarks.docs_tables --check   only says whether they are up to date, by its exit status
 """
 
 import argparse
@@ -22,7 +22,7 @@ from ama_core.paper.verdicts import with_most_seeds
 from ama_core.storage.bundle import FIRST, PRETRAINED, list_bundles, read_info
 from ama_core.storage.bundle import read_results as read_measured
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 NORMAL, OOD = "fashionmnist", ("mnist", "omniglot")
 BUNDLED = {  # the pairs of the table of bundled models
     "digits": ("fashionmnist", "mnist"),
@@ -30,7 +30,7 @@ BUNDLED = {  # the pairs of the table of bundled models
     "fashionmnist": OOD,
     "cifar10": ("gtsrb", "house_numbers", "photos", "mnist", "tinyimagenet", "cifar100"),
 }
-ROWS = {  # the rows of the table of ablations, and what the README calls them
+ROWS = {  # the rows of the table of ablations, and what the page calls them
     paper.AMA: "AMA (preset: negatives outside)",
     INWARD: "AMA, negatives inside the shell",
     SIPPLE: "AMA, negatives in the cube [−1, 1]^d (Sipple)",
@@ -65,7 +65,7 @@ def printed(value: float | None) -> str:
 
 
 def detectors() -> list[str]:
-    """The score that decides and its two-sided twin, of every bundled detector of FashionMNIST; AMA first, then by AUROC."""
+    """The score that decides and its two-sided version, of every bundled detector of FashionMNIST; AMA first, then by AUROC."""
     published = {(line.detector, line.ood): line.paper for line in rival_lines([]) if line.normal == NORMAL}
     body = []
     for name in list_bundles():
@@ -113,7 +113,7 @@ def with_tables(text: str) -> str:
         before, found, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
         if not found or not closed:
-            raise ValueError(f"README.md has no place for the table {name!r}, which is between {begin} and {end}.")
+            raise ValueError(f"docs/results.md has no place for the table {name!r}, which is between {begin} and {end}.")
         text = "\n".join([before + begin, "", *table(), "", end + after])
     return text
 
@@ -122,12 +122,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     arguments = parser.parse_args()
-    before = README.read_text(encoding="utf-8")
+    before = PAGE.read_text(encoding="utf-8")
     after = with_tables(before)
     if arguments.check:
-        print("README.md is up to date." if after == before else "README.md differs: run python -m benchmarks.readme.")
+        print(f"{PAGE} is up to date." if after == before else f"{PAGE} differs: run python -m benchmarks.docs_tables.")
         return int(after != before)
-    README.write_text(after, encoding="utf-8")
+    PAGE.write_text(after, encoding="utf-8")
     return 0
 
 
