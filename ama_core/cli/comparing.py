@@ -48,7 +48,7 @@ def add_compare(commands: Commands) -> None:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Train several detectors on one's own images, and say which finds most and what it costs."""
+    """Train several detectors on your own images, and say which finds most and what it costs."""
     if arguments.against and overlapping(arguments.good, arguments.against):
         raise ConfigError(f"{arguments.against} are, or lie among, the normal images {arguments.good}: name others.")
     if arguments.out:

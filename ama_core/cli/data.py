@@ -59,7 +59,7 @@ def add_inspect(commands: Commands) -> None:
 
 
 def inspect(arguments: argparse.Namespace) -> None:
-    """Look at one's own images before training: sizes, unreadable files, duplicates, and the settings that follow."""
+    """Look at your own images before training: sizes, unreadable files, duplicates, and the settings that follow."""
     sources = [Path(word) for word in arguments.sources]
     with tqdm(unit="file", disable=hidden(arguments.quiet)) as bar:
         found = inspect_images(sources, arguments.against, lambda met: bar.update(met - bar.n))
