@@ -8,6 +8,7 @@ import controls
 from ama_core.evaluation.cases import NEAR_CHANCE
 from ama_core.storage.bundle import StoredScores
 
+ALPHA = 0.05  # the false-alarm rate of steps that offer no other
 AUTO = "chosen for this step"  # instead of a set: the one that shows the step's point
 
 
@@ -42,8 +43,12 @@ class Case:
 
     @property
     def threshold_r(self) -> float:
-        """R above which 5 % of the held-out normal images would be flagged."""
-        return self.view.detector.threshold("R", 0.05)
+        """R above which 5 % of the held-out normal images would be flagged; infinite where they are too few."""
+        return self.view.detector.threshold("R", ALPHA)
+
+    def can_flag(self, alpha: float) -> bool:
+        """Whether the model can flag anything at a false-alarm rate; says so where it cannot."""
+        return controls.within_reach(len(self.view.detector.held_out_scores_["R"]), alpha)
 
     @property
     def scores(self) -> tuple[str, ...]:

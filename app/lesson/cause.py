@@ -13,9 +13,8 @@ from ama_core import AMAError
 from ama_core.analysis.probe import Probe
 from ama_core.data.changes import Change
 from ama_core.storage.bundle import StoredScores
-from lesson.case import Case
+from lesson.case import ALPHA, Case
 
-ALPHA = 0.05  # the false-alarm rate of this step
 N_IMAGES = 6
 SHOWN = ("R", "A", "T")  # M comes in a later step
 MOVED = 0.03  # a relative change of R from here on is called one
@@ -72,6 +71,7 @@ def show(case: Case) -> None:
             f"The normal test images, {controls.literal(case.normal)}, are not on this computer, so these are "
             f"{controls.literal(controls.title_of(stored.name))}, which the model has never seen."
         )
+    case.can_flag(ALPHA)
     where = (case.view.folder, stored.name, stored.split)
     images = cache.stored_pictures(*where, rows)
     row = rows[choose_image(images, controls.title_of(stored.name)) - 1]

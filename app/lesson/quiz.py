@@ -1,6 +1,7 @@
 """Step: five questions, answered from the model's own measurements."""
 
 import controls
+import numpy as np
 import streamlit as st
 from controls import significant
 
@@ -11,7 +12,7 @@ TIE = 0.002  # AUROCs nearer than this are called equal
 
 
 def show(case: Case) -> None:
-    st.markdown(f"Five questions about this model and {case.ood}; where they can, the answers come from its own measurements.")
+    st.markdown(f"Questions about this model and {case.ood}; where they can, the answers come from its own measurements.")
     for i, (question, options, right, reason) in enumerate(questions(case)):
         answer = st.radio(
             f"**{i + 1}.** {question}",
@@ -52,7 +53,7 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
     catches = ["Fewer than 5", "5 to 50", "More than 50"]
     unusual = "Unusual: R lies far from that of the training images"
     p_means = "About 3 in 100 normal images look at least as unusual"
-    return [
+    found = [
         (
             f"The AUROC of R on {ood} is {r:.2f}. What does that say?",
             list(means.values()),
@@ -87,6 +88,7 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
             "always shown.",
         ),
     ]
+    return found if np.isfinite(case.threshold_r) else [found[0], *found[2:]]  # of too few images no threshold flags 5 in 100
 
 
 def take_away(case: Case) -> str:

@@ -231,6 +231,12 @@ def figures_of(peer: Peer, name: str, rows: np.ndarray, what: str) -> np.ndarray
     return next(s for s in cache.stored(peer.folder) if (s.name, s.split) == (name, "test")).scores[peer.by][rows]
 
 
+def can_flag(peer: Peer, alpha: float) -> bool:
+    """Whether a model can flag anything at a false-alarm rate; says so where it cannot."""
+    n = len(cache.detector(peer.folder).held_out_scores_[peer.by])
+    return controls.within_reach(n, alpha, f"**{controls.literal(peer.name)}** can flag nothing")
+
+
 def show_images(first: Peer, second: Peer, name: str, rows: tuple, p: tuple[np.ndarray, np.ndarray], at: list[int]) -> None:
     """Pictures of some images with the p-values of both models."""
     try:
@@ -278,17 +284,19 @@ def two(these: list[Peer], normal: str, sets: list[str]) -> None:
             name: tuple(figures_of(peer, name, rows, P_VALUES) for peer, rows in zip((first, second), both))
             for name, both in parts.items()
         }
+        reached = all([can_flag(peer, alpha) for peer in (first, second)])  # a list: each says it for itself
         said = agreement(*p[ood], alpha)
-        st.markdown(
-            f"Of the same **{said.n:,} images of {controls.title_of(ood)}**, at α = {controls.percent(alpha)}: flagged by both "
-            f"{said.both:,}, by {controls.literal(first.name)} alone {said.first_only:,}, by "
-            f"{controls.literal(second.name)} alone {said.second_only:,}, by neither {said.neither:,}."
-            + (
-                f" Rank correlation of their p-values on these images: Spearman's ρ = {said.correlation:.2f}."
-                if np.isfinite(said.correlation)
-                else ""
-            )
+        flagged = (
+            f", at α = {controls.percent(alpha)}: flagged by both {said.both:,}, by {controls.literal(first.name)} alone "
+            f"{said.first_only:,}, by {controls.literal(second.name)} alone {said.second_only:,}, by neither {said.neither:,}"
         )
+        st.markdown(
+            f"Of the same **{said.n:,} images of {controls.title_of(ood)}**{flagged}."
+            if reached
+            else f"Both saw the same **{said.n:,} images of {controls.title_of(ood)}**."
+        )
+        if np.isfinite(said.correlation):
+            st.markdown(f"Rank correlation of their p-values on these images: Spearman's ρ = {said.correlation:.2f}.")
         groups = {}
         for name in (normal, ood):
             drawn = np.linspace(0, len(parts[name][0]) - 1, min(DRAWN, len(parts[name][0]))).astype(int)
@@ -300,7 +308,7 @@ def two(these: list[Peer], normal: str, sets: list[str]) -> None:
         left, right = st.columns([3, 2], gap="large")
         with left:
             chosen = controls.chart(
-                pair_chart(groups, axes, (alpha, alpha) if what == P_VALUES else None, log=positive),
+                pair_chart(groups, axes, (alpha, alpha) if what == P_VALUES and reached else None, log=positive),
                 {
                     "set": [name for name, (x, *_) in groups.items() for _ in x],
                     "first": np.concatenate([x for x, *_ in groups.values()]),
@@ -311,11 +319,14 @@ def two(these: list[Peer], normal: str, sets: list[str]) -> None:
                 select=("points", "box", "lasso"),
             )
         with right:
-            linked(first, second, ood, parts, p, alpha, chosen)
+            linked(first, second, ood, parts, p, alpha if reached else None, chosen)
 
 
-def linked(first: Peer, second: Peer, ood: str, parts: Mapping, p: Mapping, alpha: float, chosen: list) -> None:
-    """The pictures of the chosen points; where none is chosen, those on which the two models differ most."""
+def linked(first: Peer, second: Peer, ood: str, parts: Mapping, p: Mapping, alpha: float | None, chosen: list) -> None:
+    """The pictures of the chosen points; where none is chosen, those on which the two models differ most.
+
+    alpha: None where one of the two can flag nothing.
+    """
     if chosen:
         st.markdown(
             f"**The {min(len(chosen), 2 * SHOWN)} of {len(chosen):,} chosen images**, p by the first and the second model:"
@@ -325,11 +336,12 @@ def linked(first: Peer, second: Peer, ood: str, parts: Mapping, p: Mapping, alph
             at = [i for other, i in chosen if other == name][: 2 * SHOWN]
             show_images(first, second, name, parts[name], p[name], at)
         return
-    st.caption(
-        "p-value: the fraction of held-out normal images that look at least as unusual; dotted lines: α. Click a "
-        "point, or "
-        "take the lasso or the box above the chart, to see images. Where the two differ most:"
-    )
+    meaning = "p-value: the fraction of held-out normal images that look at least as unusual"
+    choose = "Click a point, or take the lasso or the box above the chart, to see images."
+    if alpha is None:
+        st.caption(f"{meaning}. {choose}")
+        return
+    st.caption(f"{meaning}; dotted lines: α. {choose} Where the two differ most:")
     for peer, at in zip((first, second), disagreements(*p[ood], alpha, SHOWN)):
         st.markdown(f"**Flagged by {controls.literal(peer.name)} alone**")
         if len(at):

@@ -9,6 +9,7 @@ import streamlit as st
 from controls import significant
 
 from ama_core.analysis.simplex import SIMPLEX_RANGE, path_weights, rebalance, triangle_weights, triangle_xy
+from ama_core.detectors.conformal import decidable
 from ama_core.evaluation.protocol import available_sets
 
 LETTERS = "ABC"
@@ -67,7 +68,11 @@ def words(view: controls.View, found: cache.Decoded, i: int) -> str:
 
 
 def verdict(view: controls.View, picks: tuple[tuple[str, int], ...]) -> None:
-    """How many mixtures inside the triangle the model flags, beside the three images themselves."""
+    """How many mixtures inside the triangle the model flags, beside the three images themselves; nothing where it can flag
+    none, which the page says above.
+    """
+    if not decidable(len(view.detector.held_out_scores_[view.score]), view.alpha):
+        return
     nodes = triangle_weights()
     mixed = cache.mixed(view.folder, picks, tuple(map(tuple, nodes.tolist())))
     own, by = cache.parents(view.folder, picks), f"p_{view.score}"

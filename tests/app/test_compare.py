@@ -117,6 +117,16 @@ def test_two_models_are_counted_on_the_same_images(open_page, models):
     assert html(at).count("<img") == sum(min(9, int(part.sum())) for part in (a & ~b, ~a & b))
 
 
+def test_of_a_rate_that_no_calibration_allows_nothing_is_concluded(open_page, models):
+    n = len(load_detector(models / "mine").held_out_scores_["T"])
+    at = open_page(first="mine", second="nearest", alpha="0.001")
+    said = words(at)
+    for name in ("mine", "nearest"):
+        assert f"At a false-alarm rate of 0.1 % **{name}** can flag nothing, however unusual: with {n} calibration" in said
+    assert "Both saw the same **" in said and "neither" not in said and "alone" not in said and "dotted" not in said
+    assert not json.loads(at.get("plotly_chart")[0].proto.spec)["layout"].get("shapes")
+
+
 def test_one_model_alone_and_none_are_designed_states(open_page, models, tmp_path):
     shutil.copytree(models / "mine", tmp_path / "one" / "mine")
     assert "Only one model here" in words(open_page(tmp_path / "one"))

@@ -168,6 +168,29 @@ def test_false_alarms_and_detections_are_those_of_the_p_values(open_page, measur
         assert list(table.iloc[i, 1:3]) == rates
 
 
+def test_of_a_rate_that_the_calibration_does_not_allow_the_lesson_concludes_nothing(open_page, measured):
+    n = len(measured[0].scores["T"])
+    why = f"At a false-alarm rate of 0.1 % nothing can be flagged, however unusual: with {n} calibration images"
+    band = open_page("lesson", step="Band", against="textures", alpha="0.001")
+    assert why in words(band) and not matrices(band) and "miss them" not in words(band) and "below the band" not in words(band)
+    overlap = open_page("lesson", step="Overlap", against="textures", alpha="0.001")
+    assert why in words(overlap) and "should come near" not in words(overlap)
+    assert list(overlap.table[0].value.columns) == ["Score", "AUROC"]
+    for step in ("Band", "Overlap"):
+        assert "can be flagged" not in words(open_page("lesson", step=step, against="textures", alpha="0.2"))
+
+
+def test_where_too_few_images_were_held_out_for_5_in_100_the_lesson_says_so(open_page, monkeypatch):
+    assert "can be flagged" not in words(open_page("lesson", step="Threshold"))  # puts the app's modules on the path
+    for module in ("case", "cause", "threshold"):
+        monkeypatch.setattr(f"lesson.{module}.ALPHA", 0.001)
+    for step in ("Cause", "Threshold"):
+        at = open_page("lesson", step=step, against="textures")
+        assert "At a false-alarm rate of 0.1 % nothing can be flagged" in words(at)
+    assert "the line that should" not in taken(at) and "detects 0 % of the" not in words(at).replace("*", "")
+    assert len(open_page("lesson", step="Quiz", against="textures").radio) == 4
+
+
 @pytest.mark.parametrize("ood", SETS)
 def test_the_quiz_tells_right_from_wrong_at_once(open_page, ood):
     at = open_page("lesson", step="Quiz", against=ood)
