@@ -15,6 +15,11 @@ def duration(seconds: float) -> str:
     return f"{round(minutes / 1440)} days"
 
 
+def significant(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits, and all its digits before the point: "0.0123", "1,130"."""
+    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+
+
 def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table in Markdown: its headings, the rule below them, and a line for each row."""
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body)]

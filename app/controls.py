@@ -537,11 +537,6 @@ def class_name(name: str, label: int) -> str:
     return class_of(name, label)
 
 
-def significant(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits, and all its digits before the point: "0.0123", "1,130"."""
-    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
-
-
 def percent(value: float) -> str:
     """0.05 as "5 %", with no digit that says nothing."""
     if 0.99 < value < 1:  # never "100 %" of what is less

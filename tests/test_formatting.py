@@ -2,7 +2,7 @@
 
 import pytest
 
-from ama_core.formatting import duration, markdown_table
+from ama_core.formatting import duration, markdown_table, significant
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,11 @@ from ama_core.formatting import duration, markdown_table
 )
 def test_durations_in_words(seconds, words):
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize("value, words", [(100, "100"), (1000.4, "1,000"), (12.6, "13"), (2.04, "2"), (0.0123, "0.012")])
+def test_numbers_have_all_their_digits_before_the_point(value, words):
+    assert significant(value, 2) == words
 
 
 def test_a_table_in_markdown():

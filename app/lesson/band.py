@@ -4,10 +4,10 @@ import controls
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
-from controls import significant
 
 from ama_core.evaluation.cases import NEAR_CHANCE
 from ama_core.evaluation.metrics import along, both_rules, confusion_at, confusion_outside
+from ama_core.formatting import significant
 from lesson import parts
 from lesson.case import Case
 

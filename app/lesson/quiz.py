@@ -3,9 +3,9 @@
 import controls
 import numpy as np
 import streamlit as st
-from controls import significant
 
 from ama_core.evaluation.metrics import confusion_at
+from ama_core.formatting import significant
 from lesson.case import Case, order, pairs
 
 TIE = 0.002  # AUROCs nearer than this are called equal

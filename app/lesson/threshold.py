@@ -5,7 +5,6 @@ import controls
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
-from controls import significant
 
 from ama_core.evaluation.metrics import (
     Confusion,
@@ -16,6 +15,7 @@ from ama_core.evaluation.metrics import (
     roc_points,
     threshold_places,
 )
+from ama_core.formatting import significant
 from lesson import parts
 from lesson.case import ALPHA, Case
 

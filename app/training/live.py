@@ -11,14 +11,13 @@ import pandas as pd
 import pictures
 import simpler
 import streamlit as st
-from controls import significant
 from density_charts import density_chart
 
 from ama_core import AMAError
 from ama_core.detectors import registry
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.evaluation.cases import NEAR_CHANCE
-from ama_core.formatting import duration
+from ama_core.formatting import duration, significant
 from ama_core.runs import queue
 from ama_core.runs.folder import Run, read_sample, read_watched
 from ama_core.runs.spec import RunSpec
