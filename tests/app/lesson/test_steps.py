@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -263,6 +264,33 @@ def test_every_step_chooses_the_set_that_shows_its_point_and_says_so(open_page, 
         assert f"Chosen for this step: {catalog()[best].title}, " in text
         own = open_page("lesson", step=step, against=rest)
         assert "Chosen for this step" not in words(own), "the reader's own choice"
+
+
+@pytest.mark.parametrize(
+    "step, normal, ood, figures, said",
+    [
+        ("Overlap", "digits", "textures", LIES_ON_TOP, "gain 0.430, R 0.510, near chance"),
+        ("Overlap", "digits", "textures", WORKS, "gain 0.020, R 0.970, though not near chance"),
+        ("Surprise", "cifar10", "svhn", FAILS, "the paper's own example of a raw score that fails: the AUROC of R is 0.200."),
+        ("Surprise", "photos", "svhn", FAILS, "the set of the paper's own example, on which R fails with this model as well"),
+        (
+            "Surprise",
+            "cifar10",
+            "svhn",
+            WORKS,
+            "the set with the lowest AUROC of R, 0.970, of the 1 measured ones, although even",
+        ),
+        ("Surprise", "digits", "textures", FAILS, "the paper's own example, SVHN, was not measured with this model"),
+    ],
+)
+def test_the_rule_by_which_a_set_was_chosen_is_true_of_it(open_page, step, normal, ood, figures, said):
+    open_page("lesson")  # puts the app's modules on the path
+    import controls
+    from lesson.steps import label
+
+    own, other = (SimpleNamespace(name=name) for name in (normal, ood))
+    case = SimpleNamespace(own=own, other=other, title=controls.title_of(ood), auroc=figures, aurocs={ood: figures})
+    assert said in label(case, step)
 
 
 def test_the_take_aways_follow_the_figures(open_page, told):
