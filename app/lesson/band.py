@@ -84,6 +84,11 @@ def take_away(case: Case) -> str:
             f"Asking on both sides loses here: on {case.title}, A has an AUROC of {a:.3f} and R alone {r:.3f}. Where anomalies "
             "have a usual R, A lets them pass."
         )
+    if a > r + NEAR_CHANCE:
+        return (
+            f"Asking on both sides helps, though not beyond chance (0.5): on {case.title}, A has an AUROC of {a:.3f}, where R "
+            f"had {r:.3f}."
+        )
     return f"Asking on both sides changes little here: on {case.title}, A has an AUROC of {a:.3f}, R of {r:.3f}."
 
 
