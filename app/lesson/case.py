@@ -6,6 +6,7 @@ import cache
 import controls
 
 from ama_core.evaluation.cases import NEAR_CHANCE
+from ama_core.formatting import of_100
 from ama_core.storage.bundle import StoredScores
 
 ALPHA = 0.05  # the false-alarm rate of steps that offer no other
@@ -63,7 +64,7 @@ def case_of(view: controls.View, ood: str) -> Case:
 
 def pairs(auroc: float) -> str:
     """An AUROC as a bet on pairs, in words."""
-    return f"in {100 * auroc:.0f} of 100 pairs of one anomalous and one normal image the anomalous one has the higher score"
+    return f"in {of_100(auroc)} of 100 pairs of one anomalous and one normal image the anomalous one has the higher score"
 
 
 def order(auroc: float) -> str:

@@ -247,11 +247,15 @@ def take_away(case: Case) -> str:
     except AMAError:
         return "R answers to plain properties of an image too, such as its contrast; measure it where the images are available."
     fell = sum(int((values < (1 - MOVED) * plain).sum()) for values in r.values())
+    rose = sum(int((values > (1 + MOVED) * plain).sum()) for values in r.values())
     n = sum(len(values) for values in r.values())
     tried = f"Of the {n} changed images that the presets make of these {len(plain)}, R falls for {fell}"
     if fell:
         return f"{tried}: R measures more than strangeness, and an image that is changed may look more normal to it."
-    return f"{tried}: on this model the changes make images look stranger to R, as they should."
+    tried += f" and rises for {rose}"
+    if 2 * rose > n:
+        return f"{tried}: on this model the changes make images look stranger to R, as they should."
+    return f"{tried}: on this model most of the changes hardly move R."
 
 
 def figure(case: Case) -> go.Figure:

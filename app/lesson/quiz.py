@@ -41,7 +41,7 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
     of_r, ood = case.view.of_r, case.title
     r, truth = case.auroc["R"], order(case.auroc["R"])
     caught = confusion_at(case.own.scores["R"], case.other.scores["R"], case.threshold_r).detection_rate
-    bucket = 0 if caught < 0.05 else 1 if caught < 0.5 else 2
+    bucket = 0 if caught < 0.05 else 1 if caught <= 0.5 else 2
     below = of_r.mu > 3 * of_r.sigma  # R is never negative
     far = of_r.mu + (-3 if below else 3) * of_r.sigma
     best = [by for by in case.scores if case.auroc[by] > max(case.auroc.values()) - TIE]

@@ -197,6 +197,7 @@ def test_the_papers_value_stands_beside_ours_for_its_own_sets_alone(open_page):
 def test_without_stored_scores_only_auroc_has_an_interval(open_page, models, tmp_path):
     copy(models / "digits", tmp_path / "digits")
     (tmp_path / "digits" / "scores.npz").unlink()
+    assert "from a bootstrap standard error (200 resamples" in words(open_page("densities", ood=["textures"]))
     at = open_page("densities", tmp_path, ood=["textures"])
     row = next(row for row in read_results(models / "digits")["results"] if row["ood"] == "textures")["scores"]["T"]
     low, high = auroc_interval(row["auroc"], 500, 100)
@@ -213,6 +214,12 @@ def test_a_raw_score_below_chance_is_explained(open_page, models, tmp_path):
     write_results(tmp_path / "digits", results)
     said = words(open_page("densities", tmp_path, ood=[results["results"][0]["ood"]]))
     assert "R has an AUROC of 0.37" in said and "*more normal*" in said
+    assert "**R fails** on this set: it ranks" in said
+    results["results"][0]["scores"]["R"]["auroc"] = 0.4999
+    write_results(tmp_path / "digits", results)
+    said = words(open_page("densities", tmp_path, ood=[results["results"][0]["ood"]]))
+    assert "R has an AUROC of 0.500 on **" in said and "near chance (0.5): it cannot tell" in said
+    assert "below chance" not in said and "R is not clearly below 0.5 on **" in said and "these 1 sets" not in said
 
 
 @pytest.mark.parametrize("axis, key", [("R", "R"), ("A", "R"), ("‖z‖", "z_norm")])

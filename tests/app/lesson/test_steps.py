@@ -14,6 +14,8 @@ from ama_core.analysis.response import SetFacts, read_response, write_response
 from ama_core.data import catalog
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.detectors.conformal import conformal_p_value
+from ama_core.evaluation.metrics import Confusion
+from ama_core.formatting import of_100
 from ama_core.paper import published as paper
 from tests.app.lesson.common import FAILS, LIES_ON_TOP, NOTHING, SETS, STEPS, WORKS, taken, with_aurocs
 from tests.common import APP, words
@@ -70,7 +72,7 @@ def test_the_densities_wait_for_a_guess_and_the_verdict_is_measured(open_page, a
     assert not at.exception and len(charts(at)) == 1
     auroc = aurocs[ood]["R"]
     said = words(at)
-    assert f"**{auroc:.3f}**" in said and f"in {100 * auroc:.0f} of 100 pairs" in said
+    assert f"**{auroc:.3f}**" in said and f"in {of_100(auroc)} of 100 pairs" in said
     truth = "cannot tell" if abs(auroc - 0.5) <= 0.03 else "hope holds" if auroc > 0.5 else "R fails here"
     assert truth in said
     assert ("Right" in said) == (truth == "R fails here")
@@ -207,6 +209,19 @@ def test_the_quiz_tells_right_from_wrong_at_once(open_page, ood):
     assert len(at.success) == 5
 
 
+def test_half_of_100_is_not_more_than_50(open_page, monkeypatch):
+    open_page("lesson")  # puts the app's modules on the path
+    import cache
+    import controls
+    from lesson import quiz
+    from lesson.case import case_of
+
+    folder = cache.models()["digits"]
+    case = case_of(controls.View("digits", folder, cache.detector(folder), "T", 0.05), "textures")
+    monkeypatch.setattr(quiz, "confusion_at", lambda *_: Confusion(50, 50, 5, 95))
+    assert quiz.questions(case)[1][2] == ["5 to 50"]
+
+
 def test_without_stored_scores_the_lesson_says_how_to_get_them(open_page):
     at = open_page("lesson", model="bare")
     assert "no stored scores" in words(at) and "ama_core measure" in at.code[0].value
@@ -320,6 +335,11 @@ def test_the_take_aways_follow_the_figures(open_page, told):
     at = at.button_group(key="guess-digits-textures").set_value("same").run()
     assert "A low raw score does not mean normal" in taken(at) and "AUROC 0.200" in taken(at)
     assert "of 1 of 2 measured sets" in taken(open_page("lesson", step="Quiz"))
+
+
+def test_what_nearly_always_holds_is_not_said_to_hold_always(open_page, told):
+    told({"textures": {"R": 0.996}})
+    assert "in more than 99 of 100 pairs" in words(open_page("lesson", step="Hope", against="textures"))
 
 
 def test_the_papers_figure_stands_beside_ours(open_page, told):
