@@ -85,6 +85,11 @@ def ordinal(n: int) -> str:
     return f"{n}{'th' if 10 <= n % 100 <= 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
 
 
+def named(models: list[str]) -> str:
+    """Models as they are listed in a sentence."""
+    return controls.listed([controls.literal(model) for model in models])
+
+
 # The heat table
 
 
@@ -93,24 +98,25 @@ def verdict(found: HeatTable, these: list[Peer], normal: str) -> None:
     if not found.shared:
         st.info("No set was measured for all of these models, so there is no common rank.", icon=":material/info:")
         return
-    order = np.argsort(found.mean_rank, kind="stable")
-    first = found.models[order[0]]
+    lowest = found.mean_rank.min()
+    first = [name for name, rank in zip(found.models, found.mean_rank) if rank == lowest]
     said = [
-        f"Over the {found.shared} sets on which all {len(these)} were measured, **{controls.literal(first)}** has the best "
-        f"mean rank ({found.mean_rank[order[0]]:.1f})"
+        f"Over the {found.shared} sets on which all {len(these)} were measured, **{named(first)}** "
+        f"{'have' if len(first) > 1 else 'has'} the best mean rank ({lowest:.1f})"
     ]
     own = [peer for peer in these if peer.is_ama]
     said += [
         f"{controls.literal(peer.name)} (AMA, {peer.by}) is {ordinal(found.place(peer.name))} of {len(these)} "
         f"({found.mean_rank[found.models.index(peer.name)]:.1f})"
         for peer in own
-        if peer.name != first
+        if peer.name not in first
     ]
     lines = [f"{'; '.join(said)}."]
     for name in controls.papers_sets_of(normal):
         if name in found.sets:
             column = found.auroc[:, found.sets.index(name)]
-            best = int(np.nanargmax(column))
+            highest = np.nanmax(column)
+            ahead = named([model for model, auroc in zip(found.models, column) if auroc == highest])
             places = [
                 f"{controls.literal(peer.name)} {column[found.models.index(peer.name)]:.3f}, "
                 f"{ordinal(1 + int(np.nansum(column > column[found.models.index(peer.name)])))}"
@@ -118,8 +124,8 @@ def verdict(found: HeatTable, these: list[Peer], normal: str) -> None:
                 if np.isfinite(column[found.models.index(peer.name)])
             ]
             lines.append(
-                f"On **{controls.title_of(name)}**, a pair of the paper: {controls.literal(found.models[best])} is ahead with "
-                f"{column[best]:.3f}" + (f"; of AMA {'; '.join(places)}." if places else ".")
+                f"On **{controls.title_of(name)}**, a pair of the paper: the highest AUROC, {highest:.3f}, is that of {ahead}"
+                + (f"; of AMA {'; '.join(places)}." if places else ".")
             )
     st.markdown("\n".join(f"- {line}" for line in lines))
 
@@ -145,13 +151,13 @@ def milliseconds(peer: Peer) -> str:
 
 def table(found: HeatTable, these: list[Peer], timed: bool) -> None:
     """The heat table with ranks and costs; a click on a cell chooses it."""
-    half = np.nan_to_num((found.high - found.low) / 2)
     titles = {controls.title_of(name) if name != REST else "other classes": j for j, name in enumerate(found.sets)}
     columns = {"model": list(found.models), "detector: score": [f"{peer.kind.title}: {peer.by}" for peer in these]}
     columns["mean rank"] = ["" if np.isnan(rank) else f"{rank:.1f}" for rank in found.mean_rank]
     columns |= costs(these, timed)
     for title, j in titles.items():
-        columns[title] = ["" if np.isnan(v) else f"{v:.3f} ± {half[i, j]:.3f}" for i, v in enumerate(found.auroc[:, j])]
+        figures = zip(found.auroc[:, j], found.low[:, j], found.high[:, j])
+        columns[title] = ["" if np.isnan(auroc) else f"{auroc:.3f} ({low:.3f}–{high:.3f})" for auroc, low, high in figures]
 
     def style(frame: pd.DataFrame):
         colours = pd.DataFrame("", frame.index, frame.columns)
@@ -176,8 +182,8 @@ def table(found: HeatTable, these: list[Peer], timed: bool) -> None:
         column_config={"model": st.column_config.TextColumn("model", pinned=True)},
     )
     st.caption(
-        "AUROC of telling the normal test images from each set, ± half of the 95 % interval over the sampling of the images: 1 "
-        "blue, chance (0.5) white, below it orange. Rank 1 is the best of a set; the mean is over the sets that all have. "
+        "AUROC of telling the normal test images from each set, in brackets its 95 % interval over the sampling of the images: "
+        "1 blue, chance (0.5) white, below it orange. Rank 1 is the best of a set; the mean is over the sets that all have. "
         "Training times are of the machine that trained. Click a cell to see what lies behind it."
     )
     values = zip(
