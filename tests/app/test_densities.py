@@ -646,6 +646,20 @@ def test_the_benchmarks_sentences_are_of_the_lines_that_it_shows_and_of_one_sour
     assert "T is ahead of pixel mean on 0 of 1**; pixel mean is ahead on 1: CIFAR-10 → Traffic signs (GTSRB) (0.500" in said
 
 
+def test_a_stand_in_is_named_where_it_is_compared_with_the_papers_figure(open_page, results):
+    cells = [record(row, normal="cifar10", ood="tinyimagenet", a=0.6) for row in (paper.AMA, paper.WITHOUT_MIRRORED)]
+    store(results, *cells, record(normal="cifar10", ood="cifar100", t=0.7, condition="def"))
+    at = open_page("benchmark")
+    said = words(at)
+    named = "CIFAR-10 → Tiny-ImageNet in place of the paper's ImageNet"
+    assert f"{named} by 0.311" in said and f"{named} (0.600 against 0.911)" in said
+    of = re.escape("3 (1 of them with a stand-in for the paper's set)**")  # with the model that is here
+    assert re.search(rf"reaches the paper's figure on \d of {of}", said)
+    assert re.search(rf"Our A is ahead of the paper's on \d of {of}", said)
+    assert named in at.get("plotly_chart")[0].proto.alt
+    assert f"{named} 0.000 (1 seed), in the paper 0.385" in words(open_page("benchmark", table="Ablations"))
+
+
 def test_the_benchmark_page_calls_conditions_as_results_do_also_beyond_the_alphabet(open_page, results):
     many = [
         record(normal="fashionmnist", ood="omniglot", condition=f"c{i:02d}", settings={"nz": str(1000 + i)}) for i in range(28)
