@@ -61,7 +61,7 @@ def why_failure(case: Case) -> str:
 def why_band(case: Case) -> str:
     more = case.auroc["A"] - case.auroc["R"]
     if more <= 0:
-        return f"the set on which A loses least against R ({-more:.3f} of AUROC); it gains on none"
+        return f"the set on which A loses least against R ({abs(more):.3f} of AUROC); it gains on none"
     return f"the set on which the AUROC of A exceeds that of R by most, {more:.3f}"
 
 

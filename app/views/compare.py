@@ -102,12 +102,12 @@ def verdict(found: HeatTable, these: list[Peer], normal: str) -> None:
     first = [name for name, rank in zip(found.models, found.mean_rank) if rank == lowest]
     said = [
         f"Over the {found.shared} sets on which all {len(these)} were measured, **{named(first)}** "
-        f"{'have' if len(first) > 1 else 'has'} the best mean rank ({lowest:.1f})"
+        f"{'have' if len(first) > 1 else 'has'} the best mean rank ({lowest:.2f})"
     ]
     own = [peer for peer in these if peer.is_ama]
     said += [
         f"{controls.literal(peer.name)} (AMA, {peer.by}) is {ordinal(found.place(peer.name))} of {len(these)} "
-        f"({found.mean_rank[found.models.index(peer.name)]:.1f})"
+        f"({found.mean_rank[found.models.index(peer.name)]:.2f})"
         for peer in own
         if peer.name not in first
     ]
@@ -153,7 +153,7 @@ def table(found: HeatTable, these: list[Peer], timed: bool) -> None:
     """The heat table with ranks and costs; a click on a cell chooses it."""
     titles = {controls.title_of(name) if name != REST else "other classes": j for j, name in enumerate(found.sets)}
     columns = {"model": list(found.models), "detector: score": [f"{peer.kind.title}: {peer.by}" for peer in these]}
-    columns["mean rank"] = ["" if np.isnan(rank) else f"{rank:.1f}" for rank in found.mean_rank]
+    columns["mean rank"] = ["" if np.isnan(rank) else f"{rank:.2f}" for rank in found.mean_rank]
     columns |= costs(these, timed)
     for title, j in titles.items():
         figures = zip(found.auroc[:, j], found.low[:, j], found.high[:, j])

@@ -79,7 +79,7 @@ def test_the_heat_table_is_what_was_measured_with_intervals_ranks_and_cost(open_
             + sum(figures[o][s] == figures[name][s] for o in figures if o != name) / 2
             for s in ("gradients", "textures")
         ]
-        assert table.loc[name, "mean rank"] == f"{np.mean(ranks):.1f}"
+        assert table.loc[name, "mean rank"] == f"{np.mean(ranks):.2f}"
     best = [name for name in table.index if table.loc[name, "mean rank"] == min(table["mean rank"])]
     assert f"**{' and '.join(best)}** ha" in words(at)
 
@@ -93,7 +93,7 @@ def test_all_that_share_the_best_mean_rank_are_named(open_page, models, tmp_path
             row["scores"][by]["auroc"] = auroc
         write_results(tmp_path / "m" / name, results)
     at = open_page(tmp_path / "m")
-    assert "**mine and nearest** have the best mean rank (1.5)" in words(at) and "mine (AMA" not in words(at)
+    assert "**mine and nearest** have the best mean rank (1.50)" in words(at) and "mine (AMA" not in words(at)
     table = at.dataframe[0].value
     table = getattr(table, "data", table)
     assert any(str(value).startswith("0.999 (0.9") and str(value).split("–")[1] <= "1.000)" for value in table.to_numpy().flat)

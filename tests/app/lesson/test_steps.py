@@ -286,6 +286,7 @@ def test_every_step_chooses_the_set_that_shows_its_point_and_says_so(open_page, 
     [
         ("Overlap", "digits", "textures", LIES_ON_TOP, "gain 0.430, R 0.510, near chance"),
         ("Overlap", "digits", "textures", WORKS, "gain 0.020, R 0.970, though not near chance"),
+        ("Band", "digits", "textures", WORKS, "the set on which A loses least against R (0.000 of AUROC)"),
         ("Surprise", "cifar10", "svhn", FAILS, "the paper's own example of a raw score that fails: the AUROC of R is 0.200."),
         ("Surprise", "photos", "svhn", FAILS, "the set of the paper's own example, on which R fails with this model as well"),
         (
