@@ -124,8 +124,8 @@ def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = 
     normal = label_of(detector.normal.name, detector.normal.label) if detector.normal else "unknown data"
     kind = literal(detector.title)
     st.caption(f"Model **{literal(name)}**, normal = {literal(normal)}; {kind}, calibrated on {n:,} held-out images.")
-    if scoring and (why := out_of_reach(n, alpha, shown=percent)):
-        st.warning(f"{why} Choose a larger rate, or calibrate on more images.")
+    if scoring:
+        within_reach(n, alpha)
     return View(name, able[name], detector, score, alpha)
 
 
@@ -187,6 +187,14 @@ def false_alarm_rate(usual: float = FALSE_ALARM_RATE) -> float:
         help="The fraction of normal images that you accept to see flagged.",
         carried=True,
     )
+
+
+def within_reach(n: int, alpha: float, nothing: str = "nothing can be flagged") -> bool:
+    """Whether n calibration images allow to flag anything at alpha; warns that `nothing` is so where they do not."""
+    why = out_of_reach(n, alpha, nothing, percent)
+    if why:
+        st.warning(f"{why} Choose a larger rate, or calibrate on more images.")
+    return why is None
 
 
 def choose(widget, key: str, label: str, options: Sequence, default: Any, *, carried: bool = False, **more: Any) -> Any:
@@ -527,11 +535,6 @@ def title_of(name: str) -> str:
 def class_name(name: str, label: int) -> str:
     """The catalog's name of a class; its number where it has none."""
     return class_of(name, label)
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits, and all its digits before the point: "0.0123", "1,130"."""
-    return f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
 
 
 def percent(value: float) -> str:

@@ -38,9 +38,12 @@ def verdict_of_all(view: controls.View, aurocs: Mapping[str, Mapping[str, float]
     if not below:
         lowest = min(aurocs, key=lambda name: aurocs[name][first])
         said = [f"{first} is clearly below 0.5 on none of these {len(aurocs)} sets; lowest is {named([lowest], first)}."]
+        if len(aurocs) == 1:
+            said = [f"{first} is not clearly below 0.5 on {named([lowest], first)}."]
     else:
+        of_all = f"{len(below)} of these {len(aurocs)} sets" if len(aurocs) > 1 else "this set"
         said = [
-            f"**{first} fails** on {len(below)} of these {len(aurocs)} sets: it ranks {named(below, first)} as *more normal* "
+            f"**{first} fails** on {of_all}: it ranks {named(below, first)} as *more normal* "
             "than the model's own test images (AUROC clearly below 0.5)."
         ]
         if view.of_r:
@@ -61,10 +64,12 @@ def verdict(view: controls.View, name: str, auroc: dict[str, float]) -> str:
     first, *rest = view.detector.score_names()
     others = f"{', '.join(f'{score} {auroc[score]:.3f}' for score in rest)}." if rest else ""
     a_fails = ""
-    if view.of_r and auroc["A"] < 0.5:
+    if view.of_r and auroc["A"] < 0.5 - NEAR_CHANCE:
         a_fails = " A fails here: their R lies nearer to μ than that of the test images."
     said = f"{first} has an AUROC of {auroc[first]:.3f} on **{name}**"
-    if auroc[first] >= 0.5:
+    if abs(auroc[first] - 0.5) <= NEAR_CHANCE:
+        return f"{said}, near chance (0.5): it cannot tell them from the test images. {others}{a_fails}".strip()
+    if auroc[first] > 0.5:
         much = "hardly more" if auroc[first] < 0.6 else "more"
         return f"{said}: it finds them {much} anomalous than the test images. {others}{a_fails}".strip()
     and_c = ", and C adds what the critic sees in the image alone" if "C" in rest else ""
@@ -137,9 +142,8 @@ def table(view: controls.View, rows: Sequence[Mapping]) -> None:
         st.caption(f"{name}. {METRICS[name][1]}")
     st.caption(
         f"n = {f'{counted[0]}, ' if len(set(counted)) == 1 else ''}normal test images + anomalies drawn from each set. In "
-        f"brackets: 95 % bootstrap interval ({REPLICATES} resamples "
-        "of the stored scores). It covers the sampling of the test images, not the training seed, and has no width where no "
-        "resample changes the figure."
+        "brackets: 95 % interval by the method of Clopper & Pearson, from a bootstrap standard error "
+        f"({REPLICATES} resamples of the stored scores). It covers the sampling of the test images, not the training seed."
     )
     if frame["auprc low"].isna().any():
         st.caption(

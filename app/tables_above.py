@@ -1,6 +1,6 @@
 """What stands above the tables of the page Benchmark: computed sentences, and a dot plot of the paper's figures and ours."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import controls
 import paper_tables
@@ -9,6 +9,7 @@ from comparison_charts import dot_chart
 from palette import BLUE, CUT, GREEN, ORANGE, VERMILLION
 
 from ama_core.paper import published as paper
+from ama_core.paper.report import PAPER_NAMES
 from ama_core.paper.tables import Line
 from ama_core.paper.verdicts import (
     ALIKE,
@@ -29,6 +30,8 @@ from ama_core.paper.verdicts import (
 )
 
 LISTED = 4  # cells that a verdict names
+LINE = 30  # characters of a line of a row's name
+PAPERS = "the paper's"  # what its figures are called
 DOTS = {  # series of the dot plot: colour and symbol
     "paper": (CUT, "diamond-open"),
     "ours, A": (BLUE, "circle"),
@@ -51,21 +54,40 @@ def what(line: Line) -> str:
     return f"{normal} → {controls.title_of(line.ood)}"
 
 
-def listing(pairs: Sequence[Pair]) -> str:
-    """The cells in which a figure is ahead, with both figures; of many those with the largest difference."""
+def stand_in(line: Line) -> str:
+    """The paper's set in whose place another is measured; empty where it is the paper's own, or the paper has no figure."""
+    theirs = paper.paper_name(line.ood)
+    return "" if theirs == line.ood or line.paper is None else PAPER_NAMES[theirs]
+
+
+def beside_paper(line: Line) -> str:
+    """The same as `what`, with the paper's set where another is measured in its place."""
+    theirs = stand_in(line)
+    return what(line) + (f" in place of the paper's {theirs}" if theirs else "")
+
+
+def counted(lines: Sequence[Line]) -> str:
+    """How many lines are compared with the paper, and how many of them are of another set than the paper's."""
+    n = sum(bool(stand_in(line)) for line in lines)
+    return f"{len(lines)}" + (f" ({n} of them with a stand-in for the paper's set)" if n else "")
+
+
+def listing(pairs: Sequence[Pair], name: Callable[[Line], str]) -> str:
+    """The cells, by `name`, in which a figure is ahead, with both figures; of many those with the largest difference."""
     clear = sorted(pairs, key=lambda pair: -abs(pair.first - pair.second))[:LISTED]
-    said = "; ".join(f"{what(p.line)} ({p.first:.3f} against {p.second:.3f})" for p in pairs if p in clear)
+    said = "; ".join(f"{name(p.line)} ({p.first:.3f} against {p.second:.3f})" for p in pairs if p in clear)
     return said + (f"; and {len(pairs) - len(clear)} more" if len(pairs) > len(clear) else "")
 
 
 def sentence(found: Comparison, first: str, second: str) -> str:
     """Where one figure is ahead of another, and where not; empty where nothing was compared."""
+    name, of = (beside_paper, counted) if second == PAPERS else (what, len)
     ahead, behind, alike = (found.where(k) for k in (1, -1, 0))
     if not found.pairs:
         return ""
-    parts = [f"**{first} is ahead of {second} on {len(ahead)} of {len(found.pairs)}**"]
-    parts[0] += f": {listing(ahead)}" if ahead else ""
-    parts += [f"{second} is ahead on {len(behind)}: {listing(behind)}"] if behind else []
+    parts = [f"**{first} is ahead of {second} on {len(ahead)} of {of([pair.line for pair in found.pairs])}**"]
+    parts[0] += f": {listing(ahead, name)}" if ahead else ""
+    parts += [f"{second} is ahead on {len(behind)}: {listing(behind, name)}"] if behind else []
     parts += [f"alike within {ALIKE} on {len(alike)}"] if alike else []
     return "; ".join(parts) + "."
 
@@ -76,7 +98,7 @@ def adds(found: Sequence[Ablation]) -> list[str]:
     for verdict in (CONFIRMS, CONTRADICTS, CANNOT_TELL):
         own = [one for one in found if one.verdict == verdict]
         if own:
-            cells = "; ".join(f"{what(one.line)} {one}, in the paper {signed(one.paper)}" for one in own)
+            cells = "; ".join(f"{beside_paper(one.line)} {one}, in the paper {signed(one.paper)}" for one in own)
             said.append(f"**{verdict.capitalize()}** on {len(own)} of {len(found)}: {cells}.")
     if said:
         reduced = any(member.reductions for one in found for member in one.line.members)
@@ -91,11 +113,13 @@ def target(shown: Sequence[Line]) -> str:
     found = with_most_seeds([line for line in shown if line.paper is not None])
     if not found:
         return ""
-    reached = [what(line) for line in found if reaches_paper(line, "T")]
+    reached = [beside_paper(line) for line in found if reaches_paper(line, "T")]
     missed = [
-        f"{what(line)} by {line.paper - round(line.ours['T'][0], 3):.3f}" for line in found if not reaches_paper(line, "T")
+        f"{beside_paper(line)} by {line.paper - round(line.ours['T'][0], 3):.3f}"
+        for line in found
+        if not reaches_paper(line, "T")
     ]
-    said = f"**T, named beforehand, reaches the paper's figure on {len(reached)} of {len(found)}**"
+    said = f"**T, named beforehand, reaches the paper's figure on {len(reached)} of {counted(found)}**"
     said += f": {'; '.join(reached)}" if reached else ""
     return said + (f"; it misses {'; '.join(missed)}." if missed else ".")
 
@@ -106,7 +130,7 @@ def verdicts(key: str, shown: Sequence[Line]) -> None:
     if key != "ablations":
         own = [line for line in shown if not line.classes]
         said.append(target([line for line in shown if line.classes] if key == "table2" else shown))
-        said.append(sentence(ours_against_paper(own), "Our A", "the paper's"))
+        said.append(sentence(ours_against_paper(own), "Our A", PAPERS))
         said.append(sentence(a_against_r(own), "A (two-sided)", "R (raw)"))
         said += [sentence(found, "T", name) for name, found in t_against_simple(own).items()]
     else:
@@ -130,9 +154,10 @@ def dots(shown: Sequence[Line], name: str) -> None:
             scores = ("R",) if line.row == paper.WITHOUT_A else ("A", "R", "T")
             found |= {f"ours, {by}": (ours.auroc(by)[0], *ours.interval(by)) for by in scores}
             found |= {name: (value,) * 3 for name, (value, _) in (ours.simple or {}).items()}
-        rows.append((what(line), found))
+        rows.append((beside_paper(line), found))
     series = [name for name in DOTS if any(name in found for _, found in rows)]
-    figure = dot_chart(rows, {name: DOTS[name] for name in series}, "AUROC (higher is better)", level=(0.5, "chance (0.5)"))
+    styles = {name: DOTS[name] for name in series}
+    figure = dot_chart(rows, styles, "AUROC (higher is better)", level=(0.5, "chance (0.5)"), line=LINE)
     flat = [(row, name, *values) for row, found in rows for name, values in found.items()]
     controls.chart(
         figure,

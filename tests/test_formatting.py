@@ -2,7 +2,7 @@
 
 import pytest
 
-from ama_core.formatting import duration, markdown_table
+from ama_core.formatting import duration, markdown_table, of_100, share, significant
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,26 @@ from ama_core.formatting import duration, markdown_table
 )
 def test_durations_in_words(seconds, words):
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize("value, words", [(100, "100"), (1000.4, "1,000"), (12.6, "13"), (2.04, "2"), (0.0123, "0.012")])
+def test_numbers_have_all_their_digits_before_the_point(value, words):
+    assert significant(value, 2) == words
+
+
+@pytest.mark.parametrize(
+    "fraction, words",
+    [(0, "0"), (0.004, "fewer than 1"), (0.006, "1"), (0.5, "50"), (0.994, "99"), (0.996, "more than 99"), (1, "100")],
+)
+def test_a_number_of_100_is_neither_all_nor_none_of_what_is_less_or_more(fraction, words):
+    assert of_100(fraction) == words
+
+
+@pytest.mark.parametrize(
+    "p, words", [(1, "nearly all"), (0.03, "3 in 100"), (0.01, "1 in 100"), (0.004, "4 in 1,000"), (2 / 5001, "4 in 10,000")]
+)
+def test_a_p_value_is_never_none_of_many(p, words):
+    assert share(p) == words
 
 
 def test_a_table_in_markdown():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from scipy.stats import ks_2samp
 
-DRIFT_LEVEL = 0.001  # so rare that a false word of drift is met once in a thousand batches
+DRIFT_LEVEL = 0.001  # so rare that a false drift warning is met once in a thousand batches
 DRIFT_LEAST = 20  # images: of fewer, the test sees gross drift alone
 
 

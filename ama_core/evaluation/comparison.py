@@ -15,6 +15,7 @@ from ama_core.data import draw
 from ama_core.detectors.base import AnomalyDetector, NormalData
 from ama_core.detectors.one_score import TWIN
 from ama_core.errors import DataError
+from ama_core.evaluation.cases import NEAR_CHANCE
 from ama_core.evaluation.metrics import auroc_interval
 from ama_core.evaluation.protocol import STORED_SAMPLE
 from ama_core.storage.bundle import StoredScores
@@ -178,8 +179,8 @@ class Twins:
 
     @property
     def fooled(self) -> bool:
-        """Whether the raw score calls the set more normal than the normal test images."""
-        return self.auroc_raw < 0.5
+        """Whether the raw score calls the set clearly more normal than the normal test images."""
+        return self.auroc_raw < 0.5 - NEAR_CHANCE
 
 
 def twins_on(

@@ -14,6 +14,7 @@ from ama_core.data import label_of
 from ama_core.data.pictures import jpeg, png, thumbnail
 from ama_core.detectors.base import AnomalyDetector, NormalData
 from ama_core.detectors.conformal import decidable, smallest_alpha
+from ama_core.formatting import significant
 from ama_core.scoring.check import Checked, drift_warning, reach_warning
 from ama_core.storage.files import open_regular, shown
 
@@ -59,6 +60,7 @@ def html_report(
         alpha=alpha,
         decidable=decidable(n, alpha),
         rows=rows,
+        expected=significant(alpha * len(rows), 2),
         n_flagged=sum(row["flagged"] for row in rows),
         warnings=[warning for warning in warnings if warning],
         more=checked.more,

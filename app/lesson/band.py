@@ -4,10 +4,10 @@ import controls
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
-from controls import significant
 
 from ama_core.evaluation.cases import NEAR_CHANCE
 from ama_core.evaluation.metrics import along, both_rules, confusion_at, confusion_outside
+from ama_core.formatting import significant
 from lesson import parts
 from lesson.case import Case
 
@@ -18,7 +18,6 @@ SHOWN = 8  # images of each kind
 @st.fragment
 def show(case: Case) -> None:
     of_r = case.view.of_r
-    own, other = case.own.scores, case.other.scores
     st.markdown(
         "If unusually *low* R is suspicious too, why not flag both sides? That is the paper's **A-score**: it asks how usual "
         f"this R is among the training images, whose R has mean μ = {significant(of_r.mu)} and standard deviation σ = "
@@ -26,9 +25,20 @@ def show(case: Case) -> None:
         "**false-alarm rate α**: the fraction of normal images that you accept to see flagged."
     )
     alpha = controls.false_alarm_rate()
-    low, high = of_r.band(alpha)
+    if case.can_flag(alpha):
+        parts.densities(case, "R", parts.R_LABEL, "band", **limits(case, alpha))
+        what_they_flag(case, alpha)
+    else:
+        parts.densities(case, "R", parts.R_LABEL, "band")
+    parts.beside_the_paper(case, parts.PAPERS_FAILURE, ("R", "A"))
+    controls.explain(*case.view.scores("R", "A"))
+
+
+def what_they_flag(case: Case, alpha: float) -> None:
+    """What R alone and A flag of either kind of images, in counts and pictures."""
+    own, other = case.own.scores, case.other.scores
+    low, high = case.view.of_r.band(alpha)
     cut = case.view.detector.threshold("R", alpha)
-    parts.densities(case, "R", parts.R_LABEL, "band", **limits(case, alpha))
     one, two = confusion_at(own["R"], other["R"], cut), confusion_outside(own["R"], other["R"], low, high)
     left, right = st.columns(2, gap="large")
     for column, title, counts in ((left, "R: one side", one), (right, "A: both sides", two)):
@@ -40,8 +50,6 @@ def show(case: Case) -> None:
     above = controls.percent(float(np.mean(other["R"] > high)))
     st.info(f"Of {case.ood}, {below} fall below the band and {above} above it.", icon=":material/straighten:")
     caught_and_missed(case, both_rules(other["R"], cut, low, high))
-    parts.beside_the_paper(case, parts.PAPERS_FAILURE, ("R", "A"))
-    controls.explain(*case.view.scores("R", "A"))
 
 
 def limits(case: Case, alpha: float) -> dict:
@@ -75,6 +83,11 @@ def take_away(case: Case) -> str:
         return (
             f"Asking on both sides loses here: on {case.title}, A has an AUROC of {a:.3f} and R alone {r:.3f}. Where anomalies "
             "have a usual R, A lets them pass."
+        )
+    if a > r + NEAR_CHANCE:
+        return (
+            f"Asking on both sides helps, though not beyond chance (0.5): on {case.title}, A has an AUROC of {a:.3f}, where R "
+            f"had {r:.3f}."
         )
     return f"Asking on both sides changes little here: on {case.title}, A has an AUROC of {a:.3f}, R of {r:.3f}."
 

@@ -6,8 +6,10 @@ import cache
 import controls
 
 from ama_core.evaluation.cases import NEAR_CHANCE
+from ama_core.formatting import of_100
 from ama_core.storage.bundle import StoredScores
 
+ALPHA = 0.05  # the false-alarm rate of steps that offer no other
 AUTO = "chosen for this step"  # instead of a set: the one that shows the step's point
 
 
@@ -42,8 +44,12 @@ class Case:
 
     @property
     def threshold_r(self) -> float:
-        """R above which 5 % of the held-out normal images would be flagged."""
-        return self.view.detector.threshold("R", 0.05)
+        """R above which 5 % of the held-out normal images would be flagged; infinite where they are too few."""
+        return self.view.detector.threshold("R", ALPHA)
+
+    def can_flag(self, alpha: float) -> bool:
+        """Whether the model can flag anything at a false-alarm rate; says so where it cannot."""
+        return controls.within_reach(len(self.view.detector.held_out_scores_["R"]), alpha)
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -58,7 +64,7 @@ def case_of(view: controls.View, ood: str) -> Case:
 
 def pairs(auroc: float) -> str:
     """An AUROC as a bet on pairs, in words."""
-    return f"in {100 * auroc:.0f} of 100 pairs of one anomalous and one normal image the anomalous one has the higher score"
+    return f"in {of_100(auroc)} of 100 pairs of one anomalous and one normal image the anomalous one has the higher score"
 
 
 def order(auroc: float) -> str:

@@ -6,16 +6,15 @@ import numpy as np
 import pictures
 import plotly.graph_objects as go
 import streamlit as st
-from controls import significant
 from density_charts import density_chart
 
 from ama_core import AMAError
 from ama_core.analysis.probe import Probe
 from ama_core.data.changes import Change
+from ama_core.formatting import significant
 from ama_core.storage.bundle import StoredScores
-from lesson.case import Case
+from lesson.case import ALPHA, Case
 
-ALPHA = 0.05  # the false-alarm rate of this step
 N_IMAGES = 6
 SHOWN = ("R", "A", "T")  # M comes in a later step
 MOVED = 0.03  # a relative change of R from here on is called one
@@ -72,6 +71,7 @@ def show(case: Case) -> None:
             f"The normal test images, {controls.literal(case.normal)}, are not on this computer, so these are "
             f"{controls.literal(controls.title_of(stored.name))}, which the model has never seen."
         )
+    case.can_flag(ALPHA)
     where = (case.view.folder, stored.name, stored.split)
     images = cache.stored_pictures(*where, rows)
     row = rows[choose_image(images, controls.title_of(stored.name)) - 1]
@@ -247,11 +247,15 @@ def take_away(case: Case) -> str:
     except AMAError:
         return "R answers to plain properties of an image too, such as its contrast; measure it where the images are available."
     fell = sum(int((values < (1 - MOVED) * plain).sum()) for values in r.values())
+    rose = sum(int((values > (1 + MOVED) * plain).sum()) for values in r.values())
     n = sum(len(values) for values in r.values())
     tried = f"Of the {n} changed images that the presets make of these {len(plain)}, R falls for {fell}"
     if fell:
         return f"{tried}: R measures more than strangeness, and an image that is changed may look more normal to it."
-    return f"{tried}: on this model the changes make images look stranger to R, as they should."
+    tried += f" and rises for {rose}"
+    if 2 * rose > n:
+        return f"{tried}: on this model the changes make images look stranger to R, as they should."
+    return f"{tried}: on this model most of the changes hardly move R."
 
 
 def figure(case: Case) -> go.Figure:

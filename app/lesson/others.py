@@ -26,7 +26,7 @@ GAIN = 0.05  # of AUROC: less is not called a help
 
 @dataclass(frozen=True)
 class Group:
-    """Models of several detectors, trained on the same normal images, on the set that fools most of them.
+    """Models of several detectors, trained on the same normal images, on the set that fools the most of them.
 
     Attributes:
         normal: what they were trained on, in words. ood: the set. twins: model -> its scores there.
@@ -104,8 +104,8 @@ def show(case: Case) -> None:
         return
     ood = controls.title_of(found.ood)
     st.markdown(
-        f"Below are {len(found.twins)} models, all trained on **{controls.literal(found.normal)}** alone, on the set that "
-        f"fools most of them: **{controls.literal(ood)}**. Left of the dotted line a score calls images that were never "
+        f"Below are {len(found.twins)} models, all trained on **{controls.literal(found.normal)}** alone, on "
+        f"**{controls.literal(ood)}**: {why(found)}. Left of the dotted line a score calls images that were never "
         "seen *more normal* than the model's own test images. The second mark is the same score made two-sided, as AMA's A "
         "makes R: how far it lies from its mean over the training images, on either side."
     )
@@ -128,6 +128,14 @@ def show(case: Case) -> None:
     if NormalData.of(case.view.detector.info_) and controls.label_of(case.own.name) != found.normal:
         st.caption("These are other models than that of the steps before: most detectors here were trained on these images.")
     controls.link("compare", "Compare all of them on every set", "balance")
+
+
+def why(found: Group) -> str:
+    """Why these models are shown on this set."""
+    if not found.fooled:
+        return "no set fools any of these raw scores, and on this one their mean AUROC is lowest"
+    some = f"{len(found.fooled)} of the {len(found.twins)} raw scores" if len(found.fooled) > 1 else "one raw score"
+    return f"the set that fools the most of them, {some} (AUROC clearly below 0.5)"
 
 
 def figure_of(found: Group) -> go.Figure:
@@ -154,7 +162,7 @@ def take_away(case: Case) -> str:
     said = partial(", ".join)
     lifted = [found.titles[name] for name in found.fooled if name in found.helped]
     names = said(found.titles[name] for name in found.fooled)
-    words = f"{len(found.fooled)} of {n} raw scores call {ood} more normal than {found.normal}: {names}. "
+    words = f"{len(found.fooled)} of {n} raw scores call {ood} clearly more normal than {found.normal}: {names}. "
     words += (
         f"Looking at both sides raises the AUROC of {len(lifted)} of them ({said(lifted)})."
         if lifted

@@ -29,27 +29,27 @@ def show(case: Case) -> None:
     )
     alpha = controls.false_alarm_rate()
     asked = controls.percent(alpha)
-    counts = {by: confusion_at(own[by], other[by], detector.threshold(by, alpha)) for by in case.scores}
-    st.markdown(f"**Flag where p ≤ α = {asked}** (α: the false-alarm rate). Measured on this model's stored test scores:")
-    st.table(
-        {
-            "Score": list(case.scores),
-            "False alarms": [f"{100 * c.false_alarm_rate:.1f} %" for c in counts.values()],
-            f"{case.title} detected": [f"{100 * c.detection_rate:.1f} %" for c in counts.values()],
-            "AUROC": [f"{case.auroc[by]:.3f}" for by in case.scores],
-        },
-        hide_index=True,
-    )
+    flags = case.can_flag(alpha)
+    rates, expected = {}, ""
+    if flags:
+        st.markdown(f"**Flag where p ≤ α = {asked}** (α: the false-alarm rate). Measured on this model's stored test scores:")
+        counts = [confusion_at(own[by], other[by], detector.threshold(by, alpha)) for by in case.scores]
+        rates = {
+            "False alarms": [f"{100 * c.false_alarm_rate:.1f} %" for c in counts],
+            f"{case.title} detected": [f"{100 * c.detection_rate:.1f} %" for c in counts],
+        }
+        expected = f" False alarms should come near {asked}, whichever score decides."
+    aurocs = [f"{case.auroc[by]:.3f}" for by in case.scores]
+    st.table({"Score": list(case.scores), **rates, "AUROC": aurocs}, hide_index=True)
     st.caption(
         f"n = {case.own.n:,} normal and {case.other.n:,} images of {case.title}; calibrated on "
-        f"{len(detector.held_out_scores_['T']):,} others. False alarms should come near {asked}, whichever score decides."
+        f"{len(detector.held_out_scores_['T']):,} others.{expected}"
     )
     verdict(case)
     beyond = [by for by in case.scores if by not in ("R", "A")]
     by = controls.choose(st.segmented_control, "by", "Look at", beyond, "T", required=True)
-    parts.densities(
-        case, by, label(by), f"overlap-{by}", cuts={f"flagged right of this, p ≤ {asked}": [detector.threshold(by, alpha)]}
-    )
+    cuts = {f"flagged right of this, p ≤ {asked}": [detector.threshold(by, alpha)]} if flags else {}
+    parts.densities(case, by, label(by), f"overlap-{by}", cuts=cuts)
     controls.explain(*case.view.scores(*case.scores), p=True)
 
 

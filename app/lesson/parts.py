@@ -8,12 +8,12 @@ import numpy as np
 import pictures
 import plotly.graph_objects as go
 import streamlit as st
-from controls import significant
 from density_charts import density_chart
 
 from ama_core import AMAError
 from ama_core.analysis.density import Densities
 from ama_core.evaluation.metrics import Confusion
+from ama_core.formatting import significant
 from ama_core.paper import published as paper
 from ama_core.storage.bundle import StoredScores
 from lesson.case import Case

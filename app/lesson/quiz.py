@@ -1,17 +1,18 @@
 """Step: five questions, answered from the model's own measurements."""
 
 import controls
+import numpy as np
 import streamlit as st
-from controls import significant
 
 from ama_core.evaluation.metrics import confusion_at
+from ama_core.formatting import significant
 from lesson.case import Case, order, pairs
 
 TIE = 0.002  # AUROCs nearer than this are called equal
 
 
 def show(case: Case) -> None:
-    st.markdown(f"Five questions about this model and {case.ood}; where they can, the answers come from its own measurements.")
+    st.markdown(f"Questions about this model and {case.ood}; where they can, the answers come from its own measurements.")
     for i, (question, options, right, reason) in enumerate(questions(case)):
         answer = st.radio(
             f"**{i + 1}.** {question}",
@@ -40,7 +41,7 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
     of_r, ood = case.view.of_r, case.title
     r, truth = case.auroc["R"], order(case.auroc["R"])
     caught = confusion_at(case.own.scores["R"], case.other.scores["R"], case.threshold_r).detection_rate
-    bucket = 0 if caught < 0.05 else 1 if caught < 0.5 else 2
+    bucket = 0 if caught < 0.05 else 1 if caught <= 0.5 else 2
     below = of_r.mu > 3 * of_r.sigma  # R is never negative
     far = of_r.mu + (-3 if below else 3) * of_r.sigma
     best = [by for by in case.scores if case.auroc[by] > max(case.auroc.values()) - TIE]
@@ -52,7 +53,7 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
     catches = ["Fewer than 5", "5 to 50", "More than 50"]
     unusual = "Unusual: R lies far from that of the training images"
     p_means = "About 3 in 100 normal images look at least as unusual"
-    return [
+    found = [
         (
             f"The AUROC of R on {ood} is {r:.2f}. What does that say?",
             list(means.values()),
@@ -87,6 +88,7 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
             "always shown.",
         ),
     ]
+    return found if np.isfinite(case.threshold_r) else [found[0], *found[2:]]  # of too few images no threshold flags 5 in 100
 
 
 def take_away(case: Case) -> str:

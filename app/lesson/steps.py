@@ -7,7 +7,7 @@ import controls
 import plotly.graph_objects as go
 
 from ama_core.evaluation import cases
-from lesson import band, cause, hope, limits, others, overlap, quiz, surprise, threshold
+from lesson import band, cause, hope, limits, others, overlap, parts, quiz, surprise, threshold
 from lesson.case import Case
 
 
@@ -26,7 +26,7 @@ class Step:
     take_away: Callable[[Case], str]
     figure: Callable[[Case], go.Figure] | None
     choose: Callable[[Mapping], str]
-    why: Callable[[Mapping, str], str]
+    why: Callable[[Case], str]
     hidden: Callable[[Case], bool] = lambda case: False
     of_set: bool = True
 
@@ -39,36 +39,43 @@ def failing(aurocs: Mapping) -> str:
     return cases.failure_set(aurocs, controls.FAILING)
 
 
-def why_hope(aurocs: Mapping, name: str) -> str:
-    best = max(values["R"] for values in aurocs.values())
-    r, n = aurocs[name]["R"], len(aurocs)
+def why_hope(case: Case) -> str:
+    best = max(values["R"] for values in case.aurocs.values())
+    r, n = case.auroc["R"], len(case.aurocs)
     if r == best:
         return f"the set with the highest AUROC of R, {r:.3f}, of the {n} measured ones"
     return f"an example on which R works: its AUROC is {r:.3f} (the highest of the {n} measured sets is {best:.3f})"
 
 
-def why_failure(aurocs: Mapping, name: str) -> str:
-    r = aurocs[name]["R"]
-    absent = "" if "svhn" in aurocs else "; the paper's own example, SVHN, was not measured with this model"
-    if name in controls.FAILING:
-        return f"the paper's own example of a raw score that fails: the AUROC of R is {r:.3f}"
-    worst = f"the set with the lowest AUROC of R, {r:.3f}, of the {len(aurocs)} measured ones"
+def why_failure(case: Case) -> str:
+    r, pair = case.auroc["R"], (case.own.name, case.other.name)
+    absent = "" if "svhn" in (*pair, *case.aurocs) else "; the paper's own example, SVHN, was not measured with this model"
+    if pair[1] in controls.FAILING and r < 0.5 - cases.NEAR_CHANCE:
+        if pair == parts.PAPERS_FAILURE:
+            return f"the paper's own example of a raw score that fails: the AUROC of R is {r:.3f}"
+        return f"the set of the paper's own example, on which R fails with this model as well: its AUROC is {r:.3f}"
+    worst = f"the set with the lowest AUROC of R, {r:.3f}, of the {len(case.aurocs)} measured ones"
     return worst + ("" if r < 0.5 else ", although even that is not below chance (0.5)") + absent
 
 
-def why_band(aurocs: Mapping, name: str) -> str:
-    more = aurocs[name]["A"] - aurocs[name]["R"]
+def why_band(case: Case) -> str:
+    more = case.auroc["A"] - case.auroc["R"]
     if more <= 0:
-        return f"the set on which A loses least against R ({-more:.3f} of AUROC); it gains on none"
+        return f"the set on which A loses least against R ({abs(more):.3f} of AUROC); it gains on none"
     return f"the set on which the AUROC of A exceeds that of R by most, {more:.3f}"
 
 
-def why_overlap(aurocs: Mapping, name: str) -> str:
-    return f"the set on which M or T gains most over R and A while R is near chance (R {aurocs[name]['R']:.3f})"
+def why_overlap(case: Case) -> str:
+    r = case.auroc["R"]
+    near = "near" if abs(r - 0.5) <= cases.NEAR_CHANCE else "though not near"
+    return (
+        "the set with the largest gain of M or T over R and A, less the distance of R's AUROC from chance (0.5): gain "
+        f"{cases.gain(case.auroc):.3f}, R {r:.3f}, {near} chance"
+    )
 
 
-def why_limit(aurocs: Mapping, name: str) -> str:
-    return f"the set on which the best of all scores is lowest, {max(aurocs[name].values()):.3f}"
+def why_limit(case: Case) -> str:
+    return f"the set on which the best of all scores is lowest, {max(case.auroc.values()):.3f}"
 
 
 STEPS = {
@@ -102,5 +109,4 @@ STEPS = {
 
 def label(case: Case, step: str) -> str:
     """That the set was chosen, and by which rule."""
-    name = case.other.name
-    return f"Chosen for this step: {controls.title_of(name)}, {STEPS[step].why(case.aurocs, name)}."
+    return f"Chosen for this step: {case.title}, {STEPS[step].why(case)}."

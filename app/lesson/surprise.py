@@ -5,8 +5,8 @@ import controls
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
-from controls import significant
 
+from ama_core.formatting import significant
 from lesson import parts
 from lesson.case import Case, order, pairs
 

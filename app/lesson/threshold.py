@@ -5,7 +5,6 @@ import controls
 import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
-from controls import significant
 
 from ama_core.evaluation.metrics import (
     Confusion,
@@ -16,8 +15,9 @@ from ama_core.evaluation.metrics import (
     roc_points,
     threshold_places,
 )
+from ama_core.formatting import significant
 from lesson import parts
-from lesson.case import Case
+from lesson.case import ALPHA, Case
 
 BEST = "the best any line can do"
 CUT = "cut"  # the address's name of the line
@@ -30,6 +30,7 @@ def show(case: Case) -> None:
         "Suppose R is all you have. Draw a line: what lies right of it is flagged. **Move it** (slider, or a click on a curve) "
         "and try to catch the anomalies without flagging half of the normal images."
     )
+    reached = case.can_flag(ALPHA)
     left, right = st.columns([3, 2], gap="medium")
     with left:
         chart, slider, downloads = st.container(), st.container(), st.container()
@@ -38,9 +39,9 @@ def show(case: Case) -> None:
         log = parts.log_switch()  # before the chart, which is drawn by it
     grid = parts.density_figure(case, "R", parts.R_LABEL, log)[1].grid
     places = threshold_places(float(grid[0]), float(grid[-1]), log)
-    with slider:
-        cut = line(places, nearest(places, case.threshold_r))
     best = best_threshold(own, other)
+    with slider:
+        cut = line(places, nearest(places, case.threshold_r if reached else best))
     with chart:
         parts.densities(
             case,
@@ -105,7 +106,7 @@ def line(places: list[float], first: float) -> float:
         key=CUT,
         bind="query-params",
         format_func=lambda place: significant(place, 4),
-        help="It starts where 5 % of the held-out normal images would be flagged.",
+        help="It starts where 5 % of the held-out normal images would be flagged; of too few images, at the best line.",
     )
 
 
@@ -141,15 +142,17 @@ def at_the_line(case: Case, cut: float) -> None:
 def take_away(case: Case) -> str:
     own, other = case.own.scores["R"], case.other.scores["R"]
     best, at_5 = confusion_at(own, other, best_threshold(own, other)), confusion_at(own, other, case.threshold_r)
-    usual = (
-        f"the line that should flag 5 % of normal images detects {controls.percent(at_5.detection_rate)} at "
-        f"{controls.percent(at_5.false_alarm_rate)} false alarms"
-    )
+    usual = ""
+    if np.isfinite(case.threshold_r):
+        usual = (
+            f"; the line that should flag 5 % of normal images detects {controls.percent(at_5.detection_rate)} at "
+            f"{controls.percent(at_5.false_alarm_rate)} false alarms"
+        )
     if not best.hits + best.false_alarms:
-        return f"On {case.title} the best line on R is none at all; {usual}."
+        return f"On {case.title} the best line on R is none at all{usual}."
     return (
         f"The best line on R detects {controls.percent(best.detection_rate)} of {case.title} at "
-        f"{controls.percent(best.false_alarm_rate)} false alarms; {usual}."
+        f"{controls.percent(best.false_alarm_rate)} false alarms{usual}."
     )
 
 

@@ -1,4 +1,4 @@
-"""The form for a new run: three plain controls, everything else under "Expert", and what is wrong said in a sentence."""
+"""The form for a new run: three plain controls, all other settings under "Expert", and what is wrong said in a sentence."""
 
 import dataclasses
 from contextlib import suppress

@@ -11,14 +11,13 @@ import pandas as pd
 import pictures
 import simpler
 import streamlit as st
-from controls import significant
 from density_charts import density_chart
 
 from ama_core import AMAError
 from ama_core.detectors import registry
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.evaluation.cases import NEAR_CHANCE
-from ama_core.formatting import duration
+from ama_core.formatting import duration, of_100, significant
 from ama_core.runs import queue
 from ama_core.runs.folder import Run, read_sample, read_watched
 from ama_core.runs.spec import RunSpec
@@ -221,11 +220,10 @@ def verdict(title: str, kind: type[AnomalyDetector], lines: dict) -> str:
         if abs(auroc - 0.5) <= NEAR_CHANCE:
             said.append(f"by {score} it cannot tell them from normal images (AUROC {auroc:.2f}, chance is 0.5)")
         elif auroc > 0.5:
-            said.append(f"{score} finds them more anomalous in {100 * auroc:.0f} of 100 pairs (AUROC {auroc:.2f})")
+            said.append(f"{score} finds them more anomalous in {of_100(auroc)} of 100 pairs (AUROC {auroc:.2f})")
         else:
             said.append(
-                f"{score} finds them *more normal* than normal images in {100 * (1 - auroc):.0f} of 100 pairs "
-                f"(AUROC {auroc:.2f})"
+                f"{score} finds them *more normal* than normal images in {of_100(1 - auroc)} of 100 pairs (AUROC {auroc:.2f})"
             )
     both = ""
     if {"R", "A"} <= set(total) and total["A"] - total["R"] > NEAR_CHANCE and total["R"] < 0.5:

@@ -13,7 +13,6 @@ import paper_tables
 import rivals
 import streamlit as st
 import training_length
-from controls import significant
 from density_charts import density_chart
 from tables_above import dots, models_of, verdicts, what
 
@@ -21,7 +20,7 @@ from ama_core import AMAError, Config
 from ama_core.detectors.ama.config import PRESETS
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.evaluation.metrics import auroc_interval
-from ama_core.formatting import duration
+from ama_core.formatting import duration, significant
 from ama_core.paper import published as paper
 from ama_core.paper.jobs import small_training
 from ama_core.paper.records import Record

@@ -8,12 +8,12 @@ import pictures
 import streamlit as st
 import trust
 import where
-from controls import significant
 from density_charts import density_chart
 from training.form import OWN
 
 from ama_core.analysis.density import share_below
 from ama_core.detectors.conformal import decidable, smallest_alpha
+from ama_core.formatting import share, significant
 from ama_core.runs import queue
 from ama_core.runs.folder import runs_dir
 from ama_core.scoring.check import drift_warning
@@ -24,13 +24,6 @@ NEAREST = 5
 NAMED = 3  # files that a sentence names
 KEPT = 100 << 20  # bytes of files that a session keeps when the reader leaves the page
 REASONS = 6  # why files could not be read, as the page tells; the table for download tells it of each
-
-
-def share(p: float) -> str:
-    """A p-value as a number of images."""
-    if p >= 0.995:
-        return "nearly all"
-    return f"{100 * p:.0f} in 100" if p >= 0.01 else f"{1000 * p:.0f} in 1,000"
 
 
 def in_words(p: float, n: int) -> str:
@@ -416,7 +409,7 @@ def summary(view: controls.View, batch: cache.Batch) -> None:
     st.markdown(
         f"**{flagged:,} of {total:,} {'image' if total == 1 else 'images'} {'is' if flagged == 1 else 'are'} flagged** by "
         f"{view.score} at a false-alarm rate α of {controls.percent(view.alpha)}; of as many normal images, "
-        f"{view.alpha * total:.2g} would be.{disagree} {choose}"
+        f"about {significant(view.alpha * total, 2)} would be.{disagree} {choose}"
     )
 
 

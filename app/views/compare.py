@@ -85,6 +85,11 @@ def ordinal(n: int) -> str:
     return f"{n}{'th' if 10 <= n % 100 <= 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
 
 
+def named(models: list[str]) -> str:
+    """Models as they are listed in a sentence."""
+    return controls.listed([controls.literal(model) for model in models])
+
+
 # The heat table
 
 
@@ -93,24 +98,25 @@ def verdict(found: HeatTable, these: list[Peer], normal: str) -> None:
     if not found.shared:
         st.info("No set was measured for all of these models, so there is no common rank.", icon=":material/info:")
         return
-    order = np.argsort(found.mean_rank, kind="stable")
-    first = found.models[order[0]]
+    lowest = found.mean_rank.min()
+    first = [name for name, rank in zip(found.models, found.mean_rank) if rank == lowest]
     said = [
-        f"Over the {found.shared} sets on which all {len(these)} were measured, **{controls.literal(first)}** has the best "
-        f"mean rank ({found.mean_rank[order[0]]:.1f})"
+        f"Over the {found.shared} sets on which all {len(these)} were measured, **{named(first)}** "
+        f"{'have' if len(first) > 1 else 'has'} the best mean rank ({lowest:.2f})"
     ]
     own = [peer for peer in these if peer.is_ama]
     said += [
         f"{controls.literal(peer.name)} (AMA, {peer.by}) is {ordinal(found.place(peer.name))} of {len(these)} "
-        f"({found.mean_rank[found.models.index(peer.name)]:.1f})"
+        f"({found.mean_rank[found.models.index(peer.name)]:.2f})"
         for peer in own
-        if peer.name != first
+        if peer.name not in first
     ]
     lines = [f"{'; '.join(said)}."]
     for name in controls.papers_sets_of(normal):
         if name in found.sets:
             column = found.auroc[:, found.sets.index(name)]
-            best = int(np.nanargmax(column))
+            highest = np.nanmax(column)
+            ahead = named([model for model, auroc in zip(found.models, column) if auroc == highest])
             places = [
                 f"{controls.literal(peer.name)} {column[found.models.index(peer.name)]:.3f}, "
                 f"{ordinal(1 + int(np.nansum(column > column[found.models.index(peer.name)])))}"
@@ -118,8 +124,8 @@ def verdict(found: HeatTable, these: list[Peer], normal: str) -> None:
                 if np.isfinite(column[found.models.index(peer.name)])
             ]
             lines.append(
-                f"On **{controls.title_of(name)}**, a pair of the paper: {controls.literal(found.models[best])} is ahead with "
-                f"{column[best]:.3f}" + (f"; of AMA {'; '.join(places)}." if places else ".")
+                f"On **{controls.title_of(name)}**, a pair of the paper: the highest AUROC, {highest:.3f}, is that of {ahead}"
+                + (f"; of AMA {'; '.join(places)}." if places else ".")
             )
     st.markdown("\n".join(f"- {line}" for line in lines))
 
@@ -145,13 +151,13 @@ def milliseconds(peer: Peer) -> str:
 
 def table(found: HeatTable, these: list[Peer], timed: bool) -> None:
     """The heat table with ranks and costs; a click on a cell chooses it."""
-    half = np.nan_to_num((found.high - found.low) / 2)
     titles = {controls.title_of(name) if name != REST else "other classes": j for j, name in enumerate(found.sets)}
     columns = {"model": list(found.models), "detector: score": [f"{peer.kind.title}: {peer.by}" for peer in these]}
-    columns["mean rank"] = ["" if np.isnan(rank) else f"{rank:.1f}" for rank in found.mean_rank]
+    columns["mean rank"] = ["" if np.isnan(rank) else f"{rank:.2f}" for rank in found.mean_rank]
     columns |= costs(these, timed)
     for title, j in titles.items():
-        columns[title] = ["" if np.isnan(v) else f"{v:.3f} ± {half[i, j]:.3f}" for i, v in enumerate(found.auroc[:, j])]
+        figures = zip(found.auroc[:, j], found.low[:, j], found.high[:, j])
+        columns[title] = ["" if np.isnan(auroc) else f"{auroc:.3f} ({low:.3f}–{high:.3f})" for auroc, low, high in figures]
 
     def style(frame: pd.DataFrame):
         colours = pd.DataFrame("", frame.index, frame.columns)
@@ -176,8 +182,8 @@ def table(found: HeatTable, these: list[Peer], timed: bool) -> None:
         column_config={"model": st.column_config.TextColumn("model", pinned=True)},
     )
     st.caption(
-        "AUROC of telling the normal test images from each set, ± half of the 95 % interval over the sampling of the images: 1 "
-        "blue, chance (0.5) white, below it orange. Rank 1 is the best of a set; the mean is over the sets that all have. "
+        "AUROC of telling the normal test images from each set, in brackets its 95 % interval over the sampling of the images: "
+        "1 blue, chance (0.5) white, below it orange. Rank 1 is the best of a set; the mean is over the sets that all have. "
         "Training times are of the machine that trained. Click a cell to see what lies behind it."
     )
     values = zip(
@@ -231,6 +237,12 @@ def figures_of(peer: Peer, name: str, rows: np.ndarray, what: str) -> np.ndarray
     return next(s for s in cache.stored(peer.folder) if (s.name, s.split) == (name, "test")).scores[peer.by][rows]
 
 
+def can_flag(peer: Peer, alpha: float) -> bool:
+    """Whether a model can flag anything at a false-alarm rate; says so where it cannot."""
+    n = len(cache.detector(peer.folder).held_out_scores_[peer.by])
+    return controls.within_reach(n, alpha, f"**{controls.literal(peer.name)}** can flag nothing")
+
+
 def show_images(first: Peer, second: Peer, name: str, rows: tuple, p: tuple[np.ndarray, np.ndarray], at: list[int]) -> None:
     """Pictures of some images with the p-values of both models."""
     try:
@@ -278,17 +290,19 @@ def two(these: list[Peer], normal: str, sets: list[str]) -> None:
             name: tuple(figures_of(peer, name, rows, P_VALUES) for peer, rows in zip((first, second), both))
             for name, both in parts.items()
         }
+        reached = all([can_flag(peer, alpha) for peer in (first, second)])  # a list: each says it for itself
         said = agreement(*p[ood], alpha)
-        st.markdown(
-            f"Of the same **{said.n:,} images of {controls.title_of(ood)}**, at α = {controls.percent(alpha)}: flagged by both "
-            f"{said.both:,}, by {controls.literal(first.name)} alone {said.first_only:,}, by "
-            f"{controls.literal(second.name)} alone {said.second_only:,}, by neither {said.neither:,}."
-            + (
-                f" Rank correlation of their p-values on these images: Spearman's ρ = {said.correlation:.2f}."
-                if np.isfinite(said.correlation)
-                else ""
-            )
+        flagged = (
+            f", at α = {controls.percent(alpha)}: flagged by both {said.both:,}, by {controls.literal(first.name)} alone "
+            f"{said.first_only:,}, by {controls.literal(second.name)} alone {said.second_only:,}, by neither {said.neither:,}"
         )
+        st.markdown(
+            f"Of the same **{said.n:,} images of {controls.title_of(ood)}**{flagged}."
+            if reached
+            else f"Both saw the same **{said.n:,} images of {controls.title_of(ood)}**."
+        )
+        if np.isfinite(said.correlation):
+            st.markdown(f"Rank correlation of their p-values on these images: Spearman's ρ = {said.correlation:.2f}.")
         groups = {}
         for name in (normal, ood):
             drawn = np.linspace(0, len(parts[name][0]) - 1, min(DRAWN, len(parts[name][0]))).astype(int)
@@ -300,7 +314,7 @@ def two(these: list[Peer], normal: str, sets: list[str]) -> None:
         left, right = st.columns([3, 2], gap="large")
         with left:
             chosen = controls.chart(
-                pair_chart(groups, axes, (alpha, alpha) if what == P_VALUES else None, log=positive),
+                pair_chart(groups, axes, (alpha, alpha) if what == P_VALUES and reached else None, log=positive),
                 {
                     "set": [name for name, (x, *_) in groups.items() for _ in x],
                     "first": np.concatenate([x for x, *_ in groups.values()]),
@@ -311,11 +325,14 @@ def two(these: list[Peer], normal: str, sets: list[str]) -> None:
                 select=("points", "box", "lasso"),
             )
         with right:
-            linked(first, second, ood, parts, p, alpha, chosen)
+            linked(first, second, ood, parts, p, alpha if reached else None, chosen)
 
 
-def linked(first: Peer, second: Peer, ood: str, parts: Mapping, p: Mapping, alpha: float, chosen: list) -> None:
-    """The pictures of the chosen points; where none is chosen, those on which the two models differ most."""
+def linked(first: Peer, second: Peer, ood: str, parts: Mapping, p: Mapping, alpha: float | None, chosen: list) -> None:
+    """The pictures of the chosen points; where none is chosen, those on which the two models differ most.
+
+    alpha: None where one of the two can flag nothing.
+    """
     if chosen:
         st.markdown(
             f"**The {min(len(chosen), 2 * SHOWN)} of {len(chosen):,} chosen images**, p by the first and the second model:"
@@ -325,11 +342,12 @@ def linked(first: Peer, second: Peer, ood: str, parts: Mapping, p: Mapping, alph
             at = [i for other, i in chosen if other == name][: 2 * SHOWN]
             show_images(first, second, name, parts[name], p[name], at)
         return
-    st.caption(
-        "p-value: the fraction of held-out normal images that look at least as unusual; dotted lines: α. Click a "
-        "point, or "
-        "take the lasso or the box above the chart, to see images. Where the two differ most:"
-    )
+    meaning = "p-value: the fraction of held-out normal images that look at least as unusual"
+    choose = "Click a point, or take the lasso or the box above the chart, to see images."
+    if alpha is None:
+        st.caption(f"{meaning}. {choose}")
+        return
+    st.caption(f"{meaning}; dotted lines: α. {choose} Where the two differ most:")
     for peer, at in zip((first, second), disagreements(*p[ood], alpha, SHOWN)):
         st.markdown(f"**Flagged by {controls.literal(peer.name)} alone**")
         if len(at):

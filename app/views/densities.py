@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pictures
 import streamlit as st
-from controls import significant
 from density_charts import density_chart
 from measured import table, titled, verdict_of_all
 
@@ -19,6 +18,7 @@ from ama_core.analysis.density import Densities, share_below
 from ama_core.detectors.ama.scores import a_distance
 from ama_core.evaluation.cases import telling_sets
 from ama_core.evaluation.metrics import nearest_to, threshold_scale
+from ama_core.formatting import significant
 from ama_core.storage.bundle import StoredScores
 
 

@@ -7,10 +7,10 @@ import controls
 import numpy as np
 import pictures
 import streamlit as st
-from controls import significant
 
 from ama_core.analysis.fidelity import FAITHFUL, LOOSE, Fidelity
 from ama_core.evaluation.cases import shows_both, telling_set
+from ama_core.formatting import significant
 
 NEEDS = ("reconstruct",)
 ROWS = 6

@@ -10,10 +10,10 @@ import controls
 import numpy as np
 import pictures
 import streamlit as st
-from controls import significant
 
 from ama_core.analysis.latent_map import CODES, LatentMap, MapEntry, polar
 from ama_core.analysis.shell import DIRECTIONS, ShellFacts, norm_range, share_between, shell_band, shell_facts
+from ama_core.formatting import significant
 
 MAPS = {"PCA": ("first principal component", "second principal component"), "UMAP": ("UMAP 1", "UMAP 2")}
 COLOURS = ("set", "‖z‖ − √d")

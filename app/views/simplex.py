@@ -6,10 +6,11 @@ import controls
 import numpy as np
 import pictures
 import streamlit as st
-from controls import significant
 
 from ama_core.analysis.simplex import SIMPLEX_RANGE, path_weights, rebalance, triangle_weights, triangle_xy
+from ama_core.detectors.conformal import decidable
 from ama_core.evaluation.protocol import available_sets
+from ama_core.formatting import significant
 
 LETTERS = "ABC"
 KEYS = ("wa", "wb", "wc")  # of the weights in the URL
@@ -67,7 +68,11 @@ def words(view: controls.View, found: cache.Decoded, i: int) -> str:
 
 
 def verdict(view: controls.View, picks: tuple[tuple[str, int], ...]) -> None:
-    """How many mixtures inside the triangle the model flags, beside the three images themselves."""
+    """How many mixtures inside the triangle the model flags, beside the three images themselves; nothing where it can flag
+    none, which the page says above.
+    """
+    if not decidable(len(view.detector.held_out_scores_[view.score]), view.alpha):
+        return
     nodes = triangle_weights()
     mixed = cache.mixed(view.folder, picks, tuple(map(tuple, nodes.tolist())))
     own, by = cache.parents(view.folder, picks), f"p_{view.score}"
@@ -76,7 +81,7 @@ def verdict(view: controls.View, picks: tuple[tuple[str, int], ...]) -> None:
     few = n <= 2 * view.alpha * of
     said = (
         f"**{n} of {of} mixtures are flagged** by {view.score} at α = {controls.percent(view.alpha)}; of {of} normal images "
-        f"about {view.alpha * of:.2g} would be. Of the three images themselves, "
+        f"about {significant(view.alpha * of, 2)} would be. Of the three images themselves, "
         f"{parents or 'none'} {'are' if parents > 1 else 'is'} flagged. "
     )
     said += (

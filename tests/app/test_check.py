@@ -292,6 +292,13 @@ def test_where_nothing_can_be_flagged_no_image_is_called_normal(open_page, digit
     assert "Cannot be decided" not in words(at.select_slider(key="alpha").set_value(0.2).run())
 
 
+def test_how_many_normal_images_would_be_flagged_is_said_in_plain_digits(open_page, digits):
+    archive = zipped({f"{i}.png": png(digits.images[i]) for i in range(500)})
+    at = open_page("check", alpha="0.2")
+    at.file_uploader[0].set_value([("many.zip", archive, "application/zip")]).run()
+    assert "of as many normal images, about 100 would be." in words(at)
+
+
 def test_files_are_still_there_after_a_visit_to_another_page(open_page, digits):
     at = open_page("check")
     at.file_uploader[0].set_value([(f"m_{i}.png", png(digits.images[i]), "image/png") for i in range(5)]).run()

@@ -15,7 +15,7 @@ from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import auroc_interval
 from ama_core.runs import execute as runs
 from ama_core.runs.spec import RunSpec
-from ama_core.storage.bundle import n_parameters, read_results, read_scores
+from ama_core.storage.bundle import n_parameters, read_results, read_scores, write_results
 from tests.common import APP, html, words
 
 OTHERS = ("pixel_mean", "nearest")
@@ -67,7 +67,7 @@ def test_the_heat_table_is_what_was_measured_with_intervals_ranks_and_cost(open_
     row = read_results(models / "mine")["results"][0]
     value = row["scores"]["T"]["auroc"]
     low, high = auroc_interval(value, row["n_normal"], row["n_ood"])
-    assert table.loc["mine", "Colour gradients"] == f"{value:.3f} ± {(high - low) / 2:.3f}"
+    assert table.loc["mine", "Colour gradients"] == f"{value:.3f} ({low:.3f}–{high:.3f})"
     assert table.loc["mine", "parameters"] == f"{n_parameters(models / 'mine'):,}"
     assert table.loc["pixel_mean", "parameters"] == "0"
     by = {name: load_detector(models / name).decides for name in table.index}
@@ -79,9 +79,24 @@ def test_the_heat_table_is_what_was_measured_with_intervals_ranks_and_cost(open_
             + sum(figures[o][s] == figures[name][s] for o in figures if o != name) / 2
             for s in ("gradients", "textures")
         ]
-        assert table.loc[name, "mean rank"] == f"{np.mean(ranks):.1f}"
-    best = min(table.index, key=lambda name: float(table.loc[name, "mean rank"]))
-    assert f"**{best}** has the best mean rank" in words(at)
+        assert table.loc[name, "mean rank"] == f"{np.mean(ranks):.2f}"
+    best = [name for name in table.index if table.loc[name, "mean rank"] == min(table["mean rank"])]
+    assert f"**{' and '.join(best)}** ha" in words(at)
+
+
+def test_all_that_share_the_best_mean_rank_are_named(open_page, models, tmp_path):
+    figures = {"mine": (0.999, 0.7), "nearest": (0.9, 0.8), "pixel_mean": (0.5, 0.5)}
+    for name, sets in figures.items():
+        shutil.copytree(models / name, tmp_path / "m" / name)
+        results, by = read_results(models / name), load_detector(models / name).decides
+        for row, auroc in zip(results["results"], sets):
+            row["scores"][by]["auroc"] = auroc
+        write_results(tmp_path / "m" / name, results)
+    at = open_page(tmp_path / "m")
+    assert "**mine and nearest** have the best mean rank (1.50)" in words(at) and "mine (AMA" not in words(at)
+    table = at.dataframe[0].value
+    table = getattr(table, "data", table)
+    assert any(str(value).startswith("0.999 (0.9") and str(value).split("–")[1] <= "1.000)" for value in table.to_numpy().flat)
 
 
 def test_a_cell_opens_its_densities(open_page, models):
@@ -115,6 +130,16 @@ def test_two_models_are_counted_on_the_same_images(open_page, models):
     points = json.loads(at.get("plotly_chart")[0].proto.spec)["data"]
     assert [trace["name"] for trace in points] == ["Handwritten digits, test", "Procedural textures"]
     assert html(at).count("<img") == sum(min(9, int(part.sum())) for part in (a & ~b, ~a & b))
+
+
+def test_of_a_rate_that_no_calibration_allows_nothing_is_concluded(open_page, models):
+    n = len(load_detector(models / "mine").held_out_scores_["T"])
+    at = open_page(first="mine", second="nearest", alpha="0.001")
+    said = words(at)
+    for name in ("mine", "nearest"):
+        assert f"At a false-alarm rate of 0.1 % **{name}** can flag nothing, however unusual: with {n} calibration" in said
+    assert "Both saw the same **" in said and "neither" not in said and "alone" not in said and "dotted" not in said
+    assert not json.loads(at.get("plotly_chart")[0].proto.spec)["layout"].get("shapes")
 
 
 def test_one_model_alone_and_none_are_designed_states(open_page, models, tmp_path):

@@ -197,6 +197,7 @@ def test_the_papers_value_stands_beside_ours_for_its_own_sets_alone(open_page):
 def test_without_stored_scores_only_auroc_has_an_interval(open_page, models, tmp_path):
     copy(models / "digits", tmp_path / "digits")
     (tmp_path / "digits" / "scores.npz").unlink()
+    assert "from a bootstrap standard error (200 resamples" in words(open_page("densities", ood=["textures"]))
     at = open_page("densities", tmp_path, ood=["textures"])
     row = next(row for row in read_results(models / "digits")["results"] if row["ood"] == "textures")["scores"]["T"]
     low, high = auroc_interval(row["auroc"], 500, 100)
@@ -213,6 +214,12 @@ def test_a_raw_score_below_chance_is_explained(open_page, models, tmp_path):
     write_results(tmp_path / "digits", results)
     said = words(open_page("densities", tmp_path, ood=[results["results"][0]["ood"]]))
     assert "R has an AUROC of 0.37" in said and "*more normal*" in said
+    assert "**R fails** on this set: it ranks" in said
+    results["results"][0]["scores"]["R"]["auroc"] = 0.4999
+    write_results(tmp_path / "digits", results)
+    said = words(open_page("densities", tmp_path, ood=[results["results"][0]["ood"]]))
+    assert "R has an AUROC of 0.500 on **" in said and "near chance (0.5): it cannot tell" in said
+    assert "below chance" not in said and "R is not clearly below 0.5 on **" in said and "these 1 sets" not in said
 
 
 @pytest.mark.parametrize("axis, key", [("R", "R"), ("A", "R"), ("‖z‖", "z_norm")])
@@ -637,6 +644,20 @@ def test_the_benchmarks_sentences_are_of_the_lines_that_it_shows_and_of_one_sour
     assert "A (two-sided) is ahead of R (raw) on" in said
     said = words(open_page("benchmark", beyond="true"))
     assert "T is ahead of pixel mean on 0 of 1**; pixel mean is ahead on 1: CIFAR-10 → Traffic signs (GTSRB) (0.500" in said
+
+
+def test_a_stand_in_is_named_where_it_is_compared_with_the_papers_figure(open_page, results):
+    cells = [record(row, normal="cifar10", ood="tinyimagenet", a=0.6) for row in (paper.AMA, paper.WITHOUT_MIRRORED)]
+    store(results, *cells, record(normal="cifar10", ood="cifar100", t=0.7, condition="def"))
+    at = open_page("benchmark")
+    said = words(at)
+    named = "CIFAR-10 → Tiny-ImageNet in place of the paper's ImageNet"
+    assert f"{named} by 0.311" in said and f"{named} (0.600 against 0.911)" in said
+    of = re.escape("3 (1 of them with a stand-in for the paper's set)**")  # with the model that is here
+    assert re.search(rf"reaches the paper's figure on \d of {of}", said)
+    assert re.search(rf"Our A is ahead of the paper's on \d of {of}", said)
+    assert named in at.get("plotly_chart")[0].proto.alt
+    assert f"{named} 0.000 (1 seed), in the paper 0.385" in words(open_page("benchmark", table="Ablations"))
 
 
 def test_the_benchmark_page_calls_conditions_as_results_do_also_beyond_the_alphabet(open_page, results):

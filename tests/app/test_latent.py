@@ -175,6 +175,7 @@ def test_simplex_counts_the_mixtures_that_are_flagged(open_page, latent_models):
         assert len(said) == 1 and f"**{flagged[0]} of 21 mixtures are flagged**" in said[0]
         assert f"themselves, {flagged[1] or 'none'} " in said[0]
         assert ("not filled" in said[0]) == (flagged[0] > 2 * alpha * 21) == (said[0] in [e.value for e in at.warning])
+    assert "mixtures are flagged" not in words(open_page("simplex", alpha="0.001")), "at a rate at which none can be"
 
 
 def test_simplex_sliders_keep_the_sum_at_one(open_page):

@@ -487,7 +487,7 @@ def test_the_paper_s_first_row_says_what_is_stored_of_its_length_and_nothing_els
     import paper_tables
 
     def run(kind, steps, seed, a, t):
-        return LengthRun(kind, steps, seed, {"mnist": {"A": a, "T": t}, "digits": {"A": 0.123, "T": 0.123}})
+        return LengthRun("fashionmnist", kind, steps, seed, {"mnist": {"A": a, "T": t}, "digits": {"A": 0.123, "T": 0.123}})
 
     runs = [run("mirrored", 2000, 0, 0.7, 0.99), run("mirrored", 2000, 1, 0.8, 0.97), run("plain", 2000, 0, 0.6, 0.4)]
     runs += [run("mirrored", 500, 0, 0.123, 0.123)]

@@ -543,6 +543,13 @@ def test_a_model_is_calibrated_on_images_of_another_camera(call, tiny_bundle, tm
     assert_one_clear_line(call("calibrate", tiny_bundle, tmp_path / "no", "--out", tmp_path / "k"), "nor an existing path")
 
 
+def test_a_report_says_in_plain_digits_how_many_normal_images_would_be_flagged(call, tiny_bundle, tmp_path, digits):
+    np.savez(tmp_path / "many.npz", images=digits.images[:125])
+    words = ("report", tiny_bundle, tmp_path / "many.npz", "--out", tmp_path / "r.html", "--alpha", "0.8", "--quiet")
+    assert call(*words)[0] == 0
+    assert "of as many normal images, about 100 would be" in " ".join((tmp_path / "r.html").read_text().split())
+
+
 def test_a_report_says_what_it_left_out(call, tiny_bundle, pictures, tmp_path):
     code, _, err = call("report", tiny_bundle, pictures, "--out", tmp_path / "r.html", "--most", "2", "--quiet")
     assert code == 0 and "only the first 2 images" in err and "--most 4" in err

@@ -69,6 +69,23 @@ def test_the_lowest_r_is_the_lowest_of_those_tried(open_page, measured, lesson_m
     assert not at.exception and probed(at)[0]["R"][1].startswith(f"{lowest:.3g} ")
 
 
+@pytest.mark.parametrize(
+    "r, said",
+    [
+        ((1.0, 1.02), "R falls for 0 and rises for 0: on this model most of the changes hardly move R"),
+        ((1.5, 2.0), "R falls for 0 and rises for 4: on this model the changes make images look stranger to R"),
+        ((1.5, 0.5), "R falls for 2: R measures more than strangeness"),
+    ],
+)
+def test_what_the_presets_do_is_concluded_from_what_they_did(open_page, monkeypatch, r, said):
+    open_page("lesson", step="Cause")  # puts the app's modules on the path
+    from lesson import cause
+
+    moved = {str(i): np.full(2, value) for i, value in enumerate(r)}
+    monkeypatch.setattr(cause, "r_of_presets", lambda case: (np.ones(2), moved))
+    assert said in cause.take_away(None)
+
+
 def test_without_the_models_own_images_others_are_changed(lesson_models, tmp_path, open_page, monkeypatch):
     stored = read_scores(lesson_models / "digits")
     for name, kept in (("other", lambda s: s.name != "textures"), ("none", lambda s: s.name == "digits")):

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from ama_core.analysis.response import SetFacts, read_response, write_response
 from ama_core.data import catalog
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.detectors.conformal import conformal_p_value
+from ama_core.evaluation.metrics import Confusion
+from ama_core.formatting import of_100
 from ama_core.paper import published as paper
 from tests.app.lesson.common import FAILS, LIES_ON_TOP, NOTHING, SETS, STEPS, WORKS, taken, with_aurocs
 from tests.common import APP, words
@@ -69,7 +72,7 @@ def test_the_densities_wait_for_a_guess_and_the_verdict_is_measured(open_page, a
     assert not at.exception and len(charts(at)) == 1
     auroc = aurocs[ood]["R"]
     said = words(at)
-    assert f"**{auroc:.3f}**" in said and f"in {100 * auroc:.0f} of 100 pairs" in said
+    assert f"**{auroc:.3f}**" in said and f"in {of_100(auroc)} of 100 pairs" in said
     truth = "cannot tell" if abs(auroc - 0.5) <= 0.03 else "hope holds" if auroc > 0.5 else "R fails here"
     assert truth in said
     assert ("Right" in said) == (truth == "R fails here")
@@ -168,6 +171,29 @@ def test_false_alarms_and_detections_are_those_of_the_p_values(open_page, measur
         assert list(table.iloc[i, 1:3]) == rates
 
 
+def test_of_a_rate_that_the_calibration_does_not_allow_the_lesson_concludes_nothing(open_page, measured):
+    n = len(measured[0].scores["T"])
+    why = f"At a false-alarm rate of 0.1 % nothing can be flagged, however unusual: with {n} calibration images"
+    band = open_page("lesson", step="Band", against="textures", alpha="0.001")
+    assert why in words(band) and not matrices(band) and "miss them" not in words(band) and "below the band" not in words(band)
+    overlap = open_page("lesson", step="Overlap", against="textures", alpha="0.001")
+    assert why in words(overlap) and "should come near" not in words(overlap)
+    assert list(overlap.table[0].value.columns) == ["Score", "AUROC"]
+    for step in ("Band", "Overlap"):
+        assert "can be flagged" not in words(open_page("lesson", step=step, against="textures", alpha="0.2"))
+
+
+def test_where_too_few_images_were_held_out_for_5_in_100_the_lesson_says_so(open_page, monkeypatch):
+    assert "can be flagged" not in words(open_page("lesson", step="Threshold"))  # puts the app's modules on the path
+    for module in ("case", "cause", "threshold"):
+        monkeypatch.setattr(f"lesson.{module}.ALPHA", 0.001)
+    for step in ("Cause", "Threshold"):
+        at = open_page("lesson", step=step, against="textures")
+        assert "At a false-alarm rate of 0.1 % nothing can be flagged" in words(at)
+    assert "the line that should" not in taken(at) and "detects 0 % of the" not in words(at).replace("*", "")
+    assert len(open_page("lesson", step="Quiz", against="textures").radio) == 4
+
+
 @pytest.mark.parametrize("ood", SETS)
 def test_the_quiz_tells_right_from_wrong_at_once(open_page, ood):
     at = open_page("lesson", step="Quiz", against=ood)
@@ -181,6 +207,19 @@ def test_the_quiz_tells_right_from_wrong_at_once(open_page, ood):
         assert right, "every question has a right answer"
         at = at.radio[i].set_value(right[0]).run()
     assert len(at.success) == 5
+
+
+def test_half_of_100_is_not_more_than_50(open_page, monkeypatch):
+    open_page("lesson")  # puts the app's modules on the path
+    import cache
+    import controls
+    from lesson import quiz
+    from lesson.case import case_of
+
+    folder = cache.models()["digits"]
+    case = case_of(controls.View("digits", folder, cache.detector(folder), "T", 0.05), "textures")
+    monkeypatch.setattr(quiz, "confusion_at", lambda *_: Confusion(50, 50, 5, 95))
+    assert quiz.questions(case)[1][2] == ["5 to 50"]
 
 
 def test_without_stored_scores_the_lesson_says_how_to_get_them(open_page):
@@ -242,6 +281,34 @@ def test_every_step_chooses_the_set_that_shows_its_point_and_says_so(open_page, 
         assert "Chosen for this step" not in words(own), "the reader's own choice"
 
 
+@pytest.mark.parametrize(
+    "step, normal, ood, figures, said",
+    [
+        ("Overlap", "digits", "textures", LIES_ON_TOP, "gain 0.430, R 0.510, near chance"),
+        ("Overlap", "digits", "textures", WORKS, "gain 0.020, R 0.970, though not near chance"),
+        ("Band", "digits", "textures", WORKS, "the set on which A loses least against R (0.000 of AUROC)"),
+        ("Surprise", "cifar10", "svhn", FAILS, "the paper's own example of a raw score that fails: the AUROC of R is 0.200."),
+        ("Surprise", "photos", "svhn", FAILS, "the set of the paper's own example, on which R fails with this model as well"),
+        (
+            "Surprise",
+            "cifar10",
+            "svhn",
+            WORKS,
+            "the set with the lowest AUROC of R, 0.970, of the 1 measured ones, although even",
+        ),
+        ("Surprise", "digits", "textures", FAILS, "the paper's own example, SVHN, was not measured with this model"),
+    ],
+)
+def test_the_rule_by_which_a_set_was_chosen_is_true_of_it(open_page, step, normal, ood, figures, said):
+    open_page("lesson")  # puts the app's modules on the path
+    import controls
+    from lesson.steps import label
+
+    own, other = (SimpleNamespace(name=name) for name in (normal, ood))
+    case = SimpleNamespace(own=own, other=other, title=controls.title_of(ood), auroc=figures, aurocs={ood: figures})
+    assert said in label(case, step)
+
+
 def test_the_take_aways_follow_the_figures(open_page, told):
     title = catalog()["textures"].title
     for step, figures, sentence in (
@@ -249,6 +316,11 @@ def test_the_take_aways_follow_the_figures(open_page, told):
         ("Hope", FAILS, "AUROC of 0.200, no better than chance"),
         ("Band", FAILS, "Asking on both sides fixes it: on Procedural textures, A has an AUROC of 0.900, where R had 0.200"),
         ("Band", {"R": 0.2, "A": 0.7}, "helps, but does not fix it"),
+        (
+            "Band",
+            {"R": 0.265, "A": 0.464},
+            "helps, though not beyond chance (0.5): on Procedural textures, A has an AUROC of 0.46",
+        ),
         ("Band", {"R": 0.8, "A": 0.6}, "Asking on both sides loses here"),
         ("Band", {"R": 0.8, "A": 0.81}, "changes little here"),
         ("Overlap", LIES_ON_TOP, "R has an AUROC of 0.510 and A of 0.520, M reaches 0.950"),
@@ -264,6 +336,11 @@ def test_the_take_aways_follow_the_figures(open_page, told):
     at = at.button_group(key="guess-digits-textures").set_value("same").run()
     assert "A low raw score does not mean normal" in taken(at) and "AUROC 0.200" in taken(at)
     assert "of 1 of 2 measured sets" in taken(open_page("lesson", step="Quiz"))
+
+
+def test_what_nearly_always_holds_is_not_said_to_hold_always(open_page, told):
+    told({"textures": {"R": 0.996}})
+    assert "in more than 99 of 100 pairs" in words(open_page("lesson", step="Hope", against="textures"))
 
 
 def test_the_papers_figure_stands_beside_ours(open_page, told):
