@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -419,6 +420,22 @@ def test_scores_round_trip(tmp_path, rng):
         assert before.scores.keys() == after.scores.keys()
         for key in before.scores:
             np.testing.assert_allclose(after.scores[key], before.scores[key], rtol=1e-5, err_msg=key)
+
+
+def test_scores_say_which_images_they_are_of_and_older_ones_do_not(tmp_path, rng):
+    numbered = replace(stored(rng), index=np.array([0, 2, 3, 50, 119]), n_split=120)
+    write_scores(tmp_path, [numbered, stored(rng, "digits")])
+    first, second = read_scores(tmp_path)
+    assert first.index.tolist() == [0, 2, 3, 50, 119] and first.n_split == 120
+    assert second.index is None and second.n_split is None
+
+
+@pytest.mark.parametrize("which", [[120, 0, 2, 3, 50], [119, 0, 2, 3, 50, 119], [120, 0, 2, 2, 50, 119], [120, -1, 2, 3, 5, 6]])
+def test_images_that_cannot_be_those_of_one_split(tmp_path, rng, which):
+    write_scores(tmp_path, [replace(stored(rng), index=np.arange(5), n_split=120)])
+    edit_arrays(tmp_path / "scores.npz", **{"textures/test/which images": np.array(which)})
+    with pytest.raises(BundleError, match="number"):
+        read_scores(tmp_path)
 
 
 def test_stored_scores_are_those_of_the_model(tiny_bundle):
