@@ -15,7 +15,7 @@ import numpy as np
 from ama_core import load_detector
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import DataError
-from ama_core.evaluation.metrics import false_alarm_band, false_alarm_curve
+from ama_core.evaluation.metrics import SOUND, false_alarm_band, false_alarm_curve
 from ama_core.evaluation.protocol import measure, set_images
 from ama_core.storage.bundle import find_bundle, list_bundles, read_scores
 
@@ -58,7 +58,7 @@ def normal_scores(model: str, detector: AnomalyDetector, folder: Path) -> dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=list(list_bundles()), metavar="MODEL")
-    parser.add_argument("--level", type=float, default=0.999, help="of the band (default 0.999)")
+    parser.add_argument("--level", type=float, default=SOUND, help=f"of the band (default {SOUND})")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     found = [row for model in arguments.models for row in rows(model, arguments.level)]
