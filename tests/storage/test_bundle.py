@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ama_core import AMADetector
+from ama_core.analysis.model_card import model_card
 from ama_core.data import load
 from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.errors import BundleError, ConfigError
@@ -115,8 +116,17 @@ def test_its_files_and_its_card(tiny_bundle):
     assert names <= {file.name for file in tiny_bundle.iterdir()}
     card = (tiny_bundle / "README.md").read_text()
     assert "Handwritten digits" in card and "| Procedural textures |" in card and "Not measured" not in card
+    assert "(anomalies: 20 % of the normals' number, drawn with seed 0)" in card
     normal = read_info(tiny_bundle)["normal"]
     assert normal["name"] == "digits" and normal["n"] == 1297 and len(normal["fingerprint"]) == 16
+
+
+def test_a_card_says_that_all_anomalies_of_a_small_set_were_tested(bundle):
+    results = read_results(bundle)
+    results["results"][0]["n_ood"] = 12
+    write_results(bundle, results)
+    card = model_card(bundle, AMADetector.load(bundle, device="cpu"))
+    assert "(anomalies: 20 % of the normals' number, or all where there are fewer, drawn with seed 0)" in card
 
 
 def test_no_array_needs_pickle(tiny_bundle):
