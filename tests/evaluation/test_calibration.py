@@ -69,6 +69,15 @@ def test_drift_is_found_and_rarely_invented(rng):
     assert drift_p_value(rng.normal(4.0, 0.3, size=60), calibration) < DRIFT_LEVEL  # as high on average, and too alike
 
 
+@pytest.mark.parametrize("kept", [(np.float64, np.float32), (np.float32, np.float64)])
+def test_a_score_of_few_values_has_not_drifted_because_it_was_stored(rng, kept):
+    """0.1 in single precision is another number: without ties a fifth of the images seem to have moved."""
+    batch, calibration = (rng.integers(1, 6, n) * 0.1 for n in (200, 400))
+    of_one_precision = drift_p_value(batch, calibration)
+    assert of_one_precision > 0.01
+    assert drift_p_value(batch.astype(kept[0]), calibration.astype(kept[1])) == of_one_precision
+
+
 def test_drift_of_the_deciding_score_is_found_where_r_hides_it(rng):
     """A false-alarm rate is broken by drift of the score that decides, whatever R does."""
     calibration = {name: rng.gamma(4.0, size=400) for name in SCORES}
