@@ -13,8 +13,8 @@ import streamlit as st
 from ama_core.analysis.density import share_below
 from ama_core.detectors import registry
 from ama_core.detectors.conformal import reachable_alpha
-from ama_core.evaluation.metrics import false_alarm_band
-from ama_core.evaluation.simple import SimpleFigures
+from ama_core.evaluation.metrics import SOUND, false_alarm_band
+from ama_core.evaluation.simple import SimpleFigures, finds_more
 
 MOST = 0.5  # a set of which at least this fraction is found is called found
 NAMED = 4  # sets that a sentence names
@@ -96,15 +96,25 @@ def verdict(
         said += f"; it misses most of {named(misses, found)}." if misses else "."
     if own is not None:
         said += f" It flags {controls.percent(own)} of its own normal test images."
-    better = simple_that_finds_more(found, simple, alpha)
-    if better:
-        name, sets = better
-        title = registry.detector_class(name).title
-        other = "Something simpler" if view.detector.trains() else "Another method"
-        said += f" **{other} finds more on {len(sets)} of {len(found)}:** {title}, without any training."
-    elif simple and any(simple.flagged(method, name, alpha) is not None for method in simple.p for name in found):
-        said += " No simple method finds more on any of them."
-    return said
+    return said + beside_simple(view, alpha, found, simple)
+
+
+def beside_simple(view: controls.View, alpha: float, found: Mapping[str, float], simple: SimpleFigures | None) -> str:
+    """On how many sets something simpler finds more than chance explains; empty where that was not measured."""
+    if simple is None:
+        return ""
+    more = finds_more(found, {s.name: s.n for s in cache.stored(view.folder) if s.split == "test"}, simple, alpha)
+    if not more.compared:
+        return ""
+    if more.method is None:
+        measured = f"any of the {more.compared} sets" if more.compared > 1 else "the one set"
+        return f" No simple method finds more on {measured} that it was measured on, by more than chance explains."
+    other = "Something simpler" if view.detector.trains() else "Another method"
+    title = registry.detector_class(more.method).title
+    return (
+        f" **{other} finds more on {len(more.sets)} of {more.compared}**, by more than chance explains: {title}, without any "
+        "training."
+    )
 
 
 def named(sets: list[str], found: Mapping[str, float]) -> str:
@@ -128,27 +138,16 @@ def false_alarms(view: controls.View, alpha: float, own: float) -> str:
     """What it means that more or fewer of the normal test images are flagged than chance explains; empty where it does."""
     n = next(s.n for s in cache.stored(view.folder) if (s.name, s.split) == (view.normal, "test"))
     n_calibration = len(view.detector.held_out_scores_[view.score])
-    low, high = (float(ends[0]) for ends in false_alarm_band(np.array([alpha]), n, n_calibration))
+    low, high = (float(ends[0]) for ends in false_alarm_band(np.array([alpha]), n, n_calibration, SOUND))
     if low <= own <= high:
         return ""
     effect = "more false alarms than you asked for" if own > high else "that it finds fewer anomalies than it could"
     return (
         f"**It flags {controls.percent(own)} of its own normal test images.** At a rate of {controls.percent(alpha)} chance "
-        f"explains {controls.percent(low)} to {controls.percent(high)} of these {n:,}: they are unlike the images that it was "
-        f"calibrated on. Expect {effect}, or calibrate or train on images like those that it will see."
+        f"explains {controls.percent(low)} to {controls.percent(high)} of these {n:,} "
+        f"({controls.percent(SOUND)} band): they are most likely unlike the images that it was calibrated on. Expect "
+        f"{effect}, or calibrate or train on images like those that it will see."
     )
-
-
-def simple_that_finds_more(
-    found: Mapping[str, float], simple: SimpleFigures | None, alpha: float
-) -> tuple[str, list[str]] | None:
-    """The simple method that finds more than the model on the most sets, and those; None where none does on any."""
-    more = {
-        method: [name for name in found if (simple.flagged(method, name, alpha) or 0.0) > found[name]]
-        for method in (simple.p if simple else ())
-    }
-    best = max(more, key=lambda method: len(more[method]), default=None)
-    return (best, more[best]) if best and more[best] else None
 
 
 def table(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ama_core.data import label_of
+from ama_core.data.splits import count_anomalies
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import BundleError
 from ama_core.formatting import markdown_table
@@ -45,8 +46,8 @@ def model_card(folder: Path, detector: AnomalyDetector) -> str:
         lines.append("Not measured yet: `python -m ama_core measure` fills this.")
     else:
         lines += [
-            "AUROC of telling the normal test images from each set (anomalies: 20 % of the normals' number, drawn with seed "
-            f"{results['seed']}); last training step unless said otherwise; one training seed.",
+            f"AUROC of telling the normal test images from each set (anomalies: {_anomalies(results)}); last training step "
+            "unless said otherwise; one training seed.",
             "",
             *markdown_table(["against", "n normal", "n OOD", *names], [_measured(row, names) for row in results["results"]]),
         ]
@@ -67,6 +68,15 @@ def _calibrated_on(detector: AnomalyDetector) -> list[str]:
     """Whether p-values come from other images than the training's."""
     found = detector.info_.get("calibrated_on")
     return [f"- p-values: from {found['n']:,} other normal images, {found['name']}."] if found else []
+
+
+def _anomalies(results: Mapping[str, Any]) -> str:
+    """Which images of each set were tested: by their counts, since results do not say whether `evaluate` drew them."""
+    counts = [(row["n_ood"], count_anomalies(row["n_normal"])) for row in results["results"]]
+    if any(tested > drawn for tested, drawn in counts):
+        return "all test images of the set"
+    fewer = ", or all where there are fewer" if any(tested < drawn for tested, drawn in counts) else ""
+    return f"20 % of the normals' number{fewer}, drawn with seed {results['seed']}"
 
 
 def _measured(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:

@@ -12,6 +12,8 @@ import numpy as np
 from ama_core.data.imageset import ImageSet
 from ama_core.errors import DataError
 
+RATIO = 0.2  # of test anomalies to normal test images
+
 
 class HoldOut(NamedTuple):
     """Disjoint, sorted int64 indices into the normal training split; together they are all of it."""
@@ -46,7 +48,7 @@ def draw(n: int, most: int, seed: int = 0) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
 
 
-def draw_anomalies(n_normal: int, n_ood: int, seed: int = 0, ratio: float = 0.2) -> np.ndarray:
+def draw_anomalies(n_normal: int, n_ood: int, seed: int = 0, ratio: float = RATIO) -> np.ndarray:
     """Sorted indices of the test anomalies: `ratio`·n_normal of n_ood, without replacement; all where there are fewer.
 
     Raises `DataError` where either side is empty or the ratio is not positive.
@@ -55,8 +57,12 @@ def draw_anomalies(n_normal: int, n_ood: int, seed: int = 0, ratio: float = 0.2)
         raise DataError(
             f"Need normal images, anomalies and a positive ratio; got {n_normal} normal, {n_ood} anomalous, {ratio}."
         )
-    count = min(max(1, round(ratio * n_normal)), n_ood)
-    return draw(n_ood, count, seed)
+    return draw(n_ood, min(count_anomalies(n_normal, ratio), n_ood), seed)
+
+
+def count_anomalies(n_normal: int, ratio: float = RATIO) -> int:
+    """How many anomalies are tested against n_normal images, where there are as many."""
+    return max(1, round(ratio * n_normal))
 
 
 def validation_anomalies(

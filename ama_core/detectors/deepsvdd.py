@@ -145,6 +145,9 @@ class DeepSVDDTrainer(Trainer):
             fallen = 3 * (self.step - of_autoencoder) >= of_one_class  # at epoch 50 of 150
         return self.config.lr * (0.1 if fallen else 1.0)
 
+    def stages(self) -> tuple[int, ...]:
+        return 0, self._starts
+
     def selectable(self) -> bool:
         return self.step > self._starts  # the centre is 0 until then
 

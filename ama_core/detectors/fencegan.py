@@ -1,6 +1,7 @@
 """Fence GAN: a generator that draws the border of the normal images, and a discriminator that is left knowing the inside."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, ClassVar
 
 import numpy as np
@@ -90,6 +91,9 @@ class FenceGANTrainer(Trainer):
     def _draws(self, step: int) -> bool:
         """Whether G learns at this step: after those in which D learns alone."""
         return step >= self.config.pretraining * self.total
+
+    def stages(self) -> tuple[int, ...]:
+        return 0, ceil(self.config.pretraining * self.total)
 
     def selectable(self) -> bool:
         return self._draws(self.step - 1)

@@ -103,6 +103,9 @@ class WAICTrainer(Trainer):
         """Steps of the WGANs, before those of cross-entropy."""
         return self.total - int(self.config.cross_entropy * self.total)
 
+    def stages(self) -> tuple[int, ...]:
+        return 0, self._starts
+
     def selectable(self) -> bool:
         return self.step > self._starts or self._starts == self.total  # where the last stage was left out, any step may be
 

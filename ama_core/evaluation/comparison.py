@@ -17,7 +17,7 @@ from ama_core.detectors.one_score import TWIN
 from ama_core.errors import DataError
 from ama_core.evaluation.cases import NEAR_CHANCE
 from ama_core.evaluation.metrics import auroc_interval
-from ama_core.evaluation.protocol import STORED_SAMPLE
+from ama_core.evaluation.protocol import STORED_SAMPLE, left_out_by
 from ama_core.storage.bundle import StoredScores
 
 DECIDES, RAW, TWO_SIDED = KINDS = ("the score that decides", "the raw score", "its two-sided twin")
@@ -100,22 +100,43 @@ def seconds_per_image(detector: AnomalyDetector, images: np.ndarray) -> float:
     return (time.perf_counter() - began) / len(images)
 
 
-def same_images(first: StoredScores, second: StoredScores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The images that two stored samples of one split have in common.
+def same_images(
+    first: StoredScores, second: StoredScores, infos: Sequence[Mapping[str, Any]] = ({}, {})
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The images that two models' stored samples of one split have in common.
+
+    Args:
+        infos: the models' config.json. Scores that an earlier version stored do not say which images they are of; these do,
+            where nothing was left out of their tests, or the same.
 
     Returns:
         Their rows in the first sample, in the second, and their indices in the split, each (n,), by index.
 
     Raises:
-        DataError: they are not of the same split, or were drawn from splits of different sizes.
+        DataError: they are not of the same split, have no image in common, or do not say which images they are of.
     """
-    if (first.name, first.split, first.n_total) != (second.name, second.split, second.n_total):
+    both, drawn = (first, second), [first.index, second.index]
+    sizes = [stored.n_split for stored in both]
+    if None in sizes:
+        sizes = [stored.n_total for stored in both]
+        drawn = [draw(stored.n_total, STORED_SAMPLE, stored.seed) for stored in both]
+    if (first.name, first.split, sizes[0]) != (second.name, second.split, sizes[1]):
         raise DataError(
-            f"These scores are of {first.n_total:,} images of {first.name} ({first.split}) and of {second.n_total:,} of "
-            f"{second.name} ({second.split}): not the same images."
+            f"These scores are of {sizes[0]:,} images of {first.name} ({first.split}) and of {sizes[1]:,} of {second.name} "
+            f"({second.split}): not the same images."
         )
-    drawn = [draw(stored.n_total, STORED_SAMPLE, stored.seed) for stored in (first, second)]
+    if any(stored.index is None for stored in both):
+        left_out = [None if s.n_split == s.n_total else left_out_by(info, s.name) for s, info in zip(both, infos)]
+        if left_out[0] != left_out[1]:
+            raise DataError(
+                f"Some images of {first.name} served in the training of one of these models, so the two were not scored on the "
+                "same images, and the older scores do not say on which: measure both again with `python -m ama_core measure`."
+            )
     common, a, b = np.intersect1d(*drawn, assume_unique=True, return_indices=True)
+    if not len(common):
+        raise DataError(
+            f"These two samples of {first.name} ({first.split}) have no image in common: measure both again with one seed."
+        )
     return a, b, common
 
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta, betabinom
+from scipy.stats import beta, betabinom, fisher_exact
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.storage.bundle import StoredScores
 
 REPLICATES = 200  # of the bootstrap: enough for a standard error, too few for quantiles
+SOUND = 0.999  # of the band outside which a rate is said not to hold: many scores, rates and models are looked at
 CURVE_ALPHAS = np.linspace(0.0, 0.3, 61)[1:]  # false-alarm rates at which a calibration is looked at
 
 
@@ -249,6 +250,15 @@ def false_alarm_band(alphas: np.ndarray, n_test: int, n_calibration: int, level:
     low, high = (betabinom.ppf(q, n_test, a, b) / n_test for q in (tail, 1 - tail))
     none = allowed < 1  # no image can be flagged
     return np.where(none, 0.0, low), np.where(none, 0.0, high)
+
+
+def larger_by_chance(hits: int, n: int, other_hits: int, other_n: int) -> float:
+    """How probable it is that of two equal rates the first, hits of n images, comes out so much larger than the other.
+
+    Fisher's exact test, one-sided. It covers the sampling of the test images alone, and takes the two samples for independent.
+    """
+    table = [[hits, n - hits], [other_hits, other_n - other_hits]]
+    return float(fisher_exact(table, alternative="greater").pvalue)
 
 
 def count(scores: Mapping[str, np.ndarray]) -> int:

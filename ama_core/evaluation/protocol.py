@@ -103,7 +103,7 @@ def evaluate(
     inliers = detector.anomaly_scores(normal_scores)
     n_normal = int((~is_anomaly).sum())
     if keep is not None:
-        keep.append(_kept(detector, trained_on.name, "test", normal_scores, seed, test.notes))
+        keep.append(_kept(detector, trained_on.name, test, np.flatnonzero(~is_anomaly), normal_scores, seed))
     results, left_out = [], []
     for number, asked in enumerate(ood, 1):
         given = asked if isinstance(asked, str) else _as_set(detector, asked, f"images {number}")
@@ -111,7 +111,8 @@ def evaluate(
         if name == REST:
             if label is None:
                 raise DataError(f"{REST!r} needs a one-class model; this one was trained on all of {trained_on.title}.")
-            scores, notes = {key: values[is_anomaly] for key, values in own.items()}, test.notes
+            ood_set, chosen = test, np.flatnonzero(is_anomaly)
+            scores = {key: values[is_anomaly] for key, values in own.items()}
         else:
             ood_set, untested = (given, _NONE) if isinstance(given, ImageSet) else ood_test(detector, name)
             chosen = np.setdiff1d(np.arange(len(ood_set)), untested)
@@ -126,10 +127,10 @@ def evaluate(
                 )
             if not full:
                 chosen = chosen[draw_anomalies(n_normal, len(chosen), seed)]
-            scores, notes = measure(detector, ood_set.take(chosen), progress), ood_set.notes
+            scores = measure(detector, ood_set.take(chosen), progress)
         anomalous = detector.anomaly_scores(scores)
         if keep is not None:
-            keep.append(_kept(detector, name, "test", scores, seed, notes))
+            keep.append(_kept(detector, name, ood_set, chosen, scores, seed))
         results.append(
             {
                 "ood": name,
@@ -205,8 +206,10 @@ def measure_each(detector: AnomalyDetector, *, seed: int = 0, progress: Progress
     normal = _normal(detector)
     others = available_others(detector)
     for name, split in [(normal.name, "train"), (normal.name, "test"), *((name, "test") for name in others)]:
-        images = replace(set_images(detector, name, split, tested=True), name=name)
-        yield _sampled(detector, split, images, seed, progress)
+        whole, chosen = _part(detector, name, split, tested=True)
+        sample = chosen[_sample(len(chosen), seed)]
+        scores = measure(detector, replace(whole.take(sample), name=name), progress)
+        yield _stored(detector, name, split, scores, seed, len(chosen), whole, sample)
 
 
 def available_sets() -> list[str]:
@@ -231,18 +234,13 @@ def _is_here(name: str) -> bool:
     return "test" in available(name) if name in catalog() else Path(name).expanduser().exists()
 
 
-def _sampled(detector: AnomalyDetector, split: str, images: ImageSet, seed: int, progress: Progress | None) -> StoredScores:
-    scores = measure(detector, images.take(_sample(len(images), seed)), progress)
-    return _stored(detector, images.name, split, scores, seed, len(images), images.notes)
-
-
 def _kept(
-    detector: AnomalyDetector, name: str, split: str, scores: dict[str, np.ndarray], seed: int, notes: tuple[str, ...]
+    detector: AnomalyDetector, name: str, whole: ImageSet, chosen: np.ndarray, scores: dict[str, np.ndarray], seed: int
 ) -> StoredScores:
-    """A sample of the scores of images that were all measured."""
-    n = count(scores)
-    chosen = _sample(n, seed)
-    return _stored(detector, name, split, {key: values[chosen] for key, values in scores.items()}, seed, n, notes)
+    """A sample of the scores of test images that were all measured, those `chosen` of the `whole` split."""
+    drawn = _sample(len(chosen), seed)
+    scores = {key: values[drawn] for key, values in scores.items()}
+    return _stored(detector, name, "test", scores, seed, len(chosen), whole, chosen[drawn])
 
 
 def _stored(
@@ -252,10 +250,11 @@ def _stored(
     scores: dict[str, np.ndarray],
     seed: int,
     n_total: int,
-    notes: tuple[str, ...],
+    whole: ImageSet,
+    index: np.ndarray,
 ) -> StoredScores:
     entries = dict.fromkeys((*detector.STORED, *detector.score_names()))
-    return StoredScores(name, split, {key: scores[key] for key in entries}, seed, n_total, notes)
+    return StoredScores(name, split, {key: scores[key] for key in entries}, seed, n_total, whole.notes, index, len(whole))
 
 
 def set_images(detector: AnomalyDetector, name: str, split: str, *, tested: bool = False) -> ImageSet:
@@ -266,17 +265,23 @@ def set_images(detector: AnomalyDetector, name: str, split: str, *, tested: bool
     Args:
         tested: without those that served as validation anomalies of this model.
     """
+    whole, chosen = _part(detector, name, split, tested)
+    found = whole if len(chosen) == len(whole) else whole.take(chosen)
+    return replace(found, name=REST) if name == REST else found
+
+
+def _part(detector: AnomalyDetector, name: str, split: str, tested: bool) -> tuple[ImageSet, np.ndarray]:
+    """A whole split, and which of its images `set_images` is."""
     normal = _normal(detector)
     if name not in (normal.name, REST):
-        images = load(name, split) if name in catalog() else _untrained(detector, name)
-        if not tested or split != "test":
-            return images
-        return images.take(np.setdiff1d(np.arange(len(images)), _validated_on(detector, name)))
-    images = normal_split(detector, split)
+        whole = load(name, split) if name in catalog() else _untrained(detector, name)
+        left_out = _validated_on(detector, name) if tested and split == "test" else _NONE
+        return whole, np.setdiff1d(np.arange(len(whole)), left_out)
+    whole = normal_split(detector, split)
     if normal.label is None:
-        return images
-    other = anomaly_mask(images, normal.label)
-    return replace(images.take(other), name=REST) if name == REST else images.take(~other)
+        return whole, np.arange(len(whole))
+    other = anomaly_mask(whole, normal.label)
+    return whole, np.flatnonzero(other if name == REST else ~other)
 
 
 def flagged_fractions(detector: AnomalyDetector, stored: Sequence[StoredScores], by: str, alpha: float) -> dict[str, float]:
@@ -319,16 +324,29 @@ def known_aurocs(
 
 def stored_images(detector: AnomalyDetector, stored: StoredScores) -> ImageSet:
     """The images behind stored scores, in order. Raises DataError where they are not available locally or not the same."""
-    name = stored.name
-    images = set_images(detector, name, stored.split, tested=True)
-    if len(images) != stored.n_total:  # scores that an earlier version stored have the validation anomalies among them
-        images = set_images(detector, name, stored.split)
-    if len(images) != stored.n_total:
+    name, split = stored.name, stored.split
+    whole, chosen = _part(detector, name, split, tested=True)
+    if stored.index is None and len(chosen) != stored.n_total:  # an earlier version has the validation anomalies among them
+        whole, chosen = _part(detector, name, split, tested=False)
+    here, then = (len(chosen), stored.n_total) if stored.index is None else (len(whole), stored.n_split)
+    if here != then:
         raise DataError(
-            f"{name} ({stored.split}) has {len(images):,} images here and had {stored.n_total:,} when it was scored, so the "
-            "images cannot be told apart by their scores."
+            f"{name} ({split}) has {here:,} images here and had {then:,} when it was scored, so the images cannot be told "
+            "apart by their scores."
         )
-    return images.take(_sample(len(images), stored.seed))
+    found = whole.take(chosen[_sample(here, stored.seed)] if stored.index is None else stored.index)
+    return replace(found, name=REST) if name == REST else found
+
+
+def left_out_by(info: Mapping[str, Any], name: str) -> tuple[int | None, bool] | None:
+    """What decided which images of an OOD set a model, by its config.json, is not tested on: the seed of its validation, and
+    whether it was trained with others of that set. None where it is tested on all.
+    """
+    normal = NormalData.of(info)
+    if normal is None:
+        return None
+    validated, trained = (same_source(source, name) for source in (normal.validation_ood, normal.anomalies))
+    return (info["config"].get("seed", 0) if validated else None, trained) if validated or trained else None
 
 
 def verify(

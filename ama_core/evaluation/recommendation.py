@@ -14,8 +14,9 @@ from ama_core.errors import DataError
 from ama_core.evaluation.metrics import auroc_interval
 from ama_core.settings import FALSE_ALARM_RATE
 
-LEVEL = 0.95  # of intervals, and of a difference that is called certain
-FEW = 5  # anomalous or normal test images: with fewer, nothing is called certain
+LEVEL = 0.95  # of intervals, and of the test of a difference
+FEW = 5  # anomalous or normal test images: with fewer, nothing is told apart
+USELESS = 0.55  # an AUROC that is no higher, by its interval, is of no use: more images would only make that surer
 CLOSE = 0.01  # AUROCs this near to the best count as equal, where that is not surely wrong; then time decides
 Progress = Callable[[str, str], None]
 """Called with the title of a detector and what is being done with it."""
@@ -56,7 +57,8 @@ class Comparison:
     """Detectors, the best first, and which one to take.
 
     Attributes:
-        recommended: the name of a detector. reason: why, in sentences. certain: whether every other one is worse for sure.
+        recommended: the name of a detector. reason: why, in sentences. certain: whether every other one is worse by more than
+            chance explains (see `surely_better`).
         n_normal, n_anomalous: test images. made: whether the anomalies are made defects.
         detectors: by falling AUROC.
         against: what the anomalous images are called.
@@ -198,7 +200,9 @@ def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def surely_better(first: Compared, second: Compared) -> bool:
-    """Whether the AUROC of `first` exceeds that of `second` by more than chance: by DeLong's interval of their difference."""
+    """Whether the AUROC of `first` exceeds that of `second` by more than chance explains: DeLong's test at LEVEL, of this pair
+    alone, however many there are to choose from.
+    """
     if min(len(first.normal), len(first.anomalous)) < FEW:
         return False
     aurocs, covariance = delong([first.normal, second.normal], [first.anomalous, second.anomalous])
@@ -207,10 +211,10 @@ def surely_better(first: Compared, second: Compared) -> bool:
 
 
 def recommend(ranked: Sequence[Compared], made: bool = False) -> tuple[str, str, bool]:
-    """Which of several detectors to take, why, and whether all others are surely worse.
+    """Which of several detectors to take, why, and whether all others are worse by more than chance explains.
 
-    The rule, fixed beforehand: the highest AUROC; of those within CLOSE of it that are not surely worse (`surely_better`), the
-    one that trains fastest.
+    The rule, fixed beforehand: the highest AUROC; of those within CLOSE of it that are not worse by more than chance explains
+    (`surely_better`), the one that trains fastest. Where it is of no use at all, the reason says so.
 
     Args:
         ranked: by falling AUROC, of the same test images.
@@ -220,28 +224,40 @@ def recommend(ranked: Sequence[Compared], made: bool = False) -> tuple[str, str,
     images = f"{m:,} {'made defects' if made else 'anomalous images'} and {n:,} normal ones"
     tied = [one for one in rest if not surely_better(best, one)]
     chosen = min((best, *(one for one in tied if best.auroc - one.auroc <= CLOSE)), key=lambda one: one.seconds_train)
-    if best.low <= 0.5 or min(n, m) < FEW:
+    enough, of_use = min(n, m) >= FEW, best.low > 0.5
+    leader = (
+        f"{best.title}, which ranks them best (AUROC {_interval(best)})," if rest else f"{best.title} (AUROC {_interval(best)})"
+    )
+    if enough and best.high < 0.5:
         reason = (
-            f"Not enough images to tell: with {images} even {best.title}, which ranks them best (AUROC {_interval(best)}), may "
-            "be no better than chance. Add more of both."
+            f"With {images} even {leader} is worse than chance: it takes the anomalous images for more normal than the normal "
+            "ones. See whether the two kinds are swapped; if not, take another detector."
         )
+    elif enough and not of_use and best.high <= USELESS:
+        reason = (
+            f"Nothing here tells them apart: with {images} even {leader} is hardly better than chance. More images will not "
+            "change that: take another detector."
+        )
+    elif not enough or not of_use:
+        reason = f"Not enough images to tell: with {images} even {leader} may be no better than chance. Add more of both."
     elif not rest:
         reason = f"{best.title} is the only one (AUROC {_interval(best)}): there is nothing to compare it with."
     elif not tied:
         reason = (
             f"{best.title} finds most on these images (AUROC {best.auroc:.3f}; {rest[0].title} {rest[0].auroc:.3f}) and trains "
-            f"in {_seconds(best)}; with {images} the difference is certain."
+            f"in {_seconds(best)}; with {images} the difference is larger than chance explains (DeLong's test, "
+            f"{100 * LEVEL:.0f} %)."
         )
     else:
         names = ", ".join(f"{one.title} ({one.auroc:.3f})" for one in (best, *tied) if one is not chosen)
         reason = (
             f"{chosen.title} finds {'most' if chosen is best else 'as much as the best in less time'} on these images (AUROC "
-            f"{_interval(chosen)}; it trains in {_seconds(chosen)}), but there are not enough images to tell it from {names}: "
-            f"with {images} the difference may be chance."
+            f"{_interval(chosen)}; it trains in {_seconds(chosen)}), but these do not tell it from {names}: with {images} "
+            "the difference may be chance."
         )
     if made:
         reason += " Made defects stand in for real ones here: with real bad images the answer may be another."
-    return chosen.name, reason, bool(rest) and not tied and best.low > 0.5 and min(n, m) >= FEW
+    return chosen.name, reason, bool(rest) and not tied and of_use and enough
 
 
 def _interval(one: Compared) -> str:

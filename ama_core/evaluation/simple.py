@@ -16,12 +16,14 @@ from ama_core.detectors.conformal import decidable
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError
 from ama_core.evaluation import protocol as evaluation
+from ama_core.evaluation.metrics import larger_by_chance
 from ama_core.storage.artefact import read_artefact, write_artefact
 
 FILE = "simple.npz"
 VERSION = 1
 METHODS = ("pixel_mean", "lossless_length", "pca", "nearest")  # of the registry; fixed before anything was measured
 COMMON = ("image_size", "channels", "fit", "seed", "calibration_fraction", "false_alarm_rate")  # settings shared with the model
+CHANCE = 0.05  # that a method is said to find more on any set where it does not
 MOST = 500  # images of a set
 MOST_NORMAL = 10_000  # of the model's normal images, drawn by the seed, that they are fitted to and calibrated on
 
@@ -44,6 +46,41 @@ class SimpleFigures:
         if values is None or not decidable(self.calibrated[method], alpha):
             return None
         return float(np.mean(values <= alpha * (1 + 1e-6)))  # stored in single precision
+
+
+@dataclass(frozen=True)
+class FindsMore:
+    """Where simple methods find more than a model: `method`, the one that does so on the most sets (None where none does on
+    any), those `sets`, and on how many both were measured, `compared`.
+    """
+
+    method: str | None
+    sets: tuple[str, ...]
+    compared: int
+
+
+def finds_more(found: Mapping[str, float], n: Mapping[str, int], figures: SimpleFigures, alpha: float) -> FindsMore:
+    """Where a method flags a larger fraction of a set than a model does, by more than chance explains.
+
+    By `larger_by_chance`; one false word in 1 / CHANCE models, however many methods and sets are looked at (Bonferroni).
+
+    Args:
+        found: the fraction of each anomalous set that the model flags at `alpha`. n: of how many of its images.
+    """
+    rates = {
+        (method, name): rate
+        for method in figures.p
+        for name in found
+        if (rate := figures.flagged(method, name, alpha)) is not None
+    }
+    more: dict[str, list[str]] = {}
+    for (method, name), rate in rates.items():
+        size = len(figures.p[method][name])
+        chance = larger_by_chance(round(rate * size), size, round(found[name] * n[name]), n[name])
+        if chance * len(rates) <= CHANCE:
+            more.setdefault(method, []).append(name)
+    best = max(more, key=lambda method: len(more[method]), default=None)
+    return FindsMore(best, tuple(more.get(best, ())), len({name for _, name in rates}))
 
 
 def unfitted_beside(detector: AnomalyDetector, name: str, preset: str = "tiny") -> AnomalyDetector:

@@ -23,11 +23,13 @@ from ama_core.storage.bundle import read_info
 from ama_core.storage.files import read_json, write_atomically
 from ama_core.tensors import default_device
 from ama_core.training.loop import train
+from ama_core.training.trainer import Trainer
 
 FILE = ".timing.json"  # in the folder of runs: what was timed on this machine
 TIMED_STEPS = 3
 PATIENCE = 8.0  # seconds that timing may take before a fraction of a batch has to do
 PROBE = 8  # images of that
+STAGED = 1000  # steps of a training of which a few of each stage are timed
 # Fields that do not change what a step costs.
 FREE = {
     "fit",
@@ -143,22 +145,35 @@ def n_images(spec: RunSpec) -> int:
 
 
 def _seconds_per_step(config: Settings, device: torch.device, steps: int) -> float:
-    """Mean over `steps` steps after one that warms up caches, which must do itself where it takes longer than PATIENCE.
+    """Mean over the stages of a training, each as long as its part of it.
 
     Negatives, where they are used, are drawn in every step.
     """
     at_once = {"warmup": 0.0, "k": min(getattr(config, "k", 2), config.batch_size)}
     at_once = {name: value for name, value in at_once.items() if hasattr(config, name)}
-    config = config.replace(epochs=1 + steps, max_steps=0, **at_once)
+    config = config.replace(epochs=STAGED, max_steps=0, **at_once)
     shape = (config.batch_size, config.image_size, config.image_size, config.channels)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     trainer = detector_for(config)(config, device=device).trainer()
+    trainer.total = config.total_steps(len(images))
+    first = trainer.stages()
+    parts = np.diff([*first, trainer.total]) / trainer.total
+    return float(sum(part * _of_stage(trainer, images, start, steps) for start, part in zip(first, parts) if part))
+
+
+def _of_stage(trainer: Trainer, images: np.ndarray, start: int, steps: int) -> float:
+    """Mean over `steps` steps from `start` on, after one that warms up caches, which must do itself where it takes longer than
+    PATIENCE.
+    """
+    trainer.step = start
     moments = [time.perf_counter()]
     for event in train(trainer, images, log_every=1, sample_every=2**31):
         if event.kind == "progress":
             moments.append(time.perf_counter())
             if moments[1] - moments[0] > PATIENCE:
                 return moments[1] - moments[0]
+            if len(moments) == 2 + steps:
+                break
     return (moments[-1] - moments[1]) / steps
 
 

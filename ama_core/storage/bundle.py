@@ -18,7 +18,7 @@ import json
 import math
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ FILES = (
     "README.md",
 )
 FIRST_STORED = ("R", "log_A", "M", "T", "z_norm", "pixel_l1")  # entries of stored scores that do not name theirs
+WHICH = "which images"  # the entry of stored scores that is no score: `n_split`, then `index`
 SHARED = b"AMA Explorer bundle"  # the comment of a .zip file that `zip_bundle` made
 
 _NUMBER, _TEXT = (int, float), (str, type(None))
@@ -122,8 +123,10 @@ class StoredScores:
 
     Attributes:
         scores: the detector's scores and what else it keeps of them (see `AnomalyDetector.STORED`), each float32 (n,).
-        n_total: images in the split from which the n were drawn with `seed`.
+        n_total: images from which the n were drawn with `seed`.
         notes: what a reader of any figure from it should know, in sentences.
+        index: which images of the whole split, of `n_split`, these are, ascending, (n,): a model may be tested on a part of
+            one alone, its own class or what it was not validated on. None where an earlier version stored them.
     """
 
     name: str
@@ -132,6 +135,8 @@ class StoredScores:
     seed: int
     n_total: int
     notes: tuple[str, ...] = ()
+    index: np.ndarray | None = None
+    n_split: int | None = None
 
     @property
     def n(self) -> int:
@@ -278,6 +283,8 @@ def write_scores(path: Path | str, stored: list[StoredScores]) -> None:
         entry = {"name": s.name, "split": s.split, "seed": s.seed, "n_total": s.n_total, "notes": s.notes}
         index.append(entry | ({"entries": entries} if tuple(entries) != FIRST_STORED else {}))
         arrays |= {f"{s.name}/{s.split}/{key}": s.scores[key].astype(np.float32) for key in entries}
+        if s.index is not None:
+            arrays[f"{s.name}/{s.split}/{WHICH}"] = np.array([s.n_split, *s.index], np.int32)
     arrays["index"] = np.array(json.dumps(index))
     write_atomically(Path(path) / "scores.npz", npz_bytes(arrays))
 
@@ -295,10 +302,22 @@ def read_scores(path: Path | str) -> list[StoredScores]:
                 values = {key: arrays[f"{entry['name']}/{entry['split']}/{key}"] for key in entries}
                 if "log_A" in values:
                     values["A"] = np.exp(values["log_A"].astype(np.float64))
-                stored.append(StoredScores(scores=values, **{**entry, "notes": tuple(entry.get("notes", ()))}))
+                found = StoredScores(scores=values, **{**entry, "notes": tuple(entry.get("notes", ()))})
+                which = f"{found.name}/{found.split}/{WHICH}"
+                stored.append(_numbered(found, arrays[which]) if which in arrays.files else found)
     except (*DAMAGED_ARRAYS, AttributeError) as error:
         raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
     return stored
+
+
+def _numbered(stored: StoredScores, which: np.ndarray) -> StoredScores:
+    """Stored scores that say which images they are of. Raises ValueError where that cannot be."""
+    if which.shape != (stored.n + 1,) or not np.issubdtype(which.dtype, np.integer):
+        raise ValueError(f"it does not number the {stored.n} images of {stored.name}")
+    n_split, index = int(which[0]), which[1:].astype(np.int64)
+    if (np.diff(index, prepend=-1, append=n_split) <= 0).any():
+        raise ValueError(f"the images of {stored.name} are not numbered as images of one split")
+    return replace(stored, index=index, n_split=n_split)
 
 
 def write_results(path: Path | str, results: dict[str, Any]) -> None:

@@ -94,6 +94,10 @@ class Trainer(ABC):
         """The rate of the step to come, a function of settings, `step` and `total` alone."""
         return learning_rate(self.config, self.step, self.total)
 
+    def stages(self) -> tuple[int, ...]:
+        """The first step, of `total`, of every stage whose steps cost something else."""
+        return (0,)
+
     def selectable(self) -> bool:
         """Whether the weights after `step` steps may be kept as the best ones: False before the last of several stages."""
         return True

@@ -227,7 +227,7 @@ def samples(first: Peer, second: Peer, name: str) -> tuple[np.ndarray, np.ndarra
     both = [next((s for s in cache.stored(p.folder) if (s.name, s.split) == (name, "test")), None) for p in (first, second)]
     if None in both:
         raise controls.AMAError("Of one of these models no scores of this set are stored.")
-    return same_images(*both)[:2]
+    return same_images(*both, [cache.info(peer.folder) for peer in (first, second)])[:2]
 
 
 def figures_of(peer: Peer, name: str, rows: np.ndarray, what: str) -> np.ndarray:

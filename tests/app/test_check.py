@@ -420,9 +420,6 @@ def test_what_is_found_of_each_set_stands_beside_what_simple_methods_find(open_p
     assert (
         "At a false-alarm rate of 10 %, M finds at least half of the images of" in said and "2 sets it was measured on" in said
     )
-    others = {name: value for name, value in found.items() if name != "digits"}
-    more = {m: sum(100 * simple.flagged(m, name, 0.1) > value for name, value in others.items()) for m in simple.p}
-    assert (f"Something simpler finds more on {max(more.values())} of 2" in said) == (max(more.values()) > 0)
     assert html(at).count('alt="a normal training image"') == 9 and "It takes these as normal" in said
 
 
@@ -447,16 +444,36 @@ def test_what_is_found_is_said_without_repeating_itself(open_page, monkeypatch, 
     ) in words(at).replace("**", "")
 
 
-@pytest.mark.parametrize("own, warns", [(0.05, False), (0.15, True), (0.0, True)])
+@pytest.mark.parametrize(
+    "short, said",
+    [
+        (0.0, "No simple method finds more on any of the 2 sets that it was measured on"),
+        (0.01, "No simple method finds more on any of the 2 sets that it was measured on"),  # as chance has it
+        (0.6, "Something simpler finds more on 2 of 2, by more than chance explains"),
+    ],
+)
+def test_something_simpler_finds_more_where_chance_does_not_explain_it(open_page, check_models, monkeypatch, short, said):
+    """The model finds as much as the best simple method of each set, or less by `short`."""
+    monkeypatch.syspath_prepend(str(APP))
+    import cache
+
+    simple = read_simple(check_models / "digits")
+    most = {name: max(simple.flagged(method, name, 0.1) for method in simple.p) for name in ("gradients", "textures")}
+    assert min(most.values()) > 0.6
+    monkeypatch.setattr(cache, "flagged", lambda *_: {"digits": 0.1} | {name: rate - short for name, rate in most.items()})
+    assert said in words(open_page("check", alpha="0.1")).replace("**", "")
+
+
+@pytest.mark.parametrize("own, warns", [(0.1, False), (0.22, False), (0.3, True), (0.0, True)])
 def test_false_alarms_that_chance_does_not_explain_are_a_warning(open_page, monkeypatch, own, warns):
     monkeypatch.syspath_prepend(str(APP))
     import cache
 
     monkeypatch.setattr(cache, "flagged", lambda *_: {"digits": own, "textures": 0.9})
-    at = open_page("check")
+    at = open_page("check", alpha="0.1")  # 999 of 1,000 calibrations by so few images keep to 1 to 25 %
     warned = [warning.value for warning in at.warning if "of its own normal test images" in warning.value]
     assert len(warned) == warns and words(at).count("of its own normal test images") == 1
-    assert not warns or ("chance explains" in warned[0] and ("more false alarms" in warned[0]) == (own > 0.05))
+    assert not warns or ("chance explains" in warned[0] and ("more false alarms" in warned[0]) == (own > 0.1))
 
 
 def test_a_model_without_its_images_or_any_measurement_says_so(open_page, check_models, tmp_path):

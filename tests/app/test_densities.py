@@ -8,6 +8,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -23,6 +24,7 @@ from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.metrics import auroc_interval, metric_intervals
 from ama_core.paper import published as paper
 from ama_core.paper.report import condition_letters
+from ama_core.paper.rivals import RivalLine
 from ama_core.paper.rows import SANITY
 from ama_core.runs.spec import RunSpec, config_for
 from ama_core.storage.bundle import read_results, read_scores, write_results, write_scores
@@ -612,10 +614,33 @@ def test_the_rivals_stand_below_with_the_papers_figures_and_the_models_here(open
     assert (table["status"] == "not measured").sum() == len(table) - 1
     said = words(at)
     assert "of 1 other trainings measured here, DeepSVDD does best: 0.750" in said and "(0.750 against 0.864)" in said
+    assert "Ours are smaller than published, or trained for less." in said
     assert {"model": "mine", "ood": "mnist", "axis": kind.decides} in views(at)
     assert all(caveat in said.replace("\\", "") for caveat in paper.CAVEATS)
     second = open_page("benchmark", tmp_path / "models", table="Table 2").dataframe[1].value
     assert list(second[second["pair"] == "MNIST, mean of 10"]["paper"]) == ["0.921", "0.504", "0.828", "0.731", "0.531"]
+
+
+@pytest.mark.parametrize(
+    "statuses, said",
+    [
+        (("reduced", "smoke"), "Ours are smaller than published, or trained for less. "),
+        (("full", "reduced"), "Of ours, M1 is smaller than published, or trained for less. "),
+        (("full", "full"), ""),
+    ],
+)
+def test_only_smaller_trainings_are_called_smaller(monkeypatch, statuses, said):
+    monkeypatch.syspath_prepend(str(APP))
+    from rivals import far_from_the_paper
+
+    lines = []
+    for i, status in enumerate(statuses):
+        entry = SimpleNamespace(status=status)
+        lines.append(RivalLine(f"M{i}", "deepsvdd", "mnist", "fashionmnist", 0.9, (0.5, None), (entry,)))
+    near = RivalLine("M9", "pca", "mnist", "fashionmnist", 0.9, (0.89, None), (SimpleNamespace(status="smoke"),))
+    figures = "M0 (0.500 against 0.900); M1 (0.500 against 0.900)"
+    expected = f" More than 0.03 from the paper's figure: {figures}. {said}All are measured here by one label-free protocol"
+    assert far_from_the_paper([*lines, near]).startswith(expected) and far_from_the_paper([near]) == ""
 
 
 def test_benchmark_opens_with_its_verdicts_and_its_dots(open_page, models):

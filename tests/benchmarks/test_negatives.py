@@ -1,9 +1,11 @@
 """The rule that chooses the settings of the negatives: groups count once, and only settings of the same seeds are ranked."""
 
 import json
+from functools import partial
 
 import pytest
 
+from ama_core.data import catalog, load
 from benchmarks import negatives as study
 
 
@@ -39,6 +41,28 @@ def test_settings_of_all_seeds_are_ranked_and_the_others_stand_behind(tmp_path):
     assert [row[0] for row in rows] == ["| out1", "| none", "| in3 (unranked)"]
     assert rows[0][6] == "0.093 ± 0.009", "a third of .3 and of .26, seed for seed"
     assert rows[1][6] == "0.000 ± 0.000"
+
+
+def test_a_branch_goes_on_from_its_base_and_is_measured_against_every_set(tmp_path, monkeypatch):
+    """A whole branch, shorter and on digits; the images of FashionMNIST alone, which are not here, are not scored."""
+    measured = []
+
+    def evaluate(detector, ood, **options):
+        measured.extend(ood)
+        scores = {by: {"auroc": 0.5} for by in detector.score_names()}
+        return {"results": [{"ood": name, "scores": scores} for name in ood]}
+
+    monkeypatch.setattr(study.evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(study, "train", partial(study.train, log_every=1))
+    monkeypatch.setattr(study, "STEPS", 10)
+    monkeypatch.setattr(study, "N_JUDGED", 8)
+    branch = study.Branch("out1-early", 0)
+    images = study.AMADetector(study.config_for(study.NORMAL, study.PRESET)).prepared(load("digits", "train").images)
+    found = study.train_branch(branch, tmp_path, images)
+    assert [file.name for file in tmp_path.iterdir()] == ["base-s0-3.safetensors"]
+    assert found["branch"] == {"setting": "out1-early", "seed": 0} and found["training"]["steps"] == 10
+    assert {"mnist", "omniglot", "noise"} <= set(measured) == set(found["auroc"]) <= set(catalog()) - {study.NORMAL}
+    assert set(found["judged"]) == set(study.GROUPS) and 0 <= study.criterion(found)["all"] <= 1
 
 
 def test_every_branch_has_a_name_of_its_own_and_settings_that_train():

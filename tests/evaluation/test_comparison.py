@@ -1,13 +1,17 @@
 """Models beside each other: the heat table and its ranks, the same images of two models, and where they disagree."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from ama_core.data import draw
+from ama_core.data import draw, load, load_any
 from ama_core.errors import DataError
 from ama_core.evaluation import comparison
 from ama_core.evaluation.metrics import auroc_interval
-from ama_core.storage.bundle import StoredScores
+from ama_core.evaluation.protocol import evaluate, stored_images
+from ama_core.storage.bundle import StoredScores, read_scores, write_scores
 
 
 def row(n_normal=500, n_ood=100, **auroc):
@@ -71,6 +75,72 @@ def test_other_splits_are_not_the_same_images():
     for other in (stored(301), stored(300, name="omniglot")):
         with pytest.raises(DataError, match="not the same images"):
             comparison.same_images(stored(300), other)
+    one, other = (replace(stored(300), scores={"S": np.zeros(2)}, index=np.array(at), n_split=300) for at in ([0, 1], [2, 3]))
+    with pytest.raises(DataError, match="no image in common"):
+        comparison.same_images(one, other)
+
+
+def said_to_be(detector, seed=0, **normal):
+    """The same weights under another seed and other words on what they were trained with."""
+    other = copy.copy(detector)
+    other.config = detector.config.replace(seed=seed)
+    other.info_ = {"config": other.config.to_dict(), "normal": {**detector.info_["normal"], **normal}}
+    return other
+
+
+def kept(detector, name, folder, **options):
+    """The stored scores of a set, by the file they are stored in."""
+    found = []
+    evaluate(detector, [name], keep=found, **options)
+    write_scores(folder, found)
+    return read_scores(folder)[-1]
+
+
+@pytest.fixture()
+def faults(tmp_path, rng):
+    np.savez(tmp_path / "faults.npz", images=rng.integers(0, 256, (150, 32, 32, 1), dtype=np.uint8))
+    return str(tmp_path / "faults.npz")
+
+
+def test_models_validated_on_other_images_of_a_set_are_paired_on_those_that_both_left(tiny_detector, faults, tmp_path):
+    models = [said_to_be(tiny_detector, seed, validation_ood=faults) for seed in (0, 1)]
+    first, second = (kept(model, faults, tmp_path, full=True) for model in models)
+    assert first.n_total == second.n_total == 100
+    a, b, index = comparison.same_images(first, second)
+    assert 50 <= len(index) < 100
+    shown = [stored_images(model, s).images[rows] for model, s, rows in zip(models, (first, second), (a, b))]
+    np.testing.assert_array_equal(shown[0], shown[1])
+    np.testing.assert_array_equal(shown[0], load_any(faults, "ood").images[index])
+    np.testing.assert_array_equal(first.scores["R"][a], second.scores["R"][b])
+    # One that left nothing out has all of them.
+    everything = kept(tiny_detector, faults, tmp_path, full=True)
+    np.testing.assert_array_equal(comparison.same_images(first, everything)[1], first.index)
+
+
+def test_a_drawn_part_of_a_set_and_the_other_classes_are_known_by_image(tiny_detector, tmp_path):
+    parts = [kept(tiny_detector, "textures", tmp_path, seed=seed) for seed in (0, 1)]
+    assert parts[0].n_total == parts[1].n_total == 100
+    a, b, index = comparison.same_images(*parts)
+    assert len(index) < 100 and np.array_equal(parts[0].scores["R"][a], parts[1].scores["R"][b])
+    rest = [kept(said_to_be(tiny_detector, label=label), "rest", tmp_path, full=True) for label in (3, 4)]
+    a, b, index = comparison.same_images(*rest)
+    np.testing.assert_array_equal(rest[0].scores["R"][a], rest[1].scores["R"][b])
+    assert not np.isin(load("digits", "test").labels[index], (3, 4)).any()
+
+
+def test_older_scores_are_paired_where_nothing_or_the_same_was_left_out(tiny_detector, faults, tmp_path):
+    infos = [said_to_be(tiny_detector, seed, validation_ood=ood).info_ for seed, ood in ((0, faults), (1, faults), (0, "flat"))]
+    new = kept(said_to_be(tiny_detector, validation_ood=faults), faults, tmp_path, full=True)
+    old = replace(new, index=None, n_split=None)
+    for pair in ((old, old), (old, new), (new, old)):
+        assert len(comparison.same_images(*pair, (infos[0], infos[0]))[2]) == 100
+        for others in ((infos[0], infos[1]), (infos[1], infos[0])):
+            with pytest.raises(DataError, match="measure both again"):
+                comparison.same_images(*pair, others)
+    with pytest.raises(DataError, match="measure both again"):
+        comparison.same_images(old, old, (infos[0], infos[2]))
+    whole = kept(tiny_detector, faults, tmp_path, full=True)
+    assert len(comparison.same_images(replace(whole, index=None, n_split=None), whole, (infos[2], infos[0]))[2]) == 150
 
 
 def test_agreement_counts_who_flags_what(rng):

@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import norm
 
 from ama_core import load_detector
 from ama_core.data import ImageSet, load
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import DataError
+from ama_core.evaluation.metrics import auroc_interval
 from ama_core.evaluation.recommendation import Compared, at_rate, compare, delong, recommend, surely_better
 from ama_core.storage.bundle import read_results
 from tests.app.test_own_data import photo
@@ -17,10 +19,8 @@ from tests.app.test_own_data import photo
 
 def compared(name, normal, anomalous, seconds=1.0) -> Compared:
     auroc = float(delong([normal], [anomalous])[0][0])
-    half = 0.4 if len(anomalous) < 5 else 0.1
-    return Compared(
-        name, name.title(), "s", auroc, auroc - half, auroc + half, 0.5, 0.05, 0.05, seconds, 1.0, normal, anomalous
-    )
+    interval = auroc_interval(auroc, len(normal), len(anomalous))
+    return Compared(name, name.title(), "s", auroc, *interval, 0.5, 0.05, 0.05, seconds, 1.0, normal, anomalous)
 
 
 def ranked(*found):
@@ -53,15 +53,16 @@ def test_delong_covers_what_drawing_again_gives(rng):
     assert 0.9 < np.std(differences) / predicted < 1.1
 
 
-def test_a_clear_difference_is_certain_and_a_small_one_is_not(rng):
+def test_a_clear_difference_is_no_chance_and_a_small_one_may_be(rng):
     normal, anomalous = rng.normal(size=60), rng.normal(3, 1, 40)
     good, poor = compared("good", normal, anomalous), compared("poor", rng.normal(size=60), rng.normal(size=40))
     assert surely_better(good, poor) and not surely_better(poor, good)
     name, reason, certain = recommend(ranked(poor, good))
-    assert name == "good" and certain and "certain" in reason and "40 anomalous images" in reason
+    assert name == "good" and certain and "40 anomalous images" in reason
+    assert "larger than chance explains (DeLong's test, 95 %)" in reason
     near = compared("near", normal, np.where(np.arange(40) == 7, anomalous.min() - 0.01, anomalous), seconds=500.0)
     name, reason, certain = recommend(ranked(good, near, poor))
-    assert name == "good" and not certain and "not enough images" in reason and "Near" in reason and "Poor" not in reason
+    assert name == "good" and not certain and "may be chance" in reason and "Near" in reason and "Poor" not in reason
 
 
 def test_of_equals_the_faster_is_taken_and_not_a_clearly_poorer_one(rng):
@@ -77,6 +78,29 @@ def test_few_images_tell_nothing_and_made_defects_are_named(rng):
     other = compared("other", rng.normal(size=30), rng.normal(size=3))
     _, reason, certain = recommend(ranked(one, other), made=True)
     assert not certain and reason.startswith("Not enough images to tell") and "made defects" in reason.lower()
+
+
+@pytest.mark.parametrize(
+    "n, m, shift, said",
+    [
+        (8000, 2000, 0.0, "Nothing here tells them apart"),
+        (8000, 2000, -1.0, "is worse than chance"),
+        (30, 12, 0.0, "Not enough images to tell"),
+        (60, 40, -1.0, "is worse than chance"),  # fewer images are enough to see that
+        (8000, 2000, 0.07, "finds most"),  # little, but there
+        (4, 3000, -9.0, "Not enough images to tell"),
+    ],
+)
+def test_no_better_than_chance_is_told_from_too_few_images(n, m, shift, said):
+    """Scores in even steps, so that the AUROC is what the shift makes it, with its own interval."""
+    normal, anomalous = norm.ppf((np.arange(n) + 0.5) / n), norm.ppf((np.arange(m) + 0.5) / m) + shift
+    first, worse = compared("first", normal, anomalous), compared("worse", normal, anomalous - 3.0)
+    for detectors in ((first, worse), (first,)):
+        _, reason, certain = recommend(detectors)
+        assert said in reason or (said == "finds most" and "is the only one" in reason)
+        assert ("Add more" in reason) == said.startswith("Not enough") and certain == (
+            said == "finds most" and len(detectors) > 1
+        )
 
 
 def test_detectors_see_the_same_images():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ama_core import load_detector
+from ama_core.analysis.model_card import read_card
 from ama_core.data import hold_out, load_any
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError, DataError
@@ -68,6 +69,7 @@ def test_a_detector_that_is_kept_has_the_figures_it_was_compared_by(shop, tmp_pa
         assert results == [] and [s.name for s in stored] == [kept.normal.name]
         return
     assert [(row["ood"], row["n_normal"], row["n_ood"]) for row in results] == [(bad, 24, 15)] and kept.normal.watch == bad
+    assert "(anomalies: all test images of the set)" in read_card(tmp_path / "kept")
     assert results[0]["scores"][compared.score]["auroc"] == pytest.approx(compared.auroc)
     assert flagged_fractions(kept, stored, compared.score, compared.alpha) == pytest.approx(
         {kept.normal.name: compared.false_alarms, bad: compared.detected}

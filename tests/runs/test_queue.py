@@ -9,12 +9,15 @@ import sys
 import threading
 import time
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ama_core.data import load_any
+from ama_core.detectors.registry import detector_class
 from ama_core.errors import BundleError, ConfigError, DataError
 from ama_core.runs import execute as runs
 from ama_core.runs import processes, queue, timing
@@ -300,6 +303,32 @@ def test_pace_is_measured_once_and_known_afterwards(tmp_path, tiny_config):
     assert measured.whole_run(tiny_config, 1000) == pytest.approx(12 * measured.seconds)
     two_epochs = tiny_config.replace(max_steps=0, epochs=2)
     assert measured.whole_run(two_epochs, 1000) == pytest.approx(2 * (900 // 16) * measured.seconds)
+
+
+@pytest.mark.parametrize(
+    "name, changes, first",
+    [
+        ("deepsvdd", {"pretraining": 0.4}, 0.4),
+        ("deepsvdd", {"pretraining": 0.0}, 0.0),
+        ("fencegan", {"pretraining": 0.1}, 0.1),
+        ("waic", {"cross_entropy": 0.25}, 0.75),
+        ("waic", {"cross_entropy": 0.0}, 1.0),
+        ("autoencoder", {}, 1.0),
+    ],
+)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_stages_count_by_their_part_of_a_training(monkeypatch, name, changes, first, steps):
+    """By a clock that a step of the first stage moves by 1 s, a later one by 0.25 s."""
+    kind, now = detector_class(name), [0.0]
+
+    def update(trainer, x):
+        now[0] += 1.0 if trainer.step < first * trainer.total else 0.25
+        return {"loss": torch.zeros(())}
+
+    monkeypatch.setattr(kind.trainer_class, "update", update)
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    config = kind.Settings.preset("tiny", batch_size=8, **changes)
+    assert timing._seconds_per_step(config, torch.device("cpu"), steps) == pytest.approx(first + 0.25 * (1 - first))
 
 
 def test_pace_of_a_finished_run_is_its_own(tiny_run, tiny_config):

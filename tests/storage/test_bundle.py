@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ama_core import AMADetector
+from ama_core.analysis.model_card import model_card
 from ama_core.data import load
 from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.errors import BundleError, ConfigError
@@ -114,8 +116,17 @@ def test_its_files_and_its_card(tiny_bundle):
     assert names <= {file.name for file in tiny_bundle.iterdir()}
     card = (tiny_bundle / "README.md").read_text()
     assert "Handwritten digits" in card and "| Procedural textures |" in card and "Not measured" not in card
+    assert "(anomalies: 20 % of the normals' number, drawn with seed 0)" in card
     normal = read_info(tiny_bundle)["normal"]
     assert normal["name"] == "digits" and normal["n"] == 1297 and len(normal["fingerprint"]) == 16
+
+
+def test_a_card_says_that_all_anomalies_of_a_small_set_were_tested(bundle):
+    results = read_results(bundle)
+    results["results"][0]["n_ood"] = 12
+    write_results(bundle, results)
+    card = model_card(bundle, AMADetector.load(bundle, device="cpu"))
+    assert "(anomalies: 20 % of the normals' number, or all where there are fewer, drawn with seed 0)" in card
 
 
 def test_no_array_needs_pickle(tiny_bundle):
@@ -419,6 +430,22 @@ def test_scores_round_trip(tmp_path, rng):
         assert before.scores.keys() == after.scores.keys()
         for key in before.scores:
             np.testing.assert_allclose(after.scores[key], before.scores[key], rtol=1e-5, err_msg=key)
+
+
+def test_scores_say_which_images_they_are_of_and_older_ones_do_not(tmp_path, rng):
+    numbered = replace(stored(rng), index=np.array([0, 2, 3, 50, 119]), n_split=120)
+    write_scores(tmp_path, [numbered, stored(rng, "digits")])
+    first, second = read_scores(tmp_path)
+    assert first.index.tolist() == [0, 2, 3, 50, 119] and first.n_split == 120
+    assert second.index is None and second.n_split is None
+
+
+@pytest.mark.parametrize("which", [[120, 0, 2, 3, 50], [119, 0, 2, 3, 50, 119], [120, 0, 2, 2, 50, 119], [120, -1, 2, 3, 5, 6]])
+def test_images_that_cannot_be_those_of_one_split(tmp_path, rng, which):
+    write_scores(tmp_path, [replace(stored(rng), index=np.arange(5), n_split=120)])
+    edit_arrays(tmp_path / "scores.npz", **{"textures/test/which images": np.array(which)})
+    with pytest.raises(BundleError, match="number"):
+        read_scores(tmp_path)
 
 
 def test_stored_scores_are_those_of_the_model(tiny_bundle):
