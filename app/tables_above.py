@@ -69,7 +69,7 @@ def beside_paper(line: Line) -> str:
 def counted(lines: Sequence[Line]) -> str:
     """How many lines are compared with the paper, and how many of them are of another set than the paper's."""
     n = sum(bool(stand_in(line)) for line in lines)
-    return f"{len(lines)}" + (f" ({n} of them with a stand-in for the paper's set)" if n else "")
+    return f"{len(lines)}" + (f" ({n} of these {len(lines)} with a stand-in for the paper's set)" if n else "")
 
 
 def listing(pairs: Sequence[Pair], name: Callable[[Line], str]) -> str:

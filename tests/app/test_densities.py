@@ -678,7 +678,7 @@ def test_a_stand_in_is_named_where_it_is_compared_with_the_papers_figure(open_pa
     said = words(at)
     named = "CIFAR-10 → Tiny-ImageNet in place of the paper's ImageNet"
     assert f"{named} by 0.311" in said and f"{named} (0.600 against 0.911)" in said
-    of = re.escape("3 (1 of them with a stand-in for the paper's set)**")  # with the model that is here
+    of = re.escape("3 (1 of these 3 with a stand-in for the paper's set)**")  # with the model that is here
     assert re.search(rf"reaches the paper's figure on \d of {of}", said)
     assert re.search(rf"Our A is ahead of the paper's on \d of {of}", said)
     assert named in at.get("plotly_chart")[0].proto.alt
