@@ -125,7 +125,7 @@ class AutoencoderDetector(OneNetworkDetector):
     def score_batch(self, x: Tensor) -> Tensor:
         return squared_error(self.network_, x)
 
-    # No two-sided twin, and so no statistics of the score.
+    # No two-sided version, and so no statistics of the score.
 
     def fit_statistics(self, train: np.ndarray, held_out: np.ndarray) -> None:
         """Nothing: the error is the score."""

@@ -1,4 +1,4 @@
-"""Detectors with one score of their own: the score, and its two-sided twin, the idea of AMA's A-score carried over."""
+"""Detectors with one score of their own: the score, and its two-sided version, the idea of AMA's A-score carried over."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from ama_core.detectors.modules import per_image, rebuilt, stored
 from ama_core.storage.bundle import half_precision
 from ama_core.tensors import BATCH
 
-TWIN = "A_"  # begins the name of the two-sided twin
+TWIN = "A_"  # begins the name of the two-sided version
 
 
 def with_twin(score: Score) -> tuple[Score, Score]:

@@ -20,13 +20,13 @@ from ama_core.evaluation.metrics import auroc_interval
 from ama_core.evaluation.protocol import STORED_SAMPLE, left_out_by
 from ama_core.storage.bundle import StoredScores
 
-DECIDES, RAW, TWO_SIDED = KINDS = ("the score that decides", "the raw score", "its two-sided twin")
+DECIDES, RAW, TWO_SIDED = KINDS = ("the score that decides", "the raw score", "its two-sided version")
 
 
 def which_score(names: Sequence[str], decides: str, kind: str) -> str | None:
     """The name of a detector's score of one of KINDS; None where it has none of that kind.
 
-    Raw is the first that a detector lists; its two-sided twin is called `A`, as AMA's, or `A_` and its name.
+    Raw is the first that a detector lists; its two-sided version is called `A`, as AMA's, or `A_` and its name.
     """
     if kind == DECIDES:
         return decides
@@ -207,7 +207,7 @@ class Twins:
 def twins_on(
     results: Mapping[str, Mapping[str, Mapping[str, Any]]], scores: Mapping[str, tuple[str, str]], ood: str
 ) -> dict[str, Twins]:
-    """Raw scores and their two-sided twins of models on one set, the lowest raw AUROC first; models without it are left out.
+    """Raw scores and their two-sided versions of models on one set, the lowest raw AUROC first; models without it are left out.
 
     Args:
         results: model -> OOD set -> row of `evaluate`. scores: model -> (raw score, its twin).

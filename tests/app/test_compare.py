@@ -109,7 +109,7 @@ def test_a_cell_opens_its_densities(open_page, models):
 def test_raw_scores_and_their_twins_can_be_compared(open_page, models):
     raw = open_page(kind="the raw score", of="mine", on="gradients")
     assert f"AUROC **{aurocs(models, 'mine', 'R')['gradients']:.3f}**" in words(raw)
-    twin = open_page(kind="its two-sided twin", of="mine", on="gradients")
+    twin = open_page(kind="its two-sided version", of="mine", on="gradients")
     assert f"AUROC **{aurocs(models, 'mine', 'A')['gradients']:.3f}**" in words(twin)
 
 

@@ -17,7 +17,7 @@ from tests.paper.records import record
 
 
 def rival(name="deepsvdd", normal="fashionmnist", ood="mnist", value=0.9, **changes):
-    """A stored result of a rival with a chosen AUROC; its two-sided twin 0.1."""
+    """A stored result of a rival with a chosen AUROC; its two-sided version 0.1."""
     kind = registry.detector_class(name)
     stored = record(row=name, normal=normal, ood=ood)
     scores = {kind.decides: value, **{other: 0.1 for other in [score.name for score in kind.SCORES] if other != kind.decides}}
