@@ -20,7 +20,7 @@ from ama_core.detectors.ama.networks import Critic, Encoder, Generator
 from ama_core.detectors.base import Score
 from ama_core.detectors.conformal import conformal_p_value, conformal_threshold
 from ama_core.detectors.modules import gradient_penalty
-from ama_core.evaluation.metrics import CURVE_ALPHAS, false_alarm_band, false_alarm_curve
+from ama_core.evaluation.metrics import CURVE_ALPHAS, SOUND, false_alarm_band, false_alarm_curve
 
 SOURCE = Path(ama_core.__file__).parent
 NAMES = {"E": "E, the encoder", "G": "G, the generator", "D": "D, the critic"}
@@ -218,15 +218,17 @@ def calibration(view: controls.View) -> None:
         "calibration",
         f"Measured against nominal false-alarm rate. At 5 %: {at_5}.",
     )
-    outside = [by for by, values in measured.items() if values[at] > high[at]]
+    most = false_alarm_band(alphas[[at]], own.n, n, SOUND)[1][0]
+    outside = [by for by, values in measured.items() if values[at] > most]
     st.markdown(
         f"At α = 5 %, flagged of the normal test images: {at_5}; a sound calibration stays between {100 * low[at]:.1f} % and "
         f"{100 * high[at]:.1f} % in 95 of 100 cases."
         + (
-            f" **{', '.join(outside)} flags more:** the rate holds only for images of the same source as the held-out training "
-            "images, and these test images differ from them (other regions of a photograph, other writers)."
+            f" **{', '.join(outside)} flags more than chance explains:** the rate holds only for images of the same source as "
+            "the held-out training images, and these test images most likely differ from them (such as other regions of a "
+            "photograph, or other writers)."
             if outside
-            else " The rate holds."
+            else " No score flags more than chance explains."
         )
     )
     st.caption(

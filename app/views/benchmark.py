@@ -420,8 +420,8 @@ def main() -> None:
     stored(table)
     st.caption(
         f"paper: {paper.SOURCE}, one number a cell, by the A-score. ours: every official normal test image against anomalies "
-        "of 20 % of that number, drawn with seed 0; “reduced” = narrower or shorter trained than the paper. "
-        "Each of ours has its mode, widths, epochs, seeds and hardware in its line. Nothing is estimated."
+        "of 20 % of that number (all, where there are fewer), drawn with seed 0; “reduced” = narrower or shorter trained than "
+        "the paper. Each of ours has its mode, widths, epochs, seeds and hardware in its line. Nothing is estimated."
     )
 
 
