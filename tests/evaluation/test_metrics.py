@@ -1,5 +1,7 @@
 """Confusion matrices, ROC, intervals and the calibration band: against brute force and against simulation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -211,9 +213,11 @@ def test_stored_scores_lead_back_to_their_images(tiny_bundle, tiny_detector):
         images = stored_images(tiny_detector, stored)
         assert isinstance(images, ImageSet) and len(images) == stored.n
         assert stored.n == min(stored.n_total, STORED_SAMPLE)
-    wrong = stored.__class__(**{**vars(stored), "n_total": stored.n_total + 1})
-    with pytest.raises(DataError, match="cannot be told apart"):
-        stored_images(tiny_detector, wrong)
+    of_another_split = replace(stored, n_split=stored.n_split + 1)
+    by_an_earlier_version = replace(stored, index=None, n_split=None, n_total=stored.n_total + 1)
+    for wrong in (of_another_split, by_an_earlier_version):
+        with pytest.raises(DataError, match="cannot be told apart"):
+            stored_images(tiny_detector, wrong)
 
 
 def test_the_scores_of_stored_images_are_the_stored_ones(tiny_bundle):
