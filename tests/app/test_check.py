@@ -274,6 +274,16 @@ def test_missing_neighbours_and_missing_images_say_what_to_do(open_page, check_m
     assert not at.exception and "neighbours.npz is damaged" in at.error[0].value and at.metric
 
 
+def test_a_page_begins_with_the_models_own_rate(open_page, check_models, tmp_path):
+    shutil.copytree(check_models / "digits", tmp_path / "digits")
+    info = json.loads((tmp_path / "digits" / "config.json").read_text())
+    info["config"]["false_alarm_rate"] = 0.03
+    (tmp_path / "digits" / "config.json").write_text(json.dumps(info))
+    at = open_page("check", models=tmp_path)
+    assert not at.exception and at.select_slider(key="alpha").value == 0.03 and "α of 3 %" in words(at)
+    assert open_page("check", models=tmp_path, alpha="0.1").select_slider(key="alpha").value == 0.1
+
+
 def test_a_false_alarm_rate_below_the_smallest_p_value_is_told(open_page):
     assert "nothing can be flagged" in open_page("check", alpha="0.001").warning[0].value
 

@@ -138,6 +138,19 @@ def test_score_by_and_alpha(call, tiny_bundle, pictures, digits):
         assert row["p_value"] == pytest.approx(detector.scores(digits.images[1:2])[f"p_{by}"][0])
 
 
+def test_without_alpha_the_models_own_rate_decides(call, tiny_bundle, pictures, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_bundle, model)
+    info = json.loads((model / "config.json").read_text())
+    info["config"]["false_alarm_rate"] = 0.5
+    (model / "config.json").write_text(json.dumps(info))
+    flagged = {}
+    for name, words in (("own", (model,)), ("asked", (tiny_bundle, "--alpha", "0.5")), ("usual", (tiny_bundle,))):
+        _, out, _ = call("score", *words, pictures, "--json", "--quiet", "--device", "cpu")
+        flagged[name] = [row["anomalous"] for row in map(json.loads, out.splitlines())]
+    assert flagged["own"] == flagged["asked"] != flagged["usual"]
+
+
 def test_score_arrays_one_row_an_image(call, tiny_bundle, tmp_path, digits):
     np.savez(tmp_path / "some.npz", images=digits.images[:4])
     code, out, _ = call("score", tiny_bundle, tmp_path / "some.npz", "--json", "--quiet")

@@ -57,3 +57,8 @@ def test_made_defects_change_what_their_mask_says_and_nothing_else():
     again = make_defects(images, seed=3)
     np.testing.assert_array_equal(again[0], changed)
     assert (make_defects(images, seed=4)[0] != changed).any()
+
+
+def test_a_rate_other_than_the_usual_one_becomes_the_models_own():
+    assert guidance(inspection(900, (64, 64)), 0.01).settings()["false_alarm_rate"] == 0.01
+    assert "false_alarm_rate" not in guidance(inspection(900, (64, 64))).settings()

@@ -151,6 +151,14 @@ def test_rest_needs_a_one_class_model(tiny_detector):
         evaluate(tiny_detector, ["rest"])
 
 
+def test_arrays_are_taken_as_sets_are(tiny_detector, rng):
+    normal, noise = load("digits", "test").images[:60], rng.integers(0, 256, (9, 40, 40, 3), dtype=np.uint8)
+    found = evaluate(tiny_detector, [noise, normal[:5]], normal=normal, full=True)["results"]
+    assert [(row["ood"], row["n_normal"], row["n_ood"]) for row in found] == [("images 1", 60, 9), ("images 2", 60, 5)]
+    raw = [tiny_detector.scores(images)["R"] for images in (normal, noise)]
+    assert found[0]["scores"]["R"]["auroc"] == pytest.approx(auroc_by_pairs(*raw))
+
+
 def test_files_of_one_s_own(tiny_detector, tmp_path, rng):
     images = rng.integers(0, 256, (120, 40, 36, 3), dtype=np.uint8)
     np.savez(tmp_path / "mine.npz", images=images)
