@@ -225,8 +225,8 @@ def calibration(view: controls.View) -> None:
         f"{100 * high[at]:.1f} % in 95 of 100 cases."
         + (
             f" **{controls.listed(outside)} flag{'s' * (len(outside) == 1)} more than chance explains:** the rate holds only "
-            "for images of the same source as the held-out training images, and these test images most likely differ from them (such as other regions of a "
-            "photograph, or other writers)."
+            "for images of the same source as the held-out training images, and these test images most likely differ from them "
+            "(such as other regions of a photograph, or other writers)."
             if outside
             else " No score flags more than chance explains."
         )
