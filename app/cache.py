@@ -44,6 +44,7 @@ from ama_core.scoring.check import Checked
 from ama_core.scoring.localise import Localiser, find_localiser
 from ama_core.scoring.outlines import Outlines
 from ama_core.scoring.report import html_report, to_outline
+from ama_core.settings import FALSE_ALARM_RATE
 from ama_core.storage.bundle import (
     PRETRAINED,
     StoredScores,
@@ -171,6 +172,11 @@ def deciding(folder: Path, by: str) -> AnomalyDetector:
 def info(folder: Path) -> dict:
     """A model's config.json, without its weights: `detector`, `config`, `normal`, `training`. Raises BundleError."""
     return read_info(folder)
+
+
+def false_alarm_rate(folder: Path) -> float:
+    """A model's own false-alarm rate, without loading it. Raises BundleError."""
+    return float(info(folder)["config"].get("false_alarm_rate", FALSE_ALARM_RATE))
 
 
 def kind_of(folder: Path) -> type[AnomalyDetector]:

@@ -115,7 +115,7 @@ def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = 
                 help="Which score is turned into a p-value, a verdict and an order.",
                 carried=True,
             )
-            alpha = false_alarm_rate(float(cache.info(able[name])["config"].get("false_alarm_rate", FALSE_ALARM_RATE)))
+            alpha = false_alarm_rate(cache.false_alarm_rate(able[name]))
         reset_button()
     if asked and asked not in models:
         st.warning(f"There is no model called {literal(asked)} here, so this shows **{literal(name)}**.")

@@ -20,7 +20,6 @@ from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.recommendation import Compared, Comparison, at_rate
 from ama_core.runs import comparing
 from ama_core.runs.folder import runs_dir
-from ama_core.settings import FALSE_ALARM_RATE
 
 TITLE = "What would something simpler do?"
 SERIES = "AUROC, 95 % interval"
@@ -51,7 +50,7 @@ def after_training(name: str, folder: Path) -> None:
         return
     with st.container(border=True):
         st.markdown(f"##### {TITLE}")
-        _section(name, folder, float(cache.info(folder)["config"].get("false_alarm_rate", FALSE_ALARM_RATE)))
+        _section(name, folder, cache.false_alarm_rate(folder))
 
 
 def in_trust_panel(view: controls.View) -> None:

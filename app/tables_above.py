@@ -31,7 +31,6 @@ from ama_core.paper.verdicts import (
 
 LISTED = 4  # cells that a verdict names
 LINE = 30  # characters of a line of a row's name
-PAPERS = "the paper's"  # what its figures are called
 DOTS = {  # series of the dot plot: colour and symbol
     "paper": (CUT, "diamond-open"),
     "ours, A": (BLUE, "circle"),
@@ -79,9 +78,17 @@ def listing(pairs: Sequence[Pair], name: Callable[[Line], str]) -> str:
     return said + (f"; and {len(pairs) - len(clear)} more" if len(pairs) > len(clear) else "")
 
 
-def sentence(found: Comparison, first: str, second: str) -> str:
-    """Where one figure is ahead of another, and where not; empty where nothing was compared."""
-    name, of = (beside_paper, counted) if second == PAPERS else (what, len)
+def sentence(
+    found: Comparison,
+    first: str,
+    second: str,
+    name: Callable[[Line], str] = what,
+    of: Callable[[Sequence[Line]], int | str] = len,
+) -> str:
+    """Where one figure is ahead of another, and where not; empty where nothing was compared.
+
+    name: what a line is called. of: how many lines were compared, as the sentence says it.
+    """
     ahead, behind, alike = (found.where(k) for k in (1, -1, 0))
     if not found.pairs:
         return ""
@@ -130,7 +137,7 @@ def verdicts(key: str, shown: Sequence[Line]) -> None:
     if key != "ablations":
         own = [line for line in shown if not line.classes]
         said.append(target([line for line in shown if line.classes] if key == "table2" else shown))
-        said.append(sentence(ours_against_paper(own), "Our A", PAPERS))
+        said.append(sentence(ours_against_paper(own), "Our A", "the paper's", beside_paper, counted))
         said.append(sentence(a_against_r(own), "A (two-sided)", "R (raw)"))
         said += [sentence(found, "T", name) for name, found in t_against_simple(own).items()]
     else:

@@ -385,7 +385,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         Raises NotFittedError, DataError.
         """
         self._fitted()
-        found = self._image_set(X, "ood")
+        found = self.image_set(X, "ood")
         images = self.prepared(found.images)
         if not len(images):
             raise DataError("There are no images to calibrate on.")
@@ -405,7 +405,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
 
     def _normal_images(self, X) -> tuple[np.ndarray, NormalData | None]:
         """Images to train on, uint8 (N, S, S, C), and what they are."""
-        found = self._image_set(X, "train")
+        found = self.image_set(X, "train")
         images = self.prepared(found.images)
         source = str(X) if isinstance(X, (str, Path)) else None
         return images, NormalData(found.name, source, None, len(images), found.fingerprint)
@@ -506,18 +506,19 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     def prepared(self, X) -> np.ndarray:
         """Checked and made uint8 (N, S, S, C) as the detector expects; images that fit already pass untouched."""
         if isinstance(X, (str, Path)):
-            X = self._image_set(X, "ood").images
+            X = self.image_set(X, "ood").images
         spec = self.settings.input
         X = [_as_array(image) for image in X] if isinstance(X, (list, tuple)) else check_images(X)
         return prepare(X, size=spec.size, channels=spec.channels, fit=spec.fit)[0]
 
-    def _image_set(self, X, split: str) -> ImageSet:
+    def image_set(self, X, split: str, name: str = "images") -> ImageSet:
+        """Images, or where they lie, as a set; a set as it is, and arrays under `name`. Raises DataError."""
         if isinstance(X, ImageSet):
             return X
         if isinstance(X, (str, Path)):
             return load_any(X, split, **vars(self.settings.input))
         images = self.prepared(X)
-        return ImageSet("images", "test" if split == "ood" else split, images, np.zeros(len(images), np.int64))
+        return ImageSet(name, "test" if split == "ood" else split, images, np.zeros(len(images), np.int64))
 
     # Storage
 

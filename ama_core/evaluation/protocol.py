@@ -94,7 +94,7 @@ def evaluate(
         "scores": {NAME of a score: {"auroc", "auprc", "fpr95"}}}]}, and "notes", sentences on what was left
         out, where anything was.
     """
-    test = normal_split(detector, "test") if normal is None else _as_set(detector, normal, "normal")
+    test = normal_split(detector, "test") if normal is None else detector.image_set(normal, "ood", "normal")
     trained_on = _normal(detector) if normal is None else NormalData(test.name)
     label = trained_on.label
     is_anomaly = np.zeros(len(test), bool) if label is None else anomaly_mask(test, label)
@@ -106,7 +106,7 @@ def evaluate(
         keep.append(_kept(detector, trained_on.name, test, np.flatnonzero(~is_anomaly), normal_scores, seed))
     results, left_out = [], []
     for number, asked in enumerate(ood, 1):
-        given = asked if isinstance(asked, str) else _as_set(detector, asked, f"images {number}")
+        given = asked if isinstance(asked, str) else detector.image_set(asked, "ood", f"images {number}")
         name = given.name if isinstance(given, ImageSet) else given
         if name == REST:
             if label is None:
@@ -141,14 +141,6 @@ def evaluate(
         )
     found = {"model": model, "normal": trained_on.title, "seed": seed, "results": results}
     return found | ({"notes": left_out} if left_out else {})
-
-
-def _as_set(detector: AnomalyDetector, images: ImageSet | np.ndarray, name: str) -> ImageSet:
-    """Images as a set of this name; a set as it is. Raises DataError where they are no images."""
-    if isinstance(images, ImageSet):
-        return images
-    prepared = detector.prepared(images)
-    return ImageSet(name, "test", prepared, np.zeros(len(prepared), np.int64))
 
 
 def ood_test(detector: AnomalyDetector, name: str) -> tuple[ImageSet, np.ndarray]:

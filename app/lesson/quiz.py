@@ -1,4 +1,4 @@
-"""Step: five questions, answered from the model's own measurements."""
+"""Step: questions, answered from the model's own measurements."""
 
 import controls
 import numpy as np
