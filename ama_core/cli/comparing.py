@@ -91,7 +91,7 @@ def _as_json(found: Comparison) -> dict[str, object]:
     return {
         "recommended": found.recommended,
         "reason": found.reason,
-        "certain": found.certain,
+        "significant": found.significant,
         "n_normal": found.n_normal,
         "n_anomalous": found.n_anomalous,
         "made_defects": found.made,

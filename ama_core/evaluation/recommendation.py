@@ -57,7 +57,7 @@ class Comparison:
     """Detectors, the best first, and which one to take.
 
     Attributes:
-        recommended: the name of a detector. reason: why, in sentences. certain: whether every other one is worse by more than
+        recommended: the name of a detector. reason: why, in sentences. significant: whether every other is worse by more than
             chance explains (see `surely_better`).
         n_normal, n_anomalous: test images. made: whether the anomalies are made defects.
         detectors: by falling AUROC.
@@ -66,7 +66,7 @@ class Comparison:
 
     recommended: str
     reason: str
-    certain: bool
+    significant: bool
     n_normal: int
     n_anomalous: int
     made: bool
@@ -106,8 +106,8 @@ def compare(
         seconds = _known_seconds(detector) if name in fitted else _fit(detector, train, progress, tick)
         found.append(_tested(name, detector, seconds, normal, anomalous, alpha, progress, tick))
     ranked = tuple(sorted(found, key=lambda one: (-one.auroc, one.seconds_train)))
-    recommended, reason, certain = recommend(ranked, made)
-    return Comparison(recommended, reason, certain, len(normal), len(anomalous), made, ranked, anomalous.name)
+    recommended, reason, significant = recommend(ranked, made)
+    return Comparison(recommended, reason, significant, len(normal), len(anomalous), made, ranked, anomalous.name)
 
 
 def at_rate(found: Comparison, detectors: Mapping[str, AnomalyDetector], alpha: float) -> Comparison:

@@ -57,12 +57,12 @@ def test_a_clear_difference_is_no_chance_and_a_small_one_may_be(rng):
     normal, anomalous = rng.normal(size=60), rng.normal(3, 1, 40)
     good, poor = compared("good", normal, anomalous), compared("poor", rng.normal(size=60), rng.normal(size=40))
     assert surely_better(good, poor) and not surely_better(poor, good)
-    name, reason, certain = recommend(ranked(poor, good))
-    assert name == "good" and certain and "40 anomalous images" in reason
+    name, reason, significant = recommend(ranked(poor, good))
+    assert name == "good" and significant and "40 anomalous images" in reason
     assert "larger than chance explains (DeLong's test, 95 %)" in reason
     near = compared("near", normal, np.where(np.arange(40) == 7, anomalous.min() - 0.01, anomalous), seconds=500.0)
-    name, reason, certain = recommend(ranked(good, near, poor))
-    assert name == "good" and not certain and "may be chance" in reason and "Near" in reason and "Poor" not in reason
+    name, reason, significant = recommend(ranked(good, near, poor))
+    assert name == "good" and not significant and "may be chance" in reason and "Near" in reason and "Poor" not in reason
 
 
 def test_of_equals_the_faster_is_taken_and_not_a_clearly_poorer_one(rng):
@@ -76,8 +76,8 @@ def test_of_equals_the_faster_is_taken_and_not_a_clearly_poorer_one(rng):
 def test_few_images_tell_nothing_and_made_defects_are_named(rng):
     one = compared("one", rng.normal(size=30), rng.normal(4, 1, 3))
     other = compared("other", rng.normal(size=30), rng.normal(size=3))
-    _, reason, certain = recommend(ranked(one, other), made=True)
-    assert not certain and reason.startswith("Not enough images to tell") and "made defects" in reason.lower()
+    _, reason, significant = recommend(ranked(one, other), made=True)
+    assert not significant and reason.startswith("Not enough images to tell") and "made defects" in reason.lower()
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_no_better_than_chance_is_told_from_too_few_images(n, m, shift, said):
     normal, anomalous = norm.ppf((np.arange(n) + 0.5) / n), norm.ppf((np.arange(m) + 0.5) / m) + shift
     first, worse = compared("first", normal, anomalous), compared("worse", normal, anomalous - 3.0)
     for detectors in ((first, worse), (first,)):
-        _, reason, certain = recommend(detectors)
+        _, reason, significant = recommend(detectors)
         assert said in reason or (said == "finds most" and "is the only one" in reason)
-        assert ("Add more" in reason) == said.startswith("Not enough") and certain == (
+        assert ("Add more" in reason) == said.startswith("Not enough") and significant == (
             said == "finds most" and len(detectors) > 1
         )
 
