@@ -155,6 +155,10 @@ class TrainingSettings(Settings):
         steps = self.epochs * (n_images // self.batch_size)
         return min(steps, self.max_steps) if self.max_steps else steps
 
+    def with_batch_size(self, size: int) -> Self:
+        """A copy with batches of `size` images, and what else has to follow from that. Raises ConfigError."""
+        return self.replace(batch_size=size)
+
 
 def _parse(field: dataclasses.Field, value: Any) -> Any:
     """Strings to the field's type; everything else is left to validation."""

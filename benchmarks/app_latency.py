@@ -31,7 +31,7 @@ PAGES = {
     "reconstructions": (IMAGE, ("spinbutton", "Page ("), ("ArrowUp Enter", "ArrowDown Enter")),
     "shell": (CHART, ("slider", "δ"), ("ArrowRight", "ArrowLeft")),
     "simplex": (CHART, ("slider", "Weight of A"), ("ArrowRight", "ArrowLeft")),
-    "train": ('[data-testid="stSelectbox"]', ("combobox", "Preset"), ("ArrowDown ArrowDown Enter", "ArrowDown ArrowUp Enter")),
+    "train": ('[data-testid="stSelectbox"]', ("combobox", "Size"), ("ArrowDown ArrowDown Enter", "ArrowDown ArrowUp Enter")),
     "check?sample_set=photos": (TABLE, ("spinbutton", "From number"), ("ArrowUp Enter", "ArrowDown Enter")),
     "benchmark": (TABLE, ("switch", "Also sets"), ("Space",)),
     "about?part=Settings": (TABLE, ("switch", "Only what differs"), ("Space",)),

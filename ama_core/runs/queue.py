@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ama_core.data import iter_images
+from ama_core.data import iter_unread
 from ama_core.data.decode import SUFFIXES
 from ama_core.data.pictures import png
 from ama_core.errors import BundleError, ConfigError, DataError
@@ -225,8 +225,11 @@ def save_images(folder: Path | str, files: Sequence[tuple[str, bytes]], most: in
     with _in_words(folder):
         for name, data in files:
             suffix = Path(name).suffix.lower()
-            for item in iter_images([(name, data)]):
-                if item.image is None or n == most:
+            for unread in iter_unread([(name, data)]):
+                if n == most:
+                    break  # before it is decoded
+                item = unread.read()
+                if item.image is None:
                     continue
                 n += 1
                 target.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from ama_core.data.guidance import FEWEST, calibration_fraction
 from ama_core.detectors.base import SELECTIONS
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError
-from ama_core.settings import Settings
+from ama_core.settings import Settings, TrainingSettings
 from ama_core.storage.bundle import FIRST
 from ama_core.storage.files import parse_json
 
@@ -108,10 +108,9 @@ def with_filled_batches(config: Settings, n: int) -> Settings:
     Raises ConfigError.
     """
     left = n - round(n * config.calibration_fraction)
-    if not hasattr(config, "batch_size") or left >= config.batch_size:
+    if not isinstance(config, TrainingSettings) or left >= config.batch_size:
         return config
-    size = max(2, left // 2)
-    return config.replace(batch_size=size, **({"k": min(config.k, size)} if hasattr(config, "k") else {}))
+    return config.with_batch_size(max(3, left // 2))  # 3: a mixture is of two normal images, and one may be a negative
 
 
 def command_line(spec: RunSpec, preset_name: str, out: Path | str) -> str:

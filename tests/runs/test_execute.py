@@ -393,12 +393,13 @@ def test_own_images_are_measured_against_what_was_named_alone(tiny_config, tmp_p
     assert {(s["set_number"], s["sets"]) for s in seen if s.get("measuring") == bad} == {(2, 2)}
 
 
-@pytest.mark.parametrize("n", [8, 24, 60, 300, 50_000])
+@pytest.mark.parametrize("n", [5, 6, 8, 12, 24, 60, 300, 50_000])
 def test_settings_suit_few_images(n):
     config = config_for("/my/folder", "tiny")
     suited = suited_to_few(config, n)
     parts = hold_out(n, suited.calibration_fraction)
     assert suited.total_steps(len(parts.train)) == 700, "every batch is filled"
+    assert 2 <= suited.k <= suited.batch_size - suited.n_negatives, "a mixture is of different images"
     reached = 1 / (len(parts.calibration) + 1)
     assert reached <= 0.05 or suited.calibration_fraction == 0.5
     assert (suited == config) == (n >= 400)

@@ -150,19 +150,22 @@ def test_what_cannot_be_continued_is_refused(score, sources, tmp_path, monkeypat
         score(sources, "out.txt")
 
 
-def test_killed_in_the_middle_by_command(tiny_bundle, tmp_path, digits):
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
+def test_stopped_in_the_middle_by_command(tiny_bundle, tmp_path, digits, stop):
     images = np.tile(digits.images, (8, 1, 1, 1))
     np.savez_compressed(tmp_path / "many.npz", images=images)
     out, beside = tmp_path / "out.csv", tmp_path / "out.csv.meta.json"
     words = ["-m", "ama_core", "score", tiny_bundle, tmp_path / "many.npz", "--out", out, "--quiet", "--device", "cpu"]
     command = [sys.executable, *map(str, words)]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 200
     while not (beside.exists() and json.loads(beside.read_text())["rows"]) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(stop)
+    _, err = process.communicate(timeout=100)
+    if stop == signal.SIGTERM:
+        assert process.returncode == 130 and "Continue with --resume" in err and "Traceback" not in err
     assert not json.loads(beside.read_text())["complete"], "it was done before it could be killed"
     ended = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=200)
     rows = rows_of(out)

@@ -8,6 +8,9 @@ from typing import Any, ClassVar, Self
 from ama_core.errors import ConfigError
 from ama_core.settings import TrainingSettings, setting
 
+MODES = ("paper", "released")
+REGULARISERS = ("norm", "hinge")
+DIRECTIONS = ("inward", "outward", "sipple")  # of atypical codes
 # Where the released code has another default than the paper.
 MODE_DEFAULTS: dict[str, dict[str, Any]] = {"released": {"warmup": 0.11}}
 
@@ -56,7 +59,7 @@ class Config(TrainingSettings):
         "pixel, simplex weights 1-a1-a2, atypical codes as scaled encodings, regulariser and simplex codes from the normal "
         "images alone, real anomalies from the first step).",
         "What is trained",
-        choices=("paper", "released"),
+        choices=MODES,
     )
     reconstruction: str = setting(
         "mirrored",
@@ -105,14 +108,14 @@ class Config(TrainingSettings):
         "norm",
         "Latent regulariser: mean ||z|| (shrinks every code) or hinge max(||z|| - sqrt(d), 0) (only those outside the shell).",
         "Objective",
-        choices=("norm", "hinge"),
+        choices=REGULARISERS,
     )
     atypical: str = setting(
         "inward",
         "Where synthetic negatives are drawn: just inside or outside the shell ||z|| = sqrt(d), from a cube at the origin "
         "(sipple), or nowhere. [C] inward; the paper's directions per data set are in an appendix that is not available.",
         "Objective",
-        choices=("inward", "outward", "sipple", "none"),
+        choices=(*DIRECTIONS, "none"),
     )
     delta: float = setting(
         3.0,
@@ -127,7 +130,8 @@ class Config(TrainingSettings):
     )
     warmup: float = setting(
         0.1,
-        "Fraction of the training before negatives are used. [C] epoch 11 of 100: 0.1; 0.11 where only mode=released is given.",
+        "Fraction of the training before negatives are used. [C] epoch 11 of 100: 0.1; "
+        "0.11 with --set mode=released and preset paper.",
         "Objective",
         low=0.0,
         high=1.0,
@@ -143,8 +147,10 @@ class Config(TrainingSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.k > self.batch_size:
-            raise ConfigError(f"k = {self.k} images cannot be mixed from a batch of {self.batch_size}: raise batch_size.")
+        normals = self.batch_size - self.n_negatives
+        if self.k > normals:
+            of = f"{self.batch_size} images" + (f", of which {self.n_negatives} are negatives" if self.n_negatives else "")
+            raise ConfigError(f"k = {self.k} images cannot be mixed from a batch of {of}: raise batch_size or lower k.")
 
     @property
     def radius(self) -> float:
@@ -162,6 +168,12 @@ class Config(TrainingSettings):
         if self.negative_fraction == 0 or self.lambda_neg == 0:
             return 0
         return max(1, round(self.negative_fraction * self.batch_size))
+
+    def with_batch_size(self, size: int) -> Self:
+        """As `TrainingSettings.with_batch_size`, with a `k` that a batch of `size` images, negatives left out, allows."""
+        least = dict(batch_size=size, k=2)
+        normals = size - self.replace(**least).n_negatives
+        return self.replace(batch_size=size, k=min(self.k, normals))
 
     @property
     def betas(self) -> dict[str, tuple[float, float]]:

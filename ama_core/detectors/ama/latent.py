@@ -9,6 +9,9 @@ import math
 import torch
 from torch import Tensor
 
+from ama_core.detectors.ama.config import DIRECTIONS, MODES
+from ama_core.errors import ConfigError
+
 
 def shell_ratio(z: Tensor) -> Tensor:
     """|z| / sqrt(d) for every code: (N,), fp32; 1 on the shell."""
@@ -20,7 +23,11 @@ def simplex_weights(n: int, k: int, rng: torch.Generator, *, mode: str = "paper"
 
     paper: alpha_i ~ U[0, 0.5], divided by their sum. released: all but the last ~ U[0, 0.5] scaled to keep it non-negative
     for k = 3 (a_1, a_2, 1 - a_1 - a_2).
+
+    Raises ConfigError for another mode.
     """
+    if mode not in MODES:
+        raise ConfigError(f"There is no mode {mode!r}. Known: {', '.join(MODES)}.")
     if mode == "released":
         free = torch.rand(n, k - 1, generator=rng, device=rng.device) / (k - 1)
         return torch.cat([free, 1 - free.sum(dim=1, keepdim=True)], dim=1)
@@ -30,7 +37,12 @@ def simplex_weights(n: int, k: int, rng: torch.Generator, *, mode: str = "paper"
 
 
 def simplex_parents(n: int, k: int, rng: torch.Generator) -> Tensor:
-    """Parents of n mixtures among n images: indices (n, k), each row k different images, every image used k times."""
+    """Parents of n mixtures among n images: indices (n, k), each row k different images, every image used k times.
+
+    Raises ConfigError where there are fewer than k images.
+    """
+    if n < k:
+        raise ConfigError(f"{k} different images cannot be mixed from {n}.")
     order = torch.randperm(n, generator=rng, device=rng.device)
     return torch.stack([order.roll(-j) for j in range(k)], dim=1)
 
@@ -50,7 +62,10 @@ def atypical_codes(n: int, d: int, direction: str, delta: float, rng: torch.Gene
 
     Uniform in direction; radius uniform in [sqrt(d) - delta, sqrt(d)] (inward, never below 0) or [sqrt(d), sqrt(d) + delta]
     (outward). sipple: uniform in the cube [-1, 1]^d around the origin.
+
+    Raises ConfigError for another direction.
     """
+    _check_direction(direction)
     if direction == "sipple":
         return 2 * torch.rand(n, d, generator=rng, device=rng.device) - 1
     unit = torch.nn.functional.normalize(torch.randn(n, d, generator=rng, device=rng.device), dim=1)
@@ -63,8 +78,16 @@ def atypical_codes_released(z: Tensor, direction: str, rng: torch.Generator) -> 
     """Codes z_neg like `z` (n, d), as the released code draws them.
 
     a ~ U(0, 0.5): inward a z, outward z / a; sipple: U(0, 1)^d times the smallest absolute entry of the batch's codes.
+
+    Raises ConfigError for another direction.
     """
+    _check_direction(direction)
     if direction == "sipple":
         return torch.rand(z.shape, generator=rng, device=z.device) * z.abs().min()
     a = (0.5 * torch.rand(len(z), 1, generator=rng, device=z.device)).clamp_min(1e-3)  # z / 0 is no code
     return a * z if direction == "inward" else z / a
+
+
+def _check_direction(direction: str) -> None:
+    if direction not in DIRECTIONS:
+        raise ConfigError(f"There is no direction {direction!r}. Known: {', '.join(DIRECTIONS)}.")

@@ -10,6 +10,8 @@ Where several processes share a batch, `rows` (`n`, `mixtures`) says of how many
 import torch
 from torch import Tensor
 
+from ama_core.detectors.ama.config import REGULARISERS
+from ama_core.errors import ConfigError
 from ama_core.training import distributed
 
 
@@ -48,7 +50,12 @@ def autoencoder_simplex(d_inter: Tensor, rows: int | None = None) -> Tensor:
 
 
 def latent_regulariser(z: Tensor, kind: str, radius: float, rows: int | None = None) -> Tensor:
-    """Mean over codes z (n, d) of ||z||_2 (`norm`) or max(||z||_2 - radius, 0) (`hinge`)."""
+    """Mean over codes z (n, d) of ||z||_2 (`norm`) or max(||z||_2 - radius, 0) (`hinge`).
+
+    Raises ConfigError for another kind.
+    """
+    if kind not in REGULARISERS:
+        raise ConfigError(f"There is no regulariser {kind!r}. Known: {', '.join(REGULARISERS)}.")
     norms = z.float().norm(dim=1)
     return _mean((norms - radius).clamp_min(0) if kind == "hinge" else norms, rows)
 

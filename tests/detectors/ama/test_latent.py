@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from ama_core.detectors.ama import latent
+from ama_core.detectors.ama import latent, losses
+from ama_core.errors import ConfigError
 
 
 @pytest.fixture
@@ -48,6 +49,22 @@ def test_parents_are_distinct_and_used_equally(generator, n, k):
     assert parents.shape == (n, k)
     assert all(len(set(row)) == k for row in parents.tolist())
     np.testing.assert_array_equal(np.bincount(parents.ravel(), minlength=n), k)
+
+
+def test_too_few_images_are_not_mixed_with_themselves(generator):
+    with pytest.raises(ConfigError, match="3 different images cannot be mixed from 2"):
+        latent.simplex_parents(2, 3, generator)
+
+
+def test_an_unknown_name_is_an_error(generator):
+    for call in (
+        lambda: latent.simplex_weights(4, 3, generator, mode="typo"),
+        lambda: latent.atypical_codes(4, 8, "typo", 1.0, generator),
+        lambda: latent.atypical_codes_released(torch.ones(4, 8), "none", generator),
+        lambda: losses.latent_regulariser(torch.ones(4, 8), "typo", 1.0),
+    ):
+        with pytest.raises(ConfigError, match="There is no .* Known: "):
+            call()
 
 
 def test_parents_vary(generator):
