@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 from ama_core.errors import ConfigError
 
 FALSE_ALARM_RATE = 0.05  # where nothing else is asked for
+LEAST_RATE = 1e-6  # a smaller one would need over a million held-out images; the largest is as far from 1
 
 
 def setting(default, doc: str, group: str, *, choices: tuple = (), low: float | None = None, high: float | None = None):
@@ -79,8 +80,8 @@ class Settings:
         FALSE_ALARM_RATE,
         "The alpha of this model where none is asked for: an image is flagged when its conformal p-value is at most alpha.",
         "Calibration",
-        low=1e-6,
-        high=0.5,
+        low=LEAST_RATE,
+        high=1 - LEAST_RATE,
     )
 
     def __post_init__(self):

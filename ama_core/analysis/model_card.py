@@ -14,8 +14,7 @@ from ama_core.storage.bundle import read_results, read_scores
 
 def model_card(folder: Path, detector: AnomalyDetector) -> str:
     """Markdown for the bundle in `folder`, from its own files."""
-    normal, training, settings = detector.normal, detector.info_["training"], detector.settings
-    what = label_of(normal.name, normal.label)
+    settings = detector.settings
     tensors, _ = detector.state()
     by_network: dict[str, int] = {}
     for name, tensor in tensors.items():
@@ -26,15 +25,11 @@ def model_card(folder: Path, detector: AnomalyDetector) -> str:
     lines = [
         f"# {folder.name}",
         "",
-        f"{detector.title} ({detector.reference}){detector.card_remark()}, trained on **{what}** as normal data "
-        f"({normal.n:,} images, {training['n_train']:,} after the calibration hold-out) at "
+        f"{detector.title} ({detector.reference}){detector.card_remark()}, trained on {_trained_on(detector)} at "
         f"{settings.image_size}x{settings.image_size}x{settings.channels}.",
         "",
         f"- Parameters: {sizes}.",
-        f"- Training: {training['steps']:,} steps in {training['seconds'] / 60:.1f} minutes on {training['device']}, "
-        f"{training['precision']}; weights of the {training['select']} step; torch {training['versions']['torch']}.",
-        f"- Command: `{training['command']}`" if training["command"] else "- Command: not recorded.",
-        f"- Training data fingerprint: `{normal.fingerprint}`; source commit: `{training['commit']}`.",
+        *_training(detector),
         *_calibrated_on(detector),
         f"- Settings: {', '.join(f'{name} {value}' for name, value in settings.to_dict().items())}.",
         "",
@@ -62,6 +57,28 @@ def model_card(folder: Path, detector: AnomalyDetector) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _trained_on(detector: AnomalyDetector) -> str:
+    """The normal images; a bundle need not say which."""
+    normal, training = detector.normal, detector.info_.get("training")
+    if normal is None:
+        return "images that its bundle does not name"
+    n = f"{normal.n:,} images" + (f", {training['n_train']:,} after the calibration hold-out" if training else "")
+    return f"**{label_of(normal.name, normal.label)}** as normal data ({n})"
+
+
+def _training(detector: AnomalyDetector) -> list[str]:
+    normal, training = detector.normal, detector.info_.get("training")
+    if not training:
+        return ["- Training: not recorded."]
+    source = f"source commit: `{training['commit']}`"
+    return [
+        f"- Training: {training['steps']:,} steps in {training['seconds'] / 60:.1f} minutes on {training['device']}, "
+        f"{training['precision']}; weights of the {training['select']} step; torch {training['versions']['torch']}.",
+        f"- Command: `{training['command']}`" if training["command"] else "- Command: not recorded.",
+        f"- Training data fingerprint: `{normal.fingerprint}`; {source}." if normal else f"- {source.capitalize()}.",
+    ]
 
 
 def _calibrated_on(detector: AnomalyDetector) -> list[str]:

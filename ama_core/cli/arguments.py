@@ -11,7 +11,7 @@ from ama_core.data import check_path
 from ama_core.data.files import files_of
 from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import AMAError, ConfigError
-from ama_core.settings import FALSE_ALARM_RATE
+from ama_core.settings import FALSE_ALARM_RATE, LEAST_RATE
 from ama_core.shards import Shard
 from ama_core.storage.bundle import FILES, find_bundle, list_bundles
 from ama_core.storage.files import check_output
@@ -102,8 +102,11 @@ def alpha(word: str) -> float:
         value = float(word)
     except ValueError:
         value = nan
-    if not 0 < value < 1:
-        raise ConfigError(f"--alpha {word} must be a number between 0 and 1: 0.05 lets 5 of 100 normal images be flagged.")
+    if not LEAST_RATE <= value <= 1 - LEAST_RATE:
+        raise ConfigError(
+            f"--alpha {word} must be a number between 0 and 1, by a millionth at least: 0.05 lets 5 of 100 normal images be "
+            "flagged."
+        )
     return value
 
 

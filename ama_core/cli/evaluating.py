@@ -24,7 +24,7 @@ from ama_core.cli.progress import SetBars, warn
 from ama_core.data import load_any
 from ama_core.detectors.conformal import conformal_p_value
 from ama_core.detectors.registry import load_detector
-from ama_core.errors import AMAError
+from ama_core.errors import AMAError, ConfigError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import auroc_interval
 from ama_core.runs.measuring import measure_run, write_card
@@ -77,6 +77,11 @@ def measure(arguments: argparse.Namespace) -> None:
     folder = find_bundle(arguments.model)
     detector = load_detector(folder, device=arguments.device)
     if arguments.calibrate:
+        if others := detector.info_.get("calibrated_on"):
+            raise ConfigError(
+                f"The p-values of this model are from {others['n']:,} images of {others['name']}, which --calibrate would "
+                "replace. Run it on the model that this one was made from, then `calibrate` that one."
+            )
         detector.calibrate(evaluation.training_images(detector).images).save(folder)
     with SetBars(arguments.quiet) as bars:
         measure_run(detector, folder, bars.update, seed=arguments.seed)

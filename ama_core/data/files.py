@@ -82,18 +82,22 @@ def iter_unread(sources: Iterable[Source]) -> Iterator[Unread]:
         if not path.exists():
             raise DataError(f"'{path}' does not exist. Check the path.")
         for file in _files(path) if path.is_dir() else [str(path)]:
-            suffix = os.path.splitext(file)[1].lower()
-            if os.path.islink(file) and not os.path.isfile(file):
-                leads = "to a folder, which is not followed: name that folder" if os.path.isdir(file) else "that leads nowhere"
-                yield _refused(file, 0, f"a link {leads}")
-            elif os.path.isdir(file):
-                yield _refused(file, 0, "the folder cannot be listed: check its permissions")
-            elif suffix in ARCHIVES:
-                yield from _from_archive(file, Path(file))
-            elif not _is_image(file):
-                yield _refused(file, 0, _NOT_AN_IMAGE)
-            else:
-                yield Unread(file, 0, partial(_attempt, file, Path(file)))
+            yield from unread_of(file)
+
+
+def unread_of(file: str) -> Iterator[Unread]:
+    """What `iter_unread` yields of one of the files that `files_of` names."""
+    if os.path.islink(file) and not os.path.isfile(file):
+        leads = "to a folder, which is not followed: name that folder" if os.path.isdir(file) else "that leads nowhere"
+        yield _refused(file, 0, f"a link {leads}")
+    elif os.path.isdir(file):
+        yield _refused(file, 0, "the folder cannot be listed: check its permissions")
+    elif os.path.splitext(file)[1].lower() in ARCHIVES:
+        yield from _from_archive(file, Path(file))
+    elif not _is_image(file):
+        yield _refused(file, 0, _NOT_AN_IMAGE)
+    else:
+        yield Unread(file, 0, partial(_attempt, file, Path(file)))
 
 
 def check_path(source: str | Path) -> str | Path:

@@ -74,6 +74,8 @@ def _own_place(source: str | Path, split: str) -> tuple[Path, Path]:
     Raises DataError.
     """
     path = Path(check_path(source)).expanduser()
+    if path.name in ("", ".."):  # the current folder or one above it: the images are called by its name
+        path = path.resolve()
     if not path.exists():
         raise DataError(f"'{source}' is neither a known data set ({', '.join(catalog())}) nor an existing path.")
     divided = [path / name for name in SPLITS if (path / name).is_dir()]

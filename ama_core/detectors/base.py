@@ -368,11 +368,13 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     def calibrate(self, images: np.ndarray) -> Self:
         """Fit statistics and p-values again, with the networks as they are, on all images that were given to `fit`.
 
-        A model that a bundle of an earlier version was read from gives every score of its class afterwards.
+        P-values that `recalibrate` took from other images are replaced. A model that a bundle of an earlier version was read
+        from gives every score of its class afterwards.
         """
         self._fitted()
         images = self.prepared(images)
         self._calibrate(images, hold_out(len(images), self.settings.calibration_fraction, self.settings.seed))
+        self.info_ = {name: value for name, value in self.info_.items() if name != "calibrated_on"}
         return self
 
     def recalibrate(self, X) -> Self:

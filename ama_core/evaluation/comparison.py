@@ -38,10 +38,13 @@ def which_score(names: Sequence[str], decides: str, kind: str) -> str | None:
 def normal_key(info: Mapping[str, Any]) -> tuple[str, int | None] | None:
     """What a model was trained on, by its config.json: name and class; None where it does not say.
 
-    Models that were shown real anomalies are compared with none: theirs is another task.
+    One's own images are named by their path: two folders may both be called "good", or as a set of the catalog is. Models that
+    were shown real anomalies are compared with none: theirs is another task.
     """
     normal = NormalData.of(info)
-    return None if normal is None or normal.anomalies else (normal.name, normal.label)
+    if normal is None or normal.anomalies:
+        return None
+    return normal.source if normal.is_own else normal.name, normal.label
 
 
 @dataclass(frozen=True)

@@ -94,14 +94,14 @@ def stored_entries(records: Sequence[Record]) -> list[Entry]:
 
 
 def model_entries(name: str, info: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> list[Entry]:
-    """What a model on this computer was measured to do; empty for AMA, whose models are in the tables, and after real
-    anomalies.
+    """What a model on this computer was measured to do; empty for AMA, whose models are in the tables, and for models of one's
+    own images or trained with real anomalies.
 
     Args:
         info: its `config.json`. results: rows of its `results.json`.
     """
     normal, training = NormalData.of(info), info.get("training", {})
-    if info["detector"] == FIRST or normal is None or normal.anomalies or info["detector"] not in known():
+    if info["detector"] == FIRST or normal is None or normal.is_own or normal.anomalies or info["detector"] not in known():
         return []
     kind = detector_class(info["detector"])
     steps, seed = training.get("steps") or 0, info["config"].get("seed", 0)

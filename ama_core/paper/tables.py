@@ -13,6 +13,7 @@ from typing import Any
 
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.scores import SCORES
+from ama_core.detectors.base import NormalData
 from ama_core.evaluation.metrics import auroc_interval, mean_and_sd
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
@@ -177,21 +178,22 @@ def stored_members(records: Sequence[Record]) -> list[Member]:
 
 
 def model_members(name: str, info: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> list[Member]:
-    """What a model that is available locally was measured to do; empty for other detectors than AMA.
+    """What a model that is available locally was measured to do; empty for other detectors than AMA, and for models of one's
+    own images, whatever these are called.
 
     Args:
         info: its `config.json` (see `storage.bundle.read_info`). results: rows of `evaluate`, as in its `results.json`.
 
     Raises ConfigError where its settings are not known here.
     """
-    normal = info.get("normal")
-    if info["detector"] != FIRST or not normal:
+    normal = NormalData.of(info)
+    if info["detector"] != FIRST or normal is None or normal.is_own:
         return []
     config, training = Config.from_dict(info["config"]), info.get("training", {})
     asked = {
-        "dataset": normal["source"],
-        "anomalies": normal.get("anomalies"),
-        "validate_ood": normal.get("validation_ood"),
+        "dataset": normal.source,
+        "anomalies": normal.anomalies,
+        "validate_ood": normal.validation_ood,
         "select": training.get("select", "last"),
     }
     # Real anomalies in training are another task than the paper's tables.
@@ -200,7 +202,7 @@ def model_members(name: str, info: Mapping[str, Any], results: Iterable[Mapping[
     members = []
     for found in results:
         figures = Measured(found["ood"], found["n_normal"], found["n_ood"], found["scores"])
-        own = (name, row, normal["name"], normal.get("label"), figures, config.to_dict(), training, condition, asked)
+        own = (name, row, normal.name, normal.label, figures, config.to_dict(), training, condition, asked)
         members.append(Member(*own))
     return members
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ama_core.errors import ConfigError
 from ama_core.runs.processes import process_mark
 from ama_core.training.loop import Event
 
@@ -94,7 +95,12 @@ class Status:
         return dataclasses.replace(self, **changes)
 
     def after(self, event: Event) -> "Status":
-        """The status once this has happened in training."""
+        """The status once this has happened in training.
+
+        Raises ConfigError where a detector's curve is called as a field is: `status.json` could not hold both.
+        """
+        if taken := {*_NUMBERS, *_WORDS, "state"} & set(event.values):
+            raise ConfigError(f"A curve of this detector is called {min(taken)!r}, as a field of status.json: rename it.")
         return self.replace(step=event.step, total_steps=event.total_steps, values={**self.values, **event.values})
 
     def by_this_process(self) -> "Status":

@@ -119,7 +119,7 @@ def score_rows(detector: AnomalyDetector, sources: Iterable[Source], alpha: floa
 
     Raises DataError for a path that does not exist and for an empty folder.
     """
-    return _score(detector, iter_unread(sources), alpha)
+    return score_unread(detector, iter_unread(sources), alpha)
 
 
 def score_to_file(
@@ -185,7 +185,7 @@ def score_to_file(
             file.truncate(0)
         file.seek(0, os.SEEK_END)
         write = _writer(file, out.suffix.lower(), columns(detector), header=file.tell() == 0)
-        rows = _score(detector, unread, alpha)
+        rows = score_unread(detector, unread, alpha)
         _write_rows(rows, write, file.tell, lambda counts: _save(file, beside, asked, counts), summary, progress)
     if progress:
         progress(summary)
@@ -265,7 +265,7 @@ def _save(file: IO[bytes], beside: Path, asked: dict[str, Any], counts: Counts) 
     write_atomically(beside, json.dumps(asked | counts._asdict(), indent=2))
 
 
-def _score(detector: AnomalyDetector, unread: Iterable[Unread], alpha: float) -> Iterator[Row]:
+def score_unread(detector: AnomalyDetector, unread: Iterable[Unread], alpha: float) -> Iterator[Row]:
     """Threads decode and shrink the next images while this one scores."""
     waiting: list[Row] = []
     images: list[np.ndarray] = []

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ama_core.data.files import check_sources, files_of
+from ama_core.data.files import check_sources, files_of, unread_of
 from ama_core.detectors.base import AnomalyDetector
-from ama_core.scoring.table import Row, score_rows
+from ama_core.scoring.table import Row, score_unread
 from ama_core.stopping import StopRequested
 
 SECONDS = 1.0  # between two looks
@@ -42,7 +42,7 @@ def watch_rows(
             if before.get(file) == stamp and scored.get(file) != stamp:
                 scored[file] = stamp
                 if os.path.exists(file):
-                    for row in score_rows(detector, [file], alpha):
+                    for row in score_unread(detector, unread_of(file), alpha):
                         yield row
                         if stop_requested():
                             return
@@ -55,7 +55,7 @@ def _stamps(sources: Sequence[str | Path]) -> dict[str, Stamp]:
     found = {}
     for file in sorted(str(file) for file in files_of([source for source in sources if os.path.exists(source)])):
         try:
-            state = os.stat(file)
+            state = os.stat(file) if os.path.isfile(file) else os.lstat(file)  # a link to a folder does not change with it
         except OSError:  # taken away meanwhile
             continue
         found[file] = (state.st_size, state.st_mtime_ns)

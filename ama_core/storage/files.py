@@ -119,8 +119,14 @@ def read_json(path: Path | str) -> Any:
 
 
 def csv_cell(value: Any) -> Any:
-    """A value for a CSV table: text that a spreadsheet would take for a formula, as a file may be named, gets an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    """A value for a CSV table: text that a spreadsheet would take for a formula, as a file may be named, gets an apostrophe.
+
+    A carriage return is spelled out: writers leave it unquoted, and readers would begin a row there.
+    """
+    if not isinstance(value, str):
+        return value
+    escaped = f"'{value}" if value.startswith(FORMULA) else value
+    return escaped.replace("\r", "\\r")
 
 
 def shown(name: str) -> str:

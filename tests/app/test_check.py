@@ -373,6 +373,7 @@ def test_no_cell_of_the_download_of_a_chart_begins_a_formula(open_page):
 
     frame = pd.DataFrame({"=set": ["=1+1", "digits"], "R": [-1.0, 2.0], "error": [None, "-"], "flagged": [True, None]})
     assert controls.safe_csv(frame) == "'=set,R,error,flagged\n'=1+1,-1.0,,True\ndigits,2.0,'-,\n"
+    assert controls.safe_csv({"file": ["b\r=1+1.png"]}) == "file\nb\\r=1+1.png\n"
 
 
 def upload(at, images):

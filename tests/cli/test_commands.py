@@ -18,8 +18,10 @@ from ama_core import AMADetector, __version__
 from ama_core.data import catalog, load, overlapping
 from ama_core.detectors import registry
 from ama_core.detectors.ama.scores import SCORES
+from ama_core.detectors.base import NormalData
 from ama_core.runs import timing
 from ama_core.runs.comparing import own_detectors
+from ama_core.storage.bundle import read_info
 from ama_core.storage.files import lock
 
 SETTINGS = [
@@ -426,6 +428,19 @@ def test_nothing_readable_is_an_error(call, tiny_bundle, tmp_path):
     assert not (tmp_path / "n.csv").exists()  # nor is anything left behind
 
 
+def test_the_current_folder_is_called_by_its_name(call, digits, tmp_path, monkeypatch):
+    pictures = tmp_path / "pictures"
+    save_pngs(pictures, digits.images[:30])
+    monkeypatch.chdir(pictures)
+    words = ("--detector", "pixel_mean", "--no-measure", "--quiet", "--set", "image_size=32")
+    for source in (".", pictures.parent / "somewhere" / ".." / pictures.name / "deeper" / ".."):
+        (pictures / "deeper").mkdir(exist_ok=True)
+        (pictures.parent / "somewhere").mkdir(exist_ok=True)
+        out = tmp_path / f"m{len(str(source))}"
+        assert call("train", source, "--out", out, *words)[0] == 0
+        assert NormalData.of(read_info(out)).name == pictures.name
+
+
 def test_normal_images_are_no_anomalies(call, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(pictures)
@@ -552,6 +567,7 @@ def test_a_model_is_calibrated_on_images_of_another_camera(call, tiny_bundle, tm
         _, out, _ = call("score", model, tmp_path / "new", "--alpha", "0.1", "--json", "--quiet")
         flagged.append(np.mean([json.loads(line)["anomalous"] for line in out.splitlines()]))
     assert flagged[0] > 0.5 and flagged[1] < 0.2
+    assert_one_clear_line(call("measure", tmp_path / "m", "--calibrate", "--quiet"), "which --calibrate would replace")
     assert_one_clear_line(call("calibrate", tiny_bundle, *words), "name a new folder")
     assert_one_clear_line(call("calibrate", tiny_bundle, tmp_path / "no", "--out", tmp_path / "k"), "nor an existing path")
 

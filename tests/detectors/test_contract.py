@@ -264,6 +264,7 @@ def test_p_values_from_other_normal_images(fitted, images, tmp_path):
     assert again.info_["calibrated_on"]["n"] == 40
     with pytest.raises(DataError):
         other.recalibrate(darker[:0])
+    assert "calibrated_on" not in other.calibrate(images).info_
 
 
 def test_what_it_can_do(fitted, images):

@@ -57,6 +57,11 @@ def test_models_shown_real_anomalies_are_compared_with_none():
     assert comparison.normal_key({}) is None
 
 
+def test_own_images_are_known_by_their_path():
+    one, other = ({"normal": {"name": "mnist", "source": path}} for path in ("/home/me/mnist", "/home/you/mnist"))
+    assert comparison.normal_key(one) == ("/home/me/mnist", None) != comparison.normal_key(other)
+
+
 def stored(n_total, seed=0, name="mnist"):
     index = draw(n_total, 2000, seed)
     return StoredScores(name, "test", {"S": index.astype(np.float32)}, seed, n_total)

@@ -223,6 +223,13 @@ def test_a_command_as_inspect_suggests_it_can_be_run(call, shop, tmp_path):
     assert 1 / (len(kept.calibration_scores_) + 1) == pytest.approx(suggested["smallest_alpha"])
 
 
+def test_a_rate_above_a_half(call, shop):
+    words = (shop / "good", "--quiet", "--alpha", "0.6")
+    _, out, _ = call("inspect", *words, "--json")
+    assert detector_class("ama").Settings.preset("tiny", **json.loads(out)["suggested"]["settings"]).false_alarm_rate == 0.6
+    assert call("compare", *words, "--detectors", "pixel_mean")[0] == 0
+
+
 def test_several_paths_are_looked_at_together(call, shop, tmp_path):
     Image.new("L", (20, 20)).save(tmp_path / "small.png")
     code, out, _ = call("inspect", shop / "good", shop / "bad", tmp_path / "small.png", "--json", "--quiet")

@@ -132,6 +132,7 @@ def test_models_here_count_and_those_of_ama_or_shown_anomalies_do_not():
     assert rivals.model_entries("mine", info | {"training": {"steps": 9}}, [row])[0].status == "smoke"
     assert not rivals.model_entries("mine", info | {"detector": "ama"}, [row])
     assert not rivals.model_entries("mine", info | {"normal": normal | {"anomalies": "flat"}}, [row])
+    assert not rivals.model_entries("mine", info | {"normal": normal | {"source": "/my/folder"}}, [row])
 
 
 def test_the_report_has_a_section_of_its_own_and_the_tables_of_ama_stay_as_they_were(tmp_path):

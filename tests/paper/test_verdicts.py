@@ -144,12 +144,12 @@ def test_an_ablation_needs_trainings_that_are_alike():
         ablation(line, [line])
 
 
-def model(name, a, r=0.1, steps=700, select="last", **changes):
+def model(name, a, r=0.1, steps=700, select="last", source="fashionmnist", **changes):
     """The members of a model on this computer with a chosen A-AUROC against MNIST."""
     info = {
         "detector": "ama",
         "config": config_for("fashionmnist", "tiny", **changes).to_dict(),
-        "normal": {"name": "fashionmnist", "source": "fashionmnist", "label": None},
+        "normal": {"name": "fashionmnist", "source": source, "label": None},
         "training": {"steps": steps, "n_train": 54_000, "select": select},
     }
     scores = {by: {"auroc": value, "auprc": 0.3, "fpr95": 0.9} for by, value in {"R": r, "A": a, "M": 0.2, "T": 0.3}.items()}
@@ -160,6 +160,11 @@ def of_models(row, *models):
     """The lines of a row that were measured, and all lines."""
     found = lines("ablations", [], [member for members in models for member in members])
     return [line for line in found if line.row == row and line.ours], found
+
+
+def test_a_folder_called_like_a_set_is_another_set():
+    assert of_models(paper.AMA, model("theirs", 0.9))[0]
+    assert not of_models(paper.AMA, model("mine", 0.9, source="/my/fashionmnist"))[0]
 
 
 def test_models_are_trained_alike_where_they_differ_in_the_part_alone():

@@ -23,6 +23,8 @@ from ama_core.runs import execute as runs
 from ama_core.runs import processes, queue, timing
 from ama_core.runs.folder import CHECKPOINT, CURVE_POINTS, Run, list_runs
 from ama_core.runs.spec import RunSpec, check, command_line, config_for
+from ama_core.runs.status import State, Status
+from ama_core.training.loop import Event
 from tests.common import REPEATED_IN_CI, png
 from tests.runs.reading import is_running, read_curves, read_log, read_metrics, read_status, stop_asked, write_status
 
@@ -41,6 +43,13 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def spec(tiny_config):
     return RunSpec("digits", tiny_config.replace(max_steps=3), measure=False)
+
+
+def test_a_curve_must_not_be_called_as_a_field_is():
+    running = Status(State.RUNNING)
+    assert Status.from_dict(running.after(Event("progress", 1, 2, {"loss": 0.5})).to_dict()).values == {"loss": 0.5}
+    with pytest.raises(ConfigError, match="'error'.*rename"):
+        running.after(Event("progress", 1, 2, {"error": 0.5}))
 
 
 def state(run):

@@ -211,7 +211,7 @@ def formulas(tmp_path, digits, monkeypatch):
     folder = tmp_path / "formulas"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    names = ["=1+1.png", "@SUM(A1).png", "+2.png", "-3.png", "\udcff.png", "plain.png"]
+    names = ["=1+1.png", "@SUM(A1).png", "+2.png", "-3.png", "\udcff.png", "a\r=1+1.png", "plain.png"]
     for name, image in zip(names, digits.images):
         Image.fromarray(image[..., 0]).save(tmp_path / "one.png")
         os.rename(tmp_path / "one.png", os.fsencode(name))
@@ -220,7 +220,8 @@ def formulas(tmp_path, digits, monkeypatch):
 
 def test_no_cell_begins_a_formula(call, tiny_bundle, formulas, tmp_path, monkeypatch):
     words = ("score", tiny_bundle, "--device", "cpu", "--quiet")
-    expected = [f"'{name}" if name[0] in "=@+-" else name.replace("\udcff", r"\udcff") for name in formulas]
+    spelled = [name.replace("\udcff", r"\udcff").replace("\r", r"\r") for name in formulas]
+    expected = [f"'{name}" if name[0] in "=@+-" else name for name in spelled]
     code, out, _ = call(*words, "--", *formulas)
     assert code == 0 and [row["path"] for row in csv.DictReader(out.splitlines())] == expected
     code, out, _ = call(*words, "--json", "--", *formulas)

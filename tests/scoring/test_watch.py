@@ -80,6 +80,24 @@ def test_a_changed_file_is_scored_again_and_a_bad_one_costs_its_row_alone(detect
     assert rows[0][2] != rows[1][2] and rows[2][1]
 
 
+def test_links_to_folders_are_not_followed(detector, digits, tmp_path):
+    folder = tmp_path / "in"
+    for place in (folder, tmp_path / "full", tmp_path / "empty"):
+        place.mkdir()
+    for place in (folder, tmp_path / "full"):
+        png(digits, 0, place / "a.png")
+    for name, target in (("around", "in"), ("empty", "empty"), ("full", "full"), ("none", "no")):
+        (folder / name).symlink_to(tmp_path / target)
+
+    def add():
+        png(digits, 1, tmp_path / "full" / "b.png")
+
+    rows = rows_of(detector, folder, nothing, add, nothing)
+    expected = [row for row in score_rows(detector, [folder], 0.05) if not row["path"].endswith("none")]
+    assert [(name, error) for name, error, _ in rows] == [(os.path.basename(row["path"]), row["error"]) for row in expected]
+    assert [name for name, _, _ in rows] == ["a.png", "around", "empty", "full"]
+
+
 def test_it_ends_after_the_row_in_which_it_is_asked_to(detector, digits, tmp_path):
     for i in range(3):
         png(digits, i, tmp_path / f"{i}.png")

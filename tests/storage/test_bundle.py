@@ -129,6 +129,16 @@ def test_a_card_says_that_all_anomalies_of_a_small_set_were_tested(bundle):
     assert "(anomalies: 20 % of the normals' number, or all where there are fewer, drawn with seed 0)" in card
 
 
+@pytest.mark.parametrize("left_out", [("normal",), ("training",), ("normal", "training")])
+def test_a_card_of_a_bundle_that_says_less(bundle, left_out):
+    detector = AMADetector.load(bundle, device="cpu")
+    detector.info_ = {name: value for name, value in detector.info_.items() if name not in left_out}
+    card = model_card(bundle, detector)
+    assert ("does not name" in card) == ("normal" in left_out) and ("Training: not recorded" in card) == (
+        "training" in left_out
+    )
+
+
 def test_no_array_needs_pickle(tiny_bundle):
     for name in ("calibration.npz", "scores.npz"):
         with np.load(tiny_bundle / name, allow_pickle=False) as arrays:
