@@ -294,8 +294,8 @@ def train_density(folder: Path, log: bool) -> Densities:
 def held_out_density(folder: Path, by: str, log: bool) -> Densities:
     """The density of a score, or of what ranks in its place, over the held-out normal images. Raises BundleError."""
     model = detector(folder)
-    low = next(score.low for score in model.SCORES if score.name == by)
-    return _of_scores({HELD_OUT: model.held_out_scores_[by] * (-1 if low else 1)}, log)
+    score = next(score for score in model.SCORES if score.name == by)
+    return _of_scores({HELD_OUT: score.from_anomaly(model.held_out_scores_[by])}, log)
 
 
 def _of_scores(samples: dict[str, np.ndarray], log: bool) -> Densities:
@@ -446,10 +446,9 @@ def gallery(folder: Path, set_name: str, siblings: dict[str, Path]) -> Gallery:
         siblings: column title -> model folder.
     """
     chosen = sample_images(folder, set_name)
-    n_total, index = len(chosen), np.arange(len(chosen))
-    if n_total > GALLERY:
-        index = np.sort(np.random.default_rng(0).choice(n_total, GALLERY, replace=False))
-        chosen = chosen.take(index)
+    n_total = len(chosen)
+    index = draw(n_total, GALLERY)
+    chosen = chosen.take(index)
     notes = prepare(chosen.images[:1], **vars(detector(folder).settings.input))[1]
     seen = {title: detector(path).examine(chosen.images) for title, path in siblings.items()}
     means = {title: mean_score(detector(path)) for title, path in siblings.items()}

@@ -12,12 +12,10 @@ from tables_above import DOTS, models_of, what
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.report import figure
-from ama_core.paper.rivals import RivalLine
+from ama_core.paper.rivals import FAR, RivalLine
 from ama_core.paper.rows import RIVAL_TABLES, STATUSES
 from ama_core.paper.tables import Line
 from ama_core.paper.verdicts import with_most_seeds
-
-FAR = 0.03  # from the paper's figure: a difference that wants an explanation
 
 
 def cell_of_rival(line: RivalLine) -> str:
@@ -134,7 +132,7 @@ def rivals_verdict(shown: Sequence[RivalLine], ama: Sequence[Line], pair: str) -
 
 def far_from_the_paper(ours: Sequence[RivalLine]) -> str:
     """Which of the measured ones are far from the paper's figure, and what explains it; empty where none is."""
-    apart = [line for line in ours if line.paper is not None and abs(line.ours[0] - line.paper) > FAR]
+    apart = [line for line in ours if line.is_far]
     if not apart:
         return ""
     figures = "; ".join(f"{line.method} ({line.ours[0]:.3f} against {line.paper:.3f})" for line in apart)

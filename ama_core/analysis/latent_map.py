@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from ama_core.analysis.shell import DIRECTIONS, atypical
-from ama_core.data import ImageSet
+from ama_core.data import ImageSet, draw
 from ama_core.detectors.ama.detector import AMADetector
 from ama_core.errors import DataError
 from ama_core.evaluation import protocol as evaluation
@@ -97,8 +97,7 @@ def measure_latents(detector: AMADetector, *, seed: int = 0, progress: evaluatio
 
     def add(name: str, images: ImageSet, most: int, mask: np.ndarray | None = None) -> None:
         eligible = np.arange(len(images)) if mask is None else np.flatnonzero(mask)
-        rng = np.random.default_rng(seed)
-        chosen = np.sort(rng.choice(eligible, min(most, len(eligible)), replace=False))
+        chosen = eligible[draw(len(eligible), most, seed)]
         parts.append((name, images.split, len(images), chosen, detector.encode(images.images[chosen])))
 
     for split in ("train", "test"):

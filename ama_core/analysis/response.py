@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ama_core.data import draw
 from ama_core.data.changes import Change
 from ama_core.detectors.ama.detector import AMADetector
 from ama_core.detectors.lossless_length import CODEC, lossless_length
@@ -93,10 +94,10 @@ def measure_response(
     sets, images = {}, None
     for done, sample in enumerate(tested):
         try:
-            seen = detector.prepared(evaluation.stored_images(detector, sample).images[_some(sample.n, sample.seed)])
+            seen = detector.prepared(evaluation.stored_images(detector, sample).images[draw(sample.n, SAMPLE, sample.seed)])
         except DataError:
             continue
-        sets[sample.name] = set_facts(seen, sample.scores["R"][_some(sample.n, sample.seed)])
+        sets[sample.name] = set_facts(seen, sample.scores["R"][draw(sample.n, SAMPLE, sample.seed)])
         images = seen if sample.name == normal else images
         if progress:
             progress(done + 1, len(tested), "what R answers to")
@@ -152,8 +153,3 @@ def read_response(path: Path | str) -> Response | None:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error
-
-
-def _some(n: int, seed: int) -> np.ndarray:
-    """Which of n images are looked at: sorted indices."""
-    return np.arange(n) if n <= SAMPLE else np.sort(np.random.default_rng(seed).choice(n, SAMPLE, replace=False))

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from ama_core.detectors.ama.detector import AMADetector
+from ama_core.detectors.ama.latent import simplex_interpolation
 from ama_core.errors import DataError
 
 SIMPLEX_RANGE = (-0.5, 1.5)  # weights that may be tried; outside [0, 1] is outside the simplex
@@ -20,7 +22,8 @@ def mixtures(codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
     total = weights.sum(axis=1, keepdims=True)
     if not np.isfinite(weights).all() or np.any(total < 0.1):
         raise DataError("The three weights must add up to more than 0.1: a mixture is divided by their sum.")
-    return ((weights / total) @ codes).astype(np.float32)
+    parents = torch.arange(len(codes)).expand(len(weights), -1)
+    return simplex_interpolation(torch.from_numpy(codes), parents, torch.from_numpy(weights / total)).float().numpy()
 
 
 def triangle_weights(side: int = 6, low: float = 0.0, high: float = 1.0) -> np.ndarray:

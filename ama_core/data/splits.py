@@ -79,7 +79,7 @@ def validation_anomalies(
             f"Cannot take {n} validation anomalies from '{source.name}', of which {len(source)} images may be: add images, or "
             "validate on others."
         )
-    drawn = np.sort(np.random.default_rng(seed).choice(len(source), min(n, most), replace=False))
+    drawn = draw(len(source), min(n, most), seed)
     return source.take(drawn), drawn if train is None else np.empty(0, np.int64)
 
 

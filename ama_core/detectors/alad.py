@@ -5,13 +5,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Features, Generator
-from ama_core.detectors.modules import bare, parameters, per_image, rebuilt, reconstructed
+from ama_core.detectors.modules import bare, logistic, parameters, per_image, rebuilt, reconstructed
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer, descend, fused
@@ -129,12 +128,12 @@ class ALADTrainer(Trainer):
 
         critics = (n.D_xz, n.D_xx, n.D_zz)
         real, fake = games(detached=True)
-        loss_d = sum(_logistic(r, 1) for r in real) + sum(_logistic(f, 0) for f in fake)
+        loss_d = sum(logistic(r, 1) for r in real) + sum(logistic(f, 0) for f in fake)
         descend(loss_d, self.optimisers["D"])
         for critic in critics:
             critic.requires_grad_(False)
         real, fake = games(detached=False)
-        loss_eg = sum(_logistic(f, 1) for f in fake) + _logistic(real[0], 0)  # of E alone depends the real pair (x, E(x))
+        loss_eg = sum(logistic(f, 1) for f in fake) + logistic(real[0], 0)  # of E alone depends the real pair (x, E(x))
         descend(loss_eg, self.optimisers["EG"])
         for critic in critics:
             critic.requires_grad_(True)
@@ -149,10 +148,6 @@ class ALADTrainer(Trainer):
     def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
         networks = rebuilt(lambda: Networks(self.config), weights, self.device)
         return {"F1": per_image(networks.feature_distance, images, self.device)}
-
-
-def _logistic(logits: Tensor, label: int) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(label)))
 
 
 class ALADDetector(OneNetworkDetector):

@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ama_core.detectors.base import Progress, Score
 from ama_core.detectors.dcgan import Critic, Generator
-from ama_core.detectors.modules import bare, rebuilt, stored
+from ama_core.detectors.modules import bare, logistic, rebuilt, stored
 from ama_core.detectors.one_score import OneScoreDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
 from ama_core.storage.bundle import half_precision
@@ -88,12 +87,12 @@ class AnoGANTrainer(Trainer):
         G, D = self.networks.G, self.networks.D
         made = G(torch.randn(len(x), self.config.nz, generator=self.rng, device=self.device))
         real, fake = D(x), D(made.detach())
-        loss_d = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
-        loss_d = loss_d + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+        loss_d = logistic(real, 1)
+        loss_d = loss_d + logistic(fake, 0)
         descend(loss_d, self.optimisers["D"])
         D.requires_grad_(False)
         fake = D(made)
-        loss_g = F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
+        loss_g = logistic(fake, 1)
         descend(loss_g, self.optimisers["G"])
         D.requires_grad_(True)
         return {"loss_critic": loss_d, "loss_generator": loss_g}

@@ -77,7 +77,10 @@ class Score:
 
     def anomaly(self, scores: Mapping[str, np.ndarray]) -> np.ndarray:
         """The score (N,) turned so that larger = more anomalous, from the entries of `AnomalyDetector.scores`."""
-        values = scores[self.ranks_by or self.name]
+        return self.from_anomaly(scores[self.ranks_by or self.name])
+
+    def from_anomaly(self, values: np.ndarray) -> np.ndarray:
+        """Anomaly scores (N,), as of `anomaly`, turned back into entries of `AnomalyDetector.scores`."""
         return -values if self.low else values
 
 
@@ -361,7 +364,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
             facts["seconds"] = time.perf_counter() - start
         self.info_ = {
             "training": training_facts(facts, self.torch_device, len(parts.train), select),
-            **({"normal": vars(normal)} if normal else {}),
+            "normal": vars(normal),
         }
         return self
 
@@ -405,7 +408,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
             raise TrainingDiverged("Training diverged: scores of normal images are not finite. Lower lr.")
         self.held_out_scores_ = held_out
 
-    def _normal_images(self, X) -> tuple[np.ndarray, NormalData | None]:
+    def _normal_images(self, X) -> tuple[np.ndarray, NormalData]:
         """Images to train on, uint8 (N, S, S, C), and what they are."""
         found = self.image_set(X, "train")
         images = self.prepared(found.images)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ama_core.detectors.base import Score
+from ama_core.detectors.dcgan import GRID, stages
 from ama_core.detectors.modules import bare, parameters, per_image, rebuilt
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, schedule_setting, setting
@@ -16,7 +17,6 @@ from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 CENTRE_LEAST = 0.1  # |c_i| below this is pushed to it: a coordinate near 0 is matched by weights of 0
-GRID = 4  # side of the smallest feature map
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,7 @@ class Embedding(nn.Module):
 
     def __init__(self, settings: DeepSVDDSettings):
         super().__init__()
-        stages = int(np.log2(settings.image_size // GRID))
-        widths = [settings.width * 2**i for i in range(stages)]
+        widths = [settings.width * 2**i for i in range(stages(settings.image_size))]
         self.convolutions = nn.ModuleList(
             nn.Conv2d(c_in, c_out, 5, padding=2, bias=False) for c_in, c_out in zip([settings.channels, *widths], widths)
         )
@@ -77,8 +76,7 @@ class Decoder(nn.Module):
 
     def __init__(self, settings: DeepSVDDSettings):
         super().__init__()
-        stages = int(np.log2(settings.image_size // GRID))
-        widths = [settings.width * 2**i for i in reversed(range(stages))]
+        widths = [settings.width * 2**i for i in reversed(range(stages(settings.image_size)))]
         self.width = widths[0]
         self.from_code = nn.Linear(settings.dim, widths[0] * GRID * GRID, bias=False)
         self.convolutions = nn.ModuleList(

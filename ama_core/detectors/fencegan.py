@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Generator
-from ama_core.detectors.modules import bare, per_image, rebuilt
+from ama_core.detectors.modules import bare, logistic, per_image, rebuilt
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer, descend, fused
@@ -77,12 +76,12 @@ class FenceGANTrainer(Trainer):
         self.optimisers["D"].param_groups[0]["lr"] = c.lr_critic  # its own, constant as published
         z = torch.randn(len(x), c.nz, generator=self.rng, device=self.device)
         real, fake = D(x), D(G(z).detach())
-        loss_d = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
-        loss_d = loss_d + c.gamma * F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+        loss_d = logistic(real, 1)
+        loss_d = loss_d + c.gamma * logistic(fake, 0)
         descend(loss_d, self.optimisers["D"])
         D.requires_grad_(False)
         images = G(torch.randn(len(x), c.nz, generator=self.rng, device=self.device))
-        loss_g = F.binary_cross_entropy_with_logits(D(images), torch.full_like(fake, c.alpha)) + c.beta * dispersion(images)
+        loss_g = logistic(D(images), c.alpha) + c.beta * dispersion(images)
         D.requires_grad_(True)
         if self._draws(self.step):
             descend(loss_g, self.optimisers["G"])

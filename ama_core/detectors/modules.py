@@ -34,11 +34,13 @@ def rebuilt(
     """
     with torch.device("meta"):
         module = make()
-    module.to_empty(device="cpu")
-    try:
-        module.load_state_dict(dict(weights))
-    except RuntimeError as error:
-        raise ValueError("the weights do not belong to these settings") from error
+    expected = module.state_dict()
+    if missing := sorted(set(expected) - set(weights)):
+        raise ValueError(f"{len(missing)} tensors are missing, {missing[0]} first")
+    for name, tensor in weights.items():
+        if name not in expected or tensor.shape != expected[name].shape:
+            raise ValueError(f"{name} {tuple(tensor.shape)} does not belong to these settings")
+    module.to_empty(device="cpu").load_state_dict(dict(weights))
     return module.requires_grad_(False).to(device, memory_format=memory_format).eval()
 
 
@@ -139,3 +141,8 @@ class UpsampledConv2d(nn.Conv2d):
 def _means_of_shifts(weight: Tensor) -> Tensor:
     """The mean of a kernel (c_out, c_in, 3, 3) shifted by 0 or 1 each way, as a kernel (c_out, c_in, 4, 4)."""
     return F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), 2, stride=1)
+
+
+def logistic(logits: Tensor, label: float) -> Tensor:
+    """Mean logistic loss of a critic's logits against one label for all of them: 1 real, 0 made, or between."""
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(label)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, stages
-from ama_core.detectors.modules import bare, per_image, rebuilt, reconstructed
+from ama_core.detectors.modules import bare, logistic, per_image, rebuilt, reconstructed
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer, descend, fused
@@ -107,14 +107,14 @@ class SkipGANomalyTrainer(Trainer):
         x_hat = G(x)
         D.requires_grad_(False)
         fake = D(x_hat)
-        loss_g = c.weight_adversarial * F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake))
+        loss_g = c.weight_adversarial * logistic(fake, 1)
         loss_g = loss_g + c.weight_pixels * F.l1_loss(x_hat.float(), x)
         loss_g = loss_g + c.weight_features * F.mse_loss(D.features(x_hat).float(), D.features(x).float())
         descend(loss_g, self.optimisers["G"])
         D.requires_grad_(True)
         real, fake = D(x), D(x_hat.detach())
-        loss_d = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
-        loss_d = loss_d + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+        loss_d = logistic(real, 1)
+        loss_d = loss_d + logistic(fake, 0)
         descend(loss_d, self.optimisers["D"])
         return {"loss_generator": loss_g, "loss_critic": loss_d}
 

@@ -5,12 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Generator
-from ama_core.detectors.modules import bare, gradient_penalty, parameters, per_image, rebuilt
+from ama_core.detectors.modules import bare, gradient_penalty, logistic, parameters, per_image, rebuilt
 from ama_core.detectors.one_score import OneNetworkDetector, with_twin
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer, descend
@@ -117,8 +116,8 @@ class WAICTrainer(Trainer):
             made = G(self._codes(len(x))).float()
         real, fake = D(x), D(made)
         if not adversarial:
-            real_is_real = F.binary_cross_entropy_with_logits(real, torch.ones_like(real))
-            return real_is_real + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+            real_is_real = logistic(real, 1)
+            return real_is_real + logistic(fake, 0)
         a = torch.rand(len(x), generator=self.rng, device=self.device)
         penalty = gradient_penalty(D, lambda _, between: between, x, made, a)
         return fake.mean() - real.mean() + self.config.lambda_gp * penalty

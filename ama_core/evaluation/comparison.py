@@ -69,6 +69,10 @@ class HeatTable:
     mean_rank: np.ndarray
     shared: int
 
+    def place_on(self, model: str, at: int) -> int:
+        """The place of a model by the AUROC of the set number `at`, 1 the best; equal ones share the better place."""
+        return 1 + int(np.nansum(self.auroc[:, at] > self.auroc[self.models.index(model), at]))
+
     def place(self, model: str) -> int:
         """The place of a model by mean rank, 1 the best; models of the same mean share the better place."""
         mine = self.mean_rank[self.models.index(model)]
@@ -200,6 +204,11 @@ class Twins:
     twin: str
     auroc_raw: float
     auroc_twin: float
+
+    @property
+    def gain(self) -> float:
+        """How much higher the AUROC of the two-sided score is."""
+        return self.auroc_twin - self.auroc_raw
 
     @property
     def fooled(self) -> bool:

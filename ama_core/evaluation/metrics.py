@@ -206,12 +206,11 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def threshold_scale(low: float, high: float, steps: int = 200) -> tuple[float, float, float]:
-    """A scale of about `steps` round values that covers [low, high]: its first value, its last, and its step."""
+def round_step(low: float, high: float, steps: int = 200) -> float:
+    """The smallest round number, 1, 2 or 5 times a power of ten, of which at most `steps` cover [low, high]."""
     exponent = np.floor(np.log10((high - low) / steps))
     step = next(m * 10**exponent for m in (1, 2, 5, 10) if m * 10**exponent * steps >= high - low)
-    digits = max(0, int(-np.floor(np.log10(step))))
-    return tuple(round(float(v), digits) for v in (np.floor(low / step) * step, np.ceil(high / step) * step, step))
+    return round(float(step), max(0, int(-np.floor(np.log10(step)))))
 
 
 def threshold_places(low: float, high: float, log: bool, n: int = 200) -> list[float]:
@@ -250,6 +249,12 @@ def false_alarm_band(alphas: np.ndarray, n_test: int, n_calibration: int, level:
     low, high = (betabinom.ppf(q, n_test, a, b) / n_test for q in (tail, 1 - tail))
     none = allowed < 1  # no image can be flagged
     return np.where(none, 0.0, low), np.where(none, 0.0, high)
+
+
+def more_than_false_alarms(p: np.ndarray, alpha: float, n_calibration: int) -> bool:
+    """Whether more of the p-values (n,) are at most `alpha` than those of n normal images would be (see `false_alarm_band`)."""
+    _, high = false_alarm_band(np.array([alpha]), len(p), n_calibration)
+    return bool(np.mean(np.asarray(p) <= alpha) > high[0])
 
 
 def larger_by_chance(hits: int, n: int, other_hits: int, other_n: int) -> float:

@@ -5,6 +5,7 @@ import numpy as np
 import plotly.graph_objects as go
 import streamlit as st
 
+from ama_core.analysis.density import share_below
 from ama_core.evaluation.cases import NEAR_CHANCE
 from ama_core.evaluation.metrics import along, both_rules, confusion_at, confusion_outside
 from ama_core.formatting import significant
@@ -46,8 +47,8 @@ def what_they_flag(case: Case, alpha: float) -> None:
             st.markdown(f"**{title}**, AUROC {case.auroc[title[0]]:.3f}")
             parts.matrix(case, counts)
             st.markdown(parts.rule_in_words(counts))
-    below = controls.percent(float(np.mean(other["R"] < low)))
-    above = controls.percent(float(np.mean(other["R"] > high)))
+    below = controls.percent(share_below(low, other["R"]))
+    above = controls.percent(share_below(-high, -other["R"]))
     st.info(f"Of {case.ood}, {below} fall below the band and {above} above it.", icon=":material/straighten:")
     caught_and_missed(case, both_rules(other["R"], cut, low, high))
 

@@ -201,11 +201,7 @@ def place(case: Case, found: Probe, change: Change) -> None:
     """The tick of the image over the density of the training images."""
     r0, r1 = (float(r) for r in found.scores["R"])
     density = cache.train_density(case.view.folder, log=True)
-    marks = (
-        {f"changed, R {significant(r1)}": r1}
-        if change.nothing
-        else {f"as it was, R {significant(r0)}": r0, f"changed, R {significant(r1)}": r1}
-    )
+    marks = {f"as it was, R {significant(r0)}": r0, f"changed, R {significant(r1)}": r1}
     if change.nothing:
         marks = {f"the image, R {significant(r0)}": r0}
     controls.chart(

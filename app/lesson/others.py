@@ -46,11 +46,11 @@ class Group:
     @property
     def helped(self) -> list[str]:
         """Models whose two-sided score does better by more than GAIN."""
-        return [name for name, twins in self.twins.items() if twins.auroc_twin > twins.auroc_raw + GAIN]
+        return [name for name, twins in self.twins.items() if twins.gain > GAIN]
 
     @property
     def harmed(self) -> list[str]:
-        return [name for name, twins in self.twins.items() if twins.auroc_twin < twins.auroc_raw - GAIN]
+        return [name for name, twins in self.twins.items() if twins.gain < -GAIN]
 
 
 def group() -> Group | None:

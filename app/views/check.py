@@ -326,7 +326,7 @@ def among_held_out(view: controls.View, value: float) -> None:
     density = cache.held_out_density(view.folder, score.name, log)
     cuts = {}
     if decidable(len(held_out), view.alpha):
-        edge = view.detector.threshold(score.name, view.alpha) * (-1 if score.low else 1)
+        edge = score.from_anomaly(view.detector.threshold(score.name, view.alpha))
         side = "left" if score.low else "right"
         cuts = {f"flagged {side} of this (α = {controls.percent(view.alpha)})": [edge]}
     controls.chart(

@@ -114,12 +114,13 @@ def verdict(found: HeatTable, these: list[Peer], normal: str) -> None:
     lines = [f"{'; '.join(said)}."]
     for name in controls.papers_sets_of(normal):
         if name in found.sets:
-            column = found.auroc[:, found.sets.index(name)]
+            at = found.sets.index(name)
+            column = found.auroc[:, at]
             highest = np.nanmax(column)
             ahead = named([model for model, auroc in zip(found.models, column) if auroc == highest])
             places = [
                 f"{controls.literal(peer.name)} {column[found.models.index(peer.name)]:.3f}, "
-                f"{ordinal(1 + int(np.nansum(column > column[found.models.index(peer.name)])))}"
+                f"{ordinal(found.place_on(peer.name, at))}"
                 for peer in own
                 if np.isfinite(column[found.models.index(peer.name)])
             ]

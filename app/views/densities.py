@@ -17,7 +17,7 @@ from ama_core import AMAError
 from ama_core.analysis.density import Densities, share_below
 from ama_core.detectors.ama.scores import a_distance
 from ama_core.evaluation.cases import telling_sets
-from ama_core.evaluation.metrics import nearest_to, threshold_scale
+from ama_core.evaluation.metrics import nearest_to, round_step
 from ama_core.formatting import significant
 from ama_core.storage.bundle import StoredScores
 
@@ -104,10 +104,8 @@ def limits(view: controls.View, axis: Axis) -> dict:
     score = next((score for score in view.detector.SCORES if score.name == axis.name and not score.ranks_by), None)
     if score is None:
         return {}
-    edge = view.detector.threshold(axis.name, view.alpha)
-    if score.low:
-        return {"cuts": {f"{axis.name} flags left of this (α = {asked})": [-edge]}}
-    return {"cuts": {f"{axis.name} flags right of this (α = {asked})": [edge]}}
+    edge = score.from_anomaly(view.detector.threshold(axis.name, view.alpha))
+    return {"cuts": {f"{axis.name} flags {'left' if score.low else 'right'} of this (α = {asked})": [edge]}}
 
 
 def uploads(view: controls.View, axes: Mapping[str, Axis]) -> list[tuple[str, dict[str, float]]]:
@@ -294,7 +292,7 @@ def of_held_out(view: controls.View, axes: Mapping[str, Axis], log: bool) -> tup
     st.info(f"{missing} Shown: its held-out normal images.")
     (score,) = view.scores(view.score)
     axis = replace(axes[score.name], entry=score.ranks_by or score.name, label=score.ranks_by or score.name)
-    positive = bool((view.detector.held_out_scores_[score.name] * (-1 if score.low else 1) > 0).all())
+    positive = bool((score.from_anomaly(view.detector.held_out_scores_[score.name]) > 0).all())
     return axis, cache.held_out_density(view.folder, score.name, log and positive)
 
 
@@ -337,7 +335,7 @@ def main() -> None:
     own = uploads(view, axes)
     if on_chart:
         with st.container(border=True):
-            step = threshold_scale(float(found[0].grid[0]), float(found[0].grid[-1]))[2]
+            step = round_step(float(found[0].grid[0]), float(found[0].grid[-1]))
             at = controls.optional_number("at", f"Look at the images around this {axis.label}", step, placeholder="a score")
             images_around(view, axis.entry, at, behind)
     with picture:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from ama_core.analysis.simplex import SIMPLEX_RANGE, path_weights, rebalance, triangle_weights, triangle_xy
 from ama_core.detectors.conformal import decidable
+from ama_core.evaluation.metrics import more_than_false_alarms
 from ama_core.evaluation.protocol import available_sets
 from ama_core.formatting import significant
 
@@ -77,20 +78,20 @@ def verdict(view: controls.View, picks: tuple[tuple[str, int], ...]) -> None:
     mixed = cache.mixed(view.folder, picks, tuple(map(tuple, nodes.tolist())))
     own, by = cache.parents(view.folder, picks), f"p_{view.score}"
     n, of = int((mixed.scores[by] <= view.alpha).sum()), len(nodes)
+    unusual = more_than_false_alarms(mixed.scores[by], view.alpha, len(view.detector.held_out_scores_[view.score]))
     parents = int((own.scores[by] <= view.alpha).sum())
-    few = n <= 2 * view.alpha * of
     said = (
         f"**{n} of {of} mixtures are flagged** by {view.score} at α = {controls.percent(view.alpha)}; of {of} normal images "
         f"about {significant(view.alpha * of, 2)} would be. Of the three images themselves, "
         f"{parents or 'none'} {'are' if parents > 1 else 'is'} flagged. "
     )
     said += (
-        "So between these images the model decodes to what it takes for normal, as its training on mixtures wants it."
-        if few
-        else "So what lies between these images decodes to something that the model finds unusual: its training on mixtures "
-        "has not filled the space between them."
+        "So what lies between these images decodes to something that the model finds unusual: its training on mixtures has "
+        "not filled the space between them."
+        if unusual
+        else "So between these images the model decodes to what it takes for normal, as its training on mixtures wants it."
     )
-    (st.success if few else st.warning)(said, icon=":material/change_history:")
+    (st.warning if unusual else st.success)(said, icon=":material/change_history:")
 
 
 @st.fragment

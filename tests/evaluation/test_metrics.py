@@ -27,11 +27,12 @@ from ama_core.evaluation.metrics import (
     false_alarm_curve,
     mean_and_sd,
     metric_intervals,
+    more_than_false_alarms,
     nearest_the_cut,
     nearest_to,
     roc_points,
+    round_step,
     threshold_places,
-    threshold_scale,
 )
 from ama_core.evaluation.protocol import STORED_SAMPLE, stored_aurocs, stored_images
 from ama_core.storage.bundle import read_results, read_scores
@@ -178,16 +179,21 @@ def test_the_nearest_to_the_cut(values, cut, n):
 
 
 @pytest.mark.parametrize("low, high", [(0.0, 1.0), (12.3, 197.7), (0.0031, 0.0042), (1e4, 3.3e6)])
-def test_a_threshold_scale_is_round_and_covers_the_range(low, high):
-    first, last, step = threshold_scale(low, high)
-    assert first <= low and last >= high and last - first <= (high - low) + 2 * step * 1.001
-    assert 80 <= (high - low) / step <= 200
-    assert f"{step:e}"[0] in "125" and (first / step) == pytest.approx(round(first / step))
+def test_a_step_is_round(low, high):
+    step = round_step(low, high)
+    assert 80 <= (high - low) / step <= 200 and f"{step:e}"[:8] in ("1.000000", "2.000000", "5.000000")
 
 
 def test_false_alarms_are_the_part_of_p_values_up_to_alpha(rng):
     p, alphas = conformal_p_value(rng.normal(size=300), rng.normal(size=99)), np.array([0.01, 0.05, 0.1, 1.0])
     assert false_alarm_curve(p, alphas) == pytest.approx([(p <= a).mean() for a in alphas])
+
+
+def test_more_than_false_alarms(rng):
+    pairs = [(rng.normal(size=21), rng.normal(size=99)) for _ in range(1000)]  # normal images, and other held-out ones
+    found = [more_than_false_alarms(conformal_p_value(values, held_out), 0.05, 99) for values, held_out in pairs]
+    assert np.mean(found) < 0.04  # the upper side of a band of 95 %
+    assert more_than_false_alarms(np.array([0.01] * 5 + [0.5] * 16), 0.05, 999)
 
 
 def test_the_band_holds_sound_calibrations_and_not_others(rng):

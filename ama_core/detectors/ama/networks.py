@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ama_core.detectors.ama.config import Config
-from ama_core.detectors.modules import PooledConv2d, UpsampledConv2d
+from ama_core.detectors.modules import PooledConv2d, UpsampledConv2d, rebuilt
 
 GRID = 4  # side of the smallest feature map of E and G
 
@@ -205,19 +205,9 @@ class Networks(nn.Module):
 def build_networks(config: Config, weights: dict[str, Tensor], device: torch.device) -> Networks:
     """Networks in eval mode on `device`, fp32, from the weights of `Networks.bare_state`.
 
-    Raises ValueError where they do not belong to this configuration.
+    Raises ValueError where they do not belong to these settings.
     """
-    with torch.device("meta"):  # no initial weights are drawn: the caller's random state stays as it is
-        networks = Networks(config, spectral=False)
-    expected = networks.state_dict()
-    if missing := sorted(set(expected) - set(weights)):
-        raise ValueError(f"{len(missing)} tensors are missing, {missing[0]} first")
-    for name, tensor in weights.items():
-        if name not in expected or tensor.shape != expected[name].shape:
-            raise ValueError(f"{name} {tuple(tensor.shape)} does not belong to this configuration")
-    networks.to_empty(device="cpu").load_state_dict(weights)
-    networks.requires_grad_(False)
-    return networks.to(device, memory_format=torch.channels_last).eval()
+    return rebuilt(lambda: Networks(config, spectral=False), weights, device, torch.channels_last)
 
 
 @dataclass(frozen=True)

@@ -170,9 +170,9 @@ class Calibration:
         """From training images, held-out ones for M's and T's statistics, and further held-out ones for p-values."""
         train_r = r_score(train.difference)
         gaussian_m = Gaussian.fit(held_out.difference)
-        gaussian_t = Gaussian.fit(t_vector(held_out, gaussian_m.mahalanobis(held_out.difference)), robust=True)
-        t = gaussian_t.mahalanobis(t_vector(held_out, gaussian_m.mahalanobis(held_out.difference)))
-        combination = Combination.fit(train, held_out, t)
+        vectors = t_vector(held_out, gaussian_m.mahalanobis(held_out.difference))
+        gaussian_t = Gaussian.fit(vectors, robust=True)
+        combination = Combination.fit(train, held_out, gaussian_t.mahalanobis(vectors))
         mu, sigma = float(train_r.mean()), float(max(train_r.std(), _TINY))
         fitted = cls(mu, sigma, gaussian_m, gaussian_t, {}, train_r, combination)
         return fitted if calibration is None else replace(fitted, scores=anomaly_scores(fitted.score(calibration)))
