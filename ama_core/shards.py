@@ -35,11 +35,18 @@ class Shard:
         return place % self.of == self.number - 1
 
     def of_items(self, items: Sequence[Item]) -> list[Item]:
+        """Those of the items that belong to this shard, in order."""
         return [item for place, item in enumerate(items) if self.has(place)]
 
     def file(self, whole: Path) -> Path:
         """Where this shard's share of the file `whole` lies: `scores.csv` becomes `scores.3-of-8.csv`."""
         return whole.with_name(f"{whole.stem}.{self.number}-of-{self.of}{whole.suffix}")
+
+    @classmethod
+    def divisions(cls, whole: Path) -> set[int]:
+        """Into how many shards the file `whole` was divided, by its shards; several where calls differed."""
+        pattern = re.compile(rf"{re.escape(whole.stem)}\.\d+-of-(\d+){re.escape(whole.suffix)}")
+        return {int(match[1]) for file in whole.parent.iterdir() if (match := pattern.fullmatch(file.name))}
 
     def all(self) -> list["Shard"]:
         """Every shard of as many."""

@@ -11,7 +11,7 @@ from ama_core.evaluation.metrics import mean_and_sd
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.records import Measured, Record
-from ama_core.paper.rows import BESIDE, RIVAL_TABLES, SMOKE_STEPS, STATUSES
+from ama_core.paper.rows import BESIDE, RIVAL_TABLES, STATUSES, status_of
 from ama_core.paper.tables import MISSING, N_CLASSES, Figure, figure_interval
 from ama_core.storage.bundle import FIRST, PRETRAINED, list_bundles, read_info, read_results
 
@@ -113,7 +113,7 @@ def model_entries(name: str, info: Mapping[str, Any], results: Iterable[Mapping[
         return []
     kind = detector_class(info["detector"])
     steps, seed = training.get("steps") or 0, info["config"].get("seed", 0)
-    status = "smoke" if kind.trainer_class is not None and steps < SMOKE_STEPS else "reduced"
+    status = status_of(steps, whole=False, trained=kind.trainer_class is not None)
     condition = repr((name, sorted((key, str(value)) for key, value in info["config"].items())))
     return [
         Entry(

@@ -14,7 +14,7 @@ from ama_core.storage.bundle import FIRST
 
 FEW = 50  # real anomalies of the semi-supervised row; the paper says "a few"
 SMOKE_STEPS = 200  # fewer show that a command runs, not what it learns
-STATUSES = ("smoke", "reduced", "full")  # of a training, by its size (see `Record`)
+STATUSES = SMOKE, REDUCED, FULL = "smoke", "reduced", "full"  # of a training, by its size (see `Record`)
 
 RELEASED, SANITY = "AMA, mode released", "sanity"
 INWARD, OUTWARD, SIPPLE = "AMA, inward", "AMA, outward", "AMA, Sipple"
@@ -82,3 +82,14 @@ def title_of(row: str, normal: str, label: int | None, few_from: str | None) -> 
 
 def name_of(table: str, title: str, preset: str, condition: str, seed: int) -> str:
     return f"{table}-{title}-{preset}-{condition}-s{seed}"
+
+
+def status_of(steps: int, *, whole: bool, trained: bool = True) -> str:
+    """One of STATUSES.
+
+    Args:
+        whole: whether it is of the published size and length. trained: whether it takes steps at all.
+    """
+    if trained and steps < SMOKE_STEPS:
+        return SMOKE
+    return FULL if whole else REDUCED

@@ -18,7 +18,7 @@ from ama_core.evaluation.metrics import auroc_interval, mean_and_sd
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.records import Measured, Record
-from ama_core.paper.rows import INWARD, OUTWARD, RIVAL_TABLES, SANITY, SIMPLE, SIPPLE, SMOKE_STEPS, STATUSES, TABLES, tasks
+from ama_core.paper.rows import INWARD, OUTWARD, RIVAL_TABLES, SANITY, SIMPLE, SIPPLE, STATUSES, TABLES, status_of, tasks
 from ama_core.runs.spec import RunSpec
 from ama_core.storage.bundle import FIRST
 
@@ -85,9 +85,7 @@ class Member:
         """One of STATUSES."""
         if self.record:
             return self.record.status
-        if (self.training.get("steps") or 0) < SMOKE_STEPS:
-            return "smoke"
-        return "reduced" if self.reductions else "full"
+        return status_of(self.training.get("steps") or 0, whole=not self.reductions)
 
 
 @dataclass(frozen=True)

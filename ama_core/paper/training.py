@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -33,7 +33,7 @@ from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.jobs import Job, is_stored
 from ama_core.paper.records import Measured, Record, read_record, scores_folder
-from ama_core.paper.rows import FEW, RIVAL_TABLES, SANITY, SIMPLE, SMOKE_STEPS
+from ama_core.paper.rows import FEW, RIVAL_TABLES, SANITY, SIMPLE, status_of
 from ama_core.runs.execute import RunStopped, execute
 from ama_core.runs.folder import LOG, Run
 from ama_core.runs.processes import Scheduler, start_command
@@ -61,14 +61,6 @@ def carry_out(job: Job, out: Path, results: Path, device: str | None = None) -> 
         write_scores(folder, scores)
     write_atomically(results / f"{job.name}.json", json.dumps(dataclasses.asdict(record), indent=1) + "\n")
     return record
-
-
-def status_of(config: Config, preset: str, steps: int, n_train: int) -> str:
-    """`full`, `reduced` or `smoke`; see `Record`."""
-    if steps < SMOKE_STEPS:
-        return "smoke"
-    full = preset == "paper" and not paper.reductions(config, {"steps": steps, "n_train": n_train})
-    return "full" if full else "reduced"
 
 
 def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredScores]]:
@@ -104,12 +96,12 @@ def _rival(job: Job, out: Path, device: str | None) -> tuple[Record, list[Stored
     return _record(job, detector.info_["training"], measured, decides=detector.decides), scores
 
 
-def _rival_status(job: Job, steps: int) -> str:
-    """As `status_of`, of a detector that has sizes of its own: `full` where it also is the published method."""
-    if detector_class(job.detector).trainer_class is not None and steps < SMOKE_STEPS:
-        return "smoke"
-    full = job.preset == "paper" and not job.settings and job.detector not in paper.DEPARTING
-    return "full" if full else "reduced"
+def job_status(job: Job, training: Mapping[str, Any]) -> str:
+    """See `Record`. Another detector has sizes of its own, and is only whole where it also is the published method."""
+    if job.table not in RIVAL_TABLES:
+        return status_of(training["steps"], whole=not paper.reductions(job.config, dict(training)))
+    whole = job.preset == "paper" and not job.settings and job.detector not in paper.DEPARTING
+    return status_of(training["steps"], whole=whole, trained=detector_class(job.detector).trainer_class is not None)
 
 
 def _validated(detector: AMADetector, job: Job, folder: Path) -> AMADetector:
@@ -184,9 +176,7 @@ def _record(job: Job, training: dict[str, Any], measured: tuple[Measured, ...], 
         condition=job.condition,
         config=config.to_dict(),
         mode="" if rival else config.mode,
-        status=_rival_status(job, training["steps"])
-        if rival
-        else status_of(config, job.preset, training["steps"], training["n_train"]),
+        status=job_status(job, training),
         width={} if rival else {name: getattr(config, f"width_{name}") for name in ("encoder", "generator", "critic")},
         steps=training["steps"],
         epochs=round(_epochs(config, training), 3),

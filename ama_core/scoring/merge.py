@@ -1,7 +1,6 @@
 """Tables that were written shard by shard, made into the table that one call would have written, byte for byte."""
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
@@ -52,8 +51,7 @@ def merge(out: Path, *, force: bool = False) -> int:
 
 def _found(out: Path) -> list[Shard]:
     """All shards of a table. Raises ConfigError where none or several divisions lie there, DataError where one is missing."""
-    pattern = re.compile(rf"{re.escape(out.stem)}\.(\d+)-of-(\d+){re.escape(out.suffix)}")
-    counts = {int(match[2]) for file in out.parent.iterdir() if (match := pattern.fullmatch(file.name))}
+    counts = Shard.divisions(out)
     if len(counts) != 1:
         found = f"shards of {' and of '.join(map(str, sorted(counts)))}" if counts else "no shards"
         raise ConfigError(

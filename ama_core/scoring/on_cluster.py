@@ -2,7 +2,6 @@
 
 import os
 import random
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -76,8 +75,7 @@ def _score(folder: str, model: str, sources: list[str], out: str, alpha: float, 
 
 def _division(out: Path) -> int | None:
     """Into how many shards an earlier call divided its work; None where it left none."""
-    pattern = re.compile(rf"{re.escape(out.stem)}\.\d+-of-(\d+){re.escape(out.suffix)}")
-    counts = {int(match[1]) for file in out.parent.iterdir() if (match := pattern.fullmatch(file.name))}
+    counts = Shard.divisions(out)
     return counts.pop() if len(counts) == 1 else None
 
 

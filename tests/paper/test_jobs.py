@@ -30,7 +30,6 @@ from ama_core.paper.rivals import bundled_entries
 from ama_core.paper.tables import lines
 from ama_core.runs import execute as runs
 from ama_core.runs import processes
-from ama_core.runs.spec import config_for
 from ama_core.storage.bundle import read_scores
 from tests.common import CPU, TINY
 from tests.paper.records import record
@@ -128,7 +127,12 @@ def test_what_is_not_available_is_said():
     ],
 )
 def test_status(preset, steps, n, expected):
-    assert training.status_of(config_for("cifar10", preset), preset, steps, n) == expected
+    assert (
+        training.job_status(
+            Job("table1", paper.AMA, "cifar10", None, ("gtsrb",), preset, {}, 0), {"steps": steps, "n_train": n}
+        )
+        == expected
+    )
 
 
 def test_the_command_trains_stores_reports_and_skips(digits_only, tmp_path, capsys):

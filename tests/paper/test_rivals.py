@@ -78,7 +78,7 @@ def test_a_job_trains_measures_and_stores_any_detector(tmp_path, name, settings,
 )
 def test_full_is_the_published_method_at_its_size(name, preset, settings, steps, status):
     job = jobs.Job(rows.RIVALS, name, "cifar10", None, ("textures",), preset, settings, 0)
-    assert training._rival_status(job, steps) == status
+    assert training.job_status(job, {"steps": steps}) == status
 
 
 def test_a_detector_that_departs_from_its_publication_says_how():
