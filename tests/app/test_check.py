@@ -306,7 +306,7 @@ def test_how_many_normal_images_would_be_flagged_is_said_in_plain_digits(open_pa
     archive = zipped({f"{i}.png": png(digits.images[i]) for i in range(500)})
     at = open_page("check", alpha="0.2")
     at.file_uploader[0].set_value([("many.zip", archive, "application/zip")]).run()
-    assert "of as many normal images, about 100 would be." in words(at)
+    assert "of the same number of normal images, about 100 would be." in words(at)
 
 
 def test_files_are_still_there_after_a_visit_to_another_page(open_page, digits):
