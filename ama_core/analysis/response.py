@@ -99,7 +99,7 @@ def measure_response(
         sets[sample.name] = set_facts(seen, sample.scores["R"][_some(sample.n, sample.seed)])
         images = seen if sample.name == normal else images
         if progress:
-            progress(done + 1, len(tested), "what R answers to")
+            progress(done + 1, len(tested), "what R depends on")
     if images is None:
         return None
     after = {}
@@ -144,7 +144,7 @@ def read_response(path: Path | str) -> Response | None:
         numbers = [found.n, found.r, *found.changed.values()]
         numbers += [value for facts in sets.values() for value in vars(facts).values() if value is not None]
         if not all(isinstance(n, (int, float)) and np.isfinite(n) for n in numbers):
-            raise ValueError("a figure is no finite number")
+            raise ValueError("a figure is not a finite number")
         if found.normal not in sets:
             raise ValueError("the model's own images are not among the sets")
         return found

@@ -79,7 +79,7 @@ DEPARTING = frozenset({"waic", "alad", "anogan", "skipganomaly", "fencegan", "pi
 # A set of the paper -> the set of the catalog that is measured in its place.
 STAND_INS = {"imagenet": "tinyimagenet"}
 # A set of the paper that cannot be had where the bundled models were made -> why.
-OUT_OF_REACH = {"svhn": "SVHN could not be had where these models were made"}
+OUT_OF_REACH = {"svhn": "SVHN was not available where these models were trained"}
 
 CAVEATS = (
     "Several baselines of Table 1 look copied from their own papers, with other protocols.",

@@ -172,8 +172,8 @@ def check_anomalies(spec: RunSpec) -> None:
     for option, source in (("--anomalies", spec.anomalies), ("--validate-ood", spec.validate_ood), ("--watch", spec.watch)):
         if source and overlapping(spec.dataset, source):
             raise ConfigError(
-                f"The anomalies ({option} {source}) are, or lie among, the normal images ({spec.dataset}): "
-                "name others, that the model shall tell from these."
+                f"The anomalies ({option} {source}) are, or lie among, the normal images ({spec.dataset}): name other images "
+                "as anomalies."
             )
         if source and str(source) in names:
             raise ConfigError(

@@ -314,7 +314,7 @@ def test_ours_and_the_papers_never_mix():
     assert cells_of(empty, "CIFAR-10 → SVHN | AMA")[2] == "0.958"
     for line in (line for table in rows.TABLES for line in lines(table, [])):
         assert line.ours is None and line.paper is not None and line.status == "not measured" and not line.records
-    assert "SVHN could not be had" in empty and "Conditions" not in empty
+    assert "SVHN was not available" in empty and "Conditions" not in empty
     other = record(normal="cifar10", ood="gtsrb", a=0.123)
     text = report([other])
     ours = cells_of(text, "CIFAR-10 → Traffic signs (GTSRB) | AMA")

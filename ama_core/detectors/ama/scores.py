@@ -154,7 +154,7 @@ class Calibration:
         gaussian_m: of d, on held-out normals. gaussian_t: of t, on the same.
         scores: anomaly score name -> values on further held-out normals, for p-values.
         train_r: R of a sample of the training images, for densities and percentiles.
-        combination: what C needs; None in a model that was calibrated before there was C, which then gives none.
+        combination: what C needs; None in a model calibrated by a version without C, which gives none.
     """
 
     mu: float
