@@ -35,6 +35,7 @@ class Shard:
         return place % self.of == self.number - 1
 
     def of_items(self, items: Sequence[Item]) -> list[Item]:
+        """This shard's share of items in a fixed order: every `of`-th of them, from its own number on."""
         return [item for place, item in enumerate(items) if self.has(place)]
 
     def file(self, whole: Path) -> Path:

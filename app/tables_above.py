@@ -43,7 +43,7 @@ DOTS = {  # series of the dot plot: colour and symbol
 
 
 def what(line: Line) -> str:
-    """What a line is about, in words: the normal set, and what it is told from or its class."""
+    """What a line is about, in words: the normal set, and its class or the set it is compared with."""
     normal = controls.title_of(line.normal)
     if line.classes:
         return f"{normal}, mean of {line.classes}"

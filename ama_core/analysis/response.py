@@ -67,8 +67,8 @@ class Response:
     codec: str = CODEC
 
     def expected(self, ood: str, name: str) -> str | None:
-        """Whether a `low` or `high` R is to be expected of a set by one property: what that is like in it and in the normal
-        images, and how log R goes with it among those. `weak`: that correlation is; `alike`: the two sets are. None: unknown.
+        """Which R this property alone predicts for a set: `low`, `high`, `weak` where log R hardly correlates with the property
+        among the normal images, `alike` where the two sets hardly differ in it. None: unknown.
         """
         own, other = self.sets[self.normal], self.sets[ood]
         r, here, there = own.correlation(name), getattr(other, name), getattr(own, name)

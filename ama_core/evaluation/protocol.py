@@ -1,4 +1,4 @@
-"""The evaluation protocol: who is tested against whom, AUROC and friends, and the scores kept for the app.
+"""The evaluation protocol: who is tested against whom, AUROC, AUPRC and FPR95, and the scores kept for the app.
 
 Anomalies are the positive class throughout, and an AUROC below 0.5 is reported as it is: never max(AUROC, 1 - AUROC).
 """

@@ -111,7 +111,12 @@ def compare(
 
 
 def at_rate(found: Comparison, detectors: Mapping[str, AnomalyDetector], alpha: float) -> Comparison:
-    """A comparison with what its detectors, now fitted, flag at another rate; the recommendation does not depend on it."""
+    """A comparison with what its detectors, now fitted, flag at another rate; the recommendation does not depend on it.
+
+    Args:
+        detectors: those that were compared, by name; KeyError where one is missing.
+        alpha: the false-alarm rate, in (0, 1).
+    """
 
     def counted(one: Compared) -> Compared:
         calibration = detectors[one.name].held_out_scores_[one.score]
@@ -217,7 +222,11 @@ def recommend(ranked: Sequence[Compared], made: bool = False) -> tuple[str, str,
     (`surely_better`), the one that trains fastest. Where it is of no use at all, the reason says so.
 
     Args:
-        ranked: by falling AUROC, of the same test images.
+        ranked: by falling AUROC, of the same test images; IndexError where there is none.
+        made: whether the anomalous images are synthetic defects, which the reason then says.
+
+    Returns:
+        The name of a detector, the reason in sentences, and that.
     """
     best, rest = ranked[0], ranked[1:]
     n, m = len(best.normal), len(best.anomalous)

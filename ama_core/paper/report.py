@@ -257,7 +257,7 @@ def _each(values: Iterable[str]) -> str:
 
 
 def task(line: Line) -> str:
-    """What a line is about: the normal set and what it is told from."""
+    """What a line is about: the normal set and the set it is compared with."""
     if line.table == "table2":
         if line.classes:
             of = "10 classes" if line.classes == 10 else f"{line.classes} measured classes"
