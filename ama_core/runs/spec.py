@@ -73,7 +73,7 @@ class RunSpec:
         try:
             return cls.from_json((folder / FILE).read_text())
         except FileNotFoundError:
-            raise BundleError(f"There is no run in {folder} that could go on: leave --resume out to begin one.") from None
+            raise BundleError(f"There is no run in {folder} to resume: leave --resume out to begin one.") from None
         except (OSError, ValueError, BundleError) as error:
             raise BundleError(f"{folder} is not a run folder that can be resumed: {error}.") from error
 

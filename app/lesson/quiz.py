@@ -83,8 +83,8 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
             f"Which score separates {ood} from the normal images best here?",
             list(case.scores),
             best,
-            f"AUROC: {', '.join(f'{by} {case.auroc[by]:.3f}' for by in case.scores)}. But choosing the score by such a table "
-            "would use anomalies that a detector has never seen; that is why T was fixed beforehand, and all scores are "
+            f"AUROC: {', '.join(f'{by} {case.auroc[by]:.3f}' for by in case.scores)}. But choosing the score by a table like "
+            "this would use anomalies that a detector has never seen; that is why T was fixed beforehand, and all scores are "
             "always shown.",
         ),
     ]

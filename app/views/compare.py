@@ -359,9 +359,8 @@ def linked(first: Peer, second: Peer, ood: str, parts: Mapping, p: Mapping, alph
 def main() -> None:
     controls.heading(
         "Compare",
-        "Models that were trained on the same normal images, whichever detector they are of, under one protocol: no "
-        "labels, the last step, the same test images. Everything is as stored with the models: nothing is chosen by its "
-        "result.",
+        "Models of any detectors that were trained on the same normal images, under one protocol: no labels, the last step, "
+        "the same test images. Everything is as stored with the models: nothing is chosen by its result.",
     )
     found = groups()
     with st.sidebar:

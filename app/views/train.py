@@ -49,7 +49,7 @@ def main() -> None:
     access.stop_where_public()
     controls.heading(
         "Train",
-        "Teach a model what is normal in images of your choice, and watch it learn. A run goes on in a process of its own, "
+        "Teach a model what is normal in images of your choice, and watch it learn. A run continues in a process of its own, "
         "whether this page is open or not; one machine trains one run at a time, the others wait.",
     )
     with st.sidebar:

@@ -175,7 +175,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert read_status(folder)["state"] == "stopped" and not list(results.glob("*"))
     seen = []
     assert training.train_all([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=seen.append) == []
-    assert "goes on at step" in read_log(folder) and read_results(results)[0].steps == 80
+    assert "continues at step" in read_log(folder) and read_results(results)[0].steps == 80
     assert [p.what for p in seen if p.job] == ["started", "stored"] and max(p.done for p in seen) == 1
 
 
