@@ -62,7 +62,7 @@ def show(case: Case) -> None:
 
 
 def what_else_moves_r(case: Case) -> None:
-    """What was measured of R beside strangeness, for this model and these images; nothing where nothing was measured."""
+    """What else moves R, as measured for this model and these images; nothing where nothing was measured."""
     found = cache.response(case.view.folder)
     if found is None:
         return

@@ -579,7 +579,7 @@ def test_a_pipe_is_not_waited_for(tiny_bundle, tmp_path, out):
     os.mkfifo(tmp_path / "fifo.png")
     words = [sys.executable, "-m", "ama_core", "score", str(tiny_bundle), "fifo.png", "--device", "cpu", *out]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    assert ended.returncode == 2 and "no regular file" in ended.stderr and "Traceback" not in ended.stderr
+    assert ended.returncode == 2 and "not a regular file" in ended.stderr and "Traceback" not in ended.stderr
 
 
 @pytest.mark.parametrize("changes", [{"normal": None}, {"training": "x"}, {"config": 3}, "["], ids=str)

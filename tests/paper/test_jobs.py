@@ -170,7 +170,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
         if progress.done > 0:
             raise KeyboardInterrupt  # as Ctrl-C does
 
-    with pytest.raises(runs.RunStopped, match="the same command goes on"):
+    with pytest.raises(runs.RunStopped, match="the same command continues"):
         training.train_all([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=interrupt)
     assert read_status(folder)["state"] == "stopped" and not list(results.glob("*"))
     seen = []

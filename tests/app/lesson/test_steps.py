@@ -395,4 +395,4 @@ def test_what_moves_r_is_said_as_measured(open_page, lesson_models, tmp_path, mo
         assert sentence in text and "too weak to predict anything" in text, "of the length, by a correlation of 0.1"
     (tmp_path / "digits" / "response.json").unlink()
     text = said()
-    assert "R fails here" in text and "strangeness" not in text, "nothing is said where nothing was measured"
+    assert "R fails here" in text and "R depends on more" not in text, "nothing is said where nothing was measured"
