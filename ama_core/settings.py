@@ -90,6 +90,7 @@ class Settings:
 
     @property
     def input(self) -> InputSpec:
+        """How the detector sees images: side in pixels, channels, fit."""
         return InputSpec(self.image_size, self.channels, self.fit)
 
     def replace(self, **changes: Any) -> Self:
@@ -97,9 +98,11 @@ class Settings:
         return type(self).from_dict({**self.to_dict(), **changes})
 
     def to_dict(self) -> dict[str, Any]:
+        """Every setting by its name; `from_dict` reads it."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
+        """The same as `to_dict`, as an indented JSON object."""
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
@@ -115,7 +118,7 @@ class Settings:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
-        """The settings of a preset (`tiny`, `small`, `paper`) with `changes`. Raises ConfigError."""
+        """The settings of a preset, a key of PRESETS, with `changes`. Raises ConfigError."""
         if name not in cls.PRESETS:
             raise ConfigError(f"Unknown preset {name!r}. Known: {', '.join(cls.PRESETS)}.")
         return cls.from_dict({**cls.PRESETS[name], **changes})

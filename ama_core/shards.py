@@ -35,7 +35,7 @@ class Shard:
         return place % self.of == self.number - 1
 
     def of_items(self, items: Sequence[Item]) -> list[Item]:
-        """Those of the items that belong to this shard, in order."""
+        """This shard's share of items in a fixed order: every `of`-th of them, from its own number on."""
         return [item for place, item in enumerate(items) if self.has(place)]
 
     def file(self, whole: Path) -> Path:

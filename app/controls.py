@@ -112,7 +112,7 @@ def page(title: str, lead: str, *, scoring: bool = True, needs: Sequence[str] = 
                 cache.score_names(able[name]),
                 own.decides,
                 required=True,
-                help="Which score is turned into a p-value, a verdict and an order.",
+                help="The score that gives the p-values, the verdicts and the order of the images.",
                 carried=True,
             )
             alpha = false_alarm_rate(cache.false_alarm_rate(able[name]))
@@ -184,7 +184,7 @@ def false_alarm_rate(usual: float = FALSE_ALARM_RATE) -> float:
         "False-alarm rate α",
         sorted({*ALPHAS, usual}),
         usual,
-        help="The fraction of normal images that you accept to see flagged.",
+        help="The fraction of normal images that you accept being flagged.",
         carried=True,
     )
 

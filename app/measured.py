@@ -15,7 +15,7 @@ METRICS = {
     "AUROC": ("auroc", "The chance that an anomaly looks more anomalous than a normal image: 1 is perfect, 0.5 chance."),
     "AUPRC": (
         "auprc",
-        "Area under precision and recall, anomalies positive: a random score gets their share, n anomalous / n.",
+        "Area under precision and recall, anomalies positive: a random score has their fraction, n anomalous / n.",
     ),
     "FPR95": ("fpr95", "Normal images flagged when 95 % of the anomalies are: less is better."),
 }
@@ -49,7 +49,7 @@ def verdict_of_all(view: controls.View, aurocs: Mapping[str, Mapping[str, float]
         if view.of_r:
             corrected = [name for name in below if aurocs[name]["A"] > 0.5 + NEAR_CHANCE]
             left = [name for name in below if name not in corrected]
-            said += [f"A, which looks at both sides of R, turns that round on {named(corrected, 'A')}."] if corrected else []
+            said += [f"A, which looks at both sides of R, reverses that on {named(corrected, 'A')}."] if corrected else []
             said += [f"A does not help on {named(left, 'A')}."] if left else []
     hard = [name for name in aurocs if max(aurocs[name].values()) < WORKS]
     if hard:

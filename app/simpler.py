@@ -87,7 +87,7 @@ def _draw(name: str, folder: Path, alpha: float, was_running: bool) -> None:
         st.rerun()  # with ticks while it goes on, else without
     if job:
         st.progress(job.fraction, job.doing or "beginning")
-        label = "Stop comparing" if job is jobs.find(_key(folder)) else "Stop keeping it"
+        label = "Stop comparing" if job is jobs.find(_key(folder)) else "Cancel saving"
         if st.button(label, icon=":material/stop:", key=f"simpler-stop-{folder.name}"):
             job.stop()
         return
@@ -97,7 +97,7 @@ def _draw(name: str, folder: Path, alpha: float, was_running: bool) -> None:
         with controls.error_panel():
             _show(name, folder, job.result, alpha)
         return
-    _say_end(job, "The comparison was stopped. Nothing of it is kept.")
+    _say_end(job, "The comparison was stopped. Nothing of it was saved.")
     _offer(folder)
 
 
@@ -113,8 +113,9 @@ def _offer(folder: Path) -> None:
     """What would be compared, and the button that begins it."""
     st.markdown(
         "Nearest neighbours, principal components and two plainer methods are fitted to the same training images in seconds, "
-        "and tested beside this model on the same held-out normal images and on the bad images that its training named. Where "
-        f"it named none, {MADE} stand in: cuts, blots, scratches and foreign patches painted on the normal ones."
+        "and tested beside this model on the same held-out normal images and on the bad images that were named for its "
+        f"training. Where none were named, {MADE} are used: cuts, blots, scratches and foreign patches painted on the normal "
+        "ones."
     )
     _start(folder, "Compare with simple methods", f"simpler-start-{folder.name}")
 
@@ -221,16 +222,16 @@ def _table(found: Comparison, titles: Mapping[str, str], wanted: float) -> None:
             "AUROC": number(format="%.3f"),
             f"Found at α = {rate}": number(format="%.0f %%", help="The fraction of the bad images that is flagged."),
             "False alarms": number(format="%.0f %%", help="The fraction of the normal images that is flagged."),
-            "Training (s)": number(format="%.1f", help="Seconds; of this model, as its training says."),
-            "ms an image": number(format="%.1f", help="Milliseconds of scoring, on this computer, now."),
+            "Training (s)": number(format="%.1f", help="Seconds; for this model, as recorded by its training."),
+            "ms an image": number(format="%.1f", help="Milliseconds to score an image, measured now on this computer."),
         },
         alt="Detectors with AUROC, what each flags, and how long it takes",
     )
     scores = controls.listed([f"{one.title} by {one.score}" for one in these])
-    raised = "" if alpha == wanted else f" At {controls.percent(wanted)} so few held-out images do not allow to flag anything."
+    raised = "" if alpha == wanted else f" At {controls.percent(wanted)} there are too few held-out images to flag anything."
     st.caption(
-        f"Every detector is calibrated on as many held-out normal images. Flagged: p ≤ {rate}.{raised} The scores that decide: "
-        f"{controls.literal(scores)}."
+        f"All detectors are calibrated on the same number of held-out normal images. Flagged: p ≤ {rate}.{raised} The scores "
+        f"that decide: {controls.literal(scores)}."
     )
 
 
@@ -244,7 +245,7 @@ def _use(name: str, folder: Path, result: Result, found: Comparison, titles: Map
             names.index(found.recommended),
             key=f"simpler-use-{folder.name}",
             format_func=titles.get,
-            help="It is kept as a model among the runs, under a name of its own; nothing is replaced.",
+            help="It is saved as a model among the runs, under its own name; nothing is replaced.",
         )
         own = result.detectors[chosen].name == cache.kind_of(folder).name
         short = OWN.lower() if own else result.detectors[chosen].title.partition(",")[0]  # fits on a telephone
@@ -269,13 +270,13 @@ def _use(name: str, folder: Path, result: Result, found: Comparison, titles: Map
 def _kept(job: jobs.Job, model: AnomalyDetector, result: Result, chosen: str, wish: str) -> Path:
     """The work of a job: a detector kept as a run; returns where."""
     detector = result.detectors[chosen]
-    job.tell(0.0, f"Keeping {detector.title}: reading the images")
+    job.tell(0.0, f"Saving {detector.title}: reading the images")
     place = comparing.keep_beside(
         model,
         detector,
         runs_dir(),
         wish,
-        lambda part, name: job.tell(part, f"Keeping {detector.title}: measuring {controls.title_of(name)}"),
+        lambda part, name: job.tell(part, f"Saving {detector.title}: measuring {controls.title_of(name)}"),
     )
     result.kept[chosen] = place
     return place
@@ -291,7 +292,7 @@ def _open_kept(folder: Path) -> None:
     if job and job.result:
         _open(job.result, alpha, by)
     else:
-        _say_end(job, "It was not kept.")
+        _say_end(job, "It was not saved.")
 
 
 def _open(place: Path, alpha: float, by: str) -> None:
@@ -299,7 +300,7 @@ def _open(place: Path, alpha: float, by: str) -> None:
     shown = next((model for model, path in cache.models().items() if path.resolve() == place.resolve()), None)
     if shown is None:
         st.success(
-            f"It is kept in {controls.literal(access.shown(place))}. This server offers only the models of "
+            f"It was saved in {controls.literal(access.shown(place))}. This server offers only the models of "
             f"{cache.MODELS_VARIABLE}: add that folder to see it in Check.",
             icon=":material/check:",
         )

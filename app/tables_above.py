@@ -43,7 +43,7 @@ DOTS = {  # series of the dot plot: colour and symbol
 
 
 def what(line: Line) -> str:
-    """What a line is about, in words: the normal set, and what it is told from or its class."""
+    """What a line is about, in words: the normal set, and its class or the set it is compared with."""
     normal = controls.title_of(line.normal)
     if line.classes:
         return f"{normal}, mean of {line.classes}"
@@ -109,7 +109,7 @@ def adds(found: Sequence[Ablation]) -> list[str]:
             said.append(f"**{verdict.capitalize()}** on {len(own)} of {len(found)}: {cells}.")
     if said:
         reduced = any(member.reductions for one in found for member in one.line.members)
-        small = " Ours are smaller or shorter trained than the paper's." if reduced else ""
+        small = " Our models are smaller than the paper's, or trained for less." if reduced else ""
         level = f"with a {100 * LEVEL:.0f} % interval over seeds"
         said.insert(0, f"How much the part left out adds to the AUROC of A, {level}.{small}")
     return said
@@ -176,9 +176,9 @@ def dots(shown: Sequence[Line], name: str) -> None:
     st.caption(
         "A: the paper's two-sided score, unusual where R is unusually high or low. R: the raw score, the distance that the "
         "critic sees between an image and its reconstruction. T: all statistics together, ours. Pixel mean, lossless length, "
-        "L2 autoencoder: simple scores, stored beside the same trainings. Bars: 95 % interval of one "
-        "training over the sampling of the test images; of several seeds ± the standard deviation. The paper prints no "
-        "intervals. Where a cell was measured more than once, the line with the most seeds is drawn, the first of several such."
+        "L2 autoencoder: simple scores, stored beside the same trainings. Bars: 95 % interval of one training over the "
+        "sampling of the test images; of several seeds ± the standard deviation. The paper prints no intervals. Where a cell "
+        "was measured more than once, the line with the most seeds is drawn; of several with as many seeds, the first."
     )
 
 

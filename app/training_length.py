@@ -49,7 +49,7 @@ def main() -> None:
     st.caption(
         f"{controls.title_of(normal)}, preset {PRESET}. Every point is a whole run, with its own fall of the learning rate, by "
         f"the weights of its last step, of {of}."
-        + (f" The largest standard deviation over seeds is {spread:.3f}: look at the course, not at a point." if spread else "")
+        + (f" The largest standard deviation over seeds is {spread:.3f}: judge the trend, not single points." if spread else "")
     )
 
 

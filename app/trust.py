@@ -40,7 +40,7 @@ def measured(view: controls.View) -> None:
     own = found.pop(view.normal, None) if view.normal else None
     if not found:
         st.markdown(
-            "**It was measured against no other images**, so nobody knows what it finds. Name some bad images when you "
+            "**It was measured against no other images**, so its detection rate is unknown. Name some bad images when you "
             f"train, or measure it: `python -m ama_core measure {access.shown(view.folder)}`."
         )
         return
@@ -69,8 +69,8 @@ def normal_images(view: controls.View) -> None:
     if how != "training":
         of += ", as the model reconstructs them from stored codes: the images are not on this computer"
     st.caption(
-        f"**It takes these as normal**: {len(images)} {of}. Images of anything else, or from another camera, light or cut, may "
-        "be flagged for that alone."
+        f"**It takes these as normal**: {len(images)} {of}. Images of anything else, or from another camera, lighting or crop, "
+        "may be flagged for that alone."
     )
 
 
@@ -205,7 +205,7 @@ def disagreement(view: controls.View, scores: Mapping[str, np.ndarray], i: int) 
         )
     elif below < 0.5:
         said = (
-            f"R, the raw score, takes this image for *more* normal than most: its R is lower than that of "
+            "R, the raw score, ranks this image as *more* normal than most: its R is lower than that of "
             f"{controls.percent(1 - below)} of the training images. {controls.listed(others)} {verb} it all the same: "
             f"{reason(others, 'unusual')}"
         )

@@ -55,7 +55,6 @@ from sklearn.neighbors import NearestNeighbors
 
 from ama_core import AMADetector
 from ama_core.data import ImageSet, anomaly_mask, catalog, draw, hold_out, load, one_class, prepare
-from ama_core.data.defects import NAME as DEFECTS
 from ama_core.data.defects import make_defects
 from ama_core.detectors.ama.networks import Networks
 from ama_core.detectors.ama.scores import Gaussian
@@ -77,6 +76,7 @@ SAME_DIGITS = "digits"  # no other images for a class of MNIST
 TRAIN_SAMPLE = 4_000
 NEIGHBOURS = 5
 N_NORMAL, N_OOD = 2_000, 1_000
+DEFECTS = "made defects"  # as the stored results call them
 SEED = 0  # of samples, crops and defects; a model's seed decides its training and what it holds out
 
 CANDIDATES = ("C", "C_F", "I", "F", "kNN")

@@ -119,8 +119,8 @@ def neighbour_images(detector: AnomalyDetector, stored: Neighbours) -> np.ndarra
     images = evaluation.normal_split(detector, "train")
     if len(images) != stored.n_total or not np.array_equal(images.labels[stored.index], stored.labels):
         raise DataError(
-            f"The training images here, {len(images):,} of {images.name}, are not the {stored.n_total:,} of which the nearest "
-            "were stored. Measure the model again with `python -m ama_core measure`."
+            f"The training images here, {len(images):,} of {images.name}, are not the {stored.n_total:,} images used when "
+            "neighbours were stored. Measure the model again with `python -m ama_core measure`."
         )
     return detector.prepared(images.images[stored.index])
 

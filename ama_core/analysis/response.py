@@ -68,8 +68,8 @@ class Response:
     codec: str = CODEC
 
     def expected(self, ood: str, name: str) -> str | None:
-        """Whether a `low` or `high` R is to be expected of a set by one property: what that is like in it and in the normal
-        images, and how log R goes with it among those. `weak`: that correlation is; `alike`: the two sets are. None: unknown.
+        """Which R this property alone predicts for a set: `low`, `high`, `weak` where log R hardly correlates with the property
+        among the normal images, `alike` where the two sets hardly differ in it. None: unknown.
         """
         own, other = self.sets[self.normal], self.sets[ood]
         r, here, there = own.correlation(name), getattr(other, name), getattr(own, name)
@@ -100,7 +100,7 @@ def measure_response(
         sets[sample.name] = set_facts(seen, sample.scores["R"][draw(sample.n, SAMPLE, sample.seed)])
         images = seen if sample.name == normal else images
         if progress:
-            progress(done + 1, len(tested), "what R answers to")
+            progress(done + 1, len(tested), "what R depends on")
     if images is None:
         return None
     after = {}
@@ -145,7 +145,7 @@ def read_response(path: Path | str) -> Response | None:
         numbers = [found.n, found.r, *found.changed.values()]
         numbers += [value for facts in sets.values() for value in vars(facts).values() if value is not None]
         if not all(isinstance(n, (int, float)) and np.isfinite(n) for n in numbers):
-            raise ValueError("a figure is no finite number")
+            raise ValueError("a figure is not a finite number")
         if found.normal not in sets:
             raise ValueError("the model's own images are not among the sets")
         return found

@@ -38,20 +38,20 @@ class ShellFacts:
 
 
 def shell_facts(codes: np.ndarray) -> ShellFacts:
-    """Of codes (n, d), n >= 1."""
+    """Of codes (n, d), n >= 1: the median and the share of no codes are NaN."""
     norms, d = np.linalg.norm(codes, axis=1), codes.shape[1]
     low, high = shell_band(d)
     return ShellFacts(float(np.median(norms) / np.sqrt(d)), float(np.mean((norms >= low) & (norms <= high))), len(codes))
 
 
 def norm_range(codes: np.ndarray, level: float = 0.99) -> tuple[float, float]:
-    """Between which lengths the central part `level` of codes (n, d) lies, n >= 1."""
+    """Between which lengths the central part `level` of codes (n, d) lies. Raises IndexError where there are none."""
     low, high = np.quantile(np.linalg.norm(codes, axis=1), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def share_between(codes: np.ndarray, low: float, high: float) -> float:
-    """The fraction of codes (n, d) with a length from `low` to `high`."""
+    """The fraction of codes (n, d) with a length from `low` to `high`, in [0, 1]; NaN where there are none."""
     norms = np.linalg.norm(codes, axis=1)
     return float(np.mean((norms >= low) & (norms <= high)))
 

@@ -56,7 +56,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest there is)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest available)")
     add_quiet(parser)
 
 

@@ -37,12 +37,14 @@ def add_compare(commands: Commands) -> None:
         metavar="GOOD",
         help="normal images: a folder, .zip, .tar or .npz file, or a data set",
     )
-    add("--against", type=source, metavar="BAD", help="anomalous images; without them, made defects stand in")
+    add("--against", type=source, metavar="BAD", help="anomalous images; without them, synthetic defects are used")
     add("--detectors", default=",".join(DEFAULT), metavar="NAMES", help="separated by commas; default: %(default)s")
-    add("--preset", choices=PRESETS, help="of detectors that have it; default: tiny, with inputs of 64 pixels or more fast64")
-    add("--set", action="append", default=[], metavar=SETTING, help="a setting of every detector that has it; repeatable")
+    add(
+        "--preset", choices=PRESETS, help="for detectors that have it; default: tiny, or fast64 for inputs of 64 pixels or more"
+    )
+    add("--set", action="append", default=[], metavar=SETTING, help="a setting for every detector that has it; repeatable")
     add_alpha(parser, "false-alarm rate at which detections are counted")
-    add("--out", type=path, metavar="DIR", help="keep the recommended detector there, as a model")
+    add("--out", type=path, metavar="DIR", help="save the recommended detector there as a model")
     add_json(parser)
     add_device(parser)
 

@@ -52,8 +52,8 @@ def add_inspect(commands: Commands) -> None:
     parser = add_command(commands, inspect)
     add = parser.add_argument
     add("sources", nargs="+", type=source, metavar="PATH", help="folders, .zip, .tar, .npz or image files")
-    add("--against", type=source, metavar="PATH", help="images that should not be among them, such as the test's")
-    add_alpha(parser, "false-alarm rate that the suggested settings shall reach")
+    add("--against", type=source, metavar="PATH", help="images that should not be among them, such as those of the test set")
+    add_alpha(parser, "false-alarm rate that the suggested settings should reach")
     add_json(parser)
     add_quiet(parser)
 

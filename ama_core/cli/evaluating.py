@@ -67,7 +67,7 @@ def add_measure(commands: Commands) -> None:
     parser.add_argument(
         "--seed", type=seed, default=0, help="seed of the stored samples and of the draw of anomalies (default: 0)"
     )
-    again = "first fit statistics and p-values again on its training images: a model of an earlier version gains new scores"
+    again = "first refit statistics and p-values on its training images, which adds new scores to a model of an earlier version"
     parser.add_argument("--calibrate", action="store_true", help=again)
     add_device(parser)
 
@@ -92,7 +92,9 @@ def add_calibrate(commands: Commands) -> None:
     parser = add_command(commands, calibrate)
     add_model(parser)
     add = parser.add_argument
-    normal = "normal images that it was not trained on: a folder (of one with `train` and `test`, `test`), archive or data set"
+    normal = (
+        "normal images that it was not trained on: a folder (its `test`, if it has `train` and `test`), archive or data set"
+    )
     add("good", type=source, metavar="GOOD", help=normal)
     add("--out", required=True, type=path, metavar="DIR", help="a new folder for the model with these p-values")
     add_alpha_of_model(parser)
@@ -108,9 +110,9 @@ def calibrate(arguments: argparse.Namespace) -> None:
     detector.recalibrate(images).save(arguments.out)
     before = float((conformal_p_value(detector.calibration_scores_, calibration) <= alpha).mean())
     write_card(detector, arguments.out)
-    now = f"of others like them, at most about {alpha:.1%} now are"
+    now = f"of similar images, at most about {alpha:.1%} now are"
     print(f"At a false-alarm rate of {alpha:g}, {before:.1%} of these {len(images):,} images were flagged; {now}.")
-    print(f"{arguments.out} holds the model; nothing is measured of it yet.", file=sys.stderr)
+    print(f"{arguments.out} holds the model; it has not been measured yet.", file=sys.stderr)
     warn(reach_warning(detector, alpha))
 
 
@@ -188,7 +190,7 @@ def add_export(commands: Commands) -> None:
     add = parser.add_argument
     add("--onnx", required=True, type=path, metavar="FILE", dest="out", help="the .onnx file")
     add("--by", metavar="SCORE", help="the score that gives the p-value (default: the detector's own)")
-    add("--force", action="store_true", help="replace FILE even where it is no ONNX file of ours")
+    add("--force", action="store_true", help="replace FILE even if it is not an ONNX file written here")
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -203,7 +205,7 @@ def add_share(commands: Commands) -> None:
     parser = add_command(commands, share)
     add_model(parser)
     parser.add_argument("--out", required=True, type=path, metavar="FILE", help="the .zip file")
-    parser.add_argument("--force", action="store_true", help="replace FILE even where it is no shared model")
+    parser.add_argument("--force", action="store_true", help="replace FILE even if it is not a shared model")
 
 
 def share(arguments: argparse.Namespace) -> None:

@@ -28,7 +28,7 @@ def add_maps(parser: argparse.ArgumentParser) -> None:
 
 def add_map(parser: argparse.ArgumentParser) -> None:
     meanings = "; ".join(f"{name}: {meaning}" for name, meaning in MAPS.items())
-    parser.add_argument("--map", choices=MAPS, help=f"what outlines come from. {meanings} (default: the first that there is)")
+    parser.add_argument("--map", choices=MAPS, help=f"what outlines come from. {meanings} (default: the first available)")
 
 
 def outlines_of(detector: AnomalyDetector, arguments: argparse.Namespace) -> Outlines:

@@ -45,8 +45,8 @@ def add_score(commands: Commands) -> None:
     add_alpha_of_model(parser, "false-alarm rate: flag where p <= alpha")
     add("--by", metavar="SCORE", help="the score behind p_value and anomalous (default: T of AMA)")
     add("--out", type=path, metavar="FILE", help="write a .csv or .jsonl file instead of standard output")
-    add("--resume", action="store_true", help="go on with FILE where an interrupted call stopped")
-    add("--force", action="store_true", help="replace FILE where it exists")
+    add("--resume", action="store_true", help="continue FILE where an interrupted call stopped")
+    add("--force", action="store_true", help="replace FILE if it exists")
     add("--json", action="store_true", help="print one JSON object a line instead of CSV (a file: --out NAME.jsonl)")
     add("--shard", type=shard, metavar="I/N", help="only the I-th of N shares, into FILE's shard; `merge FILE` joins them")
     add(
@@ -55,7 +55,7 @@ def add_score(commands: Commands) -> None:
         default="here",
         help="ray: on a Ray cluster that shares the folders (docs/cluster.md)",
     )
-    add("--watch", action="store_true", help="go on with files as they come into the folders, until Ctrl-C")
+    add("--watch", action="store_true", help="score new files as they arrive in the folders, until Ctrl-C")
     add_maps(parser)
     add_device(parser)
 
@@ -63,13 +63,13 @@ def add_score(commands: Commands) -> None:
 def score(arguments: argparse.Namespace) -> None:
     """Score files and folders of any size, one row an image."""
     if arguments.resume and not arguments.out:
-        raise ConfigError("--resume continues a table: say which with --out FILE.")
+        raise ConfigError("--resume continues a table: name it with --out FILE.")
     if arguments.watch and arguments.out:
         raise ConfigError("--watch prints its rows: send them to a file with > FILE instead of --out.")
     if arguments.json and arguments.out:
         raise ConfigError("--json is for standard output: with --out, a file named .jsonl has JSON lines, one named .csv CSV.")
     if arguments.shard and not arguments.out:
-        raise ConfigError("--shard writes a part of a table: say of which with --out FILE.")
+        raise ConfigError("--shard writes one part of a table: name the table with --out FILE.")
     if arguments.engine == "ray" and (arguments.shard or arguments.device or arguments.watch or not arguments.out):
         raise ConfigError("--engine ray writes a table: name it with --out FILE, and leave --shard, --device and --watch out.")
     check_sources(arguments.paths)
@@ -173,7 +173,7 @@ def _csv_printer(names: Sequence[str]) -> Callable[[dict[str, Any]], None]:
 def add_merge(commands: Commands) -> None:
     parser = add_command(commands, merge)
     parser.add_argument("out", type=path, metavar="FILE", help="the whole table, beside whose name the shards lie")
-    parser.add_argument("--force", action="store_true", help="replace FILE where it exists")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
 def merge(arguments: argparse.Namespace) -> None:
@@ -188,10 +188,10 @@ def add_report(commands: Commands) -> None:
     add_images(parser)
     add = parser.add_argument
     add("--out", required=True, type=path, metavar="FILE", help="the .html file")
-    add("--force", action="store_true", help="replace FILE even where it is no report")
+    add("--force", action="store_true", help="replace FILE even if it is not a report")
     add_alpha_of_model(parser)
     add("--by", metavar="SCORE", help="the score that decides (default: the detector's; T of AMA)")
-    add("--most", type=int, default=500, metavar="N", help="read at most so many images (default 500)")
+    add("--most", type=int, default=500, metavar="N", help="maximum number of images to read (default 500)")
     add_map(parser)
     add_device(parser)
 
@@ -218,7 +218,8 @@ def report(arguments: argparse.Namespace) -> None:
 
 def _nothing_scored(n: int, refused: Sequence[tuple[str, str]]) -> str:
     first = f" The first: {refused[0][0]}: {refused[0][1]}" if refused else ""
-    return f"Not one image could be scored: {n:,} file{'s' if n != 1 else ''} met, none readable.{first}"
+    none = "the one file is not readable" if n == 1 else f"none of the {n:,} files is readable"
+    return f"No image could be scored: {none}.{first}"
 
 
 def _warn(detector: AnomalyDetector, alpha: float, scores: dict[str, np.ndarray]) -> None:

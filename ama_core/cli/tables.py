@@ -39,15 +39,15 @@ def add_benchmark(commands: Commands) -> None:
     add("--set", action="append", default=[], metavar=SETTING, help="a hyper-parameter for all rows (train --help)")
     add("--seeds", type=int, default=1, metavar="N", help="train each cell with seeds 0 to N-1")
     add("--only", nargs="+", default=[], metavar="PATTERN", help="parts of titles: released, 'ama-mnist-[0-4]'")
-    add("--jobs", type=int, metavar="N", help="trainings at once (default: one a core, or one on a GPU)")
+    add("--jobs", type=int, metavar="N", help="trainings at once (default: one per core, or one on a GPU)")
     add("--engine", choices=("here", "ray"), default="here", help="ray: trainings as tasks of a Ray cluster (docs/cluster.md)")
     add("--devices", metavar="LIST", help="such as cuda:0,cuda:1: a training at a time on each (one named twice takes two)")
     add("--shard", type=shard, metavar="I/N", help="only the I-th of N shares, for the tasks of an array over a shared folder")
     add("--out", type=Path, default=out, metavar="DIR", help="run folders (default: %(default)s)")
     beside = "stored results; RESULTS.md is written beside it (default: %(default)s)"
     add("--results", type=Path, default=results, metavar="DIR", help=beside)
-    add("--no-validate", action="store_true", help="no AUROC on 50 validation anomalies beside it")
-    add("--list", action="store_true", help="only say which trainings these are, and which are stored")
+    add("--no-validate", action="store_true", help="do not also measure AUROC on 50 validation anomalies")
+    add("--list", action="store_true", help="only list the trainings, and which of them are stored")
     add("--report", action="store_true", help="only write RESULTS.md again")
     add("--job", help=argparse.SUPPRESS)
     add_device(parser)
@@ -144,7 +144,7 @@ def add_bench(commands: Commands) -> None:
         metavar="SIZE",
         help=f"of {', '.join(speed.SIZES)} (default: all)",
     )
-    add("--rounds", type=int, default=3, help="how often each figure is taken (default 3)")
+    add("--rounds", type=int, default=3, help="how often each figure is measured (default 3)")
     add("--concurrent", type=int, default=2, metavar="N", help="also N tiny trainings at once (default 2)")
     add_json(parser)
     add_device(parser)

@@ -88,12 +88,17 @@ def add_train(commands: Commands) -> None:
         help=f"size and length, see below (default: {PRESET}); fast64, for photographs: ama and autoencoder",
     )
     add("--set", action="append", default=[], metavar=SETTING, help="a hyper-parameter, see below; repeatable")
-    add("--resume", action="store_true", help="go on exactly where the run in DIR stopped")
+    add("--resume", action="store_true", help="continue exactly where the run in DIR stopped")
     add("--one-class", type=int, metavar="LABEL", help="train on this class alone (Table 2)")
     add("--anomalies", type=source, metavar="NAME", help="real anomalies as negatives (semi-supervised)")
     add("--validate-ood", type=source, metavar="NAME", help="measure AUROC on 50 of these while training")
-    add("--watch", type=source, metavar="NAME", help="look at scores of 200 of these while training; nothing is chosen by them")
-    add("--select", default="last", choices=SELECTIONS, help="which step's weights to keep")
+    add(
+        "--watch",
+        type=source,
+        metavar="NAME",
+        help="follow the scores of 200 of these while training; nothing is chosen by them",
+    )
+    add("--select", default="last", choices=SELECTIONS, help="the step whose weights are kept")
     add("--no-measure", action="store_true", help="do not score the data sets that are available locally")
     add("--download", action="store_true", help="fetch DATASET if it is not here")
     add("--spec", help=argparse.SUPPRESS)  # a whole RunSpec as JSON, from `runs.execute.start`
@@ -171,7 +176,7 @@ def _say_suited(arguments: argparse.Namespace, spec: RunSpec) -> None:
     usual = config_for(spec.dataset, arguments.preset or PRESET, spec.detector, **settings_of(arguments.set)).to_dict()
     changed = ", ".join(f"{name}={value}" for name, value in spec.config.to_dict().items() if value != usual[name])
     if changed:
-        print(f"For so few images: {changed} (--set chooses others).", file=sys.stderr)
+        print(f"Adjusted for the small number of images: {changed} (override with --set).", file=sys.stderr)
 
 
 def _check_resumed(folder: Path, asked: RunSpec, settings: Mapping[str, Any]) -> None:

@@ -97,8 +97,8 @@ def _decode(picture: Image.Image) -> tuple[np.ndarray, list[str]]:
     if tags.get(BITS, (8,))[0] == 16 and kind == "TIFF":  # of several channels Pillow reads the upper halves alone
         if max(high for _, high in _bands(picture)) < 16:
             raise DataError(
-                "The image uses the lower 12 bits, or fewer, of 16 per channel, of which the upper 8 alone can be read. "
-                "Save it with 8 bits per channel."
+                "The image uses the lower 12 bits, or fewer, of 16 per channel, but only the upper 8 can be read. Save it with "
+                "8 bits per channel."
             )
         notes.append("16 bits per channel scaled to 8")
     target = "L" if mode in ("1", "L", "LA", "La") else "RGB"

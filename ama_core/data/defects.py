@@ -1,6 +1,6 @@
-"""Made defects: cuts, blots, scratches and foreign patches painted on normal images, where no real defects are available.
+"""Synthetic defects: cuts, blots, scratches and foreign patches painted on normal images, where no real defects are available.
 
-What is found among them says little about real ones; wherever they stand in for real ones, they are called made.
+What is found among them says little about real ones; wherever they stand in for real ones, they are called synthetic.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 KINDS = ("cut", "blot", "scratch", "patch")
-NAME = "made defects"
+NAME = "synthetic defects"
 
 
 def make_defects(images: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

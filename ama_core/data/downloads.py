@@ -1,6 +1,8 @@
-"""Public data sets through torchvision, as arrays. Each fetcher is (root, split) → (uint8 images, int64 labels).
+"""Public data sets through torchvision, as arrays. Each fetcher is (root, split) → (uint8 images, int64 labels), of shapes
+(N, H, W, C) and (N,).
 
-torchvision checks what is already under `root` and downloads only what is missing there.
+torchvision checks what is already under `root` and downloads only what is missing there; what goes wrong with that is raised as
+torchvision raises it (see `data.sets.load`).
 """
 
 from __future__ import annotations
@@ -21,24 +23,29 @@ TINY_IMAGENET = ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1
 
 
 def mnist(root: Path, split: str) -> Arrays:
+    """Handwritten digits, (N, 28, 28, 1), labels 0 to 9; 60,000 for train and 10,000 for test."""
     return _grey(datasets.MNIST(root, train=split == "train", download=True))
 
 
 def fashionmnist(root: Path, split: str) -> Arrays:
+    """Clothes, (N, 28, 28, 1), labels 0 to 9; 60,000 for train and 10,000 for test."""
     return _grey(datasets.FashionMNIST(root, train=split == "train", download=True))
 
 
 def cifar10(root: Path, split: str) -> Arrays:
+    """Photographs of objects, (N, 32, 32, 3), labels 0 to 9; 50,000 for train and 10,000 for test."""
     data = datasets.CIFAR10(root, train=split == "train", download=True)
     return data.data, np.array(data.targets, np.int64)
 
 
 def cifar100(root: Path, split: str) -> Arrays:
+    """Photographs of objects, (N, 32, 32, 3), labels 0 to 99; 50,000 for train and 10,000 for test."""
     data = datasets.CIFAR100(root, train=split == "train", download=True)
     return data.data, np.array(data.targets, np.int64)
 
 
 def svhn(root: Path, split: str) -> Arrays:
+    """House numbers, (N, 32, 32, 3), labels 0 to 9, the digit in the centre; 73,257 for train and 26,032 for test."""
     data = datasets.SVHN(root, split=split, download=True)
     return np.ascontiguousarray(data.data.transpose(0, 2, 3, 1)), data.labels.astype(np.int64)
 

@@ -232,7 +232,7 @@ def _generate(name: str, split: str) -> ImageSet:
 
 def _info(name: str) -> SetInfo:
     if name not in _CATALOG:
-        raise DataError(f"There is no data set '{name}'. Known are: {', '.join(_CATALOG)}.")
+        raise DataError(f"There is no data set '{name}'. Known data sets: {', '.join(_CATALOG)}.")
     return _CATALOG[name]
 
 

@@ -76,8 +76,8 @@ def validation_anomalies(
     source, most = (test, len(test) // 2) if train is None else (train, len(train))
     if n < 1 or most < 1:
         raise DataError(
-            f"Cannot take {n} validation anomalies from '{source.name}', of which {len(source)} images may be: add images, or "
-            "validate on others."
+            f"Cannot take {n} validation anomalies from '{source.name}', where {len(source)} images are available for it: add "
+            "images, or validate on others."
         )
     drawn = draw(len(source), min(n, most), seed)
     return source.take(drawn), drawn if train is None else np.empty(0, np.int64)

@@ -38,17 +38,21 @@ class AnoGANSettings(TrainingSettings):
     width: int = setting(64, "Channels of the first layer; doubled at each further one.", "Networks", low=4, high=256)
     inversion_steps: int = setting(
         500,
-        "Adam steps in which each test image's code is searched. Published: 500. Scoring takes as many times longer.",
+        "Adam steps of the search for each test image's code. Published: 500. Scoring takes as many times longer.",
         "Scoring",
         low=1,
         high=5000,
     )
     inversion_lr: float = setting(
-        1e-2, "Their learning rate. Published: 1e-3; larger where there are fewer steps.", "Scoring", low=1e-5, high=1.0
+        1e-2,
+        "Learning rate of the code search. Published: 1e-3; larger where there are fewer steps.",
+        "Scoring",
+        low=1e-5,
+        high=1.0,
     )
     weight_features: float = setting(
         0.1,
-        "Weight of the features' L1 error against that of the pixels. Published: 0.1 (as remembered, unverified).",
+        "Weight of the features' L1 error against that of the pixels. Published: 0.1 (not verified against the publication).",
         "Scoring",
         low=0.0,
         high=1.0,

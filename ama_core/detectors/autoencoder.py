@@ -1,4 +1,4 @@
-"""L2 autoencoder: AMA's encoder and generator trained on the squared error alone, which is what AMA must do better than."""
+"""L2 autoencoder: AMA's encoder and generator trained on the squared error alone: a baseline for AMA."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -261,8 +261,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         """The score that decides. Raises ConfigError where `score` is none of this detector's."""
         by = self.score or self.decides
         if by not in self.score_names():
-            later = by in {score.name for score in type(self).SCORES}
-            why = f" The model was calibrated before there was {by}: `measure --calibrate` adds it." if later else ""
+            why = ""
+            if by in {score.name for score in type(self).SCORES}:
+                why = f" It was calibrated by a version without {by}; run `python -m ama_core measure MODEL --calibrate`."
             raise ConfigError(f"score = {by!r} must be one of {', '.join(self.score_names())}.{why}")
         return by
 

@@ -90,7 +90,7 @@ def gradient_penalty(
         pair: builds the critic's input from (x, y).
         x, x_hat: images (N, c, S, S), no gradient is passed on to them.
         a: mixing weights (N,) in [0, 1], one an image.
-        rows: of how many rows in all these are this process's (see `training.distributed`); default: all.
+        rows: total number of rows over all processes, of which these are this process's part; default: these are all.
         per_pixel: the released code's reading: the norm is taken over channels only, for every pixel.
     """
     a = a.view(-1, 1, 1, 1)

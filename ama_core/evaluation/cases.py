@@ -1,6 +1,7 @@
 """Which OOD set shows a point best, by its measured AUROCs: the cases that the lesson and other pages begin with.
 
-Every choice is made by a rule over all measured sets, so that it can be said what was chosen and how.
+Every choice is made by a rule over all measured sets, so that it can be said what was chosen and how. AUROCs are in [0, 1] and
+never empty: the functions that choose raise ValueError without any set or score, and KeyError where R, A, M or T is missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,12 @@ Aurocs = Mapping[str, Mapping[str, float]]  # set -> score -> AUROC
 
 
 def best_of(aurocs: Mapping[str, float]) -> str:
-    """The score with the highest AUROC of one set."""
+    """The score with the highest AUROC of one set. Raises ValueError where there is none."""
     return max(aurocs, key=aurocs.get)
 
 
 def gain(aurocs: Mapping[str, float]) -> float:
-    """By how much the better of M and T exceeds the better of R and A, from the AUROC of each."""
+    """By how much the better of M and T exceeds the better of R and A, from the AUROC of each. Raises KeyError without one."""
     return max(aurocs["M"], aurocs["T"]) - max(aurocs["R"], aurocs["A"])
 
 

@@ -136,8 +136,9 @@ def same_images(
         left_out = [None if s.n_split == s.n_total else left_out_by(info, s.name) for s, info in zip(both, infos)]
         if left_out[0] != left_out[1]:
             raise DataError(
-                f"Some images of {first.name} served in the training of one of these models, so the two were not scored on the "
-                "same images, and the older scores do not say on which: measure both again with `python -m ama_core measure`."
+                f"Some images of {first.name} were used to train one of these models, so the two were not scored on the same "
+                "images, and the older scores do not say which they cover: measure both again with `python -m ama_core "
+                "measure`."
             )
     common, a, b = np.intersect1d(*drawn, assume_unique=True, return_indices=True)
     if not len(common):

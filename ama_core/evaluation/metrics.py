@@ -1,4 +1,4 @@
-"""AUROC and friends, their intervals, and what a threshold does.
+"""AUROC, AUPRC and FPR95, their intervals, and what a threshold does.
 
 Anomalies are the positive class throughout, and an AUROC below 0.5 is reported as it is: never max(AUROC, 1 - AUROC).
 """

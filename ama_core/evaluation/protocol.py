@@ -1,4 +1,4 @@
-"""The evaluation protocol: who is tested against whom, AUROC and friends, and the scores kept for the app.
+"""The evaluation protocol: who is tested against whom, AUROC, AUPRC and FPR95, and the scores kept for the app.
 
 Anomalies are the positive class throughout, and an AUROC below 0.5 is reported as it is: never max(AUROC, 1 - AUROC).
 """
@@ -119,11 +119,12 @@ def evaluate(
             if len(untested):
                 left_out.append(
                     f"{len(untested)} of the {len(ood_set)} images of {name} served as validation anomalies while training and "
-                    f"are not tested; {len(chosen)} are left."
+                    f"are not tested; {len(chosen)} remain."
                 )
             if not isinstance(given, ImageSet) and same_source(trained_on.anomalies, name):
                 left_out.append(
-                    f"{name} gave anomalies to train with, so its training split is not tested; {len(chosen)} images are left."
+                    f"Anomalies from {name} were used in training, so only its test split is evaluated; {len(chosen)} images "
+                    "remain."
                 )
             if not full:
                 chosen = chosen[draw_anomalies(n_normal, len(chosen), seed)]

@@ -59,7 +59,7 @@ class Comparison:
     Attributes:
         recommended: the name of a detector. reason: why, in sentences. significant: whether every other is worse by more than
             chance explains (see `surely_better`).
-        n_normal, n_anomalous: test images. made: whether the anomalies are made defects.
+        n_normal, n_anomalous: test images. made: whether the anomalies are synthetic defects.
         detectors: by falling AUROC.
         against: what the anomalous images are called.
     """
@@ -92,7 +92,7 @@ def compare(
         detectors: unfitted ones by name; they are fitted in place.
         fitted: further ones by other names, fitted before to the same training images; they are tested as they are.
         alpha: the false-alarm rate at which `detected` is counted, in (0, 1).
-        made: whether `anomalous` are made defects, which the reason then says.
+        made: whether `anomalous` are synthetic defects, which the reason then says.
 
     Raises DataError where there is no detector, or two have one name.
     """
@@ -111,7 +111,12 @@ def compare(
 
 
 def at_rate(found: Comparison, detectors: Mapping[str, AnomalyDetector], alpha: float) -> Comparison:
-    """A comparison with what its detectors, now fitted, flag at another rate; the recommendation does not depend on it."""
+    """A comparison with what its detectors, now fitted, flag at another rate; the recommendation does not depend on it.
+
+    Args:
+        detectors: those that were compared, by name; KeyError where one is missing.
+        alpha: the false-alarm rate, in (0, 1).
+    """
 
     def counted(one: Compared) -> Compared:
         calibration = detectors[one.name].held_out_scores_[one.score]
@@ -217,11 +222,15 @@ def recommend(ranked: Sequence[Compared], made: bool = False) -> tuple[str, str,
     (`surely_better`), the one that trains fastest. Where it is of no use at all, the reason says so.
 
     Args:
-        ranked: by falling AUROC, of the same test images.
+        ranked: by falling AUROC, of the same test images; IndexError where there is none.
+        made: whether the anomalous images are synthetic defects, which the reason then says.
+
+    Returns:
+        The name of a detector, the reason in sentences, and that.
     """
     best, rest = ranked[0], ranked[1:]
     n, m = len(best.normal), len(best.anomalous)
-    images = f"{m:,} {'made defects' if made else 'anomalous images'} and {n:,} normal ones"
+    images = f"{m:,} {'synthetic defects' if made else 'anomalous images'} and {n:,} normal ones"
     tied = [one for one in rest if not surely_better(best, one)]
     chosen = min((best, *(one for one in tied if best.auroc - one.auroc <= CLOSE)), key=lambda one: one.seconds_train)
     enough, of_use = min(n, m) >= FEW, best.low > 0.5
@@ -231,12 +240,12 @@ def recommend(ranked: Sequence[Compared], made: bool = False) -> tuple[str, str,
     if enough and best.high < 0.5:
         reason = (
             f"With {images} even {leader} is worse than chance: it takes the anomalous images for more normal than the normal "
-            "ones. See whether the two kinds are swapped; if not, take another detector."
+            "ones. Check whether the two folders are swapped; if not, use another detector."
         )
     elif enough and not of_use and best.high <= USELESS:
         reason = (
             f"Nothing here tells them apart: with {images} even {leader} is hardly better than chance. More images will not "
-            "change that: take another detector."
+            "change that: use another detector."
         )
     elif not enough or not of_use:
         reason = f"Not enough images to tell: with {images} even {leader} may be no better than chance. Add more of both."
@@ -244,19 +253,18 @@ def recommend(ranked: Sequence[Compared], made: bool = False) -> tuple[str, str,
         reason = f"{best.title} is the only one (AUROC {_interval(best)}): there is nothing to compare it with."
     elif not tied:
         reason = (
-            f"{best.title} finds most on these images (AUROC {best.auroc:.3f}; {rest[0].title} {rest[0].auroc:.3f}) and trains "
-            f"in {_seconds(best)}; with {images} the difference is larger than chance explains (DeLong's test, "
+            f"{best.title} finds most on these images (AUROC {best.auroc:.3f}, {_seconds(best)}; next is {rest[0].title}, "
+            f"{rest[0].auroc:.3f}); with {images} the difference is larger than chance explains (DeLong's test, "
             f"{100 * LEVEL:.0f} %)."
         )
     else:
         names = ", ".join(f"{one.title} ({one.auroc:.3f})" for one in (best, *tied) if one is not chosen)
         reason = (
             f"{chosen.title} finds {'most' if chosen is best else 'as much as the best in less time'} on these images (AUROC "
-            f"{_interval(chosen)}; it trains in {_seconds(chosen)}), but these do not tell it from {names}: with {images} "
-            "the difference may be chance."
+            f"{_interval(chosen)}; {_seconds(chosen)}), but with {images} the difference from {names} may be due to chance."
         )
     if made:
-        reason += " Made defects stand in for real ones here: with real bad images the answer may be another."
+        reason += " Synthetic defects stand in for real ones here: with real bad images the answer may differ."
     return chosen.name, reason, bool(rest) and not tied and of_use and enough
 
 
@@ -266,7 +274,7 @@ def _interval(one: Compared) -> str:
 
 def _seconds(one: Compared) -> str:
     if not np.isfinite(one.seconds_train):
-        return "a time that it does not say"
+        return "training time not recorded"
     if one.seconds_train < 0.05:
-        return "less than 0.1 s"
-    return f"{one.seconds_train:.1f} s" if one.seconds_train < 9.95 else f"{one.seconds_train:,.0f} s"
+        return "trains in less than 0.1 s"
+    return f"trains in {one.seconds_train:{'.1f' if one.seconds_train < 9.95 else ',.0f'}} s"

@@ -62,7 +62,8 @@ class FindsMore:
 def finds_more(found: Mapping[str, float], n: Mapping[str, int], figures: SimpleFigures, alpha: float) -> FindsMore:
     """Where a method flags a larger fraction of a set than a model does, by more than chance explains.
 
-    By `larger_by_chance`; one false word in 1 / CHANCE models, however many methods and sets are looked at (Bonferroni).
+    By `larger_by_chance`; a false claim in at most a fraction CHANCE of models, however many methods and sets are looked at
+    (Bonferroni).
 
     Args:
         found: the fraction of each anomalous set that the model flags at `alpha`. n: of how many of its images.

@@ -60,7 +60,7 @@ def read_lengths(folder: Path | str = STORED) -> list[LengthRun]:
             run = stored["run"]
             aurocs = {ood: {by: float(v) for by, v in scores.items()} for ood, scores in stored["auroc"]["last"].items()}
             if not all(isfinite(value) for scores in aurocs.values() for value in scores.values()):
-                raise ValueError("an AUROC is no number")
+                raise ValueError("an AUROC is not a number")
             if float(run["lr_fall"]) == LR_FALL:
                 normal = str(run.get("normal", NORMAL))
                 found.append(LengthRun(normal, str(run["reconstruction"]), int(run["steps"]), int(run["seed"]), aurocs))

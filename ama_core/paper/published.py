@@ -79,7 +79,7 @@ DEPARTING = frozenset({"waic", "alad", "anogan", "skipganomaly", "fencegan", "pi
 # A set of the paper -> the set of the catalog that is measured in its place.
 STAND_INS = {"imagenet": "tinyimagenet"}
 # A set of the paper that cannot be had where the bundled models were made -> why.
-OUT_OF_REACH = {"svhn": "SVHN could not be had where these models were made"}
+OUT_OF_REACH = {"svhn": "SVHN was not available where these models were trained"}
 
 CAVEATS = (
     "Several baselines of Table 1 look copied from their own papers, with other protocols.",
@@ -93,12 +93,14 @@ CAVEATS = (
 
 
 def table1(normal: str, ood: str, method: str = AMA) -> float | None:
-    """AUROC of Table 1; None where the paper has no such cell. `method`: a key of `methods`."""
+    """AUROC of Table 1, in [0, 1]; None where the paper has no such cell. KeyError where `method` is not among `methods(1)`."""
     return _cell(_TABLE_1[method], normal, ood)
 
 
 def ablation(variant: str, normal: str, ood: str) -> float | None:
-    """AUROC of AMA without one of its parts (see `ABLATIONS`); None where the paper has no such cell."""
+    """AUROC of AMA without one of its parts, in [0, 1]; None where the paper has no such cell. KeyError where `variant` is not
+    among `ABLATIONS`.
+    """
     return _cell(_ABLATIONS[variant], normal, ood)
 
 
@@ -109,7 +111,9 @@ def table2(normal: str, label: int) -> float | None:
 
 
 def table2_mean(normal: str, method: str = AMA) -> float | None:
-    """The mean over the ten classes that Table 2 prints; None where it has none."""
+    """The mean AUROC over ten classes that Table 2 prints; None where it has none. KeyError where `method` is not among
+    `methods(2)`.
+    """
     return _TABLE_2_MEANS[method].get(normal)
 
 
@@ -136,7 +140,7 @@ def seedless(config: Config) -> Config:
 
 
 def methods(table: int = 1) -> tuple[str, ...]:
-    """The methods of Table 1 or 2, AMA last."""
+    """The methods of Table 1 or 2, AMA last. Raises KeyError for another table."""
     return tuple({1: _TABLE_1, 2: _TABLE_2_MEANS}[table])
 
 

@@ -49,9 +49,9 @@ def report(records: Sequence[Record], models: Sequence[Entry] = (), runs: Sequen
 def _preface(records: Sequence[Record]) -> list[str]:
     return [
         "AUROC under the protocol of docs/scores.md: every test image of the normal set against anomalies of 20 % of that "
-        "number, drawn with seed 0 (Table 2: the whole test split). **paper** is what the paper prints, by its A-score; "
-        "**R, A, M, T, C** are ours, label-free, with the weights of the last step; C is missing where a model was measured "
-        "before there was C. “validated A” is A with the weights that 50 labelled anomalies of the same OOD set chose, which "
+        "number, drawn with seed 0 (Table 2: the whole test split). **paper** is what the paper prints, by its A-score; **R, "
+        "A, M, T, C** are ours, label-free, with the weights of the last step; C is missing where a model was measured by a "
+        "version without C. “validated A” is A with the weights that 50 labelled anomalies of the same OOD set chose, which "
         "is how the released code picks them. A value without ± is of one training seed; ± is the standard deviation over "
         "seeds. An AUROC below 0.5 is printed as it is.",
         "",
@@ -257,7 +257,7 @@ def _each(values: Iterable[str]) -> str:
 
 
 def task(line: Line) -> str:
-    """What a line is about: the normal set and what it is told from."""
+    """What a line is about: the normal set and the set it is compared with."""
     if line.table == "table2":
         if line.classes:
             of = "10 classes" if line.classes == 10 else f"{line.classes} measured classes"

@@ -314,7 +314,7 @@ def train_all(
         except KeyboardInterrupt:
             left = len(waiting) + len(scheduler.active)
             scheduler.stop()
-            raise RunStopped(f"Stopped with {left} of {total} trainings left; the same command goes on.") from None
+            raise RunStopped(f"Stopped with {left} of {total} trainings left; the same command continues.") from None
         finally:
             places.close()
     return failed

@@ -39,7 +39,7 @@ DEFAULT = ("ama", "nearest", "pca", TRAINED, "lossless_length", "pixel_mean")  #
 
 @dataclass(frozen=True)
 class Inputs:
-    """Training images, held-out normal ones and anomalous ones; `made`: the latter are made defects."""
+    """Training images, held-out normal ones and anomalous ones; `made`: the latter are synthetic defects."""
 
     train: ImageSet
     normal: ImageSet
@@ -51,7 +51,7 @@ class Inputs:
 
 
 def own_inputs(good: str, bad: str | None, detector: AnomalyDetector) -> Inputs:
-    """Images as a detector sees them; made defects on the held-out normal ones where no bad ones are named.
+    """Images as a detector sees them; synthetic defects on the held-out normal ones where no bad ones are named.
 
     Args:
         good, bad: names of the catalog, folders or files.
@@ -127,8 +127,8 @@ def _where(name: str | None) -> str | None:
 def keep(detector: AnomalyDetector, normal: NormalData, folder: Path | str, inputs: Inputs | None = None) -> None:
     """Save a fitted detector as a model that knows its normal images. Raises BundleError.
 
-    inputs: what it was compared on, of which its scores and figures are stored with it; of made defects none, since they are no
-        images that it can be measured on again.
+    inputs: what it was compared on; its scores and figures on these are stored with it, unless they are synthetic defects, on
+        which it could not be measured again.
     """
     detector.info_["normal"] = vars(normal)
     detector.save(folder)
@@ -171,7 +171,7 @@ def _made(normal: ImageSet, detector: AnomalyDetector) -> ImageSet:
 
 def model_inputs(detector: AnomalyDetector) -> Inputs:
     """The images that a model of one's own images was trained on, those held out from it, and the bad ones that its training
-    named (the first that are here); made defects where there are none.
+    named (the first that are here); synthetic defects where there are none.
 
     Raises DataError: the images are not here, or are no longer those that it was trained on.
     """
@@ -272,7 +272,7 @@ def keep_beside(
         run.log(f"{detector.title} was fitted in a comparison with another model, and kept")
     except OSError as error:
         shutil.rmtree(path, ignore_errors=True)
-        raise ConfigError(f"The model could not be kept in {path}: {error.strerror or error}.") from error
+        raise ConfigError(f"The model could not be saved in {path}: {error.strerror or error}.") from error
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise

@@ -208,7 +208,7 @@ class _Work:
         run.forget_after(trainer.step if trainer else 0)
         together = f"{distributed.size()} processes, each on " if distributed.size() > 1 else ""
         self.tell(device=together + device_name(detector.torch_device), fingerprint=images.fingerprint)
-        begins = f"goes on at step {trainer.step}" if trainer and trainer.step else "starts"
+        begins = f"continues at step {trainer.step}" if trainer and trainer.step else "starts"
         run.log(f"{spec.dataset} {begins} on {self.status.device}, {len(images):,} images")
 
         with run.recording() as record:

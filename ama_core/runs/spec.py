@@ -73,7 +73,7 @@ class RunSpec:
         try:
             return cls.from_json((folder / FILE).read_text())
         except FileNotFoundError:
-            raise BundleError(f"There is no run in {folder} that could go on: leave --resume out to begin one.") from None
+            raise BundleError(f"There is no run in {folder} to resume: leave --resume out to begin one.") from None
         except (OSError, ValueError, BundleError) as error:
             raise BundleError(f"{folder} is not a run folder that can be resumed: {error}.") from error
 
@@ -171,8 +171,8 @@ def check_anomalies(spec: RunSpec) -> None:
     for option, source in (("--anomalies", spec.anomalies), ("--validate-ood", spec.validate_ood), ("--watch", spec.watch)):
         if source and overlapping(spec.dataset, source):
             raise ConfigError(
-                f"The anomalies ({option} {source}) are, or lie among, the normal images ({spec.dataset}): "
-                "name others, that the model shall tell from these."
+                f"The anomalies ({option} {source}) are, or lie among, the normal images ({spec.dataset}): name other images "
+                "as anomalies."
             )
         if source and str(source) in names:
             raise ConfigError(

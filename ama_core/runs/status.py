@@ -77,11 +77,11 @@ class Status:
         for name, value in found.items():
             if name in _WORDS:
                 if not isinstance(value, str | None):
-                    raise ValueError(f"{name} in status.json is no text")
+                    raise ValueError(f"{name} in status.json is not text")
                 known[name] = value
             elif name != "state":
                 if not is_number(value):
-                    raise ValueError(f"{name} in status.json is no number")
+                    raise ValueError(f"{name} in status.json is not a number")
                 (known if name in _NUMBERS else values)[name] = value
         return cls(**known, values=values)
 

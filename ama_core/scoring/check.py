@@ -89,8 +89,8 @@ def drift_warning(detector: AnomalyDetector, scores: dict[str, np.ndarray]) -> s
     if p >= DRIFT_LEVEL:
         return None
     return (
-        f"As a whole these images do not look like those of the calibration (two-sample Kolmogorov-Smirnov test on {score}, "
-        f"p = {p:.1g}): where they are meant to be normal, the rate does not hold for them."
+        f"Taken together, these images differ from the calibration images (two-sample Kolmogorov-Smirnov test on {score}, p = "
+        f"{p:.1g}): if they should be normal, the false-alarm rate does not hold for them."
     )
 
 

@@ -164,8 +164,8 @@ def fit_localiser(
     """
     if not can_localise(detector):
         raise ConfigError(
-            f"{detector.title} says nothing of places: it neither reconstructs images nor maps its score. Choose "
-            "another detector."
+            f"{detector.title} cannot localise anomalies: it neither reconstructs images nor maps its score. Use another "
+            "detector."
         )
     raw, total, done = [], len(statistics) + len(calibration), 0
     for images in (statistics, calibration):

@@ -120,10 +120,10 @@ def check_folder(folder: Path, sources: Iterable[str | Path], replace: bool) -> 
     Raises ConfigError where they may not.
     """
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--maps {folder} is no folder: choose another name.")
+        raise ConfigError(f"--maps {folder} is not a folder: choose another name.")
     for source in sources:
         if Path(source).is_dir() and Path(source).resolve() in (folder.resolve(), *folder.resolve().parents):
-            raise ConfigError(f"--maps {folder} lies in {source}, whose images are scored: choose a folder outside of it.")
+            raise ConfigError(f"--maps {folder} is inside {source}, whose images are scored: choose a folder outside of it.")
     if not replace and folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(
             f"--maps {folder} is not empty: choose a new folder, or add --force to replace the outlines in it and keep "

@@ -207,7 +207,7 @@ def read_info(path: Path | str) -> dict[str, Any]:
 def _check_entries(value: Any, entries: dict[str, type | tuple], where: str, needed: bool = False) -> None:
     """Raises ValueError unless `value` is an object whose entries have these types; `needed`: and all of them are there."""
     if not isinstance(value, dict):
-        raise ValueError(f"{where} is no object")
+        raise ValueError(f"{where} is not an object")
     for name, kinds in entries.items():
         found = value.get(name)
         if name not in value and not needed:

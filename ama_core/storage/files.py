@@ -60,7 +60,7 @@ def open_regular(path: Path | str) -> IO[bytes]:
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-            raise OSError(errno.EINVAL, f"it is {kind} and no regular file", str(path))
+            raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)

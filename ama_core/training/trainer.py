@@ -85,7 +85,10 @@ class Trainer(ABC):
 
     @abstractmethod
     def bare_state(self) -> dict[str, Tensor]:
-        """Weights as they score images (see `AnomalyDetector.use_weights`), copied."""
+        """Weights and buffers as they score images (see `AnomalyDetector.use_weights`), copied, on `device`.
+
+        By the names under which a bundle stores them; fp32, counters of batches int64.
+        """
 
     def prepare(self, images: np.ndarray) -> None:  # noqa: B027 (most have nothing to do)
         """Called before the first step, of a resumed run as well, with all training images, uint8 (N, S, S, C)."""

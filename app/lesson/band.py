@@ -23,7 +23,7 @@ def show(case: Case) -> None:
         "If unusually *low* R is suspicious too, why not flag both sides? That is the paper's **A-score**: it asks how usual "
         f"this R is among the training images, whose R has mean μ = {significant(of_r.mu)} and standard deviation σ = "
         f"{significant(of_r.sigma)}. On the axis of R, A is a band: what falls outside is flagged. Its width follows from the "
-        "**false-alarm rate α**: the fraction of normal images that you accept to see flagged."
+        "**false-alarm rate α**: the fraction of normal images that you accept being flagged."
     )
     alpha = controls.false_alarm_rate()
     if case.can_flag(alpha):

@@ -153,7 +153,7 @@ def scores_of(found: Probe) -> None:
         {
             "": ["as it was", "changed"],
             **{name: [cell(name, i) for i in range(2)] for name in SHOWN},
-            "R is higher than of": [f"{controls.percent(below)} of the training images" for below in found.below],
+            "R is higher than that of": [f"{controls.percent(below)} of the training images" for below in found.below],
         },
         hide_index=True,
     )
@@ -181,7 +181,7 @@ def what_happens(found: Probe, change: Change) -> str:
 
 def among(found: Probe) -> str:
     if not found.below[1]:
-        return "No training image that was kept has a lower one."
+        return "No stored training image has a lower R."
     return f"It is higher than that of {controls.percent(found.below[1])} of the training images."
 
 
@@ -241,17 +241,17 @@ def take_away(case: Case) -> str:
     try:
         plain, r = r_of_presets(case)
     except AMAError:
-        return "R answers to plain properties of an image too, such as its contrast; measure it where the images are available."
+        return "R also depends on simple image properties, such as contrast; measure it where the images are available."
     fell = sum(int((values < (1 - MOVED) * plain).sum()) for values in r.values())
     rose = sum(int((values > (1 + MOVED) * plain).sum()) for values in r.values())
     n = sum(len(values) for values in r.values())
     tried = f"Of the {n} changed images that the presets make of these {len(plain)}, R falls for {fell}"
     if fell:
-        return f"{tried}: R measures more than strangeness, and an image that is changed may look more normal to it."
+        return f"{tried}: R measures more than how unusual an image is, and a changed image may look more normal to it."
     tried += f" and rises for {rose}"
     if 2 * rose > n:
-        return f"{tried}: on this model the changes make images look stranger to R, as they should."
-    return f"{tried}: on this model most of the changes hardly move R."
+        return f"{tried}: for this model the changes make images look more unusual to R, as they should."
+    return f"{tried}: for this model most of the changes hardly move R."
 
 
 def figure(case: Case) -> go.Figure:
@@ -264,7 +264,7 @@ def figure(case: Case) -> go.Figure:
         xlabel="R-score",
         log=True,
         rug=rug,
-        rug_name="one image, changed (point at a sign)",
+        rug_name="one image, changed (hover over a mark)",
         labels={"train": "training images"},
         bands=[passes(case)],
         cuts=flags(case),

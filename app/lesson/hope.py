@@ -16,8 +16,8 @@ def show(case: Case) -> None:
         "An **autoencoder** is two networks: the encoder **E** turns an image x into a short code z, and the generator **G** "
         "turns the code back into an image, the reconstruction x̂. It learns to reconstruct normal images, and only those. The "
         "hope: *what it has never seen, it reconstructs badly*. AMA lets a third network, the critic **D**, look at the pair "
-        "(x, x) and at the pair (x, x̂). How far D's features f of the two lie apart is the **raw score R**: high R should mean "
-        "anomaly."
+        "(x, x) and at the pair (x, x̂). How far D's features f of the two lie apart is the **raw score R**: high R should "
+        "mean anomaly."
     )
     st.html(pictures.method())
     left, right = st.columns(2, gap="medium")
@@ -31,7 +31,7 @@ def show(case: Case) -> None:
             ranked = np.argsort(stored.scores["R"])
             parts.examples(case, stored, what, ranked[(places * (len(ranked) - 1)).astype(int)])
     st.html(pictures.difference_key())
-    st.caption(f"Taken evenly along R, from low to high, of {case.own.n:,} normal test images and {case.other.n:,} others.")
+    st.caption(f"Chosen evenly along R, from low to high, from {case.own.n:,} normal test images and {case.other.n:,} others.")
     st.markdown(
         "All of them at once: each curve shows how the R-scores of one set are spread. The further the curve of the set that "
         "the model has never seen lies to the right of the normal ones, the better R works."
@@ -48,10 +48,10 @@ def show(case: Case) -> None:
 def take_away(case: Case) -> str:
     auroc, normal = case.auroc["R"], case.normal
     if auroc >= HOLDS:
-        return f"Here the hope holds: R tells {case.title} from {normal} with an AUROC of {auroc:.3f}."
+        return f"Here the hope holds: on {case.title} against {normal}, R has an AUROC of {auroc:.3f}."
     if order(auroc) == "ood":
-        return f"Here the hope holds only partly: R tells {case.title} from {normal} with an AUROC of {auroc:.3f}."
-    return f"Here the hope fails: R tells {case.title} from {normal} with an AUROC of {auroc:.3f}, no better than chance."
+        return f"Here the hope holds only partly: on {case.title} against {normal}, R has an AUROC of {auroc:.3f}."
+    return f"Here the hope fails: on {case.title} against {normal}, R has an AUROC of {auroc:.3f}, no better than chance."
 
 
 def figure(case: Case) -> go.Figure:

@@ -72,12 +72,13 @@ def take_away(case: Case) -> str:
     fails = sum(max(aurocs.values()) < WORKS for aurocs in case.aurocs.values())
     if value < WORKS:
         return (
-            f"No score finds everything: on {case.title} the best score, {best}, has an AUROC of {value:.3f}, and so it is "
-            f"(below {WORKS:g}) for {fails} of the {n} measured sets. Know what your model cannot see before you trust it."
+            f"No score finds everything: on {case.title} the best score, {best}, has an AUROC of {value:.3f}, and for {fails} "
+            f"of the {n} measured sets the best score stays below {WORKS:g}. Know what your model cannot see before you trust "
+            "it."
         )
     return (
         f"On {case.title} the best score, {best}, has an AUROC of {value:.3f}; on {fails} of the {n} measured sets every score "
-        f"stays below {WORKS:g}. That says nothing of sets that were not measured."
+        f"stays below {WORKS:g}. This says nothing about sets that were not measured."
     )
 
 

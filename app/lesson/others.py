@@ -104,10 +104,10 @@ def show(case: Case) -> None:
         return
     ood = controls.title_of(found.ood)
     st.markdown(
-        f"Below are {len(found.twins)} models, all trained on **{controls.literal(found.normal)}** alone, on "
-        f"**{controls.literal(ood)}**: {why(found)}. Left of the dotted line a score calls images that were never "
-        "seen *more normal* than the model's own test images. The second mark is the same score made two-sided, as AMA's A "
-        "makes R: how far it lies from its mean over the training images, on either side."
+        f"Below are {len(found.twins)} models, all trained on **{controls.literal(found.normal)}** alone and tested on "
+        f"**{controls.literal(ood)}**: {why(found)}. Left of the dotted line a score calls images that were never seen *more "
+        "normal* than the model's own test images. The second mark is the same score made two-sided, as AMA's A makes R: how "
+        "far it lies from its mean over the training images, on either side."
     )
     controls.chart(
         figure_of(found),
@@ -126,7 +126,7 @@ def show(case: Case) -> None:
         meaning = kind.SCORES[0].meaning
         st.markdown(f"- **{controls.literal(kind.title)}** ({kind.reference}): {controls.literal(meaning)}")
     if NormalData.of(case.view.detector.info_) and controls.label_of(case.own.name) != found.normal:
-        st.caption("These are other models than that of the steps before: most detectors here were trained on these images.")
+        st.caption("These models differ from the one in the previous steps: most detectors here were trained on these images.")
     controls.link("compare", "Compare all of them on every set", "balance")
 
 
@@ -158,7 +158,7 @@ def take_away(case: Case) -> str:
         return "No other detectors are here to be fooled: train some on the same images to see whether they are."
     ood, n = controls.title_of(found.ood), len(found.twins)
     if not found.fooled:
-        return f"On no measured set is any of these {n} raw scores fooled: here the two-sided scores have nothing to mend."
+        return f"On no measured set is any of these {n} raw scores fooled: here the two-sided scores have nothing to correct."
     said = partial(", ".join)
     lifted = [found.titles[name] for name in found.fooled if name in found.helped]
     names = said(found.titles[name] for name in found.fooled)

@@ -10,7 +10,7 @@ from lesson import parts
 from lesson.case import Case
 from lesson.surprise import offer
 
-IMAGE_ALONE = "; **C** combines T with how unusual what the critic sees in the image alone is"
+IMAGE_ALONE = "; **C** combines T with how unusual the image alone looks to the critic"
 
 
 @st.fragment
@@ -38,7 +38,7 @@ def show(case: Case) -> None:
             "False alarms": [f"{100 * c.false_alarm_rate:.1f} %" for c in counts],
             f"{case.title} detected": [f"{100 * c.detection_rate:.1f} %" for c in counts],
         }
-        expected = f" False alarms should come near {asked}, whichever score decides."
+        expected = f" False alarms should be close to {asked}, whichever score decides."
     aurocs = [f"{case.auroc[by]:.3f}" for by in case.scores]
     st.table({"Score": list(case.scores), **rates, "AUROC": aurocs}, hide_index=True)
     st.caption(
@@ -77,8 +77,8 @@ def take_away(case: Case) -> str:
     if gain(case.auroc) > CLEAR:
         which, value = ("M", m) if m > t else ("T", t)
         return (
-            f"What R sums up, it loses: on {case.title}, R has an AUROC of {r:.3f} and A of {a:.3f}, {which} reaches "
-            f"{value:.3f} from the same forward pass."
+            f"R adds up magnitudes and so loses their direction: on {case.title}, R has an AUROC of {r:.3f} and A of {a:.3f}, "
+            f"{which} reaches {value:.3f} from the same forward pass."
         )
     return f"On {case.title}, M ({m:.3f}) and T ({t:.3f}) add nothing clear to R ({r:.3f}) and A ({a:.3f})."
 

@@ -106,7 +106,9 @@ def densities(case: Case, axis: str, label: str, name: str, *, handling: Mapping
 
 def log_switch() -> bool:
     """Whether the reader wants the axis of scores to be logarithmic."""
-    return controls.switch("log", "Logarithmic axis", True, help="A few very high scores would squeeze all the rest otherwise.")
+    return controls.switch(
+        "log", "Logarithmic axis", True, help="Otherwise a few very high scores would compress all the others."
+    )
 
 
 def matrix(case: Case, counts: Confusion) -> None:

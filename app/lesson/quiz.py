@@ -24,8 +24,8 @@ def show(case: Case) -> None:
         if answer in right:
             st.success(f"Right. {reason}", icon=":material/check:")
         elif answer is not None:
-            st.error(f"No, rather: “{right[0]}”. {reason}", icon=":material/close:")
-    st.subheader("Go on with this model")
+            st.error(f"Not quite. The answer is “{right[0]}”. {reason}", icon=":material/close:")
+    st.subheader("Continue with this model")
     name, ood = case.view.name, case.other.name
     controls.link("densities", "All score densities", "area_chart", model=name, ood=ood)
     controls.link("reconstructions", "What the model reconstructs well and badly", "compare", model=name, set=ood)
@@ -64,7 +64,7 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
             f"A threshold on R flags 5 in 100 normal images. How many of 100 {ood} images does it catch?",
             catches,
             [catches[bucket]],
-            f"Measured: {100 * caught:.1f}. A false-alarm rate says nothing of how many anomalies are found.",
+            f"Measured: {100 * caught:.1f}. A false-alarm rate says nothing about how many anomalies are found.",
         ),
         (
             f"The training images have R = {significant(of_r.mu)} ± {significant(of_r.sigma)}. An "
@@ -83,8 +83,8 @@ def questions(case: Case) -> list[tuple[str, list[str], list[str], str]]:
             f"Which score separates {ood} from the normal images best here?",
             list(case.scores),
             best,
-            f"AUROC: {', '.join(f'{by} {case.auroc[by]:.3f}' for by in case.scores)}. But choosing the score by such a table "
-            "would use anomalies that a detector has never seen; that is why T was fixed beforehand, and all scores are "
+            f"AUROC: {', '.join(f'{by} {case.auroc[by]:.3f}' for by in case.scores)}. But choosing the score by a table like "
+            "this would use anomalies that a detector has never seen; that is why T was fixed beforehand, and all scores are "
             "always shown.",
         ),
     ]

@@ -62,14 +62,14 @@ def show(case: Case) -> None:
 
 
 def what_else_moves_r(case: Case) -> None:
-    """What was measured of R beside strangeness, for this model and these images; nothing where nothing was measured."""
+    """What else moves R, as measured for this model and these images; nothing where nothing was measured."""
     found = cache.response(case.view.folder)
     if found is None:
         return
     changed = ", ".join(f"{controls.literal(change)}: {significant(r)}" for change, r in found.changed.items())
     st.markdown(
-        f"**R answers to more than strangeness.** {found.n:,} of the model's own test images have a median R "
-        f"of {significant(found.r)}; the same images, changed: {changed}."
+        f"**R depends on more than how unusual an image is.** {found.n:,} of the model's own test images have a median R of "
+        f"{significant(found.r)}; the same images, changed: {changed}."
     )
     own, other = found.sets.get(case.own.name), found.sets.get(case.other.name)
     if own is None or other is None:
@@ -85,14 +85,14 @@ def what_else_moves_r(case: Case) -> None:
         here, there = (form.format(getattr(facts, name)) for facts in (other, own))
         r = own.correlation(name)
         so = {
-            "low": "This alone leads one to expect a *low* R.",
-            "high": "This alone leads one to expect a *high* R: it does not explain why theirs is low.",
-            "weak": "That is too weak to expect anything of them.",
-            "alike": "In that the two are much alike, so it says little of why R is low.",
+            "low": "This alone predicts a *low* R.",
+            "high": "This alone predicts a *high* R, so it does not explain why theirs is low.",
+            "weak": "This correlation is too weak to predict anything.",
+            "alike": "The two sets are similar in this respect, so it does not explain the low R.",
         }[expected]
         st.markdown(
-            f"- Over its own test images, log R correlates with {words} (r = {r:.2f}). The median is {here} "
-            f"for {controls.literal(case.title)}, {there} for the own test images. {so}"
+            f"- Over its own test images, log R correlates with {words} (r = {r:.2f}). The median is {here} for "
+            f"{controls.literal(case.title)}, {there} for its own test images. {so}"
         )
 
 

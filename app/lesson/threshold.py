@@ -19,7 +19,7 @@ from ama_core.formatting import significant
 from lesson import parts
 from lesson.case import ALPHA, Case
 
-BEST = "the best any line can do"
+BEST = "the best threshold"
 CUT = "cut"  # the address's name of the line
 
 
@@ -106,7 +106,8 @@ def line(places: list[float], first: float) -> float:
         key=CUT,
         bind="query-params",
         format_func=lambda place: significant(place, 4),
-        help="It starts where 5 % of the held-out normal images would be flagged; of too few images, at the best line.",
+        help="It starts where 5 % of the held-out normal images would be flagged or, with too few images, at the best "
+        "threshold.",
     )
 
 
@@ -149,7 +150,7 @@ def take_away(case: Case) -> str:
             f"{controls.percent(at_5.false_alarm_rate)} false alarms"
         )
     if not best.hits + best.false_alarms:
-        return f"On {case.title} the best line on R is none at all{usual}."
+        return f"On {case.title} no threshold on R helps{usual}."
     return (
         f"The best line on R detects {controls.percent(best.detection_rate)} of {case.title} at "
         f"{controls.percent(best.false_alarm_rate)} false alarms{usual}."

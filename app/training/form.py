@@ -32,13 +32,13 @@ PLAIN = ("max_steps", "atypical")  # settings with a place of their own above, w
 SUITED = ("channels", "fit", "batch_size", "calibration_fraction", "k")  # settings that follow the images
 PRESET_WORDS = {
     "tiny": "For a first look: small networks, {steps}.",
-    "small": "For a CPU with patience: wider networks, {steps}.",
+    "small": "For a CPU, if you can wait: wider networks, {steps}.",
     "fast64": "For photographs: 64 pixels at the cost of 32 (the networks see 2×2 pixels as channels), {steps}.",
     "paper": "The sizes and settings of the paper: for a GPU.",
 }
 HELP = {
-    "max_steps": "More steps take longer. What they bring depends on the score and the images: the page Benchmark has figures "
-    "of FashionMNIST under “How long to train”. 0: the passes over the images decide, see Expert.",
+    "max_steps": "More steps take longer. What they gain depends on the score and the images: the page Benchmark has figures "
+    "for FashionMNIST under “How long to train”. 0: the passes over the images decide (see Expert).",
     "atypical": "Images that the model makes up from codes that no normal image has, and learns *not* to reconstruct: they "
     "stand for anomalies that nobody has seen yet.",
 }
@@ -294,7 +294,8 @@ def other_settings(suited: Settings) -> dict:
         for name, value in (plain | values).items()
         if value != getattr(suited, name)
     ]
-    st.caption(f"Changed from the preset: {controls.literal('; '.join(changed))}." if changed else "All as the preset has it.")
+    said = f"Changed from the preset: {controls.literal('; '.join(changed))}." if changed else "No changes from the preset."
+    st.caption(said)
     return values
 
 
@@ -345,7 +346,7 @@ def choose_extras(kind: type[AnomalyDetector], data: str, source: str | None) ->
         else "Afterwards score every data set that is here",
         key="train-measure",
         help="Stored with the model, so that the pages on densities and benchmarks have something to show. It can be skipped "
-        "while it goes on.",
+        "while it is running.",
     )
     return extras
 
@@ -379,13 +380,13 @@ def choose_validation(source: str | None, by: str) -> dict:
         ("last", "validated"),
         key="train-select",
         disabled=not found,
-        help=f"The last step's, as the paper's setting is judged here, or those with the best AUROC of {by} on the "
-        "validation anomalies.",
+        help=f"Those of the last step, by which the paper's setting is judged here, or those with the best AUROC of {by} on "
+        "the validation anomalies.",
     )
     return {"validate_ood": found, "select": select if found else "last"}
 
 
-def own_anomalies(key: str, label: str, meaning: str = "Takes the place of the set above.") -> str | None:
+def own_anomalies(key: str, label: str, meaning: str = "Replaces the set above.") -> str | None:
     """A typed path of a few known bad images."""
     remembered(key, "")
     typed = st.text_input(label, key=key, placeholder="path of a folder, .zip or .npz", help=meaning)
@@ -411,7 +412,7 @@ def choose_name(kind: type[AnomalyDetector], data: str, preset_name: str) -> str
         "Name of the run",
         key=key,
         placeholder=wish,
-        help="Letters, digits, - and _. Left empty: the name in grey.",
+        help="Letters, digits, - and _. If left empty, the name in grey is used.",
     )
     return typed.strip() or wish
 
@@ -482,9 +483,9 @@ def few_images(spec: RunSpec, n: int) -> None:
     if least > spec.config.false_alarm_rate:
         st.info(
             f"{n:,} images are for training, and {held:,} of them can be set aside for the p-values, so that nothing is "
-            f"flagged at a false-alarm rate below 1/{held + 1} = {controls.percent(least)}. More normal images bring it down. "
-            "So few are also worth a method without training, such as nearest neighbours (see Detector): Check images shows "
-            "what each finds.",
+            f"flagged at a false-alarm rate below 1/{held + 1} = {controls.percent(least)}. More normal images lower it. With "
+            "so few, also try a method without training, such as nearest neighbours (see Detector): Check images shows what "
+            "each finds.",
             icon=":material/info:",
         )
 

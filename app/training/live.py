@@ -26,12 +26,12 @@ from ama_core.training.trainer import Curve
 
 STATES = {
     "queued": "It waits for its turn.",
-    "measuring": "It is trained; what it is measured against is being scored for the other pages.",
+    "measuring": "It is trained; the sets that it is measured against are being scored for the other pages.",
     "stopping": "It saves its state at its next report, within about a minute.",
     "paused": "It keeps its place in the queue until it is resumed.",
     "stopped": "Its state is saved.",
-    "interrupted": "Its process is gone; it can go on from its last checkpoint.",
-    "finished": "Its model is offered by every page.",
+    "interrupted": "Its process has ended; it can be resumed from its last checkpoint.",
+    "finished": "Its model can be chosen on every page.",
 }
 AUROC, WATCHED = "auroc_", "watched_"  # begin the names of AUROCs in the files: of validation and of watched images
 # Which share a chart -> its title, its axis, and a value to compare with.
@@ -61,13 +61,13 @@ def detail(name: str, folder: Path, status: dict) -> None:
         watched(name, folder, spec, curves)
     else:
         show_samples(name, folder)
-    with st.expander("Losses and everything else that it measures", expanded=not watching, icon=":material/show_chart:"):
+    with st.expander("Losses and all other curves", expanded=not watching, icon=":material/show_chart:"):
         show_curves(folder, curves)
     log = Run(folder).read_log()
     with st.expander("Log", icon=":material/article:"):
         st.code(access.without_paths(log) or "Nothing yet.", language=None, wrap_lines=True)
     if spec:
-        with st.expander("What was asked", icon=":material/tune:"):
+        with st.expander("Run settings", icon=":material/tune:"):
             st.json(spec.to_json())
 
 
@@ -147,11 +147,13 @@ def buttons(name: str, folder: Path, state: str) -> None:
             act(queue.stop, folder, pause=True)
         if button("Stop", "stop", stoppable, "Saves the state and leaves the queue."):
             act(queue.stop, folder)
-        if button("Resume", "play_arrow", state in queue.RESUMABLE, "Queues the run to go on where it was last saved."):
+        if button("Resume", "play_arrow", state in queue.RESUMABLE, "Queues the run to continue from where it was last saved."):
             act(queue.resume, folder)
         if state == "measuring":
             asked = Run(folder).skip_asked()
-            meaning = "Ends the measuring after what is being scored now: the model is done, and what is measured is kept."
+            meaning = (
+                "Stops measuring once the current item is scored: the model is finished, and what has been measured is kept."
+            )
             if button("Skip the rest", "skip_next", not asked, meaning):
                 act(queue.skip, folder)
         with st.popover("Delete …", icon=":material/delete:", disabled=state in (*ACTIVE, "stopping")):
@@ -239,7 +241,7 @@ def choose_step(name: str, steps: list[int]) -> int:
     st.session_state[f"{key}-newest"] = steps[-1]
     if len(steps) == 1:
         return steps[0]
-    return st.select_slider("Step", steps, key=key, help="The right end follows the training.")
+    return st.select_slider("Step", steps, key=key, help="At the right end it follows the training.")
 
 
 def density(folder: Path, file: Path, score: str, kind: type[AnomalyDetector], title: str, step: int) -> None:

@@ -78,7 +78,7 @@ def card() -> None:
         draw({kind: curves[kind] for kind in KINDS if curves.get(kind)})
         states = [f"{kind}: {controls.literal(f.name)}, {status_of(f)['state']}" for kind, f in sorted(found.items())]
         if states:
-            st.caption(f"{'; '.join(states)}. Choose one at the top of this page to look into it, or to stop it.")
+            st.caption(f"{'; '.join(states)}. Choose one at the top of this page to inspect it or to stop it.")
 
 
 def came_to() -> str:
@@ -92,7 +92,7 @@ def came_to() -> str:
             said.append(f"{kind} {values} ({n} training{'s' * (n > 1)})")
     if not said:
         return ""
-    return f"Our stored trainings of {STEPS:,} steps with the preset `{PRESET}` came to AUROC {'; '.join(said)}."
+    return f"Our stored trainings of {STEPS:,} steps with the preset `{PRESET}` reached AUROC {'; '.join(said)}."
 
 
 def start(found: dict[str, Path]) -> None:
@@ -125,7 +125,7 @@ def draw(lines: dict) -> None:
         apart = values[-1] - papers(kind)
         near = "the paper's" if abs(apart) < 0.005 else f"{abs(apart):.3f} {'above' if apart > 0 else 'below'} the paper's"
         said.append(f"{kind} {values[-1]:.3f} after {steps[-1]:,} of {STEPS:,} steps, {near} {papers(kind):.3f}")
-    st.markdown(f"**A tells {catalog()[OOD].title} from {catalog()[NORMAL].title}:** {'; '.join(said)}.")
+    st.markdown(f"**A separates {catalog()[OOD].title} from {catalog()[NORMAL].title}:** {'; '.join(said)}.")
     levels = {f"paper, {kind}": papers(kind) for kind in lines}
     controls.chart(
         charts.line_chart(lines, "step", f"AUROC of {SCORE}", levels=levels, height=340),
@@ -134,7 +134,7 @@ def draw(lines: dict) -> None:
         f"AUROC of {SCORE} of the mirrored and the plain model over the steps: {'; '.join(said)}.",
     )
     st.caption(
-        "While they train, 200 held-out normal images stand against 200 of MNIST, so a value is good to about ±.02; the "
-        f"model's own pages have it on all test images. {SCORE} asks how usual an image's raw score R is among the training "
-        "images."
+        "While they train, 200 held-out normal images are compared with 200 of MNIST, so a value is accurate to about ±.02; "
+        f"the model's own pages have it on all test images. {SCORE} asks how usual an image's raw score R is among the "
+        "training images."
     )

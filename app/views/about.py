@@ -109,7 +109,7 @@ def kept(view: controls.View) -> None:
     title, reference = controls.literal(detector.title), controls.literal(detector.reference)
     st.markdown(f"**{title}** ({reference}). {summary_of(type(detector))}")
     trained = "trained by gradient steps" if detector.trains() else "fitted without gradient steps"
-    st.markdown(f"It is {trained}, and keeps {total:,} numbers:")
+    st.markdown(f"It is {trained}, and stores {total:,} numbers:")
     controls.grid(
         {
             "name": list(sizes),
@@ -131,7 +131,7 @@ def summary_of(kind: type) -> str:
 
 def equations(view: controls.View) -> None:
     """Every equation of the model beside the lines that compute it."""
-    st.markdown("Every formula stands in the code once. Open one to see the lines that compute it.")
+    st.markdown("Every formula is in the code once. Open one to see the lines that compute it.")
     if view.of_r:
         for title, sentence, formula, functions in OBJECTIVE:
             equation(title, sentence, formula, functions)
@@ -247,8 +247,8 @@ def card(view: controls.View) -> None:
             icon=":material/ios_share:",
             on_click="ignore",
             key="share",
-            help="Weights, settings, calibration and stored scores. Whoever unpacks it can name its folder as a model; the app "
-            "offers it where it lies among the runs, or in a folder that AMA_MODELS_DIR names.",
+            help="Weights, settings, calibration and stored scores. Once unpacked, its folder can be named as a model; the "
+            "app offers it if it is among the runs or in a folder named by AMA_MODELS_DIR.",
         )
     text = cache.card(view.folder)
     if text is None:

@@ -66,7 +66,9 @@ COLUMNS = {
         help="For one seed: by Hanley & McNeil's standard error and the method of Clopper & Pearson. It covers the sampling of "
         "the test images, not the training seed.",
     ),
-    "reduced": st.column_config.TextColumn("below the paper's size", help="Where ours was trained smaller or shorter."),
+    "reduced": st.column_config.TextColumn(
+        "below the paper's size", help="In which ways ours is smaller, or trained for less."
+    ),
 }
 
 
@@ -341,7 +343,7 @@ def launch(cell: str, name: str, spec: RunSpec, seed: int) -> None:
     if st.button("Queue this training here", icon=":material/playlist_add:", key="queue"):
         with controls.error_panel():
             queue.submit(runs_dir(), name, spec)
-            st.success(f"**{controls.literal(name)}** is queued. Once finished it stands in this table.")
+            st.success(f"**{controls.literal(name)}** is queued. Once finished, it appears in this table.")
     for run, state in under_way(spec):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"**{controls.literal(run)}** is {state}.")
@@ -373,7 +375,7 @@ def stored(table: str) -> None:
         most = max((line.records for line in found), key=lambda records: (len(records), records[0].steps), default=())
         st.code(command(most) if most else f"python -m ama_core benchmark {key}", language="bash", wrap_lines=True)
         st.caption(
-            "It trains what is missing, goes on where it was stopped, and stores one small file a training, from which "
+            "It trains what is missing, continues where it was stopped, and stores one small file per training, from which "
             f"RESULTS.md is made as well. {'Stored here:' if found else 'Nothing of this table is stored here yet.'}"
         )
         if not found:

@@ -57,7 +57,7 @@ def keep_files(key: int, given: Given) -> None:
     fits = sum(len(content) for *_, content in given) <= KEPT
     st.session_state["check-files"] = key, given if fits else []
     if not fits:
-        st.caption(f"These files have more than {KEPT >> 20} MB together, so they are forgotten when you leave this page.")
+        st.caption(f"Together these files exceed {KEPT >> 20} MB, so they are forgotten when you leave this page.")
 
 
 def forget_files() -> None:
@@ -117,8 +117,8 @@ def drift(view: controls.View, batch: cache.Batch) -> None:
     model = cache.deciding(view.folder, view.score)
     if warning := drift_warning(model, batch.found.examined.scores):
         st.warning(
-            f"**{warning}** Another camera, light or cut may be behind it: then train on images like these, or take p-values "
-            f"from normal ones among them: `python -m ama_core calibrate {access.shown(view.folder)} GOOD --out NEW`.",
+            f"**{warning}** Another camera, lighting or crop may be the cause: then train on images like these, or take "
+            f"p-values from normal ones among them: `python -m ama_core calibrate {access.shown(view.folder)} GOOD --out NEW`.",
             icon=":material/trending_up:",
         )
 
@@ -138,7 +138,7 @@ def table(view: controls.View, batch: cache.Batch) -> int:
         f"p by {view.score}": p_values[order],
         **{name: scores[name][order] for name in detector.score_names()},
         **of_r,
-        "Done to it": ["; ".join((*found.notes[i], *(["⚠ see below"] if found.concerns[i] else []))) for i in order],
+        "Preprocessing": ["; ".join((*found.notes[i], *(["⚠ see below"] if found.concerns[i] else []))) for i in order],
     }
     small = st.column_config.NumberColumn
     # Another order or batch begins with its first row, chosen by nobody: where a row is marked from the start, as in
@@ -269,7 +269,7 @@ def numbers(view: controls.View, batch: cache.Batch, i: int) -> None:
     left, right = st.columns([1, 1], gap="large")
     with left:
         done = controls.literal("; ".join(found.notes[i]))
-        st.caption(f"Done to the image: {done}." if done else "The image fits the model as it is: nothing was done to it.")
+        st.caption(f"Preprocessing: {done}." if done else "No preprocessing was needed: the image fits the model as it is.")
         if found.examined.reconstructions is not None:
             st.html(pictures.difference_key())
         if found.examined.maps is not None:
@@ -385,7 +385,7 @@ def refusals(view: controls.View, batch: cache.Batch) -> None:
         more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
         lines.append(f"- **{', '.join(names[:3])}**{more} could not be scored: {controls.said(why)}")
     if len(reasons) > REASONS:
-        lines.append("- The table for download names the others.")
+        lines.append("- The others are listed in the table for download.")
     if lines:
         st.error("\n".join(lines), icon=":material/broken_image:")
     if found.more:
@@ -408,8 +408,8 @@ def summary(view: controls.View, batch: cache.Batch) -> None:
     disagree = f" On {apart:,} of the {total:,} R disagrees with A or T: their own verdicts below say how." if apart else ""
     st.markdown(
         f"**{flagged:,} of {total:,} {'image' if total == 1 else 'images'} {'is' if flagged == 1 else 'are'} flagged** by "
-        f"{view.score} at a false-alarm rate α of {controls.percent(view.alpha)}; of as many normal images, "
-        f"about {significant(view.alpha * total, 2)} would be.{disagree} {choose}"
+        f"{view.score} at a false-alarm rate α of {controls.percent(view.alpha)}; of the same number of normal images, about "
+        f"{significant(view.alpha * total, 2)} would be.{disagree} {choose}"
     )
 
 
@@ -419,7 +419,7 @@ def train_on(files: Given, n: int) -> None:
         "These are normal for me: train on them",
         icon=":material/model_training:",
         key="train-on",
-        help=f"Keeps these {n:,} images in the folder of runs and opens the page that trains, with their path filled in.",
+        help=f"Saves these {n:,} images in the folder of runs and opens the page Train with their path filled in.",
     ):
         path, _ = queue.save_images(runs_dir(), [(name, data) for _, name, data in files], cache.MOST_CHECKED)
         kept = st.session_state.setdefault("train-kept", {})

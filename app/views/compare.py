@@ -184,8 +184,8 @@ def table(found: HeatTable, these: list[Peer], timed: bool) -> None:
     )
     st.caption(
         "AUROC of telling the normal test images from each set, in brackets its 95 % interval over the sampling of the images: "
-        "1 blue, chance (0.5) white, below it orange. Rank 1 is the best of a set; the mean is over the sets that all have. "
-        "Training times are of the machine that trained. Click a cell to see what lies behind it."
+        "1 blue, chance (0.5) white, below it orange. Rank 1 is the best of a set; the mean is over the sets measured for all "
+        "models. Training times are those of the machine used for training. Click a cell to see what lies behind it."
     )
     values = zip(
         *[
@@ -227,7 +227,7 @@ def samples(first: Peer, second: Peer, name: str) -> tuple[np.ndarray, np.ndarra
     """The rows of two models' stored scores of the test images of a set that are of the same images. Raises DataError."""
     both = [next((s for s in cache.stored(p.folder) if (s.name, s.split) == (name, "test")), None) for p in (first, second)]
     if None in both:
-        raise controls.AMAError("Of one of these models no scores of this set are stored.")
+        raise controls.AMAError("One of these models has no stored scores for this set.")
     return same_images(*both, [cache.info(peer.folder) for peer in (first, second)])[:2]
 
 
@@ -344,7 +344,7 @@ def linked(first: Peer, second: Peer, ood: str, parts: Mapping, p: Mapping, alph
             show_images(first, second, name, parts[name], p[name], at)
         return
     meaning = "p-value: the fraction of held-out normal images that look at least as unusual"
-    choose = "Click a point, or take the lasso or the box above the chart, to see images."
+    choose = "Click a point, or use the lasso or the box above the chart, to see images."
     if alpha is None:
         st.caption(f"{meaning}. {choose}")
         return
@@ -360,9 +360,8 @@ def linked(first: Peer, second: Peer, ood: str, parts: Mapping, p: Mapping, alph
 def main() -> None:
     controls.heading(
         "Compare",
-        "Models that were trained on the same normal images, whichever detector they are of, under one protocol: no "
-        "labels, the last step, the same test images. Everything is as stored with the models: nothing is chosen by its "
-        "result.",
+        "Models of any detectors that were trained on the same normal images, under one protocol: no labels, the last step, "
+        "the same test images. Everything is as stored with the models: nothing is chosen by its result.",
     )
     found = groups()
     with st.sidebar:
@@ -372,10 +371,9 @@ def main() -> None:
             "Score",
             KINDS,
             DECIDES,
-            help="The score that decides was fixed before anything was measured. Raw: a detector's first score, such as R "
-            "of AMA or "
-            "a likelihood. Two-sided twin: how far that score lies from its mean over the training images, on either side, as "
-            "AMA's A does with R.",
+            help="The score that decides was fixed before anything was measured. The raw score: a detector's first score, "
+            "such as R of AMA or a likelihood. Its two-sided version: how far that score lies from its mean over the training "
+            "images, on either side, as AMA's A does with R.",
         )
         controls.reset_button()
     if not found:

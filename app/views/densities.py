@@ -143,7 +143,7 @@ def uploads(view: controls.View, axes: Mapping[str, Axis]) -> list[tuple[str, di
             config = {c: st.column_config.NumberColumn(format="%.4g") for c in frame.columns[1:]}
             controls.grid(frame, width="stretch", column_config=config)
             st.caption(
-                "Yellow signs under the curves, one an image; a triangle at the end of the axis stands for a score beyond it. "
+                "Yellow marks under the curves, one per image; a triangle at the end of the axis stands for a score beyond it. "
                 + controls.P_VALUE
             )
         elif not files:
@@ -279,7 +279,7 @@ def choose_axis(view: controls.View, axes: Mapping[str, Axis]) -> tuple[list[Axi
         log = controls.switch("log", "Logarithmic axis", True, disabled=not chosen[0].log) and chosen[0].log
         histogram = controls.switch("histogram", "Histogram", False, help="Bins on the same axis, under the smooth curves.")
         bands = controls.switch("bands", "Bands", False, help="On R: μ ± σ and μ ± 2σ of the training images.")
-        cuts = controls.switch("cuts", "Cuts", False, help="From where on a score flags at the false-alarm rate α.")
+        cuts = controls.switch("cuts", "Cuts", False, help="The values beyond which a score flags at the false-alarm rate α.")
     return chosen, Drawn(log, histogram, bands, cuts)
 
 

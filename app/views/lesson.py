@@ -110,7 +110,7 @@ def main() -> None:
         "Images that the model has never seen",
         [AUTO, *aurocs],
         AUTO,
-        help="Every step chooses the set that shows its point; a choice of your own stays for all of them.",
+        help="Every step chooses the set that shows its point; a choice of your own applies to all of them.",
         disabled=not step.of_set,
     )
     ood = chosen if asked == AUTO else asked

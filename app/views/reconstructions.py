@@ -14,7 +14,7 @@ from ama_core.formatting import significant
 
 NEEDS = ("reconstruct",)
 ROWS = 6
-COME = "nothing: as they come"
+COME = "stored order"
 DECIDING = "the deciding score"  # keeps its meaning, and the link, when another score decides
 ORDERS = ("most anomalous first", "most normal first")
 EVERY = "all classes"
@@ -59,7 +59,7 @@ def follows(facts: Fidelity) -> str:
     """What the outputs of a model have to do with the images, in words."""
     if facts.ratio <= FAITHFUL:
         return "reconstructs the image it was given"
-    return "follows its image only loosely" if facts.ratio <= LOOSE else "reconstructs an image of the kind, not this one"
+    return "follows its image only loosely" if facts.ratio <= LOOSE else "reconstructs a similar image, not this one"
 
 
 def verdict(normal: dict[str, Fidelity], beside: dict[str, Fidelity], ood: str) -> tuple[bool, str]:
@@ -82,7 +82,7 @@ def verdict(normal: dict[str, Fidelity], beside: dict[str, Fidelity], ood: str) 
             f" The plain outputs differ among themselves by {percent(plain.spread)}, the images by "
             f"{percent(plain.input_spread)}: the plain loss matches the *set*, the mirrored one the *image*."
             if holds
-            else " So the paper's point, that plain matches the set and mirrored the image, does not hold of this pair."
+            else " So the paper's point, that plain matches the set and mirrored the image, does not hold for this pair."
         )
     for title, facts in list(beside.items())[:1]:
         own = normal[title].error
@@ -141,9 +141,9 @@ def numbers(facts: dict[str, dict[str, Fidelity]]) -> None:
     with st.expander("The numbers behind this", icon=":material/table_rows:"):
         controls.grid(columns, width="stretch")
         st.caption(
-            "All distances are mean absolute differences of pixels, 100 % being black for white. A model whose output is the "
-            "nearest of all to its image reconstructs that image; one whose outputs miss it no less than those of other images "
-            "do draws something of the same kind. *Apart*: the mean over pairs."
+            "All distances are mean absolute differences of pixels, 100 % being the difference between black and white. A "
+            "model whose output is the nearest of all to its image reconstructs that image; one whose outputs are no nearer to "
+            "it than those of other images only draws something similar. *Apart*: the mean over pairs."
         )
 
 
@@ -300,9 +300,9 @@ def block(view, found: cache.Gallery, name: str, ranked: np.ndarray, page: int, 
 def main() -> None:
     view = controls.page(
         "Reconstructions",
-        "An autoencoder is trained on normal images alone. Does it reconstruct the image that it is given, or merely *an* "
-        "image of the kind? AMA's **mirrored** critic compares the pairs (x, x) and (x, x̂) of an image and its reconstruction; "
-        "a **plain** critic sees x̂ alone, and asks only whether it looks like the set.",
+        "An autoencoder is trained on normal images alone. Does it reconstruct the image that it is given, or merely a "
+        "similar image? AMA's **mirrored** critic compares the pairs (x, x) and (x, x̂) of an image and its reconstruction; a "
+        "**plain** critic sees x̂ alone, and asks only whether it looks like the set.",
         needs=NEEDS,
     )
     chosen, beside, extras = choose_sets(view)

@@ -158,9 +158,8 @@ def norms_and_scores(view: controls.View, named: Mapping[str, MapEntry], chosen:
         with right:
             st.caption(
                 "Each point is an image: how long its code is, and its R, how differently the critic sees it and its "
-                "reconstruction. "
-                f"Where the sets part only upwards, the length of the code says nothing that R does not. At most {SCATTERED} "
-                "images of each set are drawn. Click a point, or take the lasso, to see the images."
+                "reconstruction. If the sets separate only along the R axis, code length adds nothing to R. At most "
+                f"{SCATTERED} images of each set are drawn. Click a point, or use the lasso, to see the images."
             )
             parts = []
             for title, row in picked[:ENDS]:
@@ -267,8 +266,8 @@ def latent_map(
         )
     else:
         st.caption(
-            "UMAP places codes that are neighbours in d dimensions near each other, and **loses the radius**: never read the "
-            "shell off it."
+            "UMAP places codes that are neighbours in d dimensions near each other, and **loses the radius**: do not judge the "
+            "shell by it."
         )
     if hover:
         points = hover_points(view, named, chosen, xy, norms)
@@ -344,8 +343,8 @@ def behind_the_codes(
         picks(view, named, sorted(set(picked)), norms)
         return
     st.caption(
-        "Click a bar of the histogram; on the map, click a point, or take the lasso or the box above it; or look at one end "
-        "of a set:"
+        "Click a bar of the histogram; on the map, click a point, or use the lasso or the box above it; or look at one end of "
+        "a set:"
     )
     one, two = st.columns(2)
     with one:

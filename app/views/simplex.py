@@ -89,7 +89,7 @@ def verdict(view: controls.View, picks: tuple[tuple[str, int], ...]) -> None:
         "So what lies between these images decodes to something that the model finds unusual: its training on mixtures has "
         "not filled the space between them."
         if unusual
-        else "So between these images the model decodes to what it takes for normal, as its training on mixtures wants it."
+        else "So between these images the model decodes to what it takes for normal, as its training on mixtures intends."
     )
     (st.warning if unusual else st.success)(said, icon=":material/change_history:")
 
@@ -154,9 +154,9 @@ def triangle(view: controls.View, picks: tuple[tuple[str, int], ...], outside: b
                     triangle_xy(np.eye(3)), triangle_xy(nodes), shown.images, triangle_xy(fine), fine, triangle_xy([weights])[0]
                 ),
                 {
-                    "alpha_a": nodes[:, 0],
-                    "alpha_b": nodes[:, 1],
-                    "alpha_c": nodes[:, 2],
+                    "weight_a": nodes[:, 0],
+                    "weight_b": nodes[:, 1],
+                    "weight_c": nodes[:, 2],
                     "critic": shown.critic,
                     "R": shown.scores["R"],
                     f"p_{view.score}": shown.scores[f"p_{view.score}"],

@@ -35,7 +35,7 @@ def watch() -> None:
     missing = asked if "run" not in st.session_state and asked not in (None, *found) else None
     if st.session_state.get("run") not in found:
         st.session_state.pop("run", None)
-    name = controls.choose(st.selectbox, "run", "Look into a run", list(found), current(statuses))
+    name = controls.choose(st.selectbox, "run", "Select a run", list(found), current(statuses))
     if missing:
         st.session_state["no-run"] = missing, name
     missing, instead = st.session_state.get("no-run", (None, None))  # kept, since the address soon says it no more
@@ -49,7 +49,7 @@ def main() -> None:
     access.stop_where_public()
     controls.heading(
         "Train",
-        "Teach a model what is normal in images of your choice, and watch it learn. A run goes on in a process of its own, "
+        "Teach a model what is normal in images of your choice, and watch it learn. A run continues in a process of its own, "
         "whether this page is open or not; one machine trains one run at a time, the others wait.",
     )
     with st.sidebar:

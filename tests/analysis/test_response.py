@@ -1,4 +1,4 @@
-"""What R answers to beside strangeness: measured on a real model, stored with it, and read back or refused in a sentence."""
+"""What R depends on: measured on a real model, stored with it, and read back or refused in a sentence."""
 
 import json
 import shutil

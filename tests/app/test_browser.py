@@ -314,7 +314,7 @@ def test_line_slider_matrix_and_sentence_stand_on_one_screen_and_in_line(server,
     settled(page)
     expect_near_the_top(page, page.get_by_role("heading", name=f"4 of {len(STEPS)}"))
     slider = page.get_by_role("slider", name="Threshold on R")
-    sentence, best = page.get_by_text(re.compile("^It detects")), page.get_by_text("The best any line can do:")
+    sentence, best = page.get_by_text(re.compile("^It detects")), page.get_by_text("The best threshold:")
     for part in (page.locator(".js-plotly-plot").first, slider, page.get_by_role("table").first, sentence, best):
         box = part.bounding_box()
         assert box["y"] >= 0 and box["y"] + box["height"] <= 700, part
@@ -527,7 +527,7 @@ def test_a_tiny_run_is_watched_through_a_reload_until_it_is_a_model(server, new_
     page.locator("summary").filter(has_text="Expert").click()
     small = {
         "Networks": {"Numbers in a code": 8, "Encoder width": 8, "Generator width": 8, "Critic width": 8},
-        "Training": {"Images in a step": 16},
+        "Training": {"Images per step": 16},
     }
     for tab, values in small.items():
         page.get_by_role("tab", name=tab).click()
@@ -545,9 +545,9 @@ def test_a_tiny_run_is_watched_through_a_reload_until_it_is_a_model(server, new_
     page.get_by_alt_text(re.compile("four normal images and four of .* their reconstructions below")).wait_for()
     page.get_by_role("figure", name=re.compile("Densities of R of held-out normal images")).wait_for()
     page.get_by_role("figure", name=re.compile("AUROC against")).wait_for()
-    page.locator("summary").filter(has_text="Losses and everything").click()
+    page.locator("summary").filter(has_text="Losses and all other curves").click()
     page.get_by_role("figure", name=re.compile("Losses over the steps")).wait_for()
-    page.get_by_text("Its model is offered by every page.").wait_for()
+    page.get_by_text("Its model can be chosen on every page.").wait_for()
     assert read_status(runs_folder / "seen")["step"] == 400
     assert_sound(page)
 

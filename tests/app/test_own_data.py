@@ -185,7 +185,7 @@ def test_the_report_needs_nothing_else_and_runs_nothing(shop, tiny_bundle):
     assert html.count("<img ") == len(found) == 26
     flagged = int((found.examined.scores["p_T"] <= 0.05).sum())
     assert html.count('<tr class="flagged">') == flagged and f"{flagged:,} of 26 images are flagged" in html
-    assert "do not look like those of the calibration" in html  # photos, to a model of digits
+    assert "these images differ from the calibration images" in html  # photos, to a model of digits
     nothing = html_report(detector, "x", check_files(detector, [("a.png", b"x")], 5), 0.05)
     assert "No image could be scored" in nothing and "a.png" in nothing
 

@@ -56,7 +56,7 @@ def test_the_verdict_is_that_of_the_numbers(open_page, check_models, detector):
     for fact in facts:
         assert f"pixel error {100 * fact.error:.0f} % of the full scale" in said
     holds = facts[0].ratio <= 0.5 and facts[1].ratio > 0.9
-    assert ("does not hold of this pair" in said) == (not holds) and bool(at.success) == holds
+    assert ("does not hold for this pair" in said) == (not holds) and bool(at.success) == holds
 
 
 def test_a_set_is_shown_by_its_label_and_kept_by_its_name(open_page):

@@ -16,7 +16,7 @@ from ama_core.runs.folder import list_runs
 from tests.common import APP, REPEATED_IN_CI, words
 from tests.runs.own import make_shop, moved_shop
 
-START, STOPS, TITLE = "Compare with simple methods", {"Stop comparing", "Stop keeping it"}, "What would something simpler do?"
+START, STOPS, TITLE = "Compare with simple methods", {"Stop comparing", "Cancel saving"}, "What would something simpler do?"
 PATIENCE = 300
 
 pytestmark = REPEATED_IN_CI
@@ -90,7 +90,7 @@ def test_a_finished_run_is_compared_and_one_detector_goes_into_check(shop):
     # Of several that do as well, the one that was fitted fastest, which another fit may tell otherwise.
     best = [one for one in found.detectors if found.detectors[0].auroc - one.auroc <= CLOSE]
     recommended = next(one.name for one in best if f"Recommended: {one.title}" in said)
-    assert "made defects" not in said and at.selectbox(key="simpler-use-mine").value == recommended
+    assert "synthetic defects" not in said and at.selectbox(key="simpler-use-mine").value == recommended
 
     other = next(one.name for one in found.detectors if one.name not in ("ama", recommended))
     at.selectbox(key="simpler-use-mine").select(other).run()
@@ -163,15 +163,15 @@ def test_what_cannot_be_kept_is_said_and_leaves_nothing_behind(shop, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(comparing.measuring, "measure_run", endless)
         at = press(at, use("pca"))
-        at = waited(press(at, "Stop keeping it"))
-    assert at.title[0].value == "Train" and "It was not kept" in words(at)
+        at = waited(press(at, "Cancel saving"))
+    assert at.title[0].value == "Train" and "It was not saved" in words(at)
     assert [path.name for path in (shop / "runs").iterdir() if path.is_dir()] == ["mine"]
 
 
 def test_made_defects_are_named(shop):
     shutil.rmtree(shop / "bad")
     at = waited(press(page("train", run="mine"), START))
-    assert "24 made defects" in words(at) and "are not on this computer" in words(at)
+    assert "24 synthetic defects" in words(at) and "are not on this computer" in words(at)
 
 
 def test_images_that_are_gone_are_said_in_words(shop):

@@ -470,9 +470,9 @@ def test_only_regular_files_are_opened(name, tmp_path):
     os.mkfifo(tmp_path / name)
     for source in (tmp_path / name, Path("/dev/zero")):
         (item,) = iter_images([source]) if source.suffix else [files._attempt("x", source)]
-        assert item.image is None and "no regular file" in item.error
+        assert item.image is None and "not a regular file" in item.error
     assert count_images([tmp_path / name]) == 1
-    with pytest.raises(DataError, match="no regular file"):
+    with pytest.raises(DataError, match="not a regular file"):
         read_npz(tmp_path / name)
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link.png").symlink_to(tmp_path / "real")

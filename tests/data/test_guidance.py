@@ -1,4 +1,4 @@
-"""Settings that follow from one's own images, and made defects."""
+"""Settings that follow from one's own images, and synthetic defects."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The protocol: AUROC and friends by their definitions, who is tested against whom, and the contract of the result."""
+"""The protocol: AUROC, AUPRC and FPR95 by their definitions, who is tested against whom, and the contract of the result."""
 
 import copy
 import itertools
@@ -189,7 +189,7 @@ def test_validation_anomalies_are_never_tested(tiny_detector, tmp_path, rng, mon
     monkeypatch.setattr(evaluation, "measure", lambda d, s, p=None: (tested.append(s), original(d, s, p))[1])
     found = evaluate(detector, [str(file)], full=True)
     assert found["results"][0]["n_ood"] == 100
-    assert len(found["notes"]) == 1 and "50 of the 150 images" in found["notes"][0] and "100 are left" in found["notes"][0]
+    assert len(found["notes"]) == 1 and "50 of the 150 images" in found["notes"][0] and "100 remain" in found["notes"][0]
     seen = {image.tobytes() for image in tested[-1].images}
     assert not seen & {image.tobytes() for image in chosen.images}
     # A set with a train split of its own loses nothing.
@@ -205,7 +205,7 @@ def test_anomalies_of_the_training_are_never_tested(tiny_detector, tmp_path, rng
     detector = with_info(tiny_detector, anomalies=str(file))
     found = evaluate(detector, [str(file)], full=True)
     assert found["results"][0]["n_ood"] == 20
-    assert "20 images are left" in found["notes"][0]
+    assert "20 images remain" in found["notes"][0]
 
 
 def test_of_anomalies_of_one_source_none_is_trained_validated_and_tested_twice(tiny_detector, tmp_path, rng, monkeypatch):
@@ -231,7 +231,7 @@ def test_they_are_known_however_the_path_is_spelled(tiny_detector, tmp_path, rng
     other = spelled.format(tmp_path)
     trained_with = with_info(tiny_detector, anomalies="faults")
     found = evaluate(trained_with, [other], full=True)
-    assert found["results"][0]["n_ood"] == 4 and "its training split is not tested" in found["notes"][0]
+    assert found["results"][0]["n_ood"] == 4 and "only its test split is evaluated" in found["notes"][0]
     validated = with_info(tiny_detector, validation_ood="faults")
     found = evaluate(validated, [other], full=True)
     assert found["results"][0]["n_ood"] == 10 and "are not tested" in found["notes"][0]

@@ -62,7 +62,7 @@ def test_a_clear_difference_is_no_chance_and_a_small_one_may_be(rng):
     assert "larger than chance explains (DeLong's test, 95 %)" in reason
     near = compared("near", normal, np.where(np.arange(40) == 7, anomalous.min() - 0.01, anomalous), seconds=500.0)
     name, reason, significant = recommend(ranked(good, near, poor))
-    assert name == "good" and not significant and "may be chance" in reason and "Near" in reason and "Poor" not in reason
+    assert name == "good" and not significant and "may be due to chance" in reason and "Near" in reason and "Poor" not in reason
 
 
 def test_of_equals_the_faster_is_taken_and_not_a_clearly_poorer_one(rng):
@@ -77,7 +77,7 @@ def test_few_images_tell_nothing_and_made_defects_are_named(rng):
     one = compared("one", rng.normal(size=30), rng.normal(4, 1, 3))
     other = compared("other", rng.normal(size=30), rng.normal(size=3))
     _, reason, significant = recommend(ranked(one, other), made=True)
-    assert not significant and reason.startswith("Not enough images to tell") and "made defects" in reason.lower()
+    assert not significant and reason.startswith("Not enough images to tell") and "synthetic defects" in reason.lower()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_by_command(call, shop, tmp_path):
     assert row["ood"] == str(shop / "bad") and row["scores"][kept.by]["auroc"] == pytest.approx(found["detectors"][0]["auroc"])
     assert call("evaluate", tmp_path / "kept", "--ood", shop / "bad", "--json", "--quiet")[0] == 0
     code, out, _ = call("compare", shop / "good", *words)
-    assert code == 0 and "made defects" in out and "Recommended: " in out
+    assert code == 0 and "synthetic defects" in out and "Recommended: " in out
 
 
 @pytest.mark.parametrize(

@@ -174,12 +174,12 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
         if progress.done > 0:
             raise KeyboardInterrupt  # as Ctrl-C does
 
-    with pytest.raises(runs.RunStopped, match="the same command goes on"):
+    with pytest.raises(runs.RunStopped, match="the same command continues"):
         training.train_all([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=interrupt)
     assert read_status(folder)["state"] == "stopped" and not list(results.glob("*"))
     seen = []
     assert training.train_all([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=seen.append) == []
-    assert "goes on at step" in read_log(folder) and read_results(results)[0].steps == 80
+    assert "continues at step" in read_log(folder) and read_results(results)[0].steps == 80
     assert [p.what for p in seen if p.job] == ["started", "stored"] and max(p.done for p in seen) == 1
 
 
@@ -318,7 +318,7 @@ def test_ours_and_the_papers_never_mix():
     assert cells_of(empty, "CIFAR-10 → SVHN | AMA")[2] == "0.958"
     for line in (line for table in rows.TABLES for line in lines(table, [])):
         assert line.ours is None and line.paper is not None and line.status == "not measured" and not line.records
-    assert "SVHN could not be had" in empty and "Conditions" not in empty
+    assert "SVHN was not available" in empty and "Conditions" not in empty
     other = record(normal="cifar10", ood="gtsrb", a=0.123)
     text = report([other])
     ours = cells_of(text, "CIFAR-10 → Traffic signs (GTSRB) | AMA")

@@ -96,7 +96,7 @@ def test_the_figures_are_those_of_the_command(place, call):
 def test_made_defects_stand_in_and_are_called_so(shop, call):
     shutil.rmtree(shop / "bad")
     found, _ = compare_model(mine(shop))
-    assert found.made and "Made defects stand in" in found.reason and found.against == "made defects"
+    assert found.made and "Synthetic defects stand in" in found.reason and found.against == "synthetic defects"
     asked = by_command(call, shop, mine(shop))
     ours = {one.name: one for one in found.detectors}
     for theirs in asked["detectors"]:

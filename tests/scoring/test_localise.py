@@ -197,7 +197,7 @@ def test_measuring_stores_the_maps(tmp_path, digits):
 
 def test_a_detector_of_whole_images_says_so(digits, tmp_path):
     detector = NearestDetector(NearestDetector.Settings(channels=1)).fit(digits.images[:100])
-    with pytest.raises(ConfigError, match="says nothing of places"):
+    with pytest.raises(ConfigError, match="cannot localise anomalies"):
         find_localiser(detector, tmp_path)
 
 

@@ -111,5 +111,5 @@ def test_the_commands(tmp_path, call, tiny_bundle, sources):
     assert call("merge", out)[0] == 0 and len(out.read_text().splitlines()) == 702  # a header, and a name of two lines
     assert call("score", tiny_bundle, *sources, "--shard", "1/2")[::2] == (
         2,
-        "ama_core: --shard writes a part of a table: say of which with --out FILE.\n",
+        "ama_core: --shard writes one part of a table: name the table with --out FILE.\n",
     )

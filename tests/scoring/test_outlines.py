@@ -176,7 +176,7 @@ def test_score_writes_maps_of_what_it_flags(folder, tmp_path, tiny_bundle, capsy
     assert len(list(maps.iterdir())) == 12  # of 13 rows one is unreadable
 
 
-@pytest.mark.parametrize("place, said", [("new/maps", "lies in"), ("file", "no folder")])
+@pytest.mark.parametrize("place, said", [("new/maps", "is inside"), ("file", "is not a folder")])
 def test_maps_in_impossible_places_are_refused(folder, tmp_path, tiny_bundle, capsys, place, said):
     (tmp_path / "file").write_text("x")
     assert main(["score", str(tiny_bundle), str(folder), "--maps", str(tmp_path / place), "--quiet"]) != 0

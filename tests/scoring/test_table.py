@@ -340,7 +340,7 @@ def test_drift_of_a_whole_table_is_said(call, tiny_bundle, tmp_path, digits, mon
     np.savez(tmp_path / "other.npz", images=255 - digits.images[:300])
     np.savez(tmp_path / "few.npz", images=255 - digits.images[:19])
     words = ("score", tiny_bundle, "--quiet", "--device", "cpu")
-    drifted = "As a whole these images do not look like those of the calibration"
+    drifted = "Taken together, these images differ from the calibration images"
     assert drifted not in call(*words, tmp_path / "same.npz")[2] and drifted not in call(*words, tmp_path / "few.npz")[2]
     code, out, err = call(*words, tmp_path / "other.npz")
     assert code == 0 and drifted in err and drifted not in out

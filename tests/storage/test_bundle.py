@@ -548,7 +548,7 @@ def test_a_bundle_from_before_c_gives_the_other_scores_and_gains_it_when_calibra
     assert set(all_scores) - set(scores) == {"C", "p_C"}
     for name, values in scores.items():
         np.testing.assert_array_equal(values, all_scores[name])
-    with pytest.raises(ConfigError, match="before there was C.*--calibrate"):
+    with pytest.raises(ConfigError, match="by a version without C.*--calibrate"):
         AMADetector.load(bundle, score="C")
     earlier.save(tmp_path / "as it was")
     assert AMADetector.load(tmp_path / "as it was").score_names() == earlier.score_names()

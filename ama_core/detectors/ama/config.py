@@ -190,5 +190,5 @@ class Config(TrainingSettings):
 
 
 def preset(name: str, **changes: Any) -> Config:
-    """AMA's hyper-parameters of a preset (`tiny`, `small`, `paper`) with `changes`. Raises ConfigError."""
+    """AMA's hyper-parameters of a preset (`tiny`, `small`, `fast64`, `paper`) with `changes`. Raises ConfigError."""
     return Config.preset(name, **changes)

@@ -3,8 +3,8 @@
 Signs follow the specification: y = +1 for a normal row and y = -lambda_neg for a negative one; the critic D and the
 autoencoder (E, G) each *minimise* their sum of terms. Values of the critic are fp32 tensors (N,).
 
-Where several processes share a batch, `rows` (`n`, `mixtures`) says of how many rows in all the given ones are this process's
-(see `training.distributed`); by default the given ones are all.
+Where several processes share a batch, `rows` (`n`, `mixtures`) is the total number of rows over all processes, and the given
+rows are this process's part (see `training.distributed`); by default the given rows are all.
 """
 
 import torch

@@ -44,6 +44,7 @@ class Encoder(nn.Module):
         # Initialised as PyTorch does by default [C].
 
     def forward(self, x: Tensor) -> Tensor:
+        """Codes (N, nz) of images x (N, c, S, S) in [-1, 1]."""
         return self.to_code(self.features(self.fold(x))).flatten(1)
 
 
@@ -89,6 +90,7 @@ class Generator(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, z: Tensor) -> Tensor:
+        """Images (N, c, S, S) in [-1, 1] of codes z (N, nz)."""
         return self.to_image(self.blocks(self.from_code(z).unflatten(1, (self.width, GRID, GRID))))
 
 
@@ -161,6 +163,7 @@ class Critic(nn.Module):
             return self.to_value(f).squeeze(1)
 
     def forward(self, pair: Tensor) -> Tensor:
+        """Values (N,), fp32, of pairs (N, 2c, S, S); in the plain ablation of images (N, c, S, S)."""
         return self.value(self.features(pair))
 
 

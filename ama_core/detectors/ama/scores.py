@@ -154,7 +154,7 @@ class Calibration:
         gaussian_m: of d, on held-out normals. gaussian_t: of t, on the same.
         scores: anomaly score name -> values on further held-out normals, for p-values.
         train_r: R of a sample of the training images, for densities and percentiles.
-        combination: what C needs; None in a model that was calibrated before there was C, which then gives none.
+        combination: what C needs; None in a model calibrated by a version without C, which gives none.
     """
 
     mu: float
@@ -167,7 +167,11 @@ class Calibration:
 
     @classmethod
     def fit(cls, train: Statistics, held_out: Statistics, calibration: Statistics | None = None) -> "Calibration":
-        """From training images, held-out ones for M's and T's statistics, and further held-out ones for p-values."""
+        """From training images, held-out ones for M's and T's statistics, and further held-out ones for p-values.
+
+        Without the last there are no p-values. Raises ValueError where there are no images, or where statistics of the
+        held-out ones or block means of the training images are not finite (scikit-learn's LedoitWolf refuses them).
+        """
         train_r = r_score(train.difference)
         gaussian_m = Gaussian.fit(held_out.difference)
         vectors = t_vector(held_out, gaussian_m.mahalanobis(held_out.difference))
@@ -178,7 +182,10 @@ class Calibration:
         return fitted if calibration is None else replace(fitted, scores=anomaly_scores(fitted.score(calibration)))
 
     def score(self, statistics: Statistics) -> dict[str, np.ndarray]:
-        """Every score of N images, each (N,): R, A, log_A, M, T, C where there is one, and z_norm, pixel_l1 as they are."""
+        """Every score of N images, each (N,) fp64: R, A, log_A, M, T, C where there is one, and z_norm, pixel_l1 as they are.
+
+        Of an image whose statistics are not finite, neither are the scores that depend on them.
+        """
         r = r_score(statistics.difference)
         log_a = log_a_score(r, self.mu, self.sigma)
         m = self.gaussian_m.mahalanobis(statistics.difference)

@@ -19,7 +19,7 @@ from ama_core.training.trainer import Curve, Trainer, descend, fused
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step is computed on. With several processes, x and y are this process's rows, the rest tells of all of them.
+    """What a step is computed on. With several processes, x, y and n_mine are this process's; the other fields cover all.
 
     Attributes:
         x: n_mine normals, then negatives. y: their signs (see `losses.signs`).
@@ -212,7 +212,7 @@ class AMATrainer(Trainer):
         return inference.reconstruct(self.networks, images)
 
     def anomaly_scores(self, weights: dict[str, Tensor], train: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
-        """R, A, M and T, a preview: statistics of M and T are of training images, for none are held out for them here."""
+        """R, A, M, T and C, a preview: statistics are of training images alone, for none are held out for them here."""
         networks = build_networks(self.config, weights, self.device)
         of_train, of_images = (inference.statistics(networks, part) for part in (train, images))
         return anomaly_scores(Calibration.fit(of_train, of_train).score(of_images))

@@ -72,9 +72,9 @@ def test_the_lowest_r_is_the_lowest_of_those_tried(open_page, measured, lesson_m
 @pytest.mark.parametrize(
     "r, said",
     [
-        ((1.0, 1.02), "R falls for 0 and rises for 0: on this model most of the changes hardly move R"),
-        ((1.5, 2.0), "R falls for 0 and rises for 4: on this model the changes make images look stranger to R"),
-        ((1.5, 0.5), "R falls for 2: R measures more than strangeness"),
+        ((1.0, 1.02), "R falls for 0 and rises for 0: for this model most of the changes hardly move R"),
+        ((1.5, 2.0), "R falls for 0 and rises for 4: for this model the changes make images look more unusual to R"),
+        ((1.5, 0.5), "R falls for 2: R measures more than how unusual an image is"),
     ],
 )
 def test_what_the_presets_do_is_concluded_from_what_they_did(open_page, monkeypatch, r, said):

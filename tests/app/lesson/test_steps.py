@@ -116,7 +116,7 @@ def test_the_best_line_is_marked_and_said(open_page, measured):
     at = open_page("lesson", step="Threshold", against="textures")
     gains = [(other > cut).mean() - (own > cut).mean() for cut in np.unique([*own, *other])]
     spec = json.loads(at.get("plotly_chart")[0].proto.spec)
-    (line,) = [trace for trace in spec["data"] if trace.get("name") == "the best any line can do"]
+    (line,) = [trace for trace in spec["data"] if trace.get("name") == "the best threshold"]
     cut = line["x"][0]
     assert (other > cut).mean() - (own > cut).mean() == pytest.approx(max(gains))
     assert f"detects {percent((other > cut).mean())} at {percent((own > cut).mean())} false alarms" in words(at)
@@ -177,7 +177,7 @@ def test_of_a_rate_that_the_calibration_does_not_allow_the_lesson_concludes_noth
     band = open_page("lesson", step="Band", against="textures", alpha="0.001")
     assert why in words(band) and not matrices(band) and "miss them" not in words(band) and "below the band" not in words(band)
     overlap = open_page("lesson", step="Overlap", against="textures", alpha="0.001")
-    assert why in words(overlap) and "should come near" not in words(overlap)
+    assert why in words(overlap) and "should be close to" not in words(overlap)
     assert list(overlap.table[0].value.columns) == ["Score", "AUROC"]
     for step in ("Band", "Overlap"):
         assert "can be flagged" not in words(open_page("lesson", step=step, against="textures", alpha="0.2"))
@@ -312,7 +312,7 @@ def test_the_rule_by_which_a_set_was_chosen_is_true_of_it(open_page, step, norma
 def test_the_take_aways_follow_the_figures(open_page, told):
     title = catalog()["textures"].title
     for step, figures, sentence in (
-        ("Hope", WORKS, f"the hope holds: R tells {title} from Handwritten digits with an AUROC of 0.970"),
+        ("Hope", WORKS, f"the hope holds: on {title} against Handwritten digits, R has an AUROC of 0.970"),
         ("Hope", FAILS, "AUROC of 0.200, no better than chance"),
         ("Band", FAILS, "Asking on both sides fixes it: on Procedural textures, A has an AUROC of 0.900, where R had 0.200"),
         ("Band", {"R": 0.2, "A": 0.7}, "helps, but does not fix it"),
@@ -386,13 +386,13 @@ def test_what_moves_r_is_said_as_measured(open_page, lesson_models, tmp_path, mo
     assert all(f"{change}: {r:.3g}" in text for change, r in found.changed.items())
     own = SetFacts(100, 100.0, 50.0, 1000.0, 0.6, 0.1)
     for other, sentence in (
-        (SetFacts(100, 50.0, 20.0, 900.0, 0.9, 0.9), "leads one to expect a *low* R"),
+        (SetFacts(100, 50.0, 20.0, 900.0, 0.9, 0.9), "predicts a *low* R"),
         (SetFacts(100, 50.0, 80.0, 900.0, 0.9, 0.9), "it does not explain why theirs is low"),
-        (SetFacts(100, 50.0, 51.0, 900.0, 0.9, 0.9), "much alike"),
+        (SetFacts(100, 50.0, 51.0, 900.0, 0.9, 0.9), "similar in this respect"),
     ):
         write_response(tmp_path / "digits", replace(found, sets={"digits": own, "textures": other}))
         text = said()
-        assert sentence in text and "too weak to expect anything" in text, "of the length, by a correlation of 0.1"
+        assert sentence in text and "too weak to predict anything" in text, "of the length, by a correlation of 0.1"
     (tmp_path / "digits" / "response.json").unlink()
     text = said()
-    assert "R fails here" in text and "strangeness" not in text, "nothing is said where nothing was measured"
+    assert "R fails here" in text and "R depends on more" not in text, "nothing is said where nothing was measured"
