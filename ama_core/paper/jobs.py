@@ -50,7 +50,7 @@ class Job:
 
     @property
     def detector(self) -> str:
-        """The name of what it trains; of a sanity row, whose detectors see the same images, AMA's settings count."""
+        """The name of what it trains; of simple methods, which see the same images, AMA's settings count."""
         return self.row if self.table in RIVAL_TABLES else FIRST
 
     @cached_property

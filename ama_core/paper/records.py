@@ -48,7 +48,7 @@ class Record:
         seconds: of training alone.
         few_anomalies: real anomalies it was trained with: {"source", "n"}.
         validation_ood: the set behind `Measured.validated`.
-        codec: behind the lossless length of a sanity row.
+        codec: behind the lossless length of the row of simple methods.
         decides: of a rival, whose row is its detector's name, the score that decides; `mode` and `width` are then empty.
     """
 

@@ -18,7 +18,7 @@ from ama_core.evaluation.metrics import auroc_interval, mean_and_sd
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.records import Measured, Record
-from ama_core.paper.rows import INWARD, OUTWARD, RIVAL_TABLES, SANITY, SIMPLE, SIPPLE, STATUSES, TABLES, status_of, tasks
+from ama_core.paper.rows import INWARD, OUTWARD, RIVAL_TABLES, SIMPLE, SIMPLE_ROW, SIPPLE, STATUSES, TABLES, status_of, tasks
 from ama_core.runs.spec import RunSpec
 from ama_core.storage.bundle import FIRST
 
@@ -170,7 +170,7 @@ def stored_members(records: Sequence[Record]) -> list[Member]:
             record=record,
         )
         for record in records
-        if record.row != SANITY and record.table not in RIVAL_TABLES
+        if record.row != SIMPLE_ROW and record.table not in RIVAL_TABLES
         for found in record.results
     ]
 
@@ -213,7 +213,7 @@ def lines(table: str, records: Sequence[Record], models: Sequence[Member] = ()) 
     """
     members = [*models, *stored_members(records)]
     found = []
-    rows = [row for row in TABLES[table] if row != SANITY]
+    rows = [row for row in TABLES[table] if row != SIMPLE_ROW]
     if table == "ablations":
         rows.insert(rows.index(INWARD), paper.WITHOUT_A)
     for normal, label, oods in tasks(table):
@@ -256,7 +256,7 @@ def _cell(
     """A line for every condition under which the cell was measured: models in their order, then the longest training first."""
     mine = [m for m in members if row in m.rows and (m.normal, m.label, m.found.ood) == (normal, label, ood)]
     bare = Line(table, row, normal, label, ood, published(table, row, normal, label, ood))
-    simple = [r for r in records if r.row == SANITY and (r.normal, r.label) == (normal, label) and r.against(ood)]
+    simple = [r for r in records if r.row == SIMPLE_ROW and (r.normal, r.label) == (normal, label) and r.against(ood)]
     found = [_line(bare, group, simple) for group in _alike(mine)]
     stored = [line for line in found if line.records]
     stored.sort(key=lambda line: (-STATUSES.index(line.status), -line.records[0].steps, line.condition))

@@ -33,7 +33,7 @@ from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.jobs import Job, is_stored
 from ama_core.paper.records import Measured, Record, read_record, scores_folder
-from ama_core.paper.rows import FEW, RIVAL_TABLES, SANITY, SIMPLE, status_of
+from ama_core.paper.rows import FEW, RIVAL_TABLES, SIMPLE, SIMPLE_ROW, status_of
 from ama_core.runs.execute import RunStopped, execute
 from ama_core.runs.folder import LOG, Run
 from ama_core.runs.processes import Scheduler, start_command
@@ -53,7 +53,7 @@ def carry_out(job: Job, out: Path, results: Path, device: str | None = None) -> 
     if job.table in RIVAL_TABLES:
         record, scores = _rival(job, out, device)
     else:
-        record, scores = (_simple(job, out, device), []) if job.row == SANITY else _ama(job, out, device)
+        record, scores = (_simple(job, out, device), []) if job.row == SIMPLE_ROW else _ama(job, out, device)
     results.mkdir(parents=True, exist_ok=True)
     if scores:
         folder = scores_folder(record, results)

@@ -25,7 +25,7 @@ from ama_core.evaluation.metrics import auroc_interval, metric_intervals
 from ama_core.paper import published as paper
 from ama_core.paper.report import condition_letters
 from ama_core.paper.rivals import RivalLine
-from ama_core.paper.rows import SANITY
+from ama_core.paper.rows import SIMPLE_ROW
 from ama_core.runs.spec import RunSpec, config_for
 from ama_core.storage.bundle import read_results, read_scores, write_results, write_scores
 from tests.common import APP
@@ -495,7 +495,7 @@ def test_what_the_command_stored_fills_cells_that_open_the_densities_behind_them
     short = [replace(one, config=one.config | {"seed": one.seed}) for one in short]
     long = record(label=3, a=0.8, steps=2000, condition="def", settings={"max_steps": "2000"})
     long = replace(long, config=long.config | {"max_steps": 2000})
-    store(results, *short, long, record(SANITY, "mnist", 3), record("AMA, Sipple", "mnist", 3, condition="fed"))
+    store(results, *short, long, record(SIMPLE_ROW, "mnist", 3), record("AMA, Sipple", "mnist", 3, condition="fed"))
     table = lines(open_page("benchmark", tmp_path / "none", table="Table 2"))
     three = table[table["class"] == "3"].set_index("model")
     assert list(three.index) == ["stored, tiny, 2,000 steps", "stored, tiny, 700 steps"], "the longest first"
@@ -534,7 +534,7 @@ def test_a_mean_is_of_ten_classes_trained_alike(open_page, tmp_path, results):
 def test_what_the_command_stored_stands_below_its_table(open_page, results):
     assert "Nothing of this table is stored" in words(open_page("benchmark", table="Ablations"))
     for seed, a in enumerate((0.5, 0.7)):
-        for row, value in ((paper.AMA, a), (SANITY, 0.4)):
+        for row, value in ((paper.AMA, a), (SIMPLE_ROW, 0.4)):
             stored = record(row, "mnist", 3, seed, a=value)
             (results / f"{row}-{seed}.json").write_text(json.dumps(dataclasses.asdict(stored)))
     at = open_page("benchmark", table="Table 2")
@@ -659,9 +659,9 @@ def test_benchmark_opens_with_its_verdicts_and_its_dots(open_page, models):
 
 def test_the_benchmarks_sentences_are_of_the_lines_that_it_shows_and_of_one_source(open_page, results):
     """Sets of ours count once they are shown; where three seeds lack simple scores, no others of the cell stand in for them."""
-    beside = [record(row, normal="cifar10", ood="gtsrb", a=0.9, t=0.5) for row in (paper.AMA, SANITY)]
+    beside = [record(row, normal="cifar10", ood="gtsrb", a=0.9, t=0.5) for row in (paper.AMA, SIMPLE_ROW)]
     seeds = [record(normal="fashionmnist", ood="omniglot", t=0.7, seed=seed) for seed in range(3)]
-    other = [record(row, normal="fashionmnist", ood="omniglot", t=0.8, condition="def") for row in (paper.AMA, SANITY)]
+    other = [record(row, normal="fashionmnist", ood="omniglot", t=0.8, condition="def") for row in (paper.AMA, SIMPLE_ROW)]
     store(results, *beside, *seeds, *other)
     said = words(open_page("benchmark"))
     assert "T is ahead" not in said and "pixel mean is ahead" not in said and "GTSRB" not in said.split("Bars:")[0]

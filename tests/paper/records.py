@@ -10,7 +10,7 @@ from ama_core.runs.spec import config_for
 
 def record(row=paper.AMA, normal="mnist", label=None, seed=0, a=0.5, t=0.6, ood="rest", **changes) -> Record:
     """A stored result with chosen AUROCs; R 0.11, M 0.22."""
-    names = dict.fromkeys(rows.SIMPLE, a) if row == rows.SANITY else {"R": 0.11, "A": a, "M": 0.22, "T": t}
+    names = dict.fromkeys(rows.SIMPLE, a) if row == rows.SIMPLE_ROW else {"R": 0.11, "A": a, "M": 0.22, "T": t}
     found = Measured(ood, 100, 20, {name: {"auroc": value, "auprc": 0.3, "fpr95": 0.9} for name, value in names.items()})
     config = dataclasses.asdict(config_for(normal, "tiny"))
     values = dict(

@@ -267,7 +267,7 @@ def test_the_l2_autoencoder_learns_and_repeats(digits, tiny_config):
 
 
 def test_a_sanity_row_under_the_protocol(tmp_path):
-    stored = training.carry_out(job(rows.SANITY), tmp_path / "out", tmp_path / "results", "cpu")
+    stored = training.carry_out(job(rows.SIMPLE_ROW), tmp_path / "out", tmp_path / "results", "cpu")
     train, test = one_class(load("digits", "train"), 3), load("digits", "test")
     reference = train.images[hold_out(len(train), 0.1, 0).train].mean(axis=(1, 2, 3))
     distance = abs(test.images.mean(axis=(1, 2, 3)) - reference.mean())
@@ -275,7 +275,7 @@ def test_a_sanity_row_under_the_protocol(tmp_path):
     assert row.scores["pixel mean"]["auroc"] == pytest.approx(roc_auc_score(test.labels != 3, distance))
     assert set(row.scores) == {"pixel mean", "lossless length", "L2 autoencoder"}, "the names of earlier results"
     assert stored.codec.endswith("lossless") and stored.n_images == len(reference)
-    whole = training.carry_out(job(rows.SANITY, label=None, ood=("gradients",)), tmp_path, tmp_path / "results", "cpu")
+    whole = training.carry_out(job(rows.SIMPLE_ROW, label=None, ood=("gradients",)), tmp_path, tmp_path / "results", "cpu")
     assert whole.against("gradients").n_ood == round(0.2 * len(test))
 
 
@@ -350,9 +350,9 @@ def test_targets_name_what_is_reached_and_missed():
 
 
 def test_a_simple_score_that_does_as_well_is_bold():
-    found = [record(label=1, a=0.9, t=0.8), record(rows.SANITY, label=1, a=0.85, codec="WebP lossless")]
+    found = [record(label=1, a=0.9, t=0.8), record(rows.SIMPLE_ROW, label=1, a=0.85, codec="WebP lossless")]
     assert cells_of(report(found), "MNIST → 1")[7:10] == ["**0.850**"] * 3
-    found[1] = record(rows.SANITY, label=1, a=0.79, codec="WebP lossless")
+    found[1] = record(rows.SIMPLE_ROW, label=1, a=0.79, codec="WebP lossless")
     assert cells_of(report(found), "MNIST → 1")[7:10] == ["0.790"] * 3
 
 
