@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Features, Generator
 from ama_core.detectors.modules import bare, logistic, parameters, per_image, rebuilt, reconstructed
-from ama_core.detectors.one_score import OneNetworkDetector, with_twin
+from ama_core.detectors.one_score import OneNetworkDetector, with_two_sided
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
@@ -169,7 +169,7 @@ class ALADDetector(OneNetworkDetector):
     Settings = ALADSettings
     trainer_class = ALADTrainer
     decides = "F1"
-    SCORES = with_twin(
+    SCORES = with_two_sided(
         Score(
             "F1",
             "how differently the critic sees the pairs (image, image) and (image, reconstruction).",

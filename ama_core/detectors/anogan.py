@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ama_core.detectors.base import Progress, Score
 from ama_core.detectors.dcgan import Critic, Generator
 from ama_core.detectors.modules import bare, logistic, rebuilt, stored
-from ama_core.detectors.one_score import OneScoreDetector, with_twin
+from ama_core.detectors.one_score import OneScoreDetector, with_two_sided
 from ama_core.settings import TrainingSettings, setting
 from ama_core.storage.bundle import half_precision
 from ama_core.tensors import to_images, to_tensor
@@ -164,7 +164,7 @@ class AnoGANDetector(OneScoreDetector):
     Settings = AnoGANSettings
     trainer_class = AnoGANTrainer
     decides = "residual"
-    SCORES = with_twin(
+    SCORES = with_two_sided(
         Score(
             "residual",
             "how far the nearest image that the generator can draw is from this one.",

@@ -7,7 +7,7 @@ from PIL import features
 
 from ama_core.detectors.base import Progress, Score
 from ama_core.detectors.lossless_length import CODECS, lossless_length
-from ama_core.detectors.one_score import with_twin
+from ama_core.detectors.one_score import with_two_sided
 from ama_core.detectors.pixelcnn import PixelCNNDetector, PixelCNNSettings, PixelCNNTrainer
 from ama_core.errors import ConfigError
 from ama_core.settings import setting
@@ -58,7 +58,7 @@ class ComplexityDetector(PixelCNNDetector):
     Settings = ComplexitySettings
     trainer_class = ComplexityTrainer
     decides = "S"
-    SCORES = with_twin(
+    SCORES = with_two_sided(
         Score(
             "S",
             "how improbable the image is, beyond what its complexity explains.",

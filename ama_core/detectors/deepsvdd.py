@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import GRID, stages
 from ama_core.detectors.modules import bare, parameters, per_image, rebuilt
-from ama_core.detectors.one_score import OneNetworkDetector, with_twin
+from ama_core.detectors.one_score import OneNetworkDetector, with_two_sided
 from ama_core.settings import TrainingSettings, schedule_setting, setting
 from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
@@ -189,7 +189,7 @@ class DeepSVDDDetector(OneNetworkDetector):
     Settings = DeepSVDDSettings
     trainer_class = DeepSVDDTrainer
     decides = "distance"
-    SCORES = with_twin(
+    SCORES = with_two_sided(
         Score(
             "distance",
             "how far the network puts the image from the centre of the normal ones.",

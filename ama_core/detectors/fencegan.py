@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Generator
 from ama_core.detectors.modules import bare, logistic, per_image, rebuilt
-from ama_core.detectors.one_score import OneNetworkDetector, with_twin
+from ama_core.detectors.one_score import OneNetworkDetector, with_two_sided
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
@@ -130,7 +130,7 @@ class FenceGANDetector(OneNetworkDetector):
     Settings = FenceGANSettings
     trainer_class = FenceGANTrainer
     decides = "D"
-    SCORES = with_twin(
+    SCORES = with_two_sided(
         Score(
             "D",
             "how little the discriminator takes the image for a normal one.",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ama_core.detectors.base import Progress, Score
 from ama_core.detectors.modules import bare, per_image, rebuilt
-from ama_core.detectors.one_score import OneNetworkDetector, with_twin
+from ama_core.detectors.one_score import OneNetworkDetector, with_two_sided
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer
@@ -240,7 +240,7 @@ class GlowDetector(OneNetworkDetector):
     Settings = GlowSettings
     trainer_class = GlowTrainer
     decides = "NLL"
-    SCORES = with_twin(
+    SCORES = with_two_sided(
         Score(
             "NLL",
             "how improbable the image is, in bits for each pixel and channel.",
@@ -279,9 +279,9 @@ class TypicalityDetector(GlowDetector):
     """How far the mean NLL of M images lies from that of the training images, on either side; M = 1 here.
 
     Notes:
-        With M = 1 it is the A-score's recipe with the likelihood in R's place, so it needs no twin. The published M = 2 scores
-        pairs: `of_groups`. The row of AMA's Table 1 that carries this method's name matches a fraction of rejected images,
-        not an AUROC.
+        With M = 1 it is the A-score's recipe with the likelihood in R's place, so it needs no two-sided version. The
+        published M = 2 scores pairs: `of_groups`. The row of AMA's Table 1 that carries this method's name matches a
+        fraction of rejected images, not an AUROC.
 
     References:
         Nalisnick, Matsukawa, Teh, Lakshminarayanan: Detecting Out-of-Distribution Inputs to Deep Generative Models Using

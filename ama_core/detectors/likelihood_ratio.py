@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ama_core.detectors.base import Score
 from ama_core.detectors.modules import bare, per_image, rebuilt
-from ama_core.detectors.one_score import OneNetworkDetector, with_twin
+from ama_core.detectors.one_score import OneNetworkDetector, with_two_sided
 from ama_core.detectors.pixelcnn import CHUNK, LEVELS, PixelCNN, PixelCNNSettings, adam
 from ama_core.settings import setting
 from ama_core.training import distributed
@@ -116,7 +116,7 @@ class LikelihoodRatioDetector(OneNetworkDetector):
     Settings = LikelihoodRatioSettings
     trainer_class = LikelihoodRatioTrainer
     decides = "LLR"
-    SCORES = with_twin(
+    SCORES = with_two_sided(
         Score(
             "LLR",
             "how much better a background model explains the image than the model of normal images.",

@@ -14,27 +14,27 @@ from ama_core.detectors.modules import per_image, rebuilt, stored
 from ama_core.storage.bundle import half_precision
 from ama_core.tensors import BATCH
 
-TWIN = "A_"  # begins the name of the two-sided version
+TWO_SIDED_PREFIX = "A_"  # begins the name of the two-sided version
 
 
-def with_twin(score: Score) -> tuple[Score, Score]:
+def with_two_sided(score: Score) -> tuple[Score, Score]:
     """The score, and |score - mu| / sigma with both taken from the training images: anomalous on either side.
 
     Its ranking is that of a Gaussian density of the score (AMA, Eq. 6).
     """
-    twin = Score(
-        TWIN + score.name,
+    two_sided = Score(
+        TWO_SIDED_PREFIX + score.name,
         f"how unusual that {score.name} is among the training images, on either side.",
         rf"A(x) = |{{\rm {score.name}}}(x) - \mu| / \sigma,\quad \mu, \sigma \text{{ of the training images}}",
         source="AMA, Eq. 6, on another score",
     )
-    return score, twin
+    return score, two_sided
 
 
 class OneScoreDetector(AnomalyDetector):
     """Base of detectors that give each image one number.
 
-    A subclass writes `SCORES = with_twin(Score(...))`, `values`, and the weights and arrays of its own.
+    A subclass writes `SCORES = with_two_sided(Score(...))`, `values`, and the weights and arrays of its own.
 
     Attributes:
         mu_, sigma_: mean and standard deviation of the score of training images.
@@ -54,7 +54,7 @@ class OneScoreDetector(AnomalyDetector):
     def raw_scores(self, images: np.ndarray, progress: Progress | None = None) -> dict[str, np.ndarray]:
         name = self.SCORES[0].name
         found = self.values(images, progress)
-        return {name: found, TWIN + name: np.abs(found - self.mu_) / self.sigma_}
+        return {name: found, TWO_SIDED_PREFIX + name: np.abs(found - self.mu_) / self.sigma_}
 
     def weights(self) -> dict[str, Tensor]:
         """Tensors that scoring needs; none by default."""
@@ -148,7 +148,7 @@ class OneNetworkDetector(OneScoreDetector):
     def tensor_scores(self, value: Tensor) -> dict[str, Tensor]:
         """As `raw_scores`, from the network's score (n,) of each image."""
         name = self.SCORES[0].name
-        return {name: value, TWIN + name: (value - self.mu_).abs() / self.sigma_}
+        return {name: value, TWO_SIDED_PREFIX + name: (value - self.mu_).abs() / self.sigma_}
 
     def _as_stored(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return half_precision(weights) if self.stored_in_half else weights

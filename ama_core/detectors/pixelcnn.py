@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ama_core.detectors.base import Score
 from ama_core.detectors.modules import bare, per_image, rebuilt
-from ama_core.detectors.one_score import OneNetworkDetector, with_twin
+from ama_core.detectors.one_score import OneNetworkDetector, with_two_sided
 from ama_core.settings import TrainingSettings, schedule_setting, setting
 from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
@@ -211,7 +211,7 @@ class PixelCNNDetector(OneNetworkDetector):
     Settings = PixelCNNSettings
     trainer_class = PixelCNNTrainer
     decides = "NLL"
-    SCORES = with_twin(
+    SCORES = with_two_sided(
         Score(
             "NLL",
             "how improbable the image is, in bits for each pixel and channel.",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, stages
 from ama_core.detectors.modules import bare, logistic, per_image, rebuilt, reconstructed
-from ama_core.detectors.one_score import OneNetworkDetector, with_twin
+from ama_core.detectors.one_score import OneNetworkDetector, with_two_sided
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
@@ -148,7 +148,7 @@ class SkipGANomalyDetector(OneNetworkDetector):
     Settings = SkipGANomalySettings
     trainer_class = SkipGANomalyTrainer
     decides = "residual"
-    SCORES = with_twin(
+    SCORES = with_two_sided(
         Score(
             "residual",
             "how badly the network reconstructs the image, in its pixels and to the discriminator.",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ama_core.detectors.base import Score
 from ama_core.detectors.dcgan import Critic, Generator
 from ama_core.detectors.modules import bare, gradient_penalty, logistic, parameters, per_image, rebuilt
-from ama_core.detectors.one_score import OneNetworkDetector, with_twin
+from ama_core.detectors.one_score import OneNetworkDetector, with_two_sided
 from ama_core.settings import TrainingSettings, setting
 from ama_core.training.trainer import Curve, Trainer, descend
 
@@ -148,7 +148,7 @@ class WAICDetector(OneNetworkDetector):
     Settings = WAICSettings
     trainer_class = WAICTrainer
     decides = "WAIC"
-    SCORES = with_twin(
+    SCORES = with_two_sided(
         Score(
             "WAIC",
             "how little an ensemble of critics takes the image for real, and how much its members disagree.",

@@ -13,7 +13,7 @@ from scipy.stats import rankdata, spearmanr
 
 from ama_core.data import draw
 from ama_core.detectors.base import AnomalyDetector, NormalData
-from ama_core.detectors.one_score import TWIN
+from ama_core.detectors.one_score import TWO_SIDED_PREFIX
 from ama_core.errors import DataError
 from ama_core.evaluation.cases import NEAR_CHANCE
 from ama_core.evaluation.metrics import auroc_interval
@@ -32,7 +32,7 @@ def which_score(names: Sequence[str], decides: str, kind: str) -> str | None:
         return decides
     if kind == RAW:
         return names[0]
-    return next((name for name in ("A", f"{TWIN}{names[0]}") if name in names), None)
+    return next((name for name in ("A", f"{TWO_SIDED_PREFIX}{names[0]}") if name in names), None)
 
 
 def normal_key(info: Mapping[str, Any]) -> tuple[str, int | None] | None:
@@ -194,22 +194,22 @@ def disagreements(first: np.ndarray, second: np.ndarray, alpha: float, n: int) -
 
 
 @dataclass(frozen=True)
-class Twins:
+class TwoSidedGain:
     """A detector's raw score on one OOD set, and the same score made two-sided.
 
     Attributes:
-        raw, twin: names of the scores. auroc_raw, auroc_twin: of both.
+        raw, two_sided: names of the scores. auroc_raw, auroc_two_sided: of both.
     """
 
     raw: str
-    twin: str
+    two_sided: str
     auroc_raw: float
-    auroc_twin: float
+    auroc_two_sided: float
 
     @property
     def gain(self) -> float:
         """How much higher the AUROC of the two-sided score is."""
-        return self.auroc_twin - self.auroc_raw
+        return self.auroc_two_sided - self.auroc_raw
 
     @property
     def fooled(self) -> bool:
@@ -217,19 +217,19 @@ class Twins:
         return self.auroc_raw < 0.5 - NEAR_CHANCE
 
 
-def twins_on(
+def two_sided_gains(
     results: Mapping[str, Mapping[str, Mapping[str, Any]]], scores: Mapping[str, tuple[str, str]], ood: str
-) -> dict[str, Twins]:
+) -> dict[str, TwoSidedGain]:
     """Raw scores and their two-sided versions of models on one set, the lowest raw AUROC first; models without it are left out.
 
     Args:
-        results: model -> OOD set -> row of `evaluate`. scores: model -> (raw score, its twin).
+        results: model -> OOD set -> row of `evaluate`. scores: model -> (raw score, the same two-sided).
     """
     found = {}
-    for model, (raw, twin) in scores.items():
+    for model, (raw, two_sided) in scores.items():
         measured = results[model].get(ood, {}).get("scores", {})
-        if raw in measured and twin in measured:
-            found[model] = Twins(raw, twin, measured[raw]["auroc"], measured[twin]["auroc"])
+        if raw in measured and two_sided in measured:
+            found[model] = TwoSidedGain(raw, two_sided, measured[raw]["auroc"], measured[two_sided]["auroc"])
     return dict(sorted(found.items(), key=lambda item: item[1].auroc_raw))
 
 
@@ -239,11 +239,11 @@ def most_fooling(results: Mapping[str, Mapping[str, Mapping[str, Any]]], scores:
     Of the sets that were measured for most models.
     """
     sets = dict.fromkeys(name for model in scores for name in results[model])
-    found = {name: list(twins_on(results, scores, name).values()) for name in sets}
-    most = max((len(twins) for twins in found.values()), default=0)
+    found = {name: list(two_sided_gains(results, scores, name).values()) for name in sets}
+    most = max((len(gains) for gains in found.values()), default=0)
     if not most:
         return None
-    whole = {name: twins for name, twins in found.items() if len(twins) == most}
+    whole = {name: gains for name, gains in found.items() if len(gains) == most}
 
     def order(name: str) -> tuple[int, float]:
         return -sum(t.fooled for t in whole[name]), float(np.mean([t.auroc_raw for t in whole[name]]))

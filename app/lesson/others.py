@@ -14,7 +14,7 @@ from palette import BLUE, VERMILLION
 from ama_core import AMAError
 from ama_core.detectors.base import NormalData
 from ama_core.detectors.registry import detector_class
-from ama_core.evaluation.comparison import TWO_SIDED, Twins, most_fooling, normal_key, twins_on, which_score
+from ama_core.evaluation.comparison import TWO_SIDED, TwoSidedGain, most_fooling, normal_key, two_sided_gains, which_score
 from ama_core.evaluation.metrics import auroc_interval
 from ama_core.storage.bundle import FIRST
 from lesson.case import Case
@@ -29,28 +29,28 @@ class Group:
     """Models of several detectors, trained on the same normal images, on the set that fools the most of them.
 
     Attributes:
-        normal: what they were trained on, in words. ood: the set. twins: model -> its scores there.
+        normal: what they were trained on, in words. ood: the set. gains: model -> its scores there.
         titles: model -> detector, with the name where there are several. sizes: model -> (n normal, n OOD) images.
     """
 
     normal: str
     ood: str
-    twins: dict[str, Twins]
+    gains: dict[str, TwoSidedGain]
     titles: dict[str, str]
     sizes: dict[str, tuple[int, int]]
 
     @property
     def fooled(self) -> list[str]:
-        return [name for name, twins in self.twins.items() if twins.fooled]
+        return [name for name, of in self.gains.items() if of.fooled]
 
     @property
     def helped(self) -> list[str]:
         """Models whose two-sided score does better by more than GAIN."""
-        return [name for name, twins in self.twins.items() if twins.gain > GAIN]
+        return [name for name, of in self.gains.items() if of.gain > GAIN]
 
     @property
     def harmed(self) -> list[str]:
-        return [name for name, twins in self.twins.items() if twins.gain < -GAIN]
+        return [name for name, of in self.gains.items() if of.gain < -GAIN]
 
 
 def group() -> Group | None:
@@ -59,9 +59,9 @@ def group() -> Group | None:
     for name, folder in cache.models().items():
         try:
             key, kind, names = normal_key(cache.info(folder)), cache.kind_of(folder), cache.score_names(folder)
-            twin = which_score(names, kind.decides, TWO_SIDED)
-            if key and twin and cache.results(folder):
-                found.setdefault(key, {})[name] = (folder, kind, (names[0], twin))
+            two_sided = which_score(names, kind.decides, TWO_SIDED)
+            if key and two_sided and cache.results(folder):
+                found.setdefault(key, {})[name] = (folder, kind, (names[0], two_sided))
         except AMAError:
             continue  # the other pages say what is wrong with it
     found = {key: models for key, models in found.items() if others(models) >= FEW}
@@ -77,7 +77,7 @@ def group() -> Group | None:
     for name, (_, kind, _) in found[key].items():
         short = "AMA" if kind.name == FIRST else kind.title
         titles[name] = f"{short}: {name}" if several[kind.name] > 1 else short
-    return Group(controls.label_of(*key), ood, twins_on(results, scores, ood), titles, sizes)
+    return Group(controls.label_of(*key), ood, two_sided_gains(results, scores, ood), titles, sizes)
 
 
 def others(models: dict[str, tuple]) -> int:
@@ -104,7 +104,7 @@ def show(case: Case) -> None:
         return
     ood = controls.title_of(found.ood)
     st.markdown(
-        f"Below are {len(found.twins)} models, all trained on **{controls.literal(found.normal)}** alone and tested on "
+        f"Below are {len(found.gains)} models, all trained on **{controls.literal(found.normal)}** alone and tested on "
         f"**{controls.literal(ood)}**: {why(found)}. Left of the dotted line a score calls images that were never seen *more "
         "normal* than the model's own test images. The second mark is the same score made two-sided, as AMA's A makes R: how "
         "far it lies from its mean over the training images, on either side."
@@ -112,14 +112,14 @@ def show(case: Case) -> None:
     controls.chart(
         figure_of(found),
         {
-            "model": list(found.twins),
-            "detector": [found.titles[name] for name in found.twins],
-            "raw": [twins.auroc_raw for twins in found.twins.values()],
-            "two_sided": [twins.auroc_twin for twins in found.twins.values()],
+            "model": list(found.gains),
+            "detector": [found.titles[name] for name in found.gains],
+            "raw": [of.auroc_raw for of in found.gains.values()],
+            "two_sided": [of.auroc_two_sided for of in found.gains.values()],
         },
         "lesson-others",
         f"AUROC on {ood}, raw and two-sided. "
-        + "; ".join(f"{found.titles[n]}: {t.auroc_raw:.2f} and {t.auroc_twin:.2f}" for n, t in found.twins.items()),
+        + "; ".join(f"{found.titles[n]}: {t.auroc_raw:.2f} and {t.auroc_two_sided:.2f}" for n, t in found.gains.items()),
     )
     for name in found.fooled[:3]:
         kind = detector_class(cache.kind_of(cache.models()[name]).name)
@@ -134,15 +134,15 @@ def why(found: Group) -> str:
     """Why these models are shown on this set."""
     if not found.fooled:
         return "no set fools any of these raw scores, and on this one their mean AUROC is lowest"
-    some = f"{len(found.fooled)} of the {len(found.twins)} raw scores" if len(found.fooled) > 1 else "one raw score"
+    some = f"{len(found.fooled)} of the {len(found.gains)} raw scores" if len(found.fooled) > 1 else "one raw score"
     return f"the set that fools the most of them, {some} (AUROC clearly below 0.5)"
 
 
 def figure_of(found: Group) -> go.Figure:
     rows = []
-    for name, twins in found.twins.items():
+    for name, of in found.gains.items():
         n, m = found.sizes[name]
-        values = {key: (v, *auroc_interval(v, n, m)) for key, v in zip(STYLES, (twins.auroc_raw, twins.auroc_twin))}
+        values = {key: (v, *auroc_interval(v, n, m)) for key, v in zip(STYLES, (of.auroc_raw, of.auroc_two_sided))}
         rows.append((found.titles[name], values))
     return dot_chart(rows, STYLES, "AUROC (higher is better)", level=(0.5, "chance (0.5)"))
 
@@ -156,7 +156,7 @@ def take_away(case: Case) -> str:
     found = group()
     if found is None:
         return "No other detectors are here to be fooled: train some on the same images to see whether they are."
-    ood, n = controls.title_of(found.ood), len(found.twins)
+    ood, n = controls.title_of(found.ood), len(found.gains)
     if not found.fooled:
         return f"On no measured set is any of these {n} raw scores fooled: here the two-sided scores have nothing to correct."
     said = partial(", ".join)

@@ -15,7 +15,6 @@ from density_charts import density_chart
 
 from ama_core import AMAError
 from ama_core.detectors import registry
-from ama_core.detectors.base import AnomalyDetector
 from ama_core.evaluation.cases import NEAR_CHANCE
 from ama_core.formatting import duration, of_100, significant
 from ama_core.runs import queue
@@ -170,7 +169,7 @@ def watched(name: str, folder: Path, spec: RunSpec, curves: dict) -> None:
     kind = registry.detector_class(spec.detector)
     title = controls.title_of(spec.watch) if spec.watch else "the others"
     scores = [key.removeprefix(WATCHED) for key in curves if key.startswith(WATCHED)]
-    st.markdown(verdict(title, kind, {score: curves[f"{WATCHED}{score}"] for score in scores}))
+    st.markdown(verdict(title, {score: curves[f"{WATCHED}{score}"] for score in scores}))
     run = Run(folder)
     at, drawn = run.watched(), run.watched_pictures()
     step = choose_step(name, list(at)) if at else None
@@ -196,7 +195,7 @@ def watched(name: str, folder: Path, spec: RunSpec, curves: dict) -> None:
         )
     with right:
         if step is not None:
-            density(folder, at[step], scores[0], kind, title, step)
+            density(folder, at[step], scores[0], title, step)
     first = next(score for score in kind.SCORES if score.name == scores[0])
     meanings = [controls.meaning(score) for score in kind.SCORES if score.name in scores] or [controls.meaning(first)]
     st.caption(
@@ -214,11 +213,11 @@ def step_words(at: dict[int, Path]) -> str:
     return f"{len(others):,} images against {len(normal):,} held-out normal ones"
 
 
-def verdict(title: str, kind: type[AnomalyDetector], lines: dict) -> str:
+def verdict(title: str, lines: dict) -> str:
     """What the newest AUROCs say, in one sentence; low ones of the raw score are what the paper is about."""
-    step, total = next(iter(lines.values()))[0][-1], {score: y[-1] for score, (_, y) in lines.items()}
+    step, aurocs = next(iter(lines.values()))[0][-1], {score: y[-1] for score, (_, y) in lines.items()}
     said = []
-    for score, auroc in total.items():
+    for score, auroc in aurocs.items():
         if abs(auroc - 0.5) <= NEAR_CHANCE:
             said.append(f"by {score} it cannot tell them from normal images (AUROC {auroc:.2f}, chance is 0.5)")
         elif auroc > 0.5:
@@ -228,7 +227,7 @@ def verdict(title: str, kind: type[AnomalyDetector], lines: dict) -> str:
                 f"{score} finds them *more normal* than normal images in {of_100(1 - auroc)} of 100 pairs (AUROC {auroc:.2f})"
             )
     both = ""
-    if {"R", "A"} <= set(total) and total["A"] - total["R"] > NEAR_CHANCE and total["R"] < 0.5:
+    if {"R", "A"} <= set(aurocs) and aurocs["A"] - aurocs["R"] > NEAR_CHANCE and aurocs["R"] < 0.5:
         both = " The raw score R is wrong here, and A, which asks how usual R is, sees it."
     return f"**Step {step:,}, against {controls.literal(title)}:** {'; '.join(said)}.{both}"
 
@@ -244,7 +243,7 @@ def choose_step(name: str, steps: list[int]) -> int:
     return st.select_slider("Step", steps, key=key, help="At the right end it follows the training.")
 
 
-def density(folder: Path, file: Path, score: str, kind: type[AnomalyDetector], title: str, step: int) -> None:
+def density(folder: Path, file: Path, score: str, title: str, step: int) -> None:
     """The density of a score of normal images against that of the others."""
     with controls.error_panel():
         found, log = cache.watched_density(file, score, title)

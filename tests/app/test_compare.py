@@ -106,11 +106,11 @@ def test_a_cell_opens_its_densities(open_page, models):
     assert f"AUROC **{aurocs(models, 'nearest', by)['textures']:.3f}**" in words(at)
 
 
-def test_raw_scores_and_their_twins_can_be_compared(open_page, models):
+def test_raw_and_two_sided_scores_can_be_compared(open_page, models):
     raw = open_page(kind="the raw score", of="mine", on="gradients")
     assert f"AUROC **{aurocs(models, 'mine', 'R')['gradients']:.3f}**" in words(raw)
-    twin = open_page(kind="its two-sided version", of="mine", on="gradients")
-    assert f"AUROC **{aurocs(models, 'mine', 'A')['gradients']:.3f}**" in words(twin)
+    two_sided = open_page(kind="its two-sided version", of="mine", on="gradients")
+    assert f"AUROC **{aurocs(models, 'mine', 'A')['gradients']:.3f}**" in words(two_sided)
 
 
 def test_two_models_are_counted_on_the_same_images(open_page, models):

@@ -345,7 +345,7 @@ def test_a_flow_that_diverges_in_its_last_step_is_not_fitted(tmp_path):
             detector.save(tmp_path / "model")
 
 
-def test_the_two_sided_twin(images):
+def test_the_two_sided_score(images):
     settings = deepsvdd.DeepSVDDSettings(channels=1, fit="pad", width=4, dim=6, batch_size=16, epochs=100, max_steps=4)
     detector = deepsvdd.DeepSVDDDetector(settings, device="cpu", verbose=False).fit(load("digits", "train").images[:200])
     scores = detector.scores(images)

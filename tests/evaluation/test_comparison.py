@@ -179,7 +179,7 @@ def test_the_most_fooling_set_has_the_most_raw_scores_below_chance():
     }
     scores = {"a": ("s", "A_s"), "b": ("r", "A_r")}
     assert comparison.most_fooling(results, scores) == "y"  # z was not measured for b, x fools one alone
-    found = comparison.twins_on(results, scores, "y")
-    assert list(found) == ["b", "a"] and found["b"] == comparison.Twins("r", "A_r", 0.3, 0.8) and found["a"].fooled
-    assert list(comparison.twins_on(results, scores, "z")) == ["a"]
+    found = comparison.two_sided_gains(results, scores, "y")
+    assert list(found) == ["b", "a"] and found["b"] == comparison.TwoSidedGain("r", "A_r", 0.3, 0.8) and found["a"].fooled
+    assert list(comparison.two_sided_gains(results, scores, "z")) == ["a"]
     assert comparison.most_fooling({"a": {}}, {"a": ("s", "A_s")}) is None
