@@ -63,7 +63,7 @@ HELD_OUT = "held out"  # what held-out normal images are called on charts
 NORMAL = "normal test images"  # stands for the chosen model's own test split wherever sets are listed
 GALLERY = 256  # images of a set that are scored and reconstructed: one forward pass
 TIMED = 16  # images that are scored to time a model
-MOST_CHECKED = 500  # images of one's own that are checked at once
+MAX_CHECKED = 500  # images of one's own that are checked at once
 MODEL = ("model.safetensors", "calibration.npz", "config.json")  # the files that make a model
 
 
@@ -84,9 +84,9 @@ def contents(source: Path) -> tuple:
 
 
 def cached(
-    *files: str, kind: str = "data", most: int, spinner: str | bool = False, key: Callable[[Path], tuple] | None = None
+    *files: str, kind: str = "data", max_entries: int, spinner: str | bool = False, key: Callable[[Path], tuple] | None = None
 ) -> Callable:
-    """Makes a function of folders remember its last `most` results, each until one of `files` in such a folder changes.
+    """Makes a function of folders remember its last `max_entries` results, each until one of `files` in such a folder changes.
 
     Args:
         kind: `data` is copied for every caller, `resource` is shared by all sessions: read only.
@@ -95,7 +95,7 @@ def cached(
     """
     key = key or (lambda folder: stamp(folder, files))
     cache = {"data": st.cache_data, "resource": st.cache_resource}[kind]
-    return cache(max_entries=most, show_spinner=spinner, hash_funcs={type(Path()): key})
+    return cache(max_entries=max_entries, show_spinner=spinner, hash_funcs={type(Path()): key})
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def models() -> dict[str, Path]:
     return found
 
 
-@cached(*MODEL, kind="resource", most=6, spinner="Loading the model …")
+@cached(*MODEL, kind="resource", max_entries=6, spinner="Loading the model …")
 def detector(folder: Path) -> AnomalyDetector:
     """A trained model, shared by every session: read only. Raises BundleError."""
     return load_detector(folder)
@@ -168,7 +168,7 @@ def deciding(folder: Path, by: str) -> AnomalyDetector:
     return model
 
 
-@cached("config.json", most=64)
+@cached("config.json", max_entries=64)
 def info(folder: Path) -> dict:
     """A model's config.json, without its weights: `detector`, `config`, `normal`, `training`. Raises BundleError."""
     return read_info(folder)
@@ -184,13 +184,13 @@ def kind_of(folder: Path) -> type[AnomalyDetector]:
     return detector_class(info(folder)["detector"])
 
 
-@cached("calibration.npz", most=64)
+@cached("calibration.npz", max_entries=64)
 def score_names(folder: Path) -> tuple[str, ...]:
     """Names of the scores that a model gives, without loading it. Raises BundleError, ConfigError."""
     return tuple(score.name for score in kind_of(folder).scores_in(array_names(folder)))
 
 
-@cached("README.md", most=16)
+@cached("README.md", max_entries=16)
 def card(folder: Path) -> str | None:
     """A model's card, as Markdown; None where it has none. Raises BundleError."""
     return read_card(folder)
@@ -202,7 +202,7 @@ def shared(folder: Path) -> bytes:
     return zip_bundle(folder)
 
 
-@cached(*MODEL, most=16)
+@cached(*MODEL, max_entries=16)
 def stages(folder: Path) -> list:
     """The stages of AMA's networks (see `networks.Stage`). Raises BundleError."""
     return detector(folder).stages()
@@ -211,25 +211,25 @@ def stages(folder: Path) -> list:
 # Scores that are stored with a model
 
 
-@cached("scores.npz", kind="resource", most=8)
+@cached("scores.npz", kind="resource", max_entries=8)
 def stored(folder: Path) -> list[StoredScores]:
     """The scores stored with a model. Raises BundleError."""
     return read_scores(folder)
 
 
-@cached("results.json", most=16)
+@cached("results.json", max_entries=16)
 def results(folder: Path) -> dict[str, dict]:
     """What was measured of each OOD set (see `evaluation.evaluate`), by its name. Raises BundleError."""
     return {row["ood"]: row for row in (read_results(folder) or {"results": []})["results"]}
 
 
-@cached("scores.npz", "results.json", *MODEL, most=16)
+@cached("scores.npz", "results.json", *MODEL, max_entries=16)
 def aurocs(folder: Path) -> dict[str, dict[str, float]]:
     """AUROC of every score of every OOD set with stored scores, the same on every page. Raises BundleError."""
     return evaluation.known_aurocs(detector(folder), results(folder), stored(folder))
 
 
-@cached("scores.npz", "results.json", *MODEL, most=128)
+@cached("scores.npz", "results.json", *MODEL, max_entries=128)
 def intervals(folder: Path, ood: str) -> dict[str, dict[str, tuple[float, float]]]:
     """95 % confidence intervals of what was measured of one OOD set (see `metric_intervals`)."""
     model = detector(folder)
@@ -237,19 +237,19 @@ def intervals(folder: Path, ood: str) -> dict[str, dict[str, tuple[float, float]
     return metric_intervals(model, results(folder)[ood], scores.get(model.normal and model.normal.name), scores.get(ood))
 
 
-@cached("scores.npz", *MODEL, most=64)
+@cached("scores.npz", *MODEL, max_entries=64)
 def flagged(folder: Path, by: str, alpha: float) -> dict[str, float]:
     """The fraction of each measured set that a score flags, by the set's name (see `flagged_fractions`). Raises BundleError."""
     return evaluation.flagged_fractions(detector(folder), stored(folder), by, alpha)
 
 
-@cached("simple.npz", most=16)
+@cached("simple.npz", max_entries=16)
 def simple(folder: Path) -> SimpleFigures | None:
     """What methods without training find of the same sets; None where that was not measured. Raises BundleError."""
     return read_simple(folder)
 
 
-@cached("latents.npz", *MODEL, most=16, spinner="Reading the training images …")
+@cached("latents.npz", *MODEL, max_entries=16, spinner="Reading the training images …")
 def normal_examples(folder: Path, n: int = 9) -> tuple[np.ndarray, str] | None:
     """n images that a model takes as normal, uint8 (n, S, S, C), and what they are: `training`, images that it was trained on,
     or `decoded`, what it makes of the stored codes of some. None where neither is here.
@@ -277,20 +277,20 @@ def on_axis(folder: Path, axis: str, scores: Mapping[str, np.ndarray]) -> np.nda
     return a_distance(scores["R"], calibration.mu, calibration.sigma)
 
 
-@cached("scores.npz", "calibration.npz", most=64)
+@cached("scores.npz", "calibration.npz", max_entries=64)
 def score_densities(folder: Path, axis: str, sets: tuple[tuple[str, str, str], ...], log: bool) -> Densities:
     """Densities of the stored score `axis`; `sets` are (name on the chart, set, split). Raises DataError."""
     found = {(s.name, s.split): on_axis(folder, axis, s.scores) for s in stored(folder)}
     return _of_scores({title: found[name, split] for title, name, split in sets}, log)
 
 
-@cached("calibration.npz", most=32)
+@cached("calibration.npz", max_entries=32)
 def train_density(folder: Path, log: bool) -> Densities:
     """The density of R over the training images behind mu and sigma, of a model that has them. Raises BundleError."""
     return _of_scores({"train": detector(folder).calibration_.train_r}, log)
 
 
-@cached(*MODEL, most=32)
+@cached(*MODEL, max_entries=32)
 def held_out_density(folder: Path, by: str, log: bool) -> Densities:
     """The density of a score, or of what ranks in its place, over the held-out normal images. Raises BundleError."""
     model = detector(folder)
@@ -304,13 +304,13 @@ def _of_scores(samples: dict[str, np.ndarray], log: bool) -> Densities:
     return densities(samples, log=log, lower=-np.inf if negative else 0.0)
 
 
-@cached("response.json", most=16)
+@cached("response.json", max_entries=16)
 def response(folder: Path) -> Response | None:
     """How the model's R answers to plain properties of images; None where that was not measured. Raises BundleError."""
     return read_response(folder)
 
 
-@cached("scores.npz", "config.json", kind="resource", most=8, spinner="Reading the images …")
+@cached("scores.npz", "config.json", kind="resource", max_entries=8, spinner="Reading the images …")
 def stored_images(folder: Path, name: str, split: str) -> ImageSet:
     """The images behind some stored scores, in order. Raises DataError where they are not on this computer."""
     found = next(s for s in stored(folder) if (s.name, s.split) == (name, split))
@@ -324,19 +324,19 @@ def stored_pictures(folder: Path, name: str, split: str, rows: tuple[int, ...], 
     return model.reconstruct(images) if reconstructed else model.prepared(images)
 
 
-@cached(*MODEL, "scores.npz", most=512)
+@cached(*MODEL, "scores.npz", max_entries=512)
 def probed(folder: Path, name: str, split: str, row: int, change: Change) -> Probe:
     """What a model says of one of those images before and after a change. Raises DataError."""
     return probe(detector(folder), stored_images(folder, name, split).images[row], change)
 
 
-@cached(*MODEL, "scores.npz", most=64)
+@cached(*MODEL, "scores.npz", max_entries=64)
 def r_changed(folder: Path, name: str, split: str, rows: tuple[int, ...], changes: dict[str, Change]) -> dict[str, np.ndarray]:
     """R of some of those images after each change, by its name. Raises DataError."""
     return r_after(detector(folder), stored_images(folder, name, split).images[list(rows)], changes)
 
 
-@cached(*MODEL, "scores.npz", most=64)
+@cached(*MODEL, "scores.npz", max_entries=64)
 def lowest_change(folder: Path, name: str, split: str, row: int) -> Change:
     """The change of one of those images that gives it the lowest R. Raises DataError."""
     return lowest_r(detector(folder), stored_images(folder, name, split).images[row])
@@ -345,19 +345,19 @@ def lowest_change(folder: Path, name: str, split: str, row: int) -> Change:
 # Models beside each other
 
 
-@cached("model.safetensors", most=64)
+@cached("model.safetensors", max_entries=64)
 def parameters(folder: Path) -> int:
     """How many weights a model has. Raises BundleError."""
     return n_parameters(folder)
 
 
-@cached(*MODEL, most=64, spinner="Timing …")
+@cached(*MODEL, max_entries=64, spinner="Timing …")
 def seconds_per_image(folder: Path) -> float:
     """How long a model takes to score one of TIMED images here. Raises DataError where its images are not on this computer."""
     return comparison.seconds_per_image(detector(folder), sample_images(folder, NORMAL).images[:TIMED])
 
 
-@cached("scores.npz", *MODEL, kind="resource", most=32)
+@cached("scores.npz", *MODEL, kind="resource", max_entries=32)
 def stored_p_values(folder: Path, name: str, split: str, by: str) -> np.ndarray:
     """The p-values (n,) of stored scores, by a score of the model. Raises BundleError."""
     model, found = detector(folder), next(s for s in stored(folder) if (s.name, s.split) == (name, split))
@@ -367,7 +367,7 @@ def stored_p_values(folder: Path, name: str, split: str, by: str) -> np.ndarray:
 # Images that are scored
 
 
-@cached("config.json", kind="resource", most=4, spinner="Reading the images …")
+@cached("config.json", kind="resource", max_entries=4, spinner="Reading the images …")
 def sample_images(folder: Path, set_name: str) -> ImageSet:
     """The test images of a set, as pages show them. Raises DataError where they are not on this computer."""
     if set_name != NORMAL:
@@ -377,7 +377,7 @@ def sample_images(folder: Path, set_name: str) -> ImageSet:
     return images if label is None else one_class(images, label)
 
 
-@cached(*MODEL, most=256, spinner="Scoring …")  # a few numbers each
+@cached(*MODEL, max_entries=256, spinner="Scoring …")  # a few numbers each
 def upload_scores(folder: Path, data: bytes) -> dict[str, float]:
     """Every score of an image file. Raises DataError, BundleError."""
     model = detector(folder)
@@ -394,11 +394,11 @@ def check_uploads(folder: Path, files: Sequence[tuple[str, str, bytes]], progres
     key = stamp(folder, MODEL), tuple(identity for identity, *_ in files)
     if st.session_state.get("checked", (None,))[0] != key:
         sources = [(name, content) for _, name, content in files]
-        st.session_state["checked"] = key, _batch(check.check_files(detector(folder), sources, MOST_CHECKED, progress))
+        st.session_state["checked"] = key, _batch(check.check_files(detector(folder), sources, MAX_CHECKED, progress))
     return st.session_state["checked"][1]
 
 
-@cached(*MODEL, most=32, spinner="Scoring …")
+@cached(*MODEL, max_entries=32, spinner="Scoring …")
 def check_samples(folder: Path, set_name: str, start: int, stop: int) -> Batch:
     """Check the test images `start` to `stop` of a set. Raises DataError, BundleError."""
     images = sample_images(folder, set_name).images
@@ -411,7 +411,7 @@ def _batch(found: Checked) -> Batch:
     return Batch(found, tuple(pictures.data_uri(image, 3) for image in found.examined.images) if len(found) else ())
 
 
-@cached("where.npz", *MODEL, kind="resource", most=8, spinner="Looking at what normal images show at each place …")
+@cached("where.npz", *MODEL, kind="resource", max_entries=8, spinner="Looking at what normal images show at each place …")
 def localiser(folder: Path) -> Localiser:
     """What marks places in a model's images. Raises ConfigError where it says nothing of places, DataError, BundleError."""
     return find_localiser(detector(folder), folder)
@@ -437,7 +437,7 @@ def report(
     return html_report(model, name, batch.found, alpha, drawn, outlines.sentence() if drawn else "")
 
 
-@cached(*MODEL, kind="resource", most=8, spinner="Scoring and reconstructing, once …")
+@cached(*MODEL, kind="resource", max_entries=8, spinner="Scoring and reconstructing, once …")
 def gallery(folder: Path, set_name: str, siblings: dict[str, Path]) -> Gallery:
     """At most GALLERY images of a set with their scores and every sibling's reconstructions. Raises DataError, BundleError.
 
@@ -456,7 +456,7 @@ def gallery(folder: Path, set_name: str, siblings: dict[str, Path]) -> Gallery:
     return Gallery(own.images, chosen.labels, index, seen, means, own.scores, n_total, tuple(notes))
 
 
-@cached(*MODEL, most=32)
+@cached(*MODEL, max_entries=32)
 def reconstructed(folder: Path, set_name: str, siblings: dict[str, Path]) -> dict[str, Fidelity]:
     """Whether each sibling reconstructs the images of a gallery (see `fidelity`), by column title. Raises as `gallery`."""
     found = gallery(folder, set_name, siblings)
@@ -479,13 +479,13 @@ def statistics_of_r(model: AnomalyDetector):
     return getattr(model, "calibration_", None)
 
 
-@cached("neighbours.npz", kind="resource", most=8)
+@cached("neighbours.npz", kind="resource", max_entries=8)
 def nearest(folder: Path) -> Neighbours | None:
     """The sample of training images stored for `nearest`, None where there is none. Raises BundleError."""
     return neighbours.read_neighbours(folder)
 
 
-@cached("neighbours.npz", *MODEL, kind="resource", most=4, spinner="Reading the training images …")
+@cached("neighbours.npz", *MODEL, kind="resource", max_entries=4, spinner="Reading the training images …")
 def nearest_images(folder: Path) -> np.ndarray:
     """The images of that sample, uint8 (n, S, S, C). Raises DataError where they are not on this computer."""
     return neighbours.neighbour_images(detector(folder), nearest(folder))
@@ -494,26 +494,26 @@ def nearest_images(folder: Path) -> np.ndarray:
 # Codes
 
 
-@cached("latents.npz", kind="resource", most=6, spinner="Reading the latent map …")
+@cached("latents.npz", kind="resource", max_entries=6, spinner="Reading the latent map …")
 def latents(folder: Path) -> LatentMap | None:
     """The latent map stored with a model, None where there is none. Raises BundleError."""
     return latent_map.read_latents(folder)
 
 
-@cached("latents.npz", *MODEL, kind="resource", most=48, spinner="Reading the images …")
+@cached("latents.npz", *MODEL, kind="resource", max_entries=48, spinner="Reading the images …")
 def latent_images(folder: Path, entry: MapEntry) -> np.ndarray:
     """The images behind one set of the latent map, uint8 (n, S, S, C). Raises DataError where they are not on this computer."""
     return latent_map.entry_images(detector(folder), latents(folder), entry)
 
 
-@cached("latents.npz", most=32)
+@cached("latents.npz", max_entries=32)
 def norms(folder: Path, entries: tuple[tuple[str, MapEntry], ...]) -> NormHistograms:
     """Histograms of the code norms of sets of the latent map, (name on the chart, set)."""
     codes = latents(folder).codes
     return shell.norm_histograms({title: codes[entry.rows] for title, entry in entries})
 
 
-@cached(*MODEL, most=64)
+@cached(*MODEL, max_entries=64)
 def atypical(folder: Path, n: int, direction: str, delta: float, seed: int) -> Decoded:
     """n atypical codes and what the model makes of them. Raises ConfigError."""
     model = detector(folder)
@@ -522,7 +522,7 @@ def atypical(folder: Path, n: int, direction: str, delta: float, seed: int) -> D
     return Decoded(codes, images, model.critic(images, model.reconstruct(images)), model.scores(images))
 
 
-@cached(*MODEL, most=16)
+@cached(*MODEL, max_entries=16)
 def parents(folder: Path, picks: tuple[tuple[str, int], ...]) -> Decoded:
     """The test images (set, number), as the model sees them, with their codes and scores. Raises DataError, BundleError."""
     model = detector(folder)
@@ -530,7 +530,7 @@ def parents(folder: Path, picks: tuple[tuple[str, int], ...]) -> Decoded:
     return Decoded(model.encode(images), images, model.critic(images, images), model.scores(images))
 
 
-@cached(*MODEL, most=64)
+@cached(*MODEL, max_entries=64)
 def mixed(folder: Path, picks: tuple[tuple[str, int], ...], weights: tuple[tuple[float, ...], ...]) -> Decoded:
     """Mixtures of the codes of three images, one for each triple of `weights`. Raises DataError, BundleError."""
     model, of = detector(folder), parents(folder, picks)
@@ -542,13 +542,13 @@ def mixed(folder: Path, picks: tuple[tuple[str, int], ...], weights: tuple[tuple
 # Runs, one's own images, and the stored results of the benchmark
 
 
-@cached("metrics.jsonl", most=32)
+@cached("metrics.jsonl", max_entries=32)
 def curves(folder: Path) -> dict[str, tuple[list[int], list[float]]]:
     """What a run has measured so far, thinned (see `Run.curves`)."""
     return Run(folder).curves()
 
 
-@cached("", most=32)
+@cached("", max_entries=32)
 def watched_density(file: Path, score: str, title: str) -> tuple[Densities, bool]:
     """Densities of a score of the watched images, normal ones as HELD_OUT and the others as `title`, and whether it lies on a
     logarithmic axis. Raises BundleError, DataError.
@@ -558,7 +558,7 @@ def watched_density(file: Path, score: str, title: str) -> tuple[Densities, bool
     return _of_scores({HELD_OUT: normal, title: others}, log), log
 
 
-@cached(key=contents, most=4, spinner="Looking at every image …")
+@cached(key=contents, max_entries=4, spinner="Looking at every image …")
 def inspect_own(source: Path) -> Inspection:
     """What one's own images are like. Raises DataError."""
     return inspect(str(source))
@@ -569,6 +569,6 @@ def training_size(spec: RunSpec) -> int:
     return _training_size(Path(spec.dataset), spec.one_class, spec.config.fit, spec)
 
 
-@cached(key=contents, most=64, spinner="Counting the images …")
+@cached(key=contents, max_entries=64, spinner="Counting the images …")
 def _training_size(source: Path, label: int | None, fit: str, _spec: RunSpec) -> int:
     return timing.n_images(_spec)

@@ -12,7 +12,7 @@ import streamlit as st
 
 from ama_core import AMAError
 
-MOST = 8  # jobs that are remembered with their results; the oldest go first
+MAX_JOBS = 8  # jobs that are remembered with their results; the oldest go first
 WAIT = 0.2  # seconds between two looks at whether a waiting job was stopped
 WAITING = "waiting for its turn"
 
@@ -94,7 +94,7 @@ def start(key: Hashable, work: Callable[[Job], Any]) -> Job:
         if key in found and found[key].running:
             return found[key]
         found.pop(key, None)
-        for old in [old for old, job in found.items() if not job.running][: max(0, len(found) - MOST + 1)]:
+        for old in [old for old, job in found.items() if not job.running][: max(0, len(found) - MAX_JOBS + 1)]:
             del found[old]
         job = found[key] = Job(work)
         return job

@@ -23,7 +23,7 @@ def records() -> list[Record]:
     return _records(store.RESULTS)
 
 
-@cache.cached("*.json", kind="resource", most=2)
+@cache.cached("*.json", kind="resource", max_entries=2)
 def _records(folder: Path) -> list[Record]:
     return store.read_results(folder)
 
@@ -33,7 +33,7 @@ def members() -> tuple[list[Member], dict[str, str]]:
     return _members(cache.models())
 
 
-@cache.cached("config.json", "results.json", kind="resource", most=4)
+@cache.cached("config.json", "results.json", kind="resource", max_entries=4)
 def _members(folders: dict[str, Path]) -> tuple[list[Member], dict[str, str]]:
     found, left_out = [], {}
     for name, folder in folders.items():
@@ -56,7 +56,7 @@ def other_pairs() -> list[Line]:
     return _lines(store.RESULTS, cache.models(), None)
 
 
-@cache.cached("*.json", kind="resource", most=12)
+@cache.cached("*.json", kind="resource", max_entries=12)
 def _lines(folder: Path, folders: dict[str, Path], table: str | None) -> list[Line]:
     try:
         found = _records(folder)
@@ -71,7 +71,7 @@ def training_lengths() -> list[LengthRun]:
     return _training_lengths(lengths.STORED, store.RESULTS)
 
 
-@cache.cached("*.json", kind="resource", most=2)
+@cache.cached("*.json", kind="resource", max_entries=2)
 def _training_lengths(folder: Path, results: Path) -> list[LengthRun]:
     runs, found = [], []
     with contextlib.suppress(AMAError):
@@ -86,7 +86,7 @@ def rivals() -> tuple[list[RivalLine], list[RivalLine]]:
     return _rivals(store.RESULTS, cache.models())
 
 
-@cache.cached("*.json", kind="resource", most=2)
+@cache.cached("*.json", kind="resource", max_entries=2)
 def _rivals(folder: Path, folders: dict[str, Path]) -> tuple[list[RivalLine], list[RivalLine]]:
     try:
         entries = stored_entries(_records(folder))
@@ -105,7 +105,7 @@ def table_lines(table: str) -> list[Line]:
     return _table_lines(store.RESULTS, table)
 
 
-@cache.cached("*.json", kind="resource", most=6)
+@cache.cached("*.json", kind="resource", max_entries=6)
 def _table_lines(folder: Path, table: str) -> list[Line]:
     return [line for line in tables.lines(table, _records(folder)) if line.ours]
 
@@ -120,7 +120,7 @@ def record_densities(record: Record, ood: str, axis: str) -> Densities:
     return _record_densities(store.scores_folder(record, store.RESULTS), record.normal, ood, axis)
 
 
-@cache.cached("scores.npz", most=32)
+@cache.cached("scores.npz", max_entries=32)
 def _record_densities(folder: Path, normal: str, ood: str, axis: str) -> Densities:
     found = {s.name: s.scores for s in cache.stored(folder)}
     samples = {"test": found[normal], ood: found[ood]}

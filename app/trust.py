@@ -16,7 +16,7 @@ from ama_core.detectors.conformal import reachable_alpha
 from ama_core.evaluation.metrics import SOUND, false_alarm_band
 from ama_core.evaluation.simple import SimpleFigures, finds_more
 
-MOST = 0.5  # a set of which at least this fraction is found is called found
+FOUND = 0.5  # a set of which at least this fraction is found is called found
 NAMED = 4  # sets that a sentence names
 NORMAL_ROW = "normal test images: false alarms"
 
@@ -79,7 +79,7 @@ def verdict(
 ) -> str:
     """What the model finds at this false-alarm rate, which sets it misses, and where something simpler finds more."""
     rate, ranked = controls.percent(alpha), sorted(found, key=found.get, reverse=True)
-    hits, misses = [n for n in ranked if found[n] >= MOST], [n for n in reversed(ranked) if found[n] < MOST]
+    hits, misses = [n for n in ranked if found[n] >= FOUND], [n for n in reversed(ranked) if found[n] < FOUND]
     said = "" if alpha == view.alpha else f"At {controls.percent(view.alpha)} it cannot flag anything. "
     many = f"all {len(found)}" if not misses else f"{len(hits) or 'none'} of the {len(found)}"
     if len(found) == 1:

@@ -95,9 +95,9 @@ def measure_latents(detector: AMADetector, *, seed: int = 0, progress: evaluatio
     label = normal.label
     parts: list[tuple[str, str, int, np.ndarray, np.ndarray]] = []
 
-    def add(name: str, images: ImageSet, most: int, mask: np.ndarray | None = None) -> None:
+    def add(name: str, images: ImageSet, limit: int, mask: np.ndarray | None = None) -> None:
         eligible = np.arange(len(images)) if mask is None else np.flatnonzero(mask)
-        chosen = eligible[draw(len(eligible), most, seed)]
+        chosen = eligible[draw(len(eligible), limit, seed)]
         parts.append((name, images.split, len(images), chosen, detector.encode(images.images[chosen])))
 
     for split in ("train", "test"):

@@ -21,8 +21,8 @@ from ama_core.storage.artefact import read_artefact, write_artefact
 
 FILE = "neighbours.npz"
 VERSION = 1
-MOST = 4_000  # training images of a sample
-MOST_BYTES = 500_000  # of their features: the bundle stays small at every width
+MAX_TRAIN = 4_000  # training images of a sample
+MAX_BYTES = 500_000  # of their features: the bundle stays small at every width
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def measure_neighbours(detector: AnomalyDetector, *, seed: int = 0) -> Neighbour
     config = detector.settings
     trained = own[hold_out(len(own), config.calibration_fraction, config.seed).train]
     width = detector.features(images.images[trained[:1]]).shape[1]
-    index = trained[draw(len(trained), min(MOST, MOST_BYTES // (2 * width)), seed)]
+    index = trained[draw(len(trained), min(MAX_TRAIN, MAX_BYTES // (2 * width)), seed)]
     n, features = len(index), detector.features(images.images[index])
     mean, spread = features.mean(axis=0), features.std(axis=0)
     scale = np.where(spread > 1e-6 * max(float(spread.max()), 1e-12), spread, 1.0).astype(np.float32)  # a dead unit stays 0

@@ -191,28 +191,28 @@ def add_report(commands: Commands) -> None:
     add("--force", action="store_true", help="replace FILE even if it is not a report")
     add_alpha_of_model(parser)
     add("--by", metavar="SCORE", help="the score that decides (default: the detector's; T of AMA)")
-    add("--most", type=int, default=500, metavar="N", help="maximum number of images to read (default 500)")
+    add("--limit", type=int, default=500, metavar="N", help="maximum number of images to read (default 500)")
     add_map(parser)
     add_device(parser)
 
 
 def report(arguments: argparse.Namespace) -> None:
     """Check images and write verdicts and pictures as one self-contained HTML file."""
-    if arguments.most < 1:
-        raise ConfigError(f"--most {arguments.most} must be at least 1.")
+    if arguments.limit < 1:
+        raise ConfigError(f"--limit {arguments.limit} must be at least 1.")
     check_sources(arguments.paths)
     check_out(arguments, is_report, arguments.paths)
     detector = load_detector(arguments.model, score=arguments.by, device=arguments.device)
     arguments.alpha = alpha_of(arguments, detector)
     with tqdm(unit="image", disable=hidden(arguments.quiet)) as bar:
-        found = check_files(detector, arguments.paths, arguments.most, lambda done, total: bar.update(done - bar.n))
+        found = check_files(detector, arguments.paths, arguments.limit, lambda done, total: bar.update(done - bar.n))
     if not len(found):
         raise DataError(_nothing_scored(len(found.refused), found.refused))
     drawn, where = outlined(detector, found, arguments)
     write_atomically(arguments.out, html_report(detector, arguments.model, found, arguments.alpha, drawn, where))
     print(f"{arguments.out}: {len(found):,} images, {len(found.refused):,} could not be read", file=sys.stderr)
     if found.more:
-        warn(f"only the first {len(found):,} images were read; --most {2 * arguments.most} reads more.")
+        warn(f"only the first {len(found):,} images were read; --limit {2 * arguments.limit} reads more.")
     _warn(detector, arguments.alpha, found.examined.scores)
 
 

@@ -13,7 +13,7 @@ from ama_core.settings import FALSE_ALARM_RATE
 SIZES = (32, 64)  # 128 is possible, and takes several times as long
 FRACTION = 0.1  # held out where that suffices
 FEWEST = 5  # training images
-MOST = 0.5  # never more than this fraction: the rest is trained on
+MAX_FRACTION = 0.5  # never more than this fraction: the rest is trained on
 LOPSIDED = 1.25  # sides of this ratio or more: cropping the centre would lose too much
 
 
@@ -50,13 +50,13 @@ class Guidance:
 
 
 def calibration_fraction(n_train: int, alpha: float) -> float:
-    """The fraction of n training images to hold out so that p-values can be as small as `alpha`, at most MOST.
+    """The fraction of n training images to hold out so that p-values can be as small as `alpha`, at most MAX_FRACTION.
 
     Half of what is held out, rounded up, gives p-values (see `hold_out`).
     """
     needed = _held_out(alpha)
     fraction = math.ceil(1000 * needed / max(n_train, 1)) / 1000  # three digits, rounded up: as it is typed
-    return min(MOST, max(FRACTION, fraction))
+    return min(MAX_FRACTION, max(FRACTION, fraction))
 
 
 def _held_out(alpha: float) -> int:
@@ -95,7 +95,7 @@ def guidance(found: Inspection, alpha: float = FALSE_ALARM_RATE, divided: bool =
     fraction = calibration_fraction(n_train, alpha)
     held = max(round(n_train * fraction), 2)
     smallest = 1 / (held - held // 2 + 1)
-    needed = math.ceil(_held_out(alpha) / MOST)
+    needed = math.ceil(_held_out(alpha) / MAX_FRACTION)
     files = "" if divided else f", {math.ceil(needed / (1 - TEST_FRACTION)):,} with those that are kept for testing"
     reached = f"holding out {fraction:g} of them allows false-alarm rates from {smallest:.2g} on"
     lacking = "" if smallest <= alpha else f"; for {alpha:g}, {needed:,} training images are needed{files}"

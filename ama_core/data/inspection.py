@@ -18,7 +18,7 @@ from ama_core.data.pictures import thumbnail, to_picture
 
 NEAR = 3  # of 64 bits: up to here two difference hashes count as one picture, saved or scaled again
 PLAIN = 6  # brightness steps of the 72 that a picture without any structure has by chance
-MOST_COMPARED = 20_000  # pairs grow with the square
+MAX_COMPARED = 20_000  # pairs grow with the square
 PREVIEW = 12
 PREVIEW_SIDE = 96  # pixels
 
@@ -35,8 +35,8 @@ class Inspection:
         shared: pairs (path here, path in the test images) that look the same: a test with them proves nothing.
         notes: what the reader changed on the way, such as an orientation, and how often.
         preview: the first images, uint8 (H, W, C), small.
-        compared: whether `near` and `shared` were looked for: not among more than MOST_COMPARED images.
-        compared_with_test: whether `shared` was looked for: not where the test images are more than MOST_COMPARED.
+        compared: whether `near` and `shared` were looked for: not among more than MAX_COMPARED images.
+        compared_with_test: whether `shared` was looked for: not where the test images are more than MAX_COMPARED.
     """
 
     n: int
@@ -79,9 +79,9 @@ class Inspection:
                 f"{' and '.join(self.shared[0])}: take them out of one of the two, or the test proves nothing."
             )
         if not self.compared:
-            lines.append(f"More than {MOST_COMPARED:,} images: only exact duplicates were looked for.")
+            lines.append(f"More than {MAX_COMPARED:,} images: only exact duplicates were looked for.")
         elif not self.compared_with_test:
-            lines.append(f"More than {MOST_COMPARED:,} test images: whether training images are among them was not looked for.")
+            lines.append(f"More than {MAX_COMPARED:,} test images: whether training images are among them was not looked for.")
         elif not (self.duplicates or self.near or self.shared):
             lines.append("No duplicates and no look-alikes.")
         return lines
@@ -130,7 +130,7 @@ def inspect(
         hashes.append(difference_hash(item.image))
         if len(preview) < PREVIEW:
             preview.append(thumbnail(item.image, PREVIEW_SIDE))
-    compared = len(paths) <= MOST_COMPARED
+    compared = len(paths) <= MAX_COMPARED
     groups = tuple(tuple(group) for group in exact.values() if len(group) > 1)
     near = _near(paths, hashes, groups) if compared else ()
     shared = _shared(paths, hashes, against) if compared and paths and against is not None else ()
@@ -153,12 +153,12 @@ def _near(paths: list[str], hashes: list[int | None], groups: tuple[tuple[str, .
 
 
 def _shared(paths: list[str], hashes: list[int | None], against: str | Path) -> tuple[tuple[str, str], ...] | None:
-    """Pairs of an image here and one of `against` that look the same; None where there are more than MOST_COMPARED."""
+    """Pairs of an image here and one of `against` that look the same; None where there are more than MAX_COMPARED."""
     names, theirs = [], []
-    for item in islice((item for item in iter_images([against]) if item.image is not None), MOST_COMPARED + 1):
+    for item in islice((item for item in iter_images([against]) if item.image is not None), MAX_COMPARED + 1):
         names.append(item.path.removeprefix(f"{against}/"))
         theirs.append(difference_hash(item.image))  # at once: whole images of a folder need not fit in memory
-    if len(names) > MOST_COMPARED:
+    if len(names) > MAX_COMPARED:
         return None
     return tuple((paths[i], names[j]) for i, j in look_alikes(hashes, theirs))
 

@@ -128,15 +128,15 @@ def _padded(height: int, width: int, size: int) -> tuple[int, int]:
     return max(1, round(height * size / longest)), max(1, round(width * size / longest))
 
 
-def summarise(steps: Counter[str], total: int, most: int = 3) -> list[str]:
-    """Notes with the number of images they are about; beyond `most` kinds, the rest are only counted."""
+def summarise(steps: Counter[str], total: int, limit: int = 3) -> list[str]:
+    """Notes with the number of images they are about; beyond `limit` kinds, the rest are only counted."""
     if total == 1:
         return list(steps)
     ranked = steps.most_common()
-    lines = [step if count == total else f"{count} of {total} images: {step}" for step, count in ranked[:most]]
-    if len(ranked) > most:
-        rest = sum(count for _, count in ranked[most:])
-        lines.append(f"and {len(ranked) - most} other adjustments of the kind, on {rest} images")
+    lines = [step if count == total else f"{count} of {total} images: {step}" for step, count in ranked[:limit]]
+    if len(ranked) > limit:
+        rest = sum(count for _, count in ranked[limit:])
+        lines.append(f"and {len(ranked) - limit} other adjustments of the kind, on {rest} images")
     return lines
 
 

@@ -41,11 +41,11 @@ def hold_out(n: int, fraction: float = 0.1, seed: int = 0) -> HoldOut:
     return HoldOut(train, statistics, calibration)
 
 
-def draw(n: int, most: int, seed: int = 0) -> np.ndarray:
-    """Sorted indices (min(n, most),) int64 of images drawn without replacement from n; all of them where they are few."""
-    if n <= most:
+def draw(n: int, limit: int, seed: int = 0) -> np.ndarray:
+    """Sorted indices (min(n, limit),) int64 of images drawn without replacement from n; all of them where they are few."""
+    if n <= limit:
         return np.arange(n)
-    return np.sort(np.random.default_rng(seed).choice(n, most, replace=False))
+    return np.sort(np.random.default_rng(seed).choice(n, limit, replace=False))
 
 
 def draw_anomalies(n_normal: int, n_ood: int, seed: int = 0, ratio: float = RATIO) -> np.ndarray:

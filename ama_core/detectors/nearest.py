@@ -11,7 +11,7 @@ from ama_core.detectors.base import AnomalyDetector, Progress, Score
 from ama_core.errors import ConfigError
 from ama_core.settings import Settings, setting
 
-MOST = 4_000  # training images that are kept, drawn by the seed: the bundle stays small
+MAX_TRAIN = 4_000  # training images that are kept, drawn by the seed: the bundle stays small
 CELLS = 4  # of the histograms of gradients, along each side
 BATCH = 256
 
@@ -49,7 +49,7 @@ class NearestDetector(AnomalyDetector):
     )
 
     def fit_statistics(self, train: np.ndarray, held_out: np.ndarray) -> None:
-        found = _features(train[draw(len(train), MOST, self.settings.seed)])
+        found = _features(train[draw(len(train), MAX_TRAIN, self.settings.seed)])
         spread = found.std(axis=0)
         self.mean_ = found.mean(axis=0).astype(np.float32)
         self.scale_ = np.where(spread > 1e-6, spread, 1.0).astype(np.float32)  # a feature that never varies counts as it is

@@ -24,7 +24,7 @@ VERSION = 1
 METHODS = ("pixel_mean", "lossless_length", "pca", "nearest")  # of the registry; fixed before anything was measured
 COMMON = ("image_size", "channels", "fit", "seed", "calibration_fraction", "false_alarm_rate")  # settings shared with the model
 CHANCE = 0.05  # that a method is said to find more on any set where it does not
-MOST = 500  # images of a set
+SAMPLE = 500  # images of a set
 MOST_NORMAL = 10_000  # of the model's normal images, drawn by the seed, that they are fitted to and calibrated on
 
 
@@ -103,7 +103,7 @@ def measure_simple(detector: AnomalyDetector, *, seed: int = 0, progress: evalua
     sets = {}
     for name in (normal.name, *evaluation.available_others(detector)):
         found = evaluation.set_images(detector, name, "test", tested=True).images
-        sets[name] = found[draw(len(found), MOST, seed)]
+        sets[name] = found[draw(len(found), SAMPLE, seed)]
     p: dict[str, dict[str, np.ndarray]] = {}
     calibrated: dict[str, int] = {}
     methods = [name for name in METHODS if name != detector.name]

@@ -213,8 +213,8 @@ def save_upload(folder: Path | str, name: str, data: bytes) -> Path:
     return file
 
 
-def save_images(folder: Path | str, files: Sequence[tuple[str, bytes]], most: int) -> tuple[Path, int]:
-    """Keep at most `most` readable images of files and archives, (name, contents), in a folder of `uploads/`, to train on.
+def save_images(folder: Path | str, files: Sequence[tuple[str, bytes]], limit: int) -> tuple[Path, int]:
+    """Keep at most `limit` readable images of files and archives, (name, contents), in a folder of `uploads/`, to train on.
 
     An image file is kept as it is, a member of an archive as PNG, under names of our own; what cannot be read is left out. The
     folder is named by the contents, so that handing them over twice is no harm. Returns it, and how many images lie in it.
@@ -226,7 +226,7 @@ def save_images(folder: Path | str, files: Sequence[tuple[str, bytes]], most: in
         for name, data in files:
             suffix = Path(name).suffix.lower()
             for unread in iter_unread([(name, data)]):
-                if n == most:
+                if n == limit:
                     break  # before it is decoded
                 item = unread.read()
                 if item.image is None:

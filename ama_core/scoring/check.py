@@ -44,9 +44,9 @@ class Checked:
 
 
 def check(
-    detector: AnomalyDetector, items: Iterable[FileImage], most: int, progress: Callable[[int], None] | None = None
+    detector: AnomalyDetector, items: Iterable[FileImage], limit: int, progress: Callable[[int], None] | None = None
 ) -> Checked:
-    """Examine at most `most` readable images; `progress(done)` is called with how many were read or refused so far."""
+    """Examine at most `limit` readable images; `progress(done)` is called with how many were read or refused so far."""
     names, given, notes, concerned, refused, numbers = [], [], [], [], [], []
     parts: list[Examination] = []
     waiting: list[np.ndarray] = []
@@ -56,7 +56,7 @@ def check(
         if item.image is None:
             refused.append((_name(item), item.error))
             continue
-        if len(names) == most:
+        if len(names) == limit:
             more = True
             break
         seen, done = prepare([item.image], **vars(spec))
@@ -105,11 +105,11 @@ def reach_warning(detector: AnomalyDetector, alpha: float) -> str | None:
 
 
 def check_files(
-    detector: AnomalyDetector, sources: Sequence[Source], most: int, progress: Callable[[int, int], None] | None = None
+    detector: AnomalyDetector, sources: Sequence[Source], limit: int, progress: Callable[[int, int], None] | None = None
 ) -> Checked:
     """As `check`, of files and archives; `progress(done, total)`, where the total is what the files say of themselves."""
-    total = min(max(1, count_images(sources)), most)
-    return check(detector, iter_images(sources), most, (lambda done: progress(min(done, total), total)) if progress else None)
+    total = min(max(1, count_images(sources)), limit)
+    return check(detector, iter_images(sources), limit, (lambda done: progress(min(done, total), total)) if progress else None)
 
 
 def originals(sources: Sequence[Source], checked: Checked, chosen: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:

@@ -30,7 +30,7 @@ from ama_core.storage.artefact import read_artefact, write_artefact
 
 FILE = "where.npz"
 VERSION = 1
-MOST = 1_000  # held-out images of each kind, drawn by the seed
+MAX_HELD_OUT = 1_000  # held-out images of each kind, drawn by the seed
 PRIOR = 10  # images' worth of belief that a place varies as much as the mean place
 CHUNK = 256
 MAPS = {
@@ -191,7 +191,7 @@ def _places(detector: AnomalyDetector, images: np.ndarray) -> Examination:
 
 
 def held_out_images(detector: AnomalyDetector, images: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The normal images that were kept out of training: those for statistics and those for p-values, at most MOST of each.
+    """The normal images kept out of training: those for statistics and those for p-values, at most MAX_HELD_OUT of each.
 
     Args:
         images: all that were given to `fit`, uint8 (N, S, S, C); default: read from where the model says that they lie.
@@ -203,7 +203,7 @@ def held_out_images(detector: AnomalyDetector, images: np.ndarray | None = None)
     images = detector.prepared(evaluation.training_images(detector).images) if images is None else images
     parts = hold_out(len(images), settings.calibration_fraction, settings.seed)
     statistics, calibration = (
-        images[part[draw(len(part), MOST, settings.seed)]] for part in (parts.statistics, parts.calibration)
+        images[part[draw(len(part), MAX_HELD_OUT, settings.seed)]] for part in (parts.statistics, parts.calibration)
     )
     return statistics, calibration
 

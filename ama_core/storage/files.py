@@ -83,14 +83,14 @@ def open_arrays(path: Path | str) -> Iterator[Any]:
             yield arrays
 
 
-def read_regular(path: Path | str, most: int) -> bytes:
-    """The contents of a regular file. Raises OSError as `open_regular`, and where there are more than `most` bytes."""
+def read_regular(path: Path | str, limit: int) -> bytes:
+    """The contents of a regular file. Raises OSError as `open_regular`, and where there are more than `limit` bytes."""
     with open_regular(path) as file:
-        data = file.read(min(os.fstat(file.fileno()).st_size, most) + 1)  # the number asked for is allocated at once
-        while len(data) <= most and (more := file.read(2**20)):  # it has grown
+        data = file.read(min(os.fstat(file.fileno()).st_size, limit) + 1)  # the number asked for is allocated at once
+        while len(data) <= limit and (more := file.read(2**20)):  # it has grown
             data += more
-    if len(data) > most:
-        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
     return data
 
 

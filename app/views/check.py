@@ -421,7 +421,7 @@ def train_on(files: Given, n: int) -> None:
         key="train-on",
         help=f"Saves these {n:,} images in the folder of runs and opens the page Train with their path filled in.",
     ):
-        path, _ = queue.save_images(runs_dir(), [(name, data) for _, name, data in files], cache.MOST_CHECKED)
+        path, _ = queue.save_images(runs_dir(), [(name, data) for _, name, data in files], cache.MAX_CHECKED)
         kept = st.session_state.setdefault("train-kept", {})
         kept["train-path"] = st.session_state["train-path"] = str(path)
         st.switch_page("views/train.py", query_params={"data": OWN})

@@ -64,7 +64,7 @@ BESIDE = {
 }
 FIG_4 = "R and A (Fig. 4)"  # instead of an axis: both, side by side
 TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"]
-MOST = 50  # uploads on the axis at once
+MAX_UPLOADS = 50  # uploads on the axis at once
 AROUND = 8  # images of each set that are shown around a score
 
 
@@ -119,7 +119,7 @@ def uploads(view: controls.View, axes: Mapping[str, Axis]) -> list[tuple[str, di
             help="They are scored on this computer, kept for this visit only, and shown to nobody else.",
         )
         found = []
-        for file in files[:MOST]:
+        for file in files[:MAX_UPLOADS]:
             try:
                 scores = cache.upload_scores(view.folder, file.getvalue())
                 found.append(
@@ -131,8 +131,8 @@ def uploads(view: controls.View, axes: Mapping[str, Axis]) -> list[tuple[str, di
             except AMAError as error:
                 name = controls.literal(file.name)
                 st.error(f"**{name}** could not be scored. {controls.said(error)}", icon=":material/broken_image:")
-        if len(files) > MOST:
-            st.info(f"{len(files)} images were given; the first {MOST} are placed.")
+        if len(files) > MAX_UPLOADS:
+            st.info(f"{len(files)} images were given; the first {MAX_UPLOADS} are placed.")
         if found:
             columns = {
                 axis.label if axis.entry == cache.A_DISTANCE else name: [scores[axis.entry] for _, scores in found]

@@ -72,10 +72,10 @@ def test_one_class_models_know_their_class_alone(tiny_bundle, digits):
 
 def test_the_seed_draws_and_the_limit_holds(tiny_bundle, monkeypatch):
     detector = AMADetector.load(tiny_bundle, device="cpu")
-    monkeypatch.setattr(neighbours, "MOST", 50)
+    monkeypatch.setattr(neighbours, "MAX_TRAIN", 50)
     first, again, other = (neighbours.measure_neighbours(detector, seed=seed) for seed in (1, 1, 2))
     assert len(first) == 50 and np.array_equal(first.index, again.index) and not np.array_equal(first.index, other.index)
-    monkeypatch.setattr(neighbours, "MOST_BYTES", 2 * detector.config.width_critic * 10)
+    monkeypatch.setattr(neighbours, "MAX_BYTES", 2 * detector.config.width_critic * 10)
     assert len(neighbours.measure_neighbours(detector)) == 10
 
 

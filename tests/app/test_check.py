@@ -209,7 +209,7 @@ def test_too_many_images_point_to_the_command(open_page, digits, monkeypatch):
     at = open_page("check")
     import cache
 
-    monkeypatch.setattr(cache, "MOST_CHECKED", 2)
+    monkeypatch.setattr(cache, "MAX_CHECKED", 2)
     at.file_uploader[0].set_value([(f"{i}.png", png(digits.images[i]), "image/png") for i in range(3)]).run()
     assert len(checked(at)) == 2
     assert "first 2 images" in words(at) and "python -m ama_core score digits" in words(at)

@@ -108,7 +108,7 @@ def test_the_test_images_are_looked_at_one_by_one_and_too_many_are_said(shop, mo
     monkeypatch.setattr(inspection, "iter_images", counted)
     found = inspect(shop / "good", against=shop / "good")
     assert found.compared_with_test and found.shared and max(most) <= 3, "whole images are not kept"
-    monkeypatch.setattr(inspection, "MOST_COMPARED", 41)
+    monkeypatch.setattr(inspection, "MAX_COMPARED", 41)
     assert inspect(shop / "good", against=shop / "good").compared_with_test
     (shop / "more").mkdir()
     for i, file in enumerate([*(shop / "good").iterdir(), shop / "good" / "00.png"]):

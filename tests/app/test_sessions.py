@@ -32,7 +32,7 @@ def test_memory_is_flat_over_a_thousand_uploads(tiny_bundle, rng):
     for i in range(1000):
         file = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (64, 48, 3), dtype=np.uint8)).save(file, "PNG")
-        assert len(check_files(detector, [(f"{i}.png", file.getvalue())], most=10)) == 1
+        assert len(check_files(detector, [(f"{i}.png", file.getvalue())], limit=10)) == 1
         if i in (200, 999):
             gc.collect()
             resident.append(psutil.Process().memory_info().rss)

@@ -373,8 +373,8 @@ def test_a_rate_that_cannot_be_reached_is_said(call, tiny_bundle, pictures, tmp_
 
 @pytest.mark.parametrize("most", ["0", "-1"])
 def test_a_report_of_no_image_is_refused(call, tiny_bundle, pictures, tmp_path, most):
-    result = call("report", tiny_bundle, pictures, "--out", tmp_path / "r.html", "--most", most)
-    assert_one_clear_line(result, "--most")
+    result = call("report", tiny_bundle, pictures, "--out", tmp_path / "r.html", "--limit", most)
+    assert_one_clear_line(result, "--limit")
     assert not (tmp_path / "r.html").exists()
 
 
@@ -580,8 +580,8 @@ def test_a_report_says_in_plain_digits_how_many_normal_images_would_be_flagged(c
 
 
 def test_a_report_says_what_it_left_out(call, tiny_bundle, pictures, tmp_path):
-    code, _, err = call("report", tiny_bundle, pictures, "--out", tmp_path / "r.html", "--most", "2", "--quiet")
-    assert code == 0 and "only the first 2 images" in err and "--most 4" in err
+    code, _, err = call("report", tiny_bundle, pictures, "--out", tmp_path / "r.html", "--limit", "2", "--quiet")
+    assert code == 0 and "only the first 2 images" in err and "--limit 4" in err
     assert "Only the first 2 readable images are here" in (tmp_path / "r.html").read_text()
 
 
