@@ -6,8 +6,8 @@ import controls
 import pandas as pd
 import paper_tables
 import streamlit as st
+from benchmark_summary import DOTS, models_of, what
 from comparison_charts import dot_chart
-from tables_above import DOTS, models_of, what
 
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper

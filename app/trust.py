@@ -7,7 +7,7 @@ import cache
 import controls
 import numpy as np
 import pictures
-import simpler
+import simple_methods
 import streamlit as st
 
 from ama_core.analysis.density import share_below
@@ -27,7 +27,7 @@ def panel(view: controls.View) -> None:
         st.markdown("##### Can I trust this model?")
         normal_images(view)
         measured(view)
-        simpler.in_trust_panel(view)
+        simple_methods.in_trust_panel(view)
 
 
 def measured(view: controls.View) -> None:

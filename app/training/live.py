@@ -9,7 +9,7 @@ import charts
 import controls
 import pandas as pd
 import pictures
-import simpler
+import simple_methods
 import streamlit as st
 from density_charts import density_chart
 
@@ -53,7 +53,7 @@ def detail(name: str, folder: Path, status: dict) -> None:
     if state == "finished":
         onward(folder)
         with controls.error_panel():
-            simpler.after_training(name, folder)
+            simple_methods.after_training(name, folder)
     curves = cache.curves(folder)
     watching = bool(spec) and any(name.startswith(WATCHED) for name in curves)
     if watching:

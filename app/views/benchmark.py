@@ -13,8 +13,8 @@ import paper_tables
 import rivals
 import streamlit as st
 import training_length
+from benchmark_summary import dots, models_of, verdicts, what
 from density_charts import density_chart
-from tables_above import dots, models_of, verdicts, what
 
 from ama_core import AMAError, Config
 from ama_core.detectors.ama.config import PRESETS

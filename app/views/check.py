@@ -3,11 +3,11 @@
 import access
 import cache
 import controls
+import localisation
 import numpy as np
 import pictures
 import streamlit as st
 import trust
-import where
 from density_charts import density_chart
 from training.form import OWN
 
@@ -361,8 +361,8 @@ def show(view: controls.View, batch: cache.Batch, files: Given, i: int) -> str |
         trust.disagreement(view, scores, i)
     images(view, batch, i)
     numbers(view, batch, i)
-    if by_map := where.choose_map(view):
-        where.show(view, batch, files, i, by_map)
+    if by_map := localisation.choose_map(view):
+        localisation.show(view, batch, files, i, by_map)
     if batch.found.examined.features is not None:
         with controls.error_panel():
             neighbours(view, batch, i)

@@ -11,7 +11,7 @@ import pandas as pd
 import pictures
 import streamlit as st
 from density_charts import density_chart
-from measured import table, titled, verdict_of_all
+from results_table import table, titled, verdict_of_all
 
 from ama_core import AMAError
 from ama_core.analysis.density import Densities, share_below
