@@ -392,38 +392,38 @@ def test_the_two_sided_twin(images):
 def _alad(n, x, z):
     code, made = n.E(x), n.G(z)
     fake = n.D_xz(made, z) + n.D_xx(torch.cat([x, n.G(code)], dim=1)) + n.D_zz(z, n.E(made))
-    return fake - n.D_xz(x, code) - n.D_xx(torch.cat([x, x], dim=1)) - n.D_zz(z, z)
+    return fake, n.D_xz(x, code) + n.D_xx(torch.cat([x, x], dim=1)) + n.D_zz(z, z)
 
 
 def _waic(n, x, z):
-    return sum(D(G(z)) - D(x) for G, D in zip(n.G, n.D))
+    return sum(D(G(z)) for G, D in zip(n.G, n.D)), sum(D(x) for D in n.D)
 
 
-# Trainer -> its settings beside STAGES, its optimisers of what draws and of what judges, and how much more real than normal
-# images the latter take drawn ones (n,), from networks, images and codes.
+# Trainer, its settings beside STAGES, its optimisers of what draws and of what judges, and what the latter say (n,) of drawn
+# and of normal images, from networks, images and codes.
 GAMES = {
     "alad": (alad.ALADTrainer, dict(nz=4), "EG", "D", _alad),
-    "anogan": (anogan.AnoGANTrainer, dict(nz=4), "G", "D", lambda n, x, z: n.D(n.G(z)) - n.D(x)),
+    "anogan": (anogan.AnoGANTrainer, dict(nz=4), "G", "D", lambda n, x, z: (n.D(n.G(z)), n.D(x))),
     "skipganomaly": (
         skipganomaly.SkipGANomalyTrainer,
         dict(weight_pixels=0.0, weight_features=0.0),
         "G",
         "D",
-        lambda n, x, z: n.D(n.G(x)) - n.D(x),
+        lambda n, x, z: (n.D(n.G(x)), n.D(x)),
     ),
     "fencegan": (
         fencegan.FenceGANTrainer,
         dict(nz=4, alpha=0.99, beta=0.0, gamma=1.0, pretraining=0.0, lr_critic=1e-3),
         "G",
         "D",
-        lambda n, x, z: n["D"](n["G"](z)) - n["D"](x),
+        lambda n, x, z: (n["D"](n["G"](z)), n["D"](x)),
     ),
     "waic": (waic.WAICTrainer, dict(nz=4, members=2, n_critic=1, cross_entropy=0.0), "G", "D", _waic),
 }
 
 
 def play(kind, changes, frozen, look, x, step=0):
-    """What `look` sees in the networks, a number, before and after some steps that leave the optimiser `frozen` out."""
+    """What `look` finds in the networks before and after some steps that leave the optimiser `frozen` out."""
     trainer = kind(kind.Settings(**STAGES | dict(lr=1e-3, lr_schedule="constant") | changes), CPU)
     trainer.optimisers[frozen].register_step_pre_hook(lambda optimiser, *_: optimiser.zero_grad())
     trainer.total, trainer.step, found = 20, step, []
@@ -431,28 +431,32 @@ def play(kind, changes, frozen, look, x, step=0):
         for _ in range(steps):
             trainer.update(x)
         with torch.no_grad():
-            found.append(look(trainer.networks).mean().item())
+            found.append(look(trainer.networks))
     return found
 
 
 @pytest.mark.parametrize("name", GAMES)
 def test_who_draws_and_who_judges_pull_in_opposite_directions(name, x):
-    kind, changes, draws, judges, realness = GAMES[name]
+    kind, changes, draws, judges, judged = GAMES[name]
     z = torch.randn(len(x), 4)
     for frozen, sign in ((judges, 1), (draws, -1)):
-        before, after = play(kind, changes, frozen, lambda networks: realness(networks, x, z), x)
+        both = play(kind, changes, frozen, lambda networks: judged(networks, x, z), x)
+        before, after = ((drawn - normal).mean().item() for drawn, normal in both)
         assert sign * (after - before) > 0.05, (frozen, before, after)
+        if frozen == draws and kind is not waic.WAICTrainer:  # whose values have no zero
+            drawn, normal = both[1]
+            assert drawn.mean() < 0 < normal.mean(), "they are logits"
 
 
 def test_waic_s_critics_learn_normal_from_drawn_by_cross_entropy_too(x):
     z = torch.randn(len(x), 4)
-    before, after = play(waic.WAICTrainer, dict(nz=4, members=2), "G", lambda networks: _waic(networks, x, z), x, step=19)
-    assert after < before - 0.05
+    _, (drawn, normal) = play(waic.WAICTrainer, dict(nz=4, members=2), "G", lambda n: _waic(n, x, z), x, step=19)
+    assert drawn.mean() < 0 < normal.mean()
 
 
 def test_fence_gan_s_dispersion_drives_generated_images_apart(x):
     z, changes = torch.randn(len(x), 4), dict(nz=4, beta=1000.0, pretraining=0.0)
-    before, after = play(fencegan.FenceGANTrainer, changes, "D", lambda networks: networks["G"](z).std(dim=0), x)
+    before, after = play(fencegan.FenceGANTrainer, changes, "D", lambda n: n["G"](z).std(dim=0).mean(), x)
     assert after > 1.1 * before
 
 
