@@ -443,6 +443,8 @@ def test_who_draws_and_who_judges_pull_in_opposite_directions(name, x):
         both = play(kind, changes, frozen, lambda networks: judged(networks, x, z), x)
         before, after = ((drawn - normal).mean().item() for drawn, normal in both)
         assert sign * (after - before) > 0.05, (frozen, before, after)
+        if name == "alad" and frozen == judges:
+            assert both[1][1].mean() < both[0][1].mean(), "E takes part: its codes of normal images are to look drawn"
         if frozen == draws and kind is not waic.WAICTrainer:  # whose values have no zero
             drawn, normal = both[1]
             assert drawn.mean() < 0 < normal.mean(), "they are logits"
