@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ama_core import AMADetector, Config
 from ama_core.cli.main import main
@@ -20,6 +21,10 @@ from ama_core.evaluation import protocol as evaluation
 from ama_core.runs.execute import execute
 from ama_core.runs.spec import RunSpec
 from tests.common import CPU, REAL_DATA, TINY
+
+# A machine that is shared may hold up any example. In CI the examples are the same each time, so that a failure repeats.
+settings.register_profile("ama", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ)
+settings.load_profile("ama")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as some
 
 from ama_core.analysis.density import BINS, POINTS, densities, share_below
@@ -65,7 +65,6 @@ def test_a_histogram_counts_what_lies_in_its_bins(rng, log):
         assert heights[i, 0] * (high - low) == pytest.approx(inside.mean())
 
 
-@settings(deadline=None)
 @given(some.lists(some.floats(-1e3, 1e3, allow_subnormal=False), min_size=1, max_size=40))
 def test_any_scores_have_a_density(values):
     found = densities({"a": np.array(values)})

@@ -248,6 +248,30 @@ def test_a_table_for_a_spreadsheet_holds_no_formula(open_page):
     assert list(back["R"]) == columns["R"]
 
 
+def test_what_is_downloaded_flags_what_the_page_flags(open_page, detector, digits, monkeypatch):
+    """A test of a page presses no download button: what it would give is made here."""
+    import streamlit
+
+    made = {}
+    button = streamlit.download_button
+
+    def keep(label, data, *rest, **more):
+        made[label] = data
+        return button(label, data, *rest, **more)
+
+    monkeypatch.setattr(streamlit, "download_button", keep)
+    at = open_page("check", score="T", alpha="0.2")
+    at.file_uploader[0].set_value([(f"{i}.png", png(digits.images[i]), "image/png") for i in range(16)]).run()
+    assert not at.exception
+    p = detector.scores(digits.images[:16])["p_T"]
+    flagged = p <= 0.2
+    assert 0 < flagged.sum() < 8, "so that the other way round is another number"
+    table = pd.read_csv(io.StringIO(made["The whole table (CSV)"]())).set_index("file")
+    assert [bool(table.loc[f"{i}.png", "flagged_by_T_at_0.2"]) for i in range(16)] == flagged.tolist()
+    report = made["Report (HTML)"]()
+    assert report.count('<tr class="flagged">') == flagged.sum() and report.count('<tr class="passed">') == (~flagged).sum()
+
+
 def test_the_nearest_training_images_are_named_and_shown(open_page, detector, check_models, digits):
     at = open_page("check", sample="5", n="1")
     stored = read_neighbours(check_models / "digits")

@@ -559,8 +559,10 @@ def test_a_model_is_calibrated_on_images_of_another_camera(call, tiny_bundle, tm
     for kind, chosen in (("good", slice(0, 60)), ("new", slice(60, 260))):
         save_pngs(tmp_path / kind, digits.images[chosen] // 2 + 60)  # brighter, with less contrast
     words = (tmp_path / "good", "--out", tmp_path / "m", "--quiet", "--alpha", "0.1")
+    before = np.mean(AMADetector.load(tiny_bundle, device="cpu").p_value(tmp_path / "good") <= 0.1)
+    assert before > 0.5
     code, out, err = call("calibrate", tiny_bundle, *words)
-    assert code == 0 and "of these 60 images were flagged" in out and "Warning" not in err
+    assert code == 0 and f" {before:.1%} of these 60 images were flagged" in out and "Warning" not in err
     assert "from 60 other normal images, good" in (tmp_path / "m" / "README.md").read_text()
     flagged = []
     for model in (tiny_bundle, tmp_path / "m"):

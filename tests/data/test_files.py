@@ -240,7 +240,7 @@ def test_big_files_and_missing_files_are_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow grumbles at damaged TIFF tags
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP"]), st.data())
 def test_damage_anywhere_gives_an_image_or_a_data_error(kind, data):
     content = bytearray(encoded(COLOUR, kind))

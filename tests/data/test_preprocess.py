@@ -134,7 +134,7 @@ def test_a_mixed_list_says_what_happened_to_how_many():
     assert len(many) == 20 and len(notes) == 4 and "other adjustments" in notes[-1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 70),
     st.integers(1, 70),

@@ -49,6 +49,11 @@ SMALL = {
 }
 
 
+CLASSES = {name: registry.detector_class(name) for name in SMALL}
+TRAINED = [name for name, kind in CLASSES.items() if kind.trains()]
+EXPORTED = [name for name, kind in CLASSES.items() if "export" in kind.can()]
+
+
 @pytest.fixture(params=SMALL)
 def name(request):
     return request.param
@@ -287,10 +292,9 @@ def test_what_it_can_do(fitted, images):
             fitted.decode(np.zeros((2, 3), np.float32))
 
 
+@pytest.mark.parametrize("name", TRAINED)
 def test_training_moves_weights_and_resumes_bit_for_bit(name, digits, tmp_path):
     detector = new(name)
-    if not detector.trains():
-        pytest.skip(f"{name} is not trained by gradient steps")
     straight, half = detector.trainer(), detector.trainer()
     before = {key: t.clone() for key, t in straight.networks.state_dict().items()}
     list(train(straight, digits.images[:70]))
@@ -309,10 +313,9 @@ def test_training_moves_weights_and_resumes_bit_for_bit(name, digits, tmp_path):
     assert names == set(event.values) - {"epoch", "lr", "images_per_s", "seconds", "eta_s"}
 
 
+@pytest.mark.parametrize("name", EXPORTED)
 def test_the_graph_computes_its_scores(name, fitted, images):
     """What is exported: one module, on other images than it was calibrated with, calibration included."""
-    if "export" not in fitted.can():
-        return
     shown = np.concatenate([fitted.prepared(images), fitted.prepared(load("textures", "test").images[:7])])
     expected = fitted.scores(shown)
     with torch.no_grad():
@@ -324,9 +327,8 @@ def test_the_graph_computes_its_scores(name, fitted, images):
     assert steps.max() <= 1.01  # rounding may move an image past one calibration image
 
 
+@pytest.mark.parametrize("name", EXPORTED)
 def test_exported_it_gives_its_scores_at_any_number_of_images(name, fitted, images):
-    if "export" not in fitted.can():
-        return
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install -r requirements-dev.txt")
     pytest.importorskip("onnxscript", reason="needs onnxscript: pip install -r requirements-dev.txt")
     session = runtime.InferenceSession(onnx_bytes(fitted), providers=["CPUExecutionProvider"])
@@ -341,11 +343,11 @@ def test_exported_it_gives_its_scores_at_any_number_of_images(name, fitted, imag
         assert steps.max() <= 1.01
 
 
-def test_real_anomalies_and_validation_where_nothing_is_trained(name, digits, images):
-    detector = new(name)
-    if not detector.trains():
-        with pytest.raises(ConfigError, match="steps"):
-            detector.fit(digits.images, anomalies=images)
+@pytest.mark.parametrize("name", sorted(set(SMALL) - set(TRAINED)))
+def test_where_nothing_is_trained_there_are_no_real_anomalies_and_no_validation(name, digits, images):
+    for what in (dict(anomalies=images), dict(validation_anomalies=images), dict(select="validated")):
+        with pytest.raises(ConfigError, match="not trained by steps"):
+            new(name).fit(digits.images, **what)
 
 
 def test_a_detector_of_forty_lines_from_outside_by_command(tmp_path, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """The rivals' formulas, each against an independent computation, and what their networks promise."""
 
+import copy
 import io
 import math
 
@@ -232,6 +233,25 @@ def test_the_ratio_is_of_the_background_to_the_model(x):
         np.testing.assert_allclose(pair.ratio(x).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_background_learns_perturbed_images_and_the_model_the_images(x, monkeypatch):
+    settings = likelihood_ratio.LikelihoodRatioSettings(channels=1, filters=4, blocks=1, mutation=0.3, precision="fp32")
+    trainer, seen = likelihood_ratio.LikelihoodRatioTrainer(settings, CPU), {}
+
+    def perturb(images, probability, rng):
+        seen["perturbed"] = (images, probability)
+        return -images
+
+    monkeypatch.setattr(likelihood_ratio, "mutated", perturb)
+    for name in ("normal", "background"):
+        network = getattr(trainer.networks, name)
+        nll = network.nll
+        monkeypatch.setattr(network, "nll", lambda images, name=name, nll=nll: (seen.update({name: images}), nll(images))[1])
+    trainer.update(x)
+    images, probability = seen["perturbed"]
+    assert torch.equal(images, x) and probability == 0.3
+    assert torch.equal(seen["normal"], x) and torch.equal(seen["background"], -x)
+
+
 def test_mutation_replaces_its_fraction_and_stays_on_the_levels():
     x = torch.full((4, 1, 64, 64), -1 + 2 * 100 / 255)
     rng = torch.Generator().manual_seed(0)
@@ -256,6 +276,20 @@ def test_deep_svdd_has_no_bias_and_a_centre_off_zero(images):
     assert (np.abs(centre) >= 0.1 - 1e-6).all()
     expected = ((detector.features(images) - centre) ** 2).sum(axis=1)
     np.testing.assert_allclose(detector.scores(images)["distance"], expected, rtol=1e-3)
+
+
+def test_deep_svdd_s_centre_is_the_mean_embedding_of_all_training_images(images, x):
+    trainer = deepsvdd.DeepSVDDTrainer(deepsvdd.DeepSVDDSettings(**STAGES, dim=16, pretraining=0.5), CPU)
+    embedding = trainer.networks["embedding"]
+    with torch.no_grad():
+        embedding.to_code.weight *= 10  # means near 0 and far from it
+    mean = per_image(copy.deepcopy(embedding).eval(), images, CPU).mean(axis=0)
+    pushed = np.where(np.abs(mean) < 0.1, np.copysign(0.1, mean), mean)
+    assert len(set(np.sign(mean))) == 2 and 0 < (mean == pushed).sum() < 16
+    trainer.prepare(images)
+    trainer.total, trainer.step = 20, 10
+    trainer.update(x[:4])
+    np.testing.assert_allclose(embedding.centre.numpy(), pushed, rtol=1e-5)
 
 
 STAGES = dict(channels=1, fit="pad", width=4, batch_size=16, epochs=100, max_steps=20, precision="fp32")
@@ -353,6 +387,79 @@ def test_the_two_sided_score(images):
 
 
 # Adversarial
+
+
+def _alad(n, x, z):
+    code, made = n.E(x), n.G(z)
+    fake = n.D_xz(made, z) + n.D_xx(torch.cat([x, n.G(code)], dim=1)) + n.D_zz(z, n.E(made))
+    return fake, n.D_xz(x, code) + n.D_xx(torch.cat([x, x], dim=1)) + n.D_zz(z, z)
+
+
+def _waic(n, x, z):
+    return sum(D(G(z)) for G, D in zip(n.G, n.D)), sum(D(x) for D in n.D)
+
+
+# Trainer, its settings beside STAGES, its optimisers of what draws and of what judges, and what the latter say (n,) of drawn
+# and of normal images, from networks, images and codes.
+GAMES = {
+    "alad": (alad.ALADTrainer, dict(nz=4), "EG", "D", _alad),
+    "anogan": (anogan.AnoGANTrainer, dict(nz=4), "G", "D", lambda n, x, z: (n.D(n.G(z)), n.D(x))),
+    "skipganomaly": (
+        skipganomaly.SkipGANomalyTrainer,
+        dict(weight_pixels=0.0, weight_features=0.0),
+        "G",
+        "D",
+        lambda n, x, z: (n.D(n.G(x)), n.D(x)),
+    ),
+    "fencegan": (
+        fencegan.FenceGANTrainer,
+        dict(nz=4, alpha=0.99, beta=0.0, gamma=1.0, pretraining=0.0, lr_critic=1e-3),
+        "G",
+        "D",
+        lambda n, x, z: (n["D"](n["G"](z)), n["D"](x)),
+    ),
+    "waic": (waic.WAICTrainer, dict(nz=4, members=2, n_critic=1, cross_entropy=0.0), "G", "D", _waic),
+}
+
+
+def play(kind, changes, frozen, look, x, step=0):
+    """What `look` finds in the networks before and after some steps that leave the optimiser `frozen` out."""
+    trainer = kind(kind.Settings(**STAGES | dict(lr=1e-3, lr_schedule="constant") | changes), CPU)
+    trainer.optimisers[frozen].register_step_pre_hook(lambda optimiser, *_: optimiser.zero_grad())
+    trainer.total, trainer.step, found = 20, step, []
+    for steps in (0, 15):
+        for _ in range(steps):
+            trainer.update(x)
+        with torch.no_grad():
+            found.append(look(trainer.networks))
+    return found
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_who_draws_and_who_judges_pull_in_opposite_directions(name, x):
+    kind, changes, draws, judges, judged = GAMES[name]
+    z = torch.randn(len(x), 4)
+    for frozen, sign in ((judges, 1), (draws, -1)):
+        both = play(kind, changes, frozen, lambda networks: judged(networks, x, z), x)
+        before, after = ((drawn - normal).mean().item() for drawn, normal in both)
+        assert sign * (after - before) > 0.05, (frozen, before, after)
+        if name == "alad" and frozen == judges:
+            assert both[1][1].mean() < both[0][1].mean(), "E takes part: its codes of normal images are to look drawn"
+        if frozen == draws and kind is not waic.WAICTrainer:  # whose values have no zero
+            drawn, normal = both[1]
+            assert drawn.mean() < 0 < normal.mean(), "they are logits"
+
+
+def test_waic_s_critics_learn_normal_from_drawn_by_cross_entropy_too(x):
+    z = torch.randn(len(x), 4)
+    _, (drawn, normal) = play(waic.WAICTrainer, dict(nz=4, members=2), "G", lambda n: _waic(n, x, z), x, step=19)
+    assert drawn.mean() < 0 < normal.mean()
+
+
+def test_fence_gan_s_dispersion_drives_generated_images_apart(x):
+    z, changes = torch.randn(len(x), 4), dict(nz=4, beta=1000.0, pretraining=0.0)
+    before, after = play(fencegan.FenceGANTrainer, changes, "D", lambda n: n["G"](z).std(dim=0).mean(), x)
+    assert after > 1.1 * before
 
 
 def test_alad_s_score(x):

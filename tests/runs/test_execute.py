@@ -193,6 +193,37 @@ def test_a_resumed_run_keeps_to_what_was_asked_first(spec, tmp_path):
     assert detector.config == spec.config
 
 
+def test_a_run_is_not_resumed_on_other_images(spec, tmp_path, digits):
+    file, run = tmp_path / "mine.npz", Run(tmp_path / "r")
+    np.savez(file, images=digits.images[:200])
+    spec = replace(spec, dataset=str(file))
+
+    def stop(event):
+        if event.step == 2:
+            run.request_stop()
+
+    with pytest.raises(RunStopped):
+        execute(run.path, spec, device=CPU, on_event=stop)
+    np.savez(file, images=digits.images[200:400])
+    with pytest.raises(DataError, match="not those that the run in .* began with: start a new run"):
+        execute(run.path, spec, resume=True, device=CPU)
+    np.savez(file, images=digits.images[:200])
+    assert execute(run.path, spec, resume=True, device=CPU).info_["training"]["steps"] == 6
+
+
+def test_a_set_is_watched_by_its_training_images(spec, tmp_path, monkeypatch):
+    """What is tested in the end is not what was looked at all along."""
+    asked, load_any = [], runs.load_any
+
+    def load_spied(name, split, **more):
+        asked.append((name, split))
+        return load_any(name, split, **more)
+
+    monkeypatch.setattr(runs, "load_any", load_spied)
+    execute(tmp_path / "r", replace(spec, watch="textures", config=spec.config.replace(max_steps=1)), device=CPU)
+    assert asked == [("digits", "train"), ("textures", "train")]
+
+
 def test_a_damaged_checkpoint_is_not_resumed(spec, tmp_path):
     def stop(event):
         Run(tmp_path / "r").request_stop()

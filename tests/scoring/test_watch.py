@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from PIL import Image
@@ -134,11 +135,17 @@ def test_by_command_until_it_is_stopped(call, tiny_bundle, digits, tmp_path):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGINT, default)
-    first = json.loads(process.stdout.readline())
-    png(digits, 1, tmp_path / "in" / "1.png")
-    second = json.loads(process.stdout.readline())
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    limit = threading.Timer(120, process.kill)  # of a row that does not come, for which readline would wait
+    limit.start()
+    try:
+        first = json.loads(process.stdout.readline())
+        png(digits, 1, tmp_path / "in" / "1.png")
+        second = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        limit.cancel()
+        process.kill()
     assert first["path"].endswith("0.png") and second["path"].endswith("1.png")
     assert process.returncode == 0 and "2 rows" in err and "Traceback" not in err
     code, _, err = call("score", tiny_bundle, tmp_path / "in", "--watch", "--out", tmp_path / "t.csv")

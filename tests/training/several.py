@@ -58,6 +58,8 @@ def steps(name: str) -> dict[str, np.ndarray]:
         if event.kind == "progress":
             measured = {key: v for key, v in event.values.items() if key not in ("images_per_s", "seconds", "eta_s")}
             state |= {f"step {event.step}/{key}": np.float64(value) for key, value in measured.items()}
+        if event.kind == "progress" and event.step == 1:  # a flow's first batch sets weights that no gradient moves
+            state |= {f"first/{key}": weight.detach().clone().numpy() for key, weight in trainer.networks.named_parameters()}
     state |= {f"networks/{key}": tensor.detach().numpy() for key, tensor in trainer.networks.state_dict().items()}
     state |= {f"average/{key}": tensor.detach().numpy() for key, tensor in trainer.average.items()}
     return state | {"rng": trainer.rng.get_state().numpy()}

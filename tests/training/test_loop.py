@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from ama_core import AMADetector, Config
 from ama_core.data import load, prepare
-from ama_core.detectors.ama import latent, losses
-from ama_core.detectors.ama.scores import anomaly_scores
+from ama_core.detectors.ama import inference, latent, losses
+from ama_core.detectors.ama.networks import build_networks
+from ama_core.detectors.ama.scores import Calibration, anomaly_scores
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.errors import BundleError, ConfigError, DataError, TrainingDiverged
 from ama_core.evaluation.metrics import detection_metrics
@@ -533,6 +534,14 @@ def test_anomalies_that_do_not_fit(config, few):
 # Schedule
 
 
+@pytest.mark.parametrize("precision, dtype", [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_the_arithmetic_of_a_step(config, few, precision, dtype):
+    state, seen = AMATrainer(config.replace(precision=precision, max_steps=1), CPU), []
+    state.networks.E.to_code.register_forward_hook(lambda module, inputs, out: seen.append(out.dtype))
+    run(state, few)
+    assert seen[0] == dtype, "of the step; pictures after it are fp32"
+
+
 def test_learning_rate_falls_tenfold_at_30_60_90_percent():
     c = Config(lr=1.0, lr_schedule="steps")
     rates = [learning_rate(c, step, 100) for step in range(100)]
@@ -636,6 +645,20 @@ def test_best_weights_are_those_of_the_best_validation(config, few, digits):
     assert state.best_auroc == 0.9
     assert all(torch.equal(expected[name], t) for name, t in state.best.items())
     assert not torch.equal(state.best["E.to_code.weight"], state.networks.E.to_code.weight)
+
+
+def test_the_preview_s_statistics_are_of_training_images(config, few, digits):
+    """A preview whose statistics are of the images in question would take the anomalies among them for normal."""
+    state, images = AMATrainer(config, CPU), digits.images[100:140]
+    found = state.anomaly_scores(state.weights(), few, images)
+    others = state.anomaly_scores(state.weights(), few, np.concatenate([images[:5], 255 - images[5:]]))
+    networks = build_networks(config, state.weights(), CPU)
+    of_train, of_images = (inference.statistics(networks, part) for part in (few, images))
+    expected = anomaly_scores(Calibration.fit(of_train, of_train).score(of_images))
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        np.testing.assert_allclose(values, expected[name], rtol=1e-5)
+        np.testing.assert_allclose(others[name][:5], values[:5], rtol=1e-5)
 
 
 def test_validated_selection_keeps_the_best_weights(config, digits):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from ama_core import Config
 from ama_core.detectors.ama import losses
+from ama_core.detectors.ama.networks import Networks
 from ama_core.detectors.modules import gradient_penalty
 
 CPU = torch.device("cpu")
@@ -174,3 +176,16 @@ def test_gradient_penalty_passes_nothing_to_the_autoencoder(rng):
     x_hat = torch.from_numpy(rng.normal(size=(2, 1, 2, 2))).requires_grad_()
     gradient_penalty(SmoothCritic(rng, 8), mirrored, x, x_hat, torch.rand(2)).backward()
     assert x_hat.grad is None
+
+
+def test_what_critics_are_trained_on_is_fp32_under_autocast():
+    """Losses are small differences of a critic's values: bf16 has three digits."""
+    networks = Networks(Config(channels=1, nz=4, width_encoder=4, width_generator=4, width_critic=4))
+    x, x_hat = torch.rand(2, 3, 1, 32, 32) * 2 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        pair = networks.pair(x, x_hat)
+        assert networks.D.feature_map(pair).dtype == torch.bfloat16, "the rest computes fast"
+        assert networks.D.features(pair).dtype == networks.D(pair).dtype == torch.float32
+        assert gradient_penalty(networks.D, networks.pair, x, x_hat, torch.rand(3)).dtype == torch.float32
+        half = [t.bfloat16() for t in (x, x_hat, torch.rand(3))]
+        assert gradient_penalty(networks.D, networks.pair, *half).dtype == torch.float32
