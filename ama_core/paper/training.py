@@ -40,7 +40,7 @@ from ama_core.runs.processes import Scheduler, start_command
 from ama_core.runs.spec import RunSpec
 from ama_core.runs.status import State
 from ama_core.settings import Settings
-from ama_core.stopping import stop_signals
+from ama_core.stopping import StopRequested, stop_signals
 from ama_core.storage.bundle import StoredScores, write_scores
 from ama_core.storage.files import lock, write_atomically
 
@@ -257,67 +257,92 @@ def train_all(
     Raises RunStopped.
     """
     places = _Places(devices or [device] * (slots(ray) if ray else parallel or parallel_jobs()), out)
-    parallel = max(1, min(len(places.free), len(jobs)))
-    threads = max(1, (os.cpu_count() or 1) // parallel) if torch.cuda.is_available() else 1
-    waiting, failed = list(jobs), []
-    began, total, passed_over = time.monotonic(), len(jobs), 0
-
-    def tell(job: Job | None = None, what: str = "", words: str = "") -> None:
-        active = scheduler.active
-        done = total - len(waiting) - len(active) + sum(_fraction(Run(out / j.name), p.pid) for j, p in active)
-        trained = done - passed_over
-        left = (time.monotonic() - began) * (total - done) / trained if trained > 0 else None
-        on_progress(Progress(done, total, left, job, what, words))
-
-    def take() -> Job | None:
-        nonlocal passed_over
-        while waiting:
-            job = waiting.pop(0)
-            claimed = places.take(job)
-            if claimed and not is_stored(job, results):
-                return job
-            places.leave(job)
-            passed_over += 1
-            tell(job, "stored" if claimed else "another", "by another call")
-        return None
-
-    def start(job: Job) -> subprocess.Popen | Task:
-        if ray:
-            return Task(ray, _carry_out, job.to_json(), str(out), str(results), fresh=True)
-        return _start(job, out, results, places.device(job), threads)
-
-    def ended(job: Job, code: int) -> None:
-        places.leave(job)
-        if code == 0 and is_stored(job, results):
-            tell(job, "stored", figures(read_record(results / f"{job.name}.json")))
-        else:
-            failed.append(job)
-            tell(job, "failed", _last_words(Run(out / job.name), code))
-
-    scheduler = Scheduler(
-        take=take,
-        start=start,
-        started=lambda job: tell(job, "started"),
-        ended=ended,
-        finished=lambda: not waiting,
-        parallel=parallel,
-    )
-
-    def look() -> None:
-        tell()
-        if stop_requested():
-            raise KeyboardInterrupt
-
+    sweep = _Sweep(jobs, out, results, places, ray, on_progress)
     with stop_signals() as stop_requested:
         try:
-            scheduler.run(look)
+            sweep.run(stop_requested)
         except KeyboardInterrupt:
-            left = len(waiting) + len(scheduler.active)
-            scheduler.stop()
-            raise RunStopped(f"Stopped with {left} of {total} trainings left; the same command continues.") from None
+            left = sweep.stop()
+            raise RunStopped(f"Stopped with {left} of {len(jobs)} trainings left; the same command continues.") from None
         finally:
             places.close()
-    return failed
+    return sweep.failed
+
+
+class _Sweep:
+    """The jobs of one call of `train_all`: which wait, which failed, and how far all of them are."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        out: Path,
+        results: Path,
+        places: "_Places",
+        ray: Any,
+        on_progress: Callable[[Progress], None],
+    ):
+        self.out, self.results, self.places, self.ray, self.on_progress = out, results, places, ray, on_progress
+        self.waiting, self.failed = list(jobs), []
+        self.total, self.passed_over, self.began = len(jobs), 0, time.monotonic()
+        parallel = max(1, min(len(places.free), len(jobs)))
+        self.threads = max(1, (os.cpu_count() or 1) // parallel) if torch.cuda.is_available() else 1
+        self.scheduler = Scheduler(
+            take=self._take,
+            start=self._start,
+            started=lambda job: self._tell(job, "started"),
+            ended=self._ended,
+            finished=lambda: not self.waiting,
+            parallel=parallel,
+        )
+
+    def run(self, stop_requested: StopRequested) -> None:
+        """Until no job is left. Raises KeyboardInterrupt where a stop was asked for."""
+
+        def look() -> None:
+            self._tell()
+            if stop_requested():
+                raise KeyboardInterrupt
+
+        self.scheduler.run(look)
+
+    def stop(self) -> int:
+        """End what runs, each with its state saved; returns how many jobs are left."""
+        left = len(self.waiting) + len(self.scheduler.active)
+        self.scheduler.stop()
+        return left
+
+    def _tell(self, job: Job | None = None, what: str = "", words: str = "") -> None:
+        active = self.scheduler.active
+        under_way = sum(_fraction(Run(self.out / job.name), process.pid) for job, process in active)
+        done = self.total - len(self.waiting) - len(active) + under_way
+        trained = done - self.passed_over
+        left = (time.monotonic() - self.began) * (self.total - done) / trained if trained > 0 else None
+        self.on_progress(Progress(done, self.total, left, job, what, words))
+
+    def _take(self) -> Job | None:
+        """The next job that no other call carries out or has stored."""
+        while self.waiting:
+            job = self.waiting.pop(0)
+            claimed = self.places.take(job)
+            if claimed and not is_stored(job, self.results):
+                return job
+            self.places.leave(job)
+            self.passed_over += 1
+            self._tell(job, "stored" if claimed else "another", "by another call")
+        return None
+
+    def _start(self, job: Job) -> subprocess.Popen | Task:
+        if self.ray:
+            return Task(self.ray, _carry_out, job.to_json(), str(self.out), str(self.results), fresh=True)
+        return _start(job, self.out, self.results, self.places.device(job), self.threads)
+
+    def _ended(self, job: Job, code: int) -> None:
+        self.places.leave(job)
+        if code == 0 and is_stored(job, self.results):
+            self._tell(job, "stored", figures(read_record(self.results / f"{job.name}.json")))
+        else:
+            self.failed.append(job)
+            self._tell(job, "failed", _last_words(Run(self.out / job.name), code))
 
 
 def figures(record: Record) -> str:
