@@ -81,13 +81,16 @@ def density_figure(case: Case, axis: str, label: str, log: bool, **more) -> tupl
     return density_chart(found.grid, found.curves, xlabel=label, log=log, labels=labels, **more), found
 
 
-def densities(case: Case, axis: str, label: str, name: str, *, handling: Mapping | None = None, **more) -> Densities:
-    """Draws `density_figure`, with its downloads; the logarithmic axis is the reader's choice unless `log` is given.
+def densities(
+    case: Case, axis: str, label: str, name: str, *, log: bool | None = None, handling: Mapping | None = None, **more
+) -> Densities:
+    """Draws `density_figure`, with its downloads.
 
     Args:
+        log: whether the axis of scores is logarithmic; None: a switch above the figure asks.
         handling: further arguments of `controls.chart`.
     """
-    log = more.pop("log") if "log" in more else log_switch()
+    log = log_switch() if log is None else log
     figure, found = density_figure(case, axis, label, log, **more)
     medians = "; ".join(f"{which} {significant(value)}" for which, value in found.medians.items())
     controls.chart(
