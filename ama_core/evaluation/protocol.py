@@ -75,7 +75,7 @@ def evaluate(
     model: str = "",
     seed: int = 0,
     full: bool = False,
-    keep: list[StoredScores] | None = None,
+    keep: Callable[[StoredScores], None] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Tell the normal test images from each OOD set, under the protocol of the specification, Section 6.
@@ -87,7 +87,7 @@ def evaluate(
         ood: names of the catalog, folders or .npz files, or images, as `AnomalyDetector.scores` takes them, which are called
             `images 1`, `images 2`, ...; `rest`: a one-class model's other classes.
         normal: normal test images, for a model trained on arrays; default: the test split of what it was trained on.
-        keep: is given a sample of the scores behind the figures: of the normal images, then of each OOD set.
+        keep: called with a sample of the scores behind the figures: of the normal images, then of each OOD set.
 
     Returns:
         The stable contract of `evaluate --json`: {"model", "normal", "seed", "results": [{"ood", "n_normal", "n_ood",
@@ -103,7 +103,7 @@ def evaluate(
     inliers = detector.anomaly_scores(normal_scores)
     n_normal = int((~is_anomaly).sum())
     if keep is not None:
-        keep.append(_kept(detector, trained_on.name, test, np.flatnonzero(~is_anomaly), normal_scores, seed))
+        keep(_kept(detector, trained_on.name, test, np.flatnonzero(~is_anomaly), normal_scores, seed))
     results, left_out = [], []
     for number, asked in enumerate(ood, 1):
         given = asked if isinstance(asked, str) else detector.image_set(asked, "ood", f"images {number}")
@@ -131,7 +131,7 @@ def evaluate(
             scores = measure(detector, ood_set.take(chosen), progress)
         anomalous = detector.anomaly_scores(scores)
         if keep is not None:
-            keep.append(_kept(detector, name, ood_set, chosen, scores, seed))
+            keep(_kept(detector, name, ood_set, chosen, scores, seed))
         results.append(
             {
                 "ood": name,

@@ -74,7 +74,7 @@ def _ama(job: Job, out: Path, device: str | None) -> tuple[Record, list[StoredSc
     detector = _trained(folder, spec, device)
     ood = job.measurable()
     scores: list[StoredScores] = []
-    found = {row["ood"]: row for row in evaluation.evaluate(detector, ood, seed=DRAW_SEED, keep=scores)["results"]}
+    found = {row["ood"]: row for row in evaluation.evaluate(detector, ood, seed=DRAW_SEED, keep=scores.append)["results"]}
     validated = {}
     chosen_by = detector.normal.validation_ood
     if chosen_by in ood and Run(folder).checkpoint.exists():
@@ -91,7 +91,7 @@ def _rival(job: Job, out: Path, device: str | None) -> tuple[Record, list[Stored
     spec = RunSpec(job.normal, job.config, one_class=job.label, measure=False, detector=job.detector)
     detector = _trained(out / job.name, spec, device)
     scores: list[StoredScores] = []
-    found = evaluation.evaluate(detector, job.measurable(), seed=DRAW_SEED, keep=scores)["results"]
+    found = evaluation.evaluate(detector, job.measurable(), seed=DRAW_SEED, keep=scores.append)["results"]
     measured = tuple(Measured(**row, notes=_notes(row["ood"])) for row in found)
     return _record(job, detector.info_["training"], measured, decides=detector.decides), scores
 

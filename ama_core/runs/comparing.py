@@ -137,7 +137,7 @@ def keep(detector: AnomalyDetector, normal: NormalData, folder: Path | str, inpu
     folder, stored = Path(folder), []
     anomalous = [] if inputs.made else [dataclasses.replace(inputs.anomalous, name=normal.watch or inputs.anomalous.name)]
     of_normal = dataclasses.replace(inputs.normal, name=normal.name)
-    found = evaluation.evaluate(detector, anomalous, normal=of_normal, model=folder.name, full=True, keep=stored)
+    found = evaluation.evaluate(detector, anomalous, normal=of_normal, model=folder.name, full=True, keep=stored.append)
     write_scores(folder, stored)
     write_results(folder, found)
     measuring.write_card(detector, folder)

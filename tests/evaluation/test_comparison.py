@@ -96,7 +96,7 @@ def said_to_be(detector, seed=0, **normal):
 def kept(detector, name, folder, **options):
     """The stored scores of a set, by the file they are stored in."""
     found = []
-    evaluate(detector, [name], keep=found, **options)
+    evaluate(detector, [name], keep=found.append, **options)
     write_scores(folder, found)
     return read_scores(folder)[-1]
 
