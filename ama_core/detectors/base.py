@@ -123,6 +123,12 @@ class NormalData:
         return cls(**values) if values.get("name") else None
 
 
+def check_finite(scores: Mapping[str, np.ndarray]) -> None:
+    """Raises TrainingDiverged where a score, or what scores are made from, is not finite for a normal image."""
+    if not all(np.isfinite(values).all() for values in scores.values()):
+        raise TrainingDiverged("Training diverged: scores of normal images are not finite. Lower lr.")
+
+
 @dataclass(frozen=True)
 class Examination:
     """What a model says of N images.
@@ -405,8 +411,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         seed = self.settings.seed
         self.fit_statistics(images[parts.train[draw(len(parts.train), TRAIN_SAMPLE, seed)]], images[parts.statistics])
         held_out = self.anomaly_scores(self.raw_scores(images[parts.calibration]))
-        if self.trains() and not all(np.isfinite(values).all() for values in held_out.values()):
-            raise TrainingDiverged("Training diverged: scores of normal images are not finite. Lower lr.")
+        if self.trains():
+            check_finite(held_out)
         self.held_out_scores_ = held_out
 
     def _normal_images(self, X) -> tuple[np.ndarray, NormalData]:

@@ -14,7 +14,7 @@ from ama_core.detectors.ama.graph import AMAScores
 from ama_core.detectors.ama.networks import Stage, build_networks, summary
 from ama_core.detectors.ama.scores import Calibration, Combination, Gaussian, Statistics
 from ama_core.detectors.ama.trainer import AMATrainer
-from ama_core.detectors.base import AnomalyDetector, Examination, Progress, Score
+from ama_core.detectors.base import AnomalyDetector, Examination, Progress, Score, check_finite
 from ama_core.detectors.graph import Graph
 from ama_core.errors import DataError
 from ama_core.storage.bundle import half_precision
@@ -98,6 +98,8 @@ class AMADetector(AnomalyDetector):
 
     def fit_statistics(self, train: np.ndarray, held_out: np.ndarray) -> None:
         of_train, of_held_out = (inference.statistics(self.networks_, images) for images in (train, held_out))
+        for found in (of_train, of_held_out):
+            check_finite(vars(found))
         self._statistics = Calibration.fit(of_train, of_held_out)
 
     def raw_scores(self, images: np.ndarray, progress: Progress | None = None) -> dict[str, np.ndarray]:

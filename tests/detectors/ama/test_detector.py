@@ -8,7 +8,7 @@ from ama_core import AMADetector, AnomalyDetector, Config
 from ama_core.data import hold_out, load
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores, r_score
 from ama_core.detectors.conformal import conformal_p_value
-from ama_core.errors import ConfigError, DataError, NotFittedError
+from ama_core.errors import ConfigError, DataError, NotFittedError, TrainingDiverged
 from ama_core.evaluation.metrics import false_alarm_band
 
 
@@ -267,3 +267,12 @@ def test_which_weights_are_kept_is_checked_before_the_first_step(tiny_config, di
     with pytest.raises(ConfigError, match="last or validated|validation_anomalies"):
         AMADetector(tiny_config, device="cpu").fit(digits.images[:100], select=select, on_event=events.append)
     assert not events
+
+
+def test_weights_whose_scores_are_not_finite_are_said_to_have_diverged(tiny_detector, digits, tmp_path):
+    tiny_detector.save(tmp_path / "m")
+    broken = AMADetector.load(tmp_path / "m", device="cpu")
+    with torch.no_grad():
+        next(broken.networks_.E.parameters()).mul_(float("nan"))
+    with pytest.raises(TrainingDiverged, match="Lower lr"):
+        broken.calibrate(digits.images)
