@@ -1,5 +1,6 @@
 """Step: the A-score, two sides of R."""
 
+import cache
 import controls
 import numpy as np
 import plotly.graph_objects as go
@@ -25,7 +26,7 @@ def show(case: Case) -> None:
         f"{significant(of_r.sigma)}. On the axis of R, A is a band: what falls outside is flagged. Its width follows from the "
         "**false-alarm rate α**: the fraction of normal images that you accept being flagged."
     )
-    alpha = controls.false_alarm_rate()
+    alpha = controls.false_alarm_rate(cache.false_alarm_rate(case.view.folder))
     if case.can_flag(alpha):
         parts.densities(case, "R", parts.R_LABEL, "band", **limits(case, alpha))
         what_they_flag(case, alpha)

@@ -1,5 +1,6 @@
 """Step: where R cannot tell two sets apart, and M, T and p-values."""
 
+import cache
 import controls
 import plotly.graph_objects as go
 import streamlit as st
@@ -27,7 +28,7 @@ def show(case: Case) -> None:
         f"{IMAGE_ALONE if 'C' in case.scores else ''}. None of these scales means anything by itself, so each "
         "is turned into a **p-value**: the fraction of held-out normal images that look at least as unusual."
     )
-    alpha = controls.false_alarm_rate()
+    alpha = controls.false_alarm_rate(cache.false_alarm_rate(case.view.folder))
     asked = controls.percent(alpha)
     flags = case.can_flag(alpha)
     rates, expected = {}, ""
