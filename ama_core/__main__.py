@@ -3,7 +3,10 @@
 import signal
 import sys
 
-from ama_core.cli.main import main
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a command as Ctrl-C does, its imports as well
+try:
+    from ama_core.cli.main import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
-signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends a command as Ctrl-C does
 sys.exit(main())

@@ -49,7 +49,7 @@ def auroc(name: str) -> dict[str, dict[str, float]]:
 
 
 def bundled() -> list[str]:
-    """Every score of the bundled models of AMA, and of their plain twins."""
+    """Every score of the bundled models of AMA, and of their plain names."""
     head = ["model", "against", *SCORES, *(f"plain: {by}" for by in SCORES)]
     body = []
     for name, sets in BUNDLED.items():
@@ -74,8 +74,8 @@ def detectors() -> list[str]:
             continue
         found, kind = auroc(name), detector_class(info["detector"])
         ama = kind.name == FIRST
-        twins = ("R", "A", "T") if ama else (kind.decides, f"A_{kind.decides}")
-        shown = [by for by in twins if by in found[OOD[0]]]
+        names = ("R", "A", "T") if ama else (kind.decides, f"A_{kind.decides}")
+        shown = [by for by in names if by in found[OOD[0]]]
         cells = [" / ".join(f"{found[ood][by]:.3f}" for by in shown) for ood in OOD]
         cells += [printed(paper.table1(NORMAL, ood) if ama else published.get((kind.name, ood))) for ood in OOD]
         row = [f"`{name}`" + " (AMA)" * ama, " / ".join(shown), duration(info["training"]["seconds"]), *cells]

@@ -55,3 +55,11 @@ def png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image.squeeze()).save(file, "PNG")
     return file.getvalue()
+
+
+def save_pngs(folder: Path, images: np.ndarray) -> Path:
+    """Grey images (N, S, S, 1) as 0.png, 1.png, … in a new folder."""
+    folder.mkdir(parents=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(folder / f"{i}.png")
+    return folder

@@ -96,7 +96,7 @@ def _as_json(found: Comparison) -> dict[str, object]:
         "significant": found.significant,
         "n_normal": found.n_normal,
         "n_anomalous": found.n_anomalous,
-        "made_defects": found.made,
+        "synthetic_defects": found.made,
         "detectors": [{key: getattr(one, key) for key in keys} for one in found.detectors],
     }
 

@@ -11,7 +11,7 @@ from ama_core.data.files import (
     iter_unread,
     read_npz,
 )
-from ama_core.data.folders import count_any, load_any, load_folder, overlapping, same_source
+from ama_core.data.folders import absolute_source, count_any, load_any, load_folder, overlapping, same_source
 from ama_core.data.guidance import Guidance, calibration_fraction, guidance
 from ama_core.data.imageset import ImageSet
 from ama_core.data.inspection import Inspection, divided, inspect
@@ -27,6 +27,7 @@ __all__ = [
     "ImageSet",
     "Inspection",
     "SetInfo",
+    "absolute_source",
     "anomaly_mask",
     "available",
     "catalog",

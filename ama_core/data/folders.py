@@ -68,6 +68,11 @@ def count_any(source: str | Path, split: str = "train") -> int:
     return n_test if split == "test" else n - n_test
 
 
+def absolute_source(source: str) -> str:
+    """The name of a data set of the catalog as it is, and a path so that it is found from any folder."""
+    return source if source in catalog() else str(Path(source).expanduser().resolve())
+
+
 def _own_place(source: str | Path, split: str) -> tuple[Path, Path]:
     """Where one's own images are, and what of it a split is read from: a subfolder, or all, which is then divided.
 

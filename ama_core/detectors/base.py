@@ -24,7 +24,18 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ama_core.data import HoldOut, ImageSet, catalog, check_images, draw, hold_out, load_any, picture_array, prepare
+from ama_core.data import (
+    HoldOut,
+    ImageSet,
+    absolute_source,
+    catalog,
+    check_images,
+    draw,
+    hold_out,
+    load_any,
+    picture_array,
+    prepare,
+)
 from ama_core.detectors.conformal import as_stored, batch_drift, conformal_p_value, conformal_threshold, out_of_reach
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError, NotFittedError, TrainingDiverged
 from ama_core.provenance import training_facts
@@ -419,7 +430,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         """Images to train on, uint8 (N, S, S, C), and what they are."""
         found = self.image_set(X, "train")
         images = self.prepared(found.images)
-        source = str(X) if isinstance(X, (str, Path)) else None
+        source = absolute_source(str(X)) if isinstance(X, (str, Path)) else None
         return images, NormalData(found.name, source, None, len(images), found.fingerprint)
 
     # Scores

@@ -3,10 +3,11 @@
 Everything is computed from what was measured of the models and stored with them.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata, spearmanr
@@ -35,16 +36,27 @@ def which_score(names: Sequence[str], decides: str, kind: str) -> str | None:
     return next((name for name in ("A", f"{TWO_SIDED_PREFIX}{names[0]}") if name in names), None)
 
 
-def normal_key(info: Mapping[str, Any]) -> tuple[str, int | None] | None:
-    """What a model was trained on, by its config.json: name and class; None where it does not say.
+class NormalKey(NamedTuple):
+    """Which normal images a model was trained on: their name, the one class of a one-class model, and the absolute path of
+    one's own images, since two folders may both be called "good", or as a set of the catalog is.
+    """
 
-    One's own images are named by their path: two folders may both be called "good", or as a set of the catalog is. Models that
-    were shown real anomalies are compared with none: theirs is another task.
+    name: str
+    label: int | None
+    path: str = ""
+
+
+def normal_key(info: Mapping[str, Any]) -> NormalKey | None:
+    """What a model was trained on, by its config.json; None where it does not say.
+
+    Models that were shown real anomalies are compared with none: theirs is another task. Earlier versions stored paths as they
+    were typed; where such a path is relative, the name alone counts.
     """
     normal = NormalData.of(info)
     if normal is None or normal.anomalies:
         return None
-    return normal.source if normal.is_own else normal.name, normal.label
+    known = normal.is_own and os.path.isabs(normal.source)
+    return NormalKey(normal.name, normal.label, normal.source if known else "")
 
 
 @dataclass(frozen=True)

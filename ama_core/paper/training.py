@@ -99,7 +99,7 @@ def _rival(job: Job, out: Path, device: str | None) -> tuple[Record, list[Stored
 def job_status(job: Job, training: Mapping[str, Any]) -> str:
     """See `Record`. Another detector has sizes of its own, and is only whole where it also is the published method."""
     if job.table not in RIVAL_TABLES:
-        return status_of(training["steps"], whole=not paper.reductions(job.config, dict(training)))
+        return status_of(training["steps"], whole=job.preset == "paper" and not paper.reductions(job.config, dict(training)))
     whole = job.preset == "paper" and not job.settings and job.detector not in paper.DEPARTING
     return status_of(training["steps"], whole=whole, trained=detector_class(job.detector).trainer_class is not None)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ama_core.data import ImageSet, calibration_fraction, catalog, divided, guidance, load_any
+from ama_core.data import ImageSet, absolute_source, calibration_fraction, catalog, divided, guidance, load_any
 from ama_core.data import inspect as inspect_images
 from ama_core.data.defects import NAME, make_defects
 from ama_core.data.imageset import SPLITS
@@ -116,12 +116,8 @@ def _judged(detector: AnomalyDetector) -> AnomalyDetector:
 
 def own_normal(good: str, train: ImageSet, bad: str | None = None) -> NormalData:
     """What a model of one's own images says of them, with where they lie, and the anomalous ones that it was compared on."""
-    where, watch = (_where(name) for name in (good, bad))
-    return NormalData(train.name, where, None, len(train), train.fingerprint, watch=watch)
-
-
-def _where(name: str | None) -> str | None:
-    return name if name is None or name in catalog() else str(Path(name).resolve())
+    watch = absolute_source(bad) if bad else None
+    return NormalData(train.name, absolute_source(good), None, len(train), train.fingerprint, watch=watch)
 
 
 def keep(detector: AnomalyDetector, normal: NormalData, folder: Path | str, inputs: Inputs | None = None) -> None:

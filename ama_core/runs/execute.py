@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ama_core.data import ImageSet, available, catalog, draw, load_any, one_class
+from ama_core.data import ImageSet, absolute_source, available, catalog, draw, load_any, one_class
 from ama_core.detectors.base import WATCHED, AnomalyDetector, NormalData
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError
@@ -234,15 +234,14 @@ class _Work:
                 select=spec.select,
                 on_event=follow,
             )
+        others = (spec.validate_ood, spec.anomalies, spec.watch)
         normal = NormalData(
             images.name,
-            spec.dataset,
+            absolute_source(spec.dataset),
             spec.one_class,
             len(images),
             images.fingerprint,
-            spec.validate_ood,
-            spec.anomalies,
-            spec.watch,
+            *(source and absolute_source(source) for source in others),
         )
         # As before there was one, where none was named.
         detector.info_["normal"] = {name: value for name, value in vars(normal).items() if name != "watch" or value}

@@ -12,9 +12,16 @@ from comparison_charts import dot_chart
 from palette import BLUE, VERMILLION
 
 from ama_core import AMAError
-from ama_core.detectors.base import NormalData
 from ama_core.detectors.registry import detector_class
-from ama_core.evaluation.comparison import TWO_SIDED, TwoSidedGain, most_fooling, normal_key, two_sided_gains, which_score
+from ama_core.evaluation.comparison import (
+    TWO_SIDED,
+    NormalKey,
+    TwoSidedGain,
+    most_fooling,
+    normal_key,
+    two_sided_gains,
+    which_score,
+)
 from ama_core.evaluation.metrics import auroc_interval
 from ama_core.storage.bundle import FIRST
 from lesson.case import Case
@@ -29,11 +36,12 @@ class Group:
     """Models of several detectors, trained on the same normal images, on the set that fools the most of them.
 
     Attributes:
-        normal: what they were trained on, in words. ood: the set. gains: model -> its scores there.
+        normal: what they were trained on. label: the same in words. ood: the set. gains: model -> its scores there.
         titles: model -> detector, with the name where there are several. sizes: model -> (n normal, n OOD) images.
     """
 
-    normal: str
+    normal: NormalKey
+    label: str
     ood: str
     gains: dict[str, TwoSidedGain]
     titles: dict[str, str]
@@ -77,7 +85,8 @@ def group() -> Group | None:
     for name, (_, kind, _) in found[key].items():
         short = "AMA" if kind.name == FIRST else kind.title
         titles[name] = f"{short}: {name}" if several[kind.name] > 1 else short
-    return Group(controls.label_of(*key), ood, two_sided_gains(results, scores, ood), titles, sizes)
+    label = key.name if key.path else controls.label_of(key.name, key.label)
+    return Group(key, label, ood, two_sided_gains(results, scores, ood), titles, sizes)
 
 
 def others(models: dict[str, tuple]) -> int:
@@ -104,7 +113,7 @@ def show(case: Case) -> None:
         return
     ood = controls.title_of(found.ood)
     st.markdown(
-        f"Below are {len(found.gains)} models, all trained on **{controls.literal(found.normal)}** alone and tested on "
+        f"Below are {len(found.gains)} models, all trained on **{controls.literal(found.label)}** alone and tested on "
         f"**{controls.literal(ood)}**: {why(found)}. Left of the dotted line a score calls images that were never seen *more "
         "normal* than the model's own test images. The second mark is the same score made two-sided, as AMA's A makes R: how "
         "far it lies from its mean over the training images, on either side."
@@ -125,7 +134,7 @@ def show(case: Case) -> None:
         kind = detector_class(cache.kind_of(cache.models()[name]).name)
         meaning = kind.SCORES[0].meaning
         st.markdown(f"- **{controls.literal(kind.title)}** ({kind.reference}): {controls.literal(meaning)}")
-    if NormalData.of(case.view.detector.info_) and controls.label_of(case.own.name) != found.normal:
+    if normal_key(case.view.detector.info_) not in (None, found.normal):
         st.caption("These models differ from the one in the previous steps: most detectors here were trained on these images.")
     controls.link("compare", "Compare all of them on every set", "balance")
 
@@ -162,7 +171,7 @@ def take_away(case: Case) -> str:
     said = partial(", ".join)
     lifted = [found.titles[name] for name in found.fooled if name in found.helped]
     names = said(found.titles[name] for name in found.fooled)
-    words = f"{len(found.fooled)} of {n} raw scores call {ood} clearly more normal than {found.normal}: {names}. "
+    words = f"{len(found.fooled)} of {n} raw scores call {ood} clearly more normal than {found.label}: {names}. "
     words += (
         f"Looking at both sides raises the AUROC of {len(lifted)} of them ({said(lifted)})."
         if lifted

@@ -1,6 +1,6 @@
 """Compare: models trained on the same normal images beside each other, and any two of them on the same images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from ama_core.evaluation.comparison import (
     DECIDES,
     KINDS,
     HeatTable,
+    NormalKey,
     agreement,
     disagreements,
     heat_table,
@@ -49,9 +50,20 @@ class Peer:
         return self.kind.name == FIRST
 
 
-def groups() -> dict[str, dict[str, Path]]:
-    """The models here by what they were trained on (see `NormalData.title`), those with the most models first."""
-    found: dict[str, dict[str, Path]] = {}
+@dataclass(frozen=True)
+class Group:
+    """Models that were trained on the same normal images: model -> folder, and what the images are called."""
+
+    normal: NormalKey
+    folders: dict[str, Path]
+    label: str
+
+
+def groups() -> dict[str, Group]:
+    """By what the address calls them, those with the most models first. Of one's own images it holds no path: where several are
+    called alike, they are numbered in the order of their paths.
+    """
+    found: dict[NormalKey, dict[str, Path]] = {}
     for name, folder in cache.models().items():
         try:
             key = normal_key(cache.info(folder))
@@ -60,8 +72,15 @@ def groups() -> dict[str, dict[str, Path]]:
             st.warning(f"**{controls.literal(name)}** is left out. {controls.said(error)}")
             continue
         if key and cache.results(folder):
-            found.setdefault(NormalData(key[0], label=key[1]).title, {})[name] = folder
-    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+            found.setdefault(key, {})[name] = folder
+    titled: dict[str, Group] = {}
+    for key in sorted(found, key=lambda key: (key.name, key.path, -1 if key.label is None else key.label)):
+        title = NormalData(key.name, label=key.label).title
+        number = 1 + sum(group.normal[:2] == key[:2] for group in titled.values())
+        suffix = f" ({number})" if number > 1 else ""
+        label = key.name if key.path else controls.label_of(key.name, key.label)
+        titled[title + suffix] = Group(key, found[key], label + suffix)
+    return dict(sorted(titled.items(), key=lambda item: -len(item[1].folders)))
 
 
 def peers(folders: Mapping[str, Path], kind: str) -> list[Peer]:
@@ -73,12 +92,6 @@ def peers(folders: Mapping[str, Path], kind: str) -> list[Peer]:
         if by is not None:
             found.append(Peer(name, folder, of, by, cache.info(folder).get("training", {})))
     return sorted(found, key=lambda peer: not peer.is_ama)
-
-
-def label(title: str) -> str:
-    """What the normal images of a group are called."""
-    name, _, number = title.partition(":")
-    return controls.label_of(name, int(number) if number else None)
 
 
 def ordinal(n: int) -> str:
@@ -93,8 +106,11 @@ def named(models: list[str]) -> str:
 # The heat table
 
 
-def verdict(found: HeatTable, these: list[Peer], normal: str) -> None:
-    """Who is ahead, and the place of AMA, in computed sentences."""
+def verdict(found: HeatTable, these: list[Peer], papers: Sequence[str]) -> None:
+    """Who is ahead, and the place of AMA, in computed sentences.
+
+    papers: the sets that the paper tests such models on.
+    """
     if not found.shared:
         st.info("No set was measured for all of these models, so there is no common rank.", icon=":material/info:")
         return
@@ -112,7 +128,7 @@ def verdict(found: HeatTable, these: list[Peer], normal: str) -> None:
         if peer.name not in first
     ]
     lines = [f"{'; '.join(said)}."]
-    for name in controls.papers_sets_of(normal):
+    for name in papers:
         if name in found.sets:
             at = found.sets.index(name)
             column = found.auroc[:, at]
@@ -388,16 +404,17 @@ def main() -> None:
             language="bash",
         )
         st.stop()
-    title = controls.choose_shown("normal", "Normal images", list(found), next(iter(found)), label)
-    these, normal = peers(found[title], kind), title.partition(":")[0]
+    title = controls.choose_shown("normal", "Normal images", list(found), next(iter(found)), lambda title: found[title].label)
+    these, normal = peers(found[title].folders, kind), found[title].normal
     if not these:
         st.info("None of these models has a score of this kind. Choose another on the left.")
         st.stop()
     results = {peer.name: cache.results(peer.folder) for peer in these}
     measured = dict.fromkeys(name for rows in results.values() for name in rows)
-    first = [name for name in controls.papers_sets_of(normal) if name in measured]
+    papers = () if normal.path else controls.papers_sets_of(normal.name)
+    first = [name for name in papers if name in measured]
     heat = heat_table(results, {peer.name: peer.by for peer in these}, [*first, *(n for n in measured if n not in first)])
-    verdict(heat, these, normal)
+    verdict(heat, these, first)
     timed = controls.switch(
         "timed", "Time them here", False, help=f"Scores {cache.TIMED} images with each model; slow ones take a minute."
     )
@@ -409,7 +426,7 @@ def main() -> None:
             "Only one model here was trained on these images. Train another detector on them to set the two beside each other."
         )
         st.stop()
-    two(these, normal, list(heat.sets))
+    two(these, normal.name, list(heat.sets))
 
 
 with controls.error_panel():

@@ -16,7 +16,7 @@ from ama_core.evaluation.metrics import auroc_interval
 from ama_core.runs import execute as runs
 from ama_core.runs.spec import RunSpec
 from ama_core.storage.bundle import n_parameters, read_results, read_scores, write_results
-from tests.common import APP, html, words
+from tests.common import APP, html, save_pngs, words
 
 OTHERS = ("pixel_mean", "nearest")
 
@@ -169,3 +169,20 @@ def test_a_damaged_model_is_named_and_left_out(open_page, models, tmp_path):
     (tmp_path / "m" / "broken" / "config.json").write_text("{")
     at = open_page(tmp_path / "m")
     assert "**broken** is left out" in at.warning[0].value and "Only one model here" in words(at)
+
+
+def test_models_of_own_folders(open_page, tmp_path, digits):
+    """Two folders that are called alike are two groups, without a path in the address; models of one are compared."""
+    folder = tmp_path / "models"
+    for where, names in (("a:1", ("pixel_mean", "nearest")), ("b", ("pixel_mean",))):
+        save_pngs(tmp_path / where / "good", digits.images[:60])
+        for name in names:
+            settings = registry.detector_class(name).Settings.from_dict({"channels": 1, "fit": "pad"})
+            spec = RunSpec(str(tmp_path / where / "good"), settings, detector=name, watch="gradients")
+            runs.execute(folder / f"{name}-{where[0]}", spec, device="cpu")
+    at = open_page(folder)
+    (normal,) = [box for box in at.selectbox if box.label == "Normal images"]
+    assert normal.options == ["good", "good (2)"] and normal.value == "good" and not at.exception
+    assert not at.error and at.get("plotly_chart"), "the two are set beside each other"
+    normal.select("good (2)").run()
+    assert at.query_params["normal"] == ["good (2)"] and not at.exception

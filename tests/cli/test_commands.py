@@ -23,6 +23,7 @@ from ama_core.runs import timing
 from ama_core.runs.comparing import own_detectors
 from ama_core.storage.bundle import read_info
 from ama_core.storage.files import lock
+from tests.common import save_pngs
 
 SETTINGS = [
     word
@@ -38,14 +39,6 @@ SETTINGS = [
     for word in ("--set", setting)
 ]
 CONTRACT = ("path", "index", "R", "A", "log_A", "M", "T", "C", "p_value", "anomalous", "error")
-
-
-def save_pngs(folder, images):
-    """Grey images (N, S, S, 1) as 0.png, 1.png, … in a new folder."""
-    folder.mkdir()
-    for i, image in enumerate(images):
-        Image.fromarray(image[..., 0]).save(folder / f"{i}.png")
-    return folder
 
 
 @pytest.fixture

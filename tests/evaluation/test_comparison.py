@@ -52,14 +52,15 @@ def test_scores_of_a_kind(names, decides, expected):
 
 def test_models_shown_real_anomalies_are_compared_with_none():
     normal = {"name": "mnist", "source": "mnist", "label": 3, "n": 9}
-    assert comparison.normal_key({"normal": normal}) == ("mnist", 3)
+    assert comparison.normal_key({"normal": normal}) == ("mnist", 3, "")
     assert comparison.normal_key({"normal": normal | {"anomalies": "flat"}}) is None
     assert comparison.normal_key({}) is None
 
 
 def test_own_images_are_known_by_their_path():
     one, other = ({"normal": {"name": "mnist", "source": path}} for path in ("/home/me/mnist", "/home/you/mnist"))
-    assert comparison.normal_key(one) == ("/home/me/mnist", None) != comparison.normal_key(other)
+    assert comparison.normal_key(one) == ("mnist", None, "/home/me/mnist") != comparison.normal_key(other)
+    assert comparison.normal_key({"normal": {"name": "mnist", "source": "mine/mnist"}}) == ("mnist", None, "")
 
 
 def stored(n_total, seed=0, name="mnist"):

@@ -181,7 +181,7 @@ def test_by_command(call, shop, tmp_path):
     found = json.loads(out)
     assert code == 0 and found["recommended"] in ("nearest", "pca") and found["n_anomalous"] == 12 and found["n_normal"] == 22
     assert {"name", "auroc", "low", "high", "detected", "alpha", "seconds_train", "ms_per_image"} <= set(found["detectors"][0])
-    assert found["recommended"] in {one["name"] for one in found["detectors"]} and not found["made_defects"]
+    assert found["recommended"] in {one["name"] for one in found["detectors"]} and not found["synthetic_defects"]
     kept = load_detector(tmp_path / "kept")
     assert kept.name == found["recommended"] and kept.normal.source == str((shop / "good").resolve())
     assert len(kept.calibration_scores_) >= 19  # alpha = 0.05 can be reached

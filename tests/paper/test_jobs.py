@@ -266,7 +266,7 @@ def test_the_l2_autoencoder_learns_and_repeats(digits, tiny_config):
     np.testing.assert_array_equal(first, second)
 
 
-def test_a_sanity_row_under_the_protocol(tmp_path):
+def test_the_row_of_simple_methods_under_the_protocol(tmp_path):
     stored = training.carry_out(job(rows.SIMPLE_ROW), tmp_path / "out", tmp_path / "results", "cpu")
     train, test = one_class(load("digits", "train"), 3), load("digits", "test")
     reference = train.images[hold_out(len(train), 0.1, 0).train].mean(axis=(1, 2, 3))

@@ -431,6 +431,7 @@ def test_settings_suit_few_images(n):
     parts = hold_out(n, suited.calibration_fraction)
     assert suited.total_steps(len(parts.train)) == 700, "every batch is filled"
     assert 2 <= suited.k <= suited.batch_size - suited.n_negatives, "a mixture is of different images"
+    assert suited_to_few(config.replace(negative_fraction=0.5), n).k >= 2
     reached = 1 / (len(parts.calibration) + 1)
     assert reached <= 0.05 or suited.calibration_fraction == 0.5
     assert (suited == config) == (n >= 400)

@@ -298,7 +298,7 @@ def test_what_is_killed_before_its_first_row_is_no_complete_table(score, sources
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(streaming, "_score", die)
+        patch.setattr(streaming, "score_unread", die)
         with pytest.raises(Killed):
             score(sources[:1])
     assert set(left) == {"out.csv", "out.csv.meta.json"}

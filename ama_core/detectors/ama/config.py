@@ -88,7 +88,13 @@ class Config(TrainingSettings):
     lambda_inter: float = setting(
         0.2, "Weight of the simplex interpolation term; 0 leaves it out. [C] 0.2.", "Objective", low=0.0
     )
-    k: int = setting(3, "Number of images mixed by the simplex interpolation. [P] 3.", "Objective", low=2, high=8)
+    k: int = setting(
+        3,
+        "Number of images mixed by the simplex interpolation, at most the normal images of a batch. [P] 3.",
+        "Objective",
+        low=2,
+        high=8,
+    )
     gp_fraction: float = setting(
         1.0,
         "Fraction of the batch on which the gradient penalty is estimated; less is cheaper. [C] 1.",
@@ -147,10 +153,8 @@ class Config(TrainingSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        normals = self.batch_size - self.n_negatives
-        if self.k > normals:
-            of = f"{self.batch_size} images" + (f", of which {self.n_negatives} are negatives" if self.n_negatives else "")
-            raise ConfigError(f"k = {self.k} images cannot be mixed from a batch of {of}: raise batch_size or lower k.")
+        if self.k > self.batch_size:
+            raise ConfigError(f"k = {self.k} images cannot be mixed from a batch of {self.batch_size}: raise batch_size.")
 
     @property
     def radius(self) -> float:
@@ -171,9 +175,8 @@ class Config(TrainingSettings):
 
     def with_batch_size(self, size: int) -> Self:
         """As `TrainingSettings.with_batch_size`, with a `k` that a batch of `size` images, negatives left out, allows."""
-        least = dict(batch_size=size, k=2)
-        normals = size - self.replace(**least).n_negatives
-        return self.replace(batch_size=size, k=min(self.k, normals))
+        smaller = self.replace(batch_size=size, k=2)
+        return smaller.replace(k=max(2, min(self.k, size - smaller.n_negatives)))
 
     @property
     def betas(self) -> dict[str, tuple[float, float]]:

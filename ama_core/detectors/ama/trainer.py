@@ -149,21 +149,25 @@ class AMATrainer(Trainer):
         config, n = self.config, batch.n
         if config.lambda_inter == 0:
             return None, None
-        n_inter = self._n_mixtures(batch)
-        parents = distributed.mine(latent.simplex_parents(n, config.k, self.rng)[:n_inter])
-        weights = distributed.mine(latent.simplex_weights(n_inter, config.k, self.rng, mode=config.mode))
+        n_inter, k = self._n_mixtures(batch), self._n_parents(batch)
+        parents = distributed.mine(latent.simplex_parents(n, k, self.rng)[:n_inter])
+        weights = distributed.mine(latent.simplex_weights(n_inter, k, self.rng, mode=config.mode))
         x_inter = self.networks.G(latent.simplex_interpolation(distributed.gather(z, n), parents, weights))
         if config.reconstruction == "plain":  # the decode alone needs no partner
             return None, x_inter
-        return batch.normals[parents].flatten(0, 1), x_inter.repeat_interleave(config.k, dim=0)  # paired with every parent
+        return batch.normals[parents].flatten(0, 1), x_inter.repeat_interleave(k, dim=0)  # paired with every parent
 
     def _n_mixtures(self, batch: Batch) -> int:
         return max(1, round(self.config.inter_fraction * batch.n))
 
+    def _n_parents(self, batch: Batch) -> int:
+        """k, or as many as there are normal images: a mixture is never of an image with itself."""
+        return min(self.config.k, batch.n)
+
     def _critic_steps(self, batch: Batch, x_hat: Tensor, x_parents: Tensor | None, x_inter: Tensor | None) -> dict[str, Tensor]:
         """`n_critic` steps of D on constants, all pairs in one call (no batch norm in D, so this is exact)."""
         config, D, pair, x = self.config, self.networks.D, self.networks.pair, batch.x
-        n_pairs = self._n_mixtures(batch) * (config.k if x_parents is not None else 1)
+        n_pairs = self._n_mixtures(batch) * (self._n_parents(batch) if x_parents is not None else 1)
         pairs = [pair(x, x), pair(x, x_hat)] + ([pair(x_parents, x_inter.detach())] if x_inter is not None else [])
         pairs = torch.cat([p.float() for p in pairs])
         n_penalty = max(1, round(config.gp_fraction * config.batch_size))
@@ -195,7 +199,7 @@ class AMATrainer(Trainer):
     ) -> dict[str, Tensor]:
         """One step of E and G through the reconstructions that the critic has just seen."""
         config, D, pair, x = self.config, self.networks.D, self.networks.pair, batch.x
-        n_pairs = self._n_mixtures(batch) * (config.k if x_parents is not None else 1)
+        n_pairs = self._n_mixtures(batch) * (self._n_parents(batch) if x_parents is not None else 1)
         D.requires_grad_(False)
         has_simplex = x_inter is not None and config.mode == "paper"  # the released code detaches the decode
         pairs = [pair(x, x_hat)] + ([pair(x_parents, x_inter)] if has_simplex else [])
