@@ -34,7 +34,7 @@ def find_device(name: torch.device | str) -> torch.device:
 
 def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
     """uint8 (N, H, W, C) to a float tensor (N, C, H, W) in [-1, 1], channels last in memory."""
-    return scale(torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2))
+    return scale(torch.from_numpy(np.require(images, requirements="CW")).to(device).permute(0, 3, 1, 2))
 
 
 def scale(images: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def test_the_seed_draws_and_the_limit_holds(tiny_bundle, monkeypatch):
 
 def test_other_training_images_are_refused(tiny_bundle, stored):
     detector = AMADetector.load(tiny_bundle, device="cpu")
-    with pytest.raises(DataError, match="not the 7 of which"):
+    with pytest.raises(DataError, match="not the 7 images used"):
         neighbours.neighbour_images(detector, replace(stored, n_total=7))
     detector.info_ = {"normal": {**detector.info_["normal"], "n": 5}}
     with pytest.raises(DataError, match="1,297 images here and had 5"):

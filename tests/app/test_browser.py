@@ -222,7 +222,7 @@ def test_the_lesson_from_first_to_last_step(server, new_tab):
         group.get_by_role("radio").first.click(force=True)
         expect(group.get_by_role("radio").first).to_be_checked()  # at the latest once it is drawn again
         settled(page)
-    answered = page.get_by_text(re.compile("^(Right\\.|No, rather)"))
+    answered = page.get_by_text(re.compile("^(Right\\.|Not quite\\.)"))
     expect(answered).to_have_count(groups.count())
     assert "step=Quiz" in page.url
 
