@@ -93,11 +93,12 @@ def measure_response(
     tested = [s for s in stored if s.split == "test"]
     sets, images = {}, None
     for done, sample in enumerate(tested):
+        chosen = draw(sample.n, SAMPLE, sample.seed)
         try:
-            seen = detector.prepared(evaluation.stored_images(detector, sample).images[draw(sample.n, SAMPLE, sample.seed)])
+            seen = detector.prepared(evaluation.stored_images(detector, sample).images[chosen])
         except DataError:
             continue
-        sets[sample.name] = set_facts(seen, sample.scores["R"][draw(sample.n, SAMPLE, sample.seed)])
+        sets[sample.name] = set_facts(seen, sample.scores["R"][chosen])
         images = seen if sample.name == normal else images
         if progress:
             progress(done + 1, len(tested), "what R depends on")

@@ -116,8 +116,7 @@ class WAICTrainer(Trainer):
             made = G(self._codes(len(x))).float()
         real, fake = D(x), D(made)
         if not adversarial:
-            real_is_real = logistic(real, 1)
-            return real_is_real + logistic(fake, 0)
+            return logistic(real, 1) + logistic(fake, 0)
         a = torch.rand(len(x), generator=self.rng, device=self.device)
         penalty = gradient_penalty(D, lambda _, between: between, x, made, a)
         return fake.mean() - real.mean() + self.config.lambda_gp * penalty

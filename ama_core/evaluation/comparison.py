@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
-from ama_core.data import draw
+from ama_core.data import draw, label_of
 from ama_core.detectors.base import AnomalyDetector, NormalData
 from ama_core.detectors.one_score import TWO_SIDED_PREFIX
 from ama_core.errors import DataError
@@ -44,6 +44,11 @@ class NormalKey(NamedTuple):
     name: str
     label: int | None
     path: str = ""
+
+    @property
+    def title(self) -> str:
+        """What the images are called where people read (see `label_of`); one's own are not taken for a set of the catalog."""
+        return self.name if self.path else label_of(self.name, self.label)
 
 
 def normal_key(info: Mapping[str, Any]) -> NormalKey | None:

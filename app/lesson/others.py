@@ -36,12 +36,11 @@ class Group:
     """Models of several detectors, trained on the same normal images, on the set that fools the most of them.
 
     Attributes:
-        normal: what they were trained on. label: the same in words. ood: the set. gains: model -> its scores there.
+        normal: what they were trained on. ood: the set. gains: model -> its scores there.
         titles: model -> detector, with the name where there are several. sizes: model -> (n normal, n OOD) images.
     """
 
     normal: NormalKey
-    label: str
     ood: str
     gains: dict[str, TwoSidedGain]
     titles: dict[str, str]
@@ -85,8 +84,7 @@ def group() -> Group | None:
     for name, (_, kind, _) in found[key].items():
         short = "AMA" if kind.name == FIRST else kind.title
         titles[name] = f"{short}: {name}" if several[kind.name] > 1 else short
-    label = key.name if key.path else controls.label_of(key.name, key.label)
-    return Group(key, label, ood, two_sided_gains(results, scores, ood), titles, sizes)
+    return Group(key, ood, two_sided_gains(results, scores, ood), titles, sizes)
 
 
 def others(models: dict[str, tuple]) -> int:
@@ -113,7 +111,7 @@ def show(case: Case) -> None:
         return
     ood = controls.title_of(found.ood)
     st.markdown(
-        f"Below are {len(found.gains)} models, all trained on **{controls.literal(found.label)}** alone and tested on "
+        f"Below are {len(found.gains)} models, all trained on **{controls.literal(found.normal.title)}** alone and tested on "
         f"**{controls.literal(ood)}**: {why(found)}. Left of the dotted line a score calls images that were never seen *more "
         "normal* than the model's own test images. The second mark is the same score made two-sided, as AMA's A makes R: how "
         "far it lies from its mean over the training images, on either side."
@@ -171,7 +169,7 @@ def take_away(case: Case) -> str:
     said = partial(", ".join)
     lifted = [found.titles[name] for name in found.fooled if name in found.helped]
     names = said(found.titles[name] for name in found.fooled)
-    words = f"{len(found.fooled)} of {n} raw scores call {ood} clearly more normal than {found.label}: {names}. "
+    words = f"{len(found.fooled)} of {n} raw scores call {ood} clearly more normal than {found.normal.title}: {names}. "
     words += (
         f"Looking at both sides raises the AUROC of {len(lifted)} of them ({said(lifted)})."
         if lifted

@@ -78,8 +78,7 @@ def groups() -> dict[str, Group]:
         title = NormalData(key.name, label=key.label).title
         number = 1 + sum(group.normal[:2] == key[:2] for group in titled.values())
         suffix = f" ({number})" if number > 1 else ""
-        label = key.name if key.path else controls.label_of(key.name, key.label)
-        titled[title + suffix] = Group(key, found[key], label + suffix)
+        titled[title + suffix] = Group(key, found[key], key.title + suffix)
     return dict(sorted(titled.items(), key=lambda item: -len(item[1].folders)))
 
 
