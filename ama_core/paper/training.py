@@ -45,6 +45,7 @@ from ama_core.storage.bundle import StoredScores, write_scores
 from ama_core.storage.files import lock, write_atomically
 
 CLAIMS = ".claims"  # folder of the locks of jobs under way
+DENSITY_SAMPLE = 1_000  # images of each set whose scores are stored behind a figure: the app draws densities of them
 DRAW_SEED = 0  # of the test anomalies: the same in every job, so that rows differ by their training alone
 
 
@@ -58,7 +59,7 @@ def carry_out(job: Job, out: Path, results: Path, device: str | None = None) -> 
     if scores:
         folder = scores_folder(record, results)
         folder.mkdir(parents=True, exist_ok=True)
-        write_scores(folder, scores)
+        write_scores(folder, [found.thinned(DENSITY_SAMPLE) for found in scores])
     write_atomically(results / f"{job.name}.json", json.dumps(dataclasses.asdict(record), indent=1) + "\n")
     return record
 

@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -141,6 +141,14 @@ class StoredScores:
     @property
     def n(self) -> int:
         return len(next(iter(self.scores.values())))
+
+    def thinned(self, most: int) -> Self:
+        """At most `most` of these images, evenly spaced: of a random sample, again one."""
+        if self.n <= most:
+            return self
+        places = np.arange(most) * self.n // most
+        scores = {key: values[places] for key, values in self.scores.items()}
+        return replace(self, scores=scores, index=None if self.index is None else self.index[places])
 
 
 def write_bundle(path: Path | str, bundle: Bundle) -> None:

@@ -183,7 +183,8 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert [p.what for p in seen if p.job] == ["started", "stored"] and max(p.done for p in seen) == 1
 
 
-def test_validated_stands_beside_the_last_step(tmp_path, digits):
+def test_validated_stands_beside_the_last_step(tmp_path, digits, monkeypatch):
+    monkeypatch.setattr(training, "DENSITY_SAMPLE", 7)
     one = job(label=None, ood=("gradients",), validate=True)
     stored = training.carry_out(one, tmp_path / "out", tmp_path / "results", "cpu")
     assert stored.validation_ood == "gradients"
@@ -194,8 +195,9 @@ def test_validated_stands_beside_the_last_step(tmp_path, digits):
     detector.info_["normal"] = {"name": "digits", "source": "digits", "label": None, "validation_ood": "gradients"}
     (row,) = evaluation.evaluate(detector, ["gradients"])["results"]
     assert stored.against("gradients").validated["A"] == pytest.approx(row["scores"]["A"], abs=1e-6)
+    assert [s.n for s in read_scores(scores_folder(stored, tmp_path / "results"))] == [7, 7]
     again = training.carry_out(one, tmp_path / "out", tmp_path / "results", "cpu")
-    assert again.against("gradients") == stored.against("gradients"), "measured anew without training"
+    assert again.against("gradients") == stored.against("gradients"), "measured again without training"
 
 
 def test_a_few_real_anomalies(tmp_path):
@@ -363,3 +365,12 @@ def test_the_committed_report_is_made_from_the_committed_results():
 def test_bad_words_end_with_one_line(capsys):
     assert main(["benchmark"]) == 2 and "Name tables" in capsys.readouterr().err
     assert main(["benchmark", "table9"]) == 2 and "no table table9" in capsys.readouterr().err
+
+
+def test_what_is_stored_behind_the_committed_figures_is_small():
+    folders = {scores_folder(stored, RESULTS): stored for stored in read_results()}
+    assert any(folder.is_dir() for folder in folders)
+    for folder, stored in folders.items():
+        behind = read_scores(folder)
+        assert not behind or {s.name for s in behind} >= {result.ood for result in stored.results}, folder
+        assert all(s.n == min(s.n_total, training.DENSITY_SAMPLE) for s in behind), folder

@@ -442,6 +442,17 @@ def test_scores_round_trip(tmp_path, rng):
             np.testing.assert_allclose(after.scores[key], before.scores[key], rtol=1e-5, err_msg=key)
 
 
+def test_a_thinner_sample_keeps_the_scores_of_the_images_that_it_names(rng):
+    scores = {"R": np.arange(10.0), "T": np.arange(10.0) ** 2}
+    whole = StoredScores("textures", "test", scores, seed=3, n_total=99, index=np.arange(0, 40, 4), n_split=50)
+    thin = whole.thinned(4)
+    assert thin.n == 4 and (thin.name, thin.seed, thin.n_total, thin.n_split) == ("textures", 3, 99, 50)
+    assert thin.index.tolist() == [4 * r for r in thin.scores["R"]] and len(set(thin.index)) == 4
+    assert thin.scores["T"].tolist() == [r**2 for r in thin.scores["R"]]
+    assert thin.scores["R"][0] < 2.5 and thin.scores["R"][-1] >= 7, "spread over the whole sample"
+    assert whole.thinned(10) is whole and stored(rng).thinned(3).index is None
+
+
 def test_scores_say_which_images_they_are_of_and_older_ones_do_not(tmp_path, rng):
     numbered = replace(stored(rng), index=np.array([0, 2, 3, 50, 119]), n_split=120)
     write_scores(tmp_path, [numbered, stored(rng, "digits")])
