@@ -38,8 +38,8 @@ if [ "${1:-cpu}" = rivals ]; then
   done
 elif [ "${1:-cpu}" = gpu ]; then
   for reconstruction in mirrored plain; do
-    train fashionmnist paper $reconstruction epochs=30
-    train cifar10 paper $reconstruction epochs=30
+    train fashionmnist paper $reconstruction epochs=30 lambda_drift=0.001
+    train cifar10 paper $reconstruction epochs=30 lambda_drift=0.001
   done
 else
   train digits tiny mirrored

@@ -83,6 +83,7 @@ class TrainingBar:
         self.log = None if quiet or sys.stderr.isatty() else TrainingLog()
         self.bar: tqdm | None = None
         self.sets = SetBars(quiet)
+        self.warned = False
 
     def __enter__(self) -> "TrainingBar":
         return self
@@ -98,6 +99,9 @@ class TrainingBar:
         if self.bar is None:
             self.bar = tqdm(total=event.total_steps, unit="step", disable=hidden(self.quiet))
         self.bar.update(event.step - self.bar.n)
+        if event.warning and not (self.quiet or self.warned):
+            self.warned = True
+            tqdm.write(f"step {event.step}: {event.warning}", file=sys.stderr)
         if event.kind == "progress":
             losses = [name for name in event.values if name not in CLOCK][:N_LOSSES]
             self.bar.set_postfix({key: f"{event.values[key]:.4g}" for key in (*losses, "images_per_s")})

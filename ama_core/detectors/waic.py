@@ -72,6 +72,7 @@ class WAICTrainer(Trainer):
         Curve("loss_critic", "critics' loss", "Wasserstein with penalty, then cross-entropy; mean over members"),
         Curve("loss_generator", "generators' loss", "minus the critics' values of generated images", chart=""),
     )
+    remedy = "Lower lr, or raise lambda_gp."
     validated_by = "WAIC"
 
     def build(self) -> nn.Module:

@@ -215,6 +215,8 @@ class _Work:
 
             def follow(event: Event) -> None:
                 record(event)
+                if event.warning and not self.status.warning:
+                    run.log(f"step {event.step}: {event.warning}")
                 self.status = self.status.after(event)
                 run.write(self.status)
                 if on_event:

@@ -42,7 +42,7 @@ class Status:
         pid, mark: the process that works on it, and what tells this from another of the same number (see `process_mark`).
         submitted: when it was queued, its place in the queue. started: when its process began. heartbeat: of the last writing.
             All in seconds since 1970.
-        device: in words. fingerprint: of its images. error: why it failed.
+        device: in words. fingerprint: of its images. error: why it failed. warning: what is wrong with the training.
         measuring: what is being measured, the `measured_sets`-th of `sets_to_measure` pieces of work; where that is a data set,
             it is set `set_number` of `sets` (each is scored twice: a sample for densities, and for the figures).
         values: the newest value of everything else that was reported: losses, rate, time left.
@@ -57,6 +57,7 @@ class Status:
     device: str | None = None
     fingerprint: str | None = None
     error: str | None = None
+    warning: str | None = None
     step: int | None = None
     total_steps: int | None = None
     measuring: str | None = None
@@ -101,7 +102,8 @@ class Status:
         """
         if taken := {*_NUMBERS, *_WORDS, "state"} & set(event.values):
             raise ConfigError(f"A curve of this detector is called {min(taken)!r}, as a field of status.json: rename it.")
-        return self.replace(step=event.step, total_steps=event.total_steps, values={**self.values, **event.values})
+        warning = {"warning": event.warning or None} if event.kind == "progress" else {}
+        return self.replace(step=event.step, total_steps=event.total_steps, values={**self.values, **event.values}, **warning)
 
     def by_this_process(self) -> "Status":
         """The same, of a run that this process works on."""
@@ -115,7 +117,7 @@ class Status:
         return mark is not None and mark == (self.mark or mark)
 
 
-_WORDS = ("mark", "device", "fingerprint", "error", "measuring")
+_WORDS = ("mark", "device", "fingerprint", "error", "warning", "measuring")
 _NUMBERS = tuple(f.name for f in dataclasses.fields(Status) if f.name not in (*_WORDS, "state", "values"))
 
 

@@ -44,6 +44,7 @@ class Event:
     uint8 (2, N, H, W, C), inputs and reconstructions), `validation` (values: auroc_NAME of scores), `watch` (values:
     watched_NAME, the AUROC of scores on watched images; scores: NAME -> anomaly scores of the normal ones (n,) and of the
     others (m,); images: as of `samples`, of some of each, where the detector reconstructs), `checkpoint`, or `done`.
+    warning: of a `progress` event, see `Trainer.warning`.
     closes_step: no other event of this step follows; whoever stops and saves here will, resumed, miss none and see none twice.
     """
 
@@ -53,6 +54,7 @@ class Event:
     values: dict[str, float] = field(default_factory=dict)
     images: np.ndarray | None = None
     scores: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    warning: str = ""
     closes_step: bool = False
 
 
@@ -132,7 +134,7 @@ def train(
         for event in events:
             yield replace(event, closes_step=event is events[-1] and not save)
         if save:  # after the events, which a resumed run would not repeat
-            _checked(found, trainer.step)
+            _checked(trainer, found)
             _check_weights(trainer)
             if distributed.is_first():
                 trainer.save(checkpoint)
@@ -145,15 +147,16 @@ def _events(trainer: Trainer, found: dict[str, Tensor], epoch: int, schedule: "_
     """What is to be said about the step that has just been made, in this order; mostly nothing."""
     step, total, events = trainer.step, trainer.total, []
     if watched.validation is not None and schedule.validates(step):
-        _checked(found, step)
+        _checked(trainer, found)
         events.append(Event("validation", step, total, watched.validate()))
     if schedule.reports(step):
         lr = next(iter(trainer.optimisers.values())).param_groups[0]["lr"]
-        events.append(Event("progress", step, total, _checked(found, step) | {"epoch": epoch + 1, "lr": lr}))
+        values = _checked(trainer, found) | {"epoch": epoch + 1, "lr": lr}
+        events.append(Event("progress", step, total, values, warning=trainer.warning(values)))
     if schedule.samples(step) and (pictures := watched.sample()) is not None:
         events.append(Event("samples", step, total, images=pictures))
     if watched.watch is not None and schedule.looks(step):
-        _checked(found, step)
+        _checked(trainer, found)
         events.append(watched.look())
     return events
 
@@ -286,7 +289,7 @@ class _Watched:
         found = self.trainer.anomaly_scores(weights, train, np.concatenate([both.normals, both.anomalies]))
         for name, values in found.items():
             if not np.isfinite(values).all():
-                raise _diverged(self.trainer.step, f"values of {name} are not finite")
+                raise _diverged(self.trainer, f"values of {name} are not finite")
         return {name: (values[: len(both.normals)], values[len(both.normals) :]) for name, values in found.items()}
 
     def _reconstructed(self, images: np.ndarray) -> np.ndarray | None:
@@ -299,12 +302,12 @@ def _auroc(normal: np.ndarray, anomalous: np.ndarray) -> float:
     return float(roc_auc_score(truth, np.concatenate([normal, anomalous])))
 
 
-def _checked(found: dict[str, Tensor], step: int) -> dict[str, float]:
+def _checked(trainer: Trainer, found: dict[str, Tensor]) -> dict[str, float]:
     """The values of a step as numbers. Raises TrainingDiverged where one is not finite or beyond LOSS_LIMIT."""
     values = distributed.averages(found)
     for name, value in values.items():
         if not math.isfinite(value) or abs(value) > LOSS_LIMIT:
-            raise _diverged(step, f"{name} = {value:.3g}")
+            raise _diverged(trainer, f"{name} = {value:.3g}")
     return values
 
 
@@ -313,12 +316,12 @@ def _check_weights(trainer: Trainer) -> None:
     for state in (trainer.networks.state_dict(), trainer.average):
         finite = [tensor.isfinite().all() for tensor in state.values() if tensor.is_floating_point()]
         if finite and not torch.stack(finite).all():
-            raise _diverged(trainer.step, "weights are not finite")
+            raise _diverged(trainer, "weights are not finite")
 
 
-def _diverged(step: int, what: str) -> TrainingDiverged:
+def _diverged(trainer: Trainer, what: str) -> TrainingDiverged:
     return TrainingDiverged(
-        f"Training diverged at step {step}: {what}. The last good checkpoint is kept. Lower lr, or raise lambda_gp."
+        f"Training diverged at step {trainer.step}: {what}. The last good checkpoint is kept. {trainer.remedy}"
     )
 
 

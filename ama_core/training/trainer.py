@@ -3,6 +3,7 @@
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -43,6 +44,7 @@ class Trainer(ABC):
     uses_anomalies: ClassVar[bool] = False  # whether real anomalies can take part
     validated_by: ClassVar[str] = ""  # the score of `anomaly_scores` that chooses the best weights
     splits: ClassVar[bool] = False  # whether `update` divides its batch among processes (see `distributed`)
+    remedy: ClassVar[str] = "Lower lr."  # what to do about a training that diverged, in sentences
     scores_slowly: ClassVar[bool] = False  # whether those take a search for every image: then none are watched
 
     def __init__(self, config: TrainingSettings, device: torch.device | None = None):
@@ -104,6 +106,10 @@ class Trainer(ABC):
     def selectable(self) -> bool:
         """Whether the weights after `step` steps may be kept as the best ones: False before the last of several stages."""
         return True
+
+    def warning(self, values: Mapping[str, float]) -> str:
+        """What whoever trains should know of the values that a step reports, in sentences; empty where nothing is wrong."""
+        return ""
 
     def sample(self, images: np.ndarray) -> np.ndarray | None:
         """Reconstructions of uint8 images (N, S, S, C), in the same form; None where there are none."""

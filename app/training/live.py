@@ -43,6 +43,8 @@ def detail(name: str, folder: Path, status: dict) -> None:
     st.markdown(f"**{controls.literal(name)}**: {shown}. {STATES.get(shown, '')}")
     if status.get("error"):
         st.error(controls.said(status["error"]), icon=":material/error:")
+    if status.get("warning"):
+        st.warning(controls.said(status["warning"]), icon=":material/warning:")
     progress(state, status)
     buttons(name, folder, shown)
     try:

@@ -14,6 +14,7 @@ NAMES = {
     "width_generator": "Generator width",
     "width_critic": "Critic width",
     "lambda_gp": "Weight of the gradient penalty",
+    "lambda_drift": "Weight of the critic's level",
     "lambda_inter": "Weight of the mixtures",
     "k": "Images in a mixture",
     "gp_fraction": "Fraction for the penalty",

@@ -248,6 +248,15 @@ def test_the_first_event_of_a_run_is_drawn(folder, no_worker, tiny_config):
     assert any(alt.startswith("Losses over the steps") for alt in alts) and any("‖z‖ / √d 0.5" in alt for alt in alts)
 
 
+def test_a_training_whose_values_drift_says_so(folder, no_worker, tiny_config):
+    warning = "The values of the critic have drifted to about 19,044: train again with lambda_drift=0.001."
+    stored(folder, "long", {"state": "finished", "warning": warning}, RunSpec("digits", tiny_config))
+    stored(folder, "short", {"state": "finished"}, RunSpec("digits", tiny_config))
+    (shown,) = page(run="long").warning
+    assert shown.value.replace("\\", "") == warning
+    assert not page(run="short").warning
+
+
 def test_damaged_and_failed_runs_do_not_break_the_page(folder, no_worker, tiny_config):
     spec = RunSpec("digits", tiny_config)
     stored(folder, "failed", {"state": "failed", "error": "Training diverged at step 3."}, spec)

@@ -1,6 +1,7 @@
 """Lines of a training in a log: how far it is, how fast, how long still, and what its scores are worth so far."""
 
 import sys
+from dataclasses import replace
 
 from ama_core.cli import progress
 from ama_core.cli.main import main
@@ -37,6 +38,14 @@ def test_no_line_where_a_bar_is_shown_or_silence_was_asked_for(monkeypatch):
     assert TrainingBar(quiet=True).log is None and TrainingBar(quiet=False).log is not None
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert TrainingBar(quiet=False).log is None
+
+
+def test_a_warning_is_written_once_and_not_where_silence_was_asked_for(capsys):
+    for quiet, times in ((False, 1), (True, 0)):
+        with TrainingBar(quiet) as bar:
+            for number in (1, 2, 3):
+                bar.update(replace(step(number), warning="Values drift." if number > 1 else ""))
+        assert capsys.readouterr().err.count("step 2: Values drift.") == times
 
 
 def test_train_into_a_log_tells_all_four_scores(tmp_path, capsys):

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from ama_core import AMADetector
 from ama_core.data import hold_out, load
+from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.errors import BundleError, ConfigError, DataError, TrainingDiverged
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import detection_metrics
@@ -262,6 +263,13 @@ def test_a_diverged_run_keeps_its_checkpoint(spec, tmp_path, monkeypatch):
         execute(tmp_path / "r", spec, device=CPU)
     status = read_status(tmp_path / "r")
     assert status["state"] == "failed" and "diverged" in status["error"] and "lr" in status["error"]
+
+
+def test_a_warning_is_in_the_status_and_once_in_the_log(spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(AMATrainer, "warning", lambda self, values: "Values drift." if self.step > 1 else "")
+    execute(tmp_path / "r", spec, device=CPU)
+    assert read_status(tmp_path / "r")["warning"] == "Values drift."
+    assert Run(tmp_path / "r").read_log().count("step 2: Values drift.") == 1 == Run(tmp_path / "r").read_log().count("Values")
 
 
 def test_an_unknown_data_set_fails_with_a_message(spec, tmp_path):

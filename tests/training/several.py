@@ -20,7 +20,7 @@ AMA = SMALL | dict(nz=6, width_encoder=4, width_generator=4, width_critic=4, n_c
 
 CASES = {
     "mirrored": ("ama", AMA),
-    "plain": ("ama", AMA | dict(reconstruction="plain", reg="hinge")),
+    "plain": ("ama", AMA | dict(reconstruction="plain", reg="hinge", lambda_drift=0.01)),
     "outward": ("ama", AMA | dict(atypical="outward")),
     "sipple": ("ama", AMA | dict(atypical="sipple")),
     "none": ("ama", AMA | dict(atypical="none")),

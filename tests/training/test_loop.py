@@ -305,6 +305,7 @@ VARIANTS = {
     "norm": dict(reg="norm"),
     "only Wasserstein": dict(lambda_gp=0.0, lambda_inter=0.0, lambda_reg=0.0, atypical="none"),
     "parts": dict(gp_fraction=0.25, inter_fraction=0.25),
+    "drift": dict(lambda_drift=0.001),
     "k 2": dict(k=2),
     "k 5": dict(k=5),
     "bf16": dict(precision="bf16"),
@@ -509,6 +510,39 @@ def test_an_exploding_critic_stops_the_run(config, few, monkeypatch):
     monkeypatch.setattr(training, "LOSS_LIMIT", 1e-6)
     with pytest.raises(TrainingDiverged, match="step 1: loss_critic"):
         run(AMATrainer(config, CPU), few, log_every=2)
+
+
+def test_the_drift_term_pulls_the_offset_of_the_critic_to_zero(config, few):
+    """Without it, no term of the objective depends on that offset."""
+    levels = {}
+    for weight in (0.0, 10.0):
+        state = AMATrainer(config.replace(lambda_drift=weight, max_steps=40), CPU)
+        with torch.no_grad():
+            for block in state.networks.D.blocks[:-1]:
+                block.residual[-1].bias.fill_(1.0)
+        pairs = state.networks.pair(*[to_tensor(few, CPU)] * 2)
+        before = abs(state.networks.D(pairs).mean().item())
+        run(state, few)
+        levels[weight] = abs(state.networks.D(pairs).mean().item()) / before
+    assert levels[10.0] < 0.5 * levels[0.0], levels
+
+
+@pytest.mark.parametrize(
+    "precision, level, difference, warns",
+    [
+        ("bf16", -5e5, -3.9, True),
+        ("bf16", 19_044, 10.2, True),
+        ("bf16", -308, 10.9, False),
+        ("bf16", -13_760, 4_511, False),  # as the released code's losses: the differences are large as well
+        ("fp32", -5e5, -3.9, False),
+    ],
+)
+def test_a_critic_whose_differences_drown_in_rounding_is_warned_of(config, few, precision, level, difference, warns):
+    state = AMATrainer(config.replace(precision=precision, max_steps=1), CPU)
+    warning = state.warning({"loss_autoencoder": level, "wasserstein": difference})
+    assert bool(warning) == warns
+    assert not warns or (f"{abs(level):,.0f}" in warning and "lambda_drift=0.001" in warning)
+    assert all(event.warning == "" for event in run(state, few))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,14 @@ class Config(TrainingSettings):
     )
 
     lambda_gp: float = setting(10.0, "Weight of the gradient penalty; 0 leaves it out. [C] 10.", "Objective", low=0.0)
+    lambda_drift: float = setting(
+        0.0,
+        "Weight of the mean squared value that the critic gives to (x, x). The Wasserstein loss does not fix the offset that "
+        "all values share; where it grows to thousands, as over many steps, the rounding of bf16 hides the differences. Not in "
+        "the paper; Karras et al. (2018) take 0.001.",
+        "Objective",
+        low=0.0,
+    )
     lambda_inter: float = setting(
         0.2, "Weight of the simplex interpolation term; 0 leaves it out. [C] 0.2.", "Objective", low=0.0
     )

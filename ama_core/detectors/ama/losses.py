@@ -28,6 +28,11 @@ def critic_wasserstein(d_real: Tensor, d_recon: Tensor, y: Tensor, rows: int | N
     return _mean(y * (d_recon - d_real), rows)
 
 
+def critic_drift(d_real: Tensor, rows: int | None = None) -> Tensor:
+    """Mean D(x, x)^2: keeps the offset that all values of D share near zero (Karras et al. 2018, Appendix A.1)."""
+    return _mean(d_real.square(), rows)
+
+
 def autoencoder_wasserstein(d_recon: Tensor, y: Tensor, rows: int | None = None) -> Tensor:
     """E's and G's side of Eq. 1: mean(-y D(x, x_hat))."""
     return -_mean(y * d_recon, rows)

@@ -44,6 +44,15 @@ def test_critic_wasserstein(values):
     np.testing.assert_allclose(d_recon.grad.numpy(), [0.1] * 9 + [-0.5])
 
 
+def test_critic_drift(values):
+    d_real, *_ = values
+    loss = losses.critic_drift(d_real)
+    real = d_real.detach().numpy()
+    assert loss.item() == pytest.approx((real**2).mean(), rel=1e-12)
+    loss.backward()
+    np.testing.assert_allclose(d_real.grad.numpy(), real / 5)  # towards zero, from either side
+
+
 def test_autoencoder_wasserstein(values):
     _, d_recon, y = values
     loss = losses.autoencoder_wasserstein(d_recon, y)
