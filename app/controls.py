@@ -18,6 +18,7 @@ import streamlit as st
 
 from ama_core import AMAError
 from ama_core.data import catalog, class_of, label_of
+from ama_core.data.decode import SUFFIXES
 from ama_core.detectors.ama.scores import Calibration
 from ama_core.detectors.base import AnomalyDetector, Score
 from ama_core.detectors.conformal import out_of_reach
@@ -27,6 +28,8 @@ from ama_core.settings import FALSE_ALARM_RATE
 from ama_core.storage.files import csv_cell
 
 DEFAULT_MODELS = ("cifar10", "photos")  # the first of these that is here: raw scores fail on both
+# Endings of the images that can be uploaded: those that Streamlit shows first are the usual ones.
+IMAGE_TYPES = sorted((suffix[1:] for suffix in SUFFIXES), key=lambda kind: (kind not in ("png", "jpg", "jpeg", "webp"), kind))
 ALPHAS = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
 ONE, MANY = "against", "ood"  # the choice of one OOD set and of several; one key for both would mix up their values
 SETS_KEYS = {"lesson": ONE, "densities": MANY}  # page -> how it calls its choice

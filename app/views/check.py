@@ -18,7 +18,6 @@ from ama_core.runs import queue
 from ama_core.runs.folder import runs_dir
 from ama_core.scoring.check import drift_warning
 
-TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "zip"]
 SAMPLES = 8  # images of a set that are shown at first
 NEAREST = 5
 NAMED = 3  # files that a sentence names
@@ -74,7 +73,9 @@ def uploads(view: controls.View) -> tuple[cache.Batch | None, Given]:
     """What the reader gave, checked, and its files; None where nothing was given."""
     key = controls.generation()
     before = files_from_before(key)
-    files = controls.upload("Images to check, or a zip of images", TYPES, f"upload-{key}", accept_multiple_files=True)
+    files = controls.upload(
+        "Images to check, or a zip of images", [*controls.IMAGE_TYPES, "zip"], f"upload-{key}", accept_multiple_files=True
+    )
     given = [*before, *((file.file_id, file.name, file.getvalue()) for file in files)]
     # Not in the address: a link must not ask for the camera.
     if st.toggle("Use the camera", key=f"camera-on-{key}", help="Asks your browser for the camera; the photo stays here.") and (

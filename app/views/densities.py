@@ -63,7 +63,6 @@ BESIDE = {
     ),
 }
 FIG_4 = "R and A (Fig. 4)"  # instead of an axis: both, side by side
-TYPES = ["png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"]
 MAX_UPLOADS = 50  # uploads on the axis at once
 AROUND = 8  # images of each set that are shown around a score
 
@@ -113,7 +112,7 @@ def uploads(view: controls.View, axes: Mapping[str, Axis]) -> list[tuple[str, di
     with st.expander("Your own images on this axis", icon=":material/upload:"):
         files = controls.upload(
             "Images to place on the axis",
-            TYPES,
+            controls.IMAGE_TYPES,
             f"rug-{controls.generation()}",
             accept_multiple_files=True,
             help="They are scored on this computer, kept for this visit only, and shown to nobody else.",

@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from ama_core import AMADetector, Config
 from ama_core.analysis.neighbours import read_neighbours, write_neighbours
 from ama_core.data import decode_image, label_of, load, prepare
+from ama_core.data.decode import SUFFIXES
 from ama_core.data.pictures import thumbnail
 from ama_core.detectors.ama.scores import SCORES, anomaly_scores
 from ama_core.detectors.conformal import DRIFT_LEAST
@@ -350,6 +351,15 @@ def test_files_are_still_there_after_a_visit_to_another_page(open_page, digits):
     assert set(checked(at)["Name"]) == {"new.png"} and "1 file from before: new.png." in words(at)
     next(button for button in at.button if "Reset" in button.label).click().run()
     assert "from before" not in words(at) and "new.png" not in set(checked(at)["Name"])
+
+
+def test_every_format_that_is_read_can_be_uploaded(open_page, rng):
+    at = open_page("check")
+    assert {kind.lstrip(".") for kind in at.file_uploader[0].proto.type} >= {s.lstrip(".") for s in SUFFIXES} | {"zip"}
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(buffer, "PPM")
+    at.file_uploader[0].upload("scan.ppm", buffer.getvalue(), "image/x-portable-pixmap").run()
+    assert set(checked(at)["Name"]) == {"scan.ppm"} and not at.error
 
 
 def test_more_than_a_session_keeps_is_said_to_be_forgotten(open_page):
