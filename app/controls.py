@@ -28,7 +28,7 @@ from ama_core.settings import FALSE_ALARM_RATE
 from ama_core.storage.files import csv_cell
 
 DEFAULT_MODELS = ("cifar10", "photos")  # the first of these that is here: raw scores fail on both
-# Endings of the images that can be uploaded: those that Streamlit shows first are the usual ones.
+# Endings of the image files that can be uploaded, the usual ones first.
 IMAGE_TYPES = sorted((suffix[1:] for suffix in SUFFIXES), key=lambda kind: (kind not in ("png", "jpg", "jpeg", "webp"), kind))
 ALPHAS = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
 ONE, MANY = "against", "ood"  # the choice of one OOD set and of several; one key for both would mix up their values

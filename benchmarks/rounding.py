@@ -18,7 +18,7 @@ from ama_core.data import load_any, prepare
 from ama_core.detectors.ama.networks import Networks
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.runs.folder import Run
-from ama_core.storage.bundle import find_bundle, list_bundles, read_info
+from ama_core.storage.bundle import FIRST, find_bundle, list_bundles, read_info
 from ama_core.tensors import to_tensor
 
 N = 512
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    ama = [name for name, folder in list_bundles().items() if read_info(folder).get("detector", "ama") == "ama"]
+    ama = [name for name, folder in list_bundles().items() if read_info(folder).get("detector", FIRST) == FIRST]
     try:
         found = [row(model) for model in arguments.models or ama]
     except AMAError as error:
