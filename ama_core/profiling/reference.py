@@ -18,6 +18,7 @@ from ama_core.detectors.ama import latent, losses
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.detectors.modules import PooledConv2d, UpsampledConv2d, gradient_penalty
+from ama_core.training.schedule import tuned_convolutions
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Shortcuts:
         fused: Adam in one kernel.
         resampled: convolutions that pool or upsample by themselves (see `detectors.modules`).
         bf16: autocast; the penalty's norm and the critic's values stay fp32.
+        tuned: convolution algorithms chosen by timing them, on CUDA.
     """
 
     cached: bool = False
@@ -39,6 +41,7 @@ class Shortcuts:
     fused: bool = False
     resampled: bool = False
     bf16: bool = False
+    tuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class Reference:
         networks.train()
         draws = Draws.of(config, n, n_neg, self.rng)
         autocast = torch.autocast(self.device.type, torch.bfloat16) if short.bf16 else nullcontext()
-        with autocast:
+        with tuned_convolutions() if short.tuned else nullcontext(), autocast:
             if short.cached:
                 x = self._batch(x_normal, draws)
                 z = networks.E(x)

@@ -40,6 +40,7 @@ LADDER = {
     "fused Adam": {"fused": True},
     "resampling convolutions": {"resampled": True},
     "bf16": {"bf16": True},
+    "tuned convolutions": {"tuned": True},
 }
 
 Progress = Callable[[str], None]
@@ -106,8 +107,9 @@ def bench_size(
     flops = product.flops()
     ladder, switched = {}, Shortcuts()
     wants_bf16 = precision(config, device) == "bf16"
+    without = {*(() if wants_bf16 else ("bf16",)), *(() if device.type == "cuda" else ("tuned convolutions",))}
     for name, change in LADDER.items():
-        if name != "bf16" or wants_bf16:
+        if name not in without:
             switched = replace(switched, **change)
             ladder[name] = _Reference(config, device, images, n_steps, switched)
     times: dict[str, list[float]] = {name: [] for name in (*ladder, "product")}
@@ -269,9 +271,10 @@ class _Reference:
 
 def _steps(config: Config, device: torch.device) -> int:
     """Steps of a window: enough to be timed, few enough to be waited for."""
+    wide = config.width_critic > 64
     if device.type == "cuda":
-        return 20
-    return 1 if config.width_critic > 64 else 8
+        return 5 if wide else 20
+    return 1 if wide else 8
 
 
 def _bench_scoring(config: Config, device: torch.device, peaks: Peaks, rounds: int) -> dict[str, float]:

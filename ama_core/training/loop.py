@@ -1,4 +1,4 @@
-"""The training loop of every detector: order of images, learning rate, autocast, clock, validation, checkpoints, events.
+"""The training loop of every detector: order of images, learning rate, arithmetic, clock, validation, checkpoints, events.
 
 `train` is a generator of events: whoever iterates shows them, stores them, or stops early by no longer iterating. What a
 step does is the detector's: a `Trainer`, which also holds everything that training changes and is stored whole by a checkpoint:
@@ -22,7 +22,7 @@ from ama_core.errors import ConfigError, DataError, TrainingDiverged
 from ama_core.settings import TrainingSettings
 from ama_core.tensors import scale
 from ama_core.training import distributed
-from ama_core.training.schedule import autocast
+from ama_core.training.schedule import arithmetic
 from ama_core.training.trainer import Trainer
 
 LOSS_LIMIT = 1e6  # |loss| beyond this is a training that explodes
@@ -109,7 +109,7 @@ def train(
     trainer.prepare(images)
     if distributed.size() > 1:
         distributed.check_same(f"{trainer.step} {zlib.crc32(np.ascontiguousarray(images))}")
-    arithmetic = autocast(config, device)
+    step_arithmetic = arithmetic(config, device)
     watched = _Watched(trainer, images, validation, watch)
     rate, last_save = _Rate(trainer), time.perf_counter()
 
@@ -119,7 +119,7 @@ def train(
         for optimiser in trainer.optimisers.values():
             optimiser.param_groups[0]["lr"] = trainer.learning_rate()
         epoch, x = batches.at(trainer.step)
-        with arithmetic():
+        with step_arithmetic():
             found = trainer.update(x)
         trainer.step += 1
         trainer.update_average()

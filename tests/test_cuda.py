@@ -1,0 +1,85 @@
+"""On a GPU everything computes what it does on the CPU, and what one writes the other reads. Skipped where there is no GPU."""
+
+import numpy as np
+import pytest
+import torch
+
+from ama_core import AMADetector
+from ama_core.detectors.ama.trainer import AMATrainer
+from ama_core.detectors.registry import detector_class, load_detector
+from ama_core.profiling import speed
+from ama_core.tensors import find_device, scale
+from ama_core.training.loop import train
+from tests.common import CPU
+from tests.detectors.test_contract import SMALL
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use through CUDA")
+
+
+@pytest.fixture(scope="module")
+def cuda() -> torch.device:
+    return find_device("cuda")
+
+
+def test_scores_are_those_of_the_cpu(tiny_bundle, digits, cuda):
+    images = digits.images[:300]
+    on_cpu, on_gpu = (load_detector(tiny_bundle, device=device).scores(images) for device in (CPU, cuda))
+    for name, values in on_cpu.items():
+        np.testing.assert_allclose(on_gpu[name], values, rtol=2e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("mode", ["paper", "released"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_training_on_a_gpu_is_finite_and_goes_on_from_its_checkpoint_on_either_device(
+    mode, precision, tiny_config, digits, cuda, tmp_path
+):
+    config = tiny_config.replace(mode=mode, precision=precision, max_steps=8, n_critic=2, average=0.5)
+    first = AMATrainer(config, cuda)
+    for event in train(first, digits.images, log_every=1):
+        if event.step == 5 and event.kind == "progress":
+            break
+    first.save(tmp_path / "checkpoint")
+    on_cuda = AMATrainer.load(tmp_path / "checkpoint", cuda)
+    assert on_cuda.step == 5
+    for name, tensor in first.networks.state_dict().items():
+        assert torch.equal(tensor, on_cuda.networks.state_dict()[name]), name
+    events = [event for event in train(on_cuda, digits.images, log_every=1) if event.kind == "progress"]
+    assert [event.step for event in events] == [6, 7, 8]
+    assert all(np.isfinite(list(event.values.values())).all() for event in events)
+
+
+def test_the_first_critic_loss_is_the_cpus(tiny_config, digits, cuda):
+    """Of a step without random draws: what is computed before anything moves does not depend on the device."""
+    config = tiny_config.replace(atypical="none", lambda_inter=0.0, lambda_gp=0.0)
+    x = torch.from_numpy(digits.images[: config.batch_size]).permute(0, 3, 1, 2)
+    found = []
+    for device in (CPU, cuda):
+        trainer = AMATrainer(config, device)
+        trainer.total = 10
+        trainer.networks.train()
+        found.append({name: float(value.detach()) for name, value in trainer.update(scale(x.to(device))).items()})
+    on_cpu, on_gpu = found
+    assert on_gpu == pytest.approx(on_cpu, rel=2e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_detector_is_fitted_on_a_gpu_and_its_bundle_scores_on_the_cpu(name, digits, cuda, tmp_path):
+    kind = detector_class(name)
+    settings = kind.Settings.from_dict({"channels": 1, "fit": "pad", **SMALL[name]})
+    detector = kind(settings, device=cuda, verbose=False).fit(digits.images)
+    detector.save(tmp_path / "bundle")
+    images = digits.images[:40]
+    here, there = (load_detector(tmp_path / "bundle", device=device).scores(images) for device in (cuda, CPU))
+    for score, values in there.items():
+        np.testing.assert_allclose(here[score], values, rtol=2e-2, atol=1e-3, err_msg=f"{name}: {score}")
+
+
+def test_fitting_takes_the_gpu_by_itself(tiny_config, digits):
+    assert AMADetector(tiny_config).torch_device.type == "cuda"
+
+
+def test_speed_is_measured_with_tuned_convolutions(tiny_config, cuda, monkeypatch):
+    monkeypatch.setattr(speed, "timed_config", lambda size, device: tiny_config.replace(max_steps=0, warmup=0.0))
+    monkeypatch.setattr(speed, "_steps", lambda config, device: 2)
+    found = speed.bench_size("tiny", cuda, speed.Peaks(1e13, 1e14, 1e12), 1)
+    assert "tuned convolutions" in found["ladder"] and found["peak_memory_mb"] > 1
