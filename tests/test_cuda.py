@@ -16,6 +16,13 @@ from tests.detectors.test_contract import SMALL
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use through CUDA")
 
 
+def assert_same_scores(found, expected, rtol):
+    """p-values may differ by one rank: an image that is among the held-out ones ties with itself, up to rounding."""
+    for name, values in expected.items():
+        atol = 0.016 if name.startswith("p_") else 1e-3
+        np.testing.assert_allclose(found[name], values, rtol=rtol, atol=atol, err_msg=name)
+
+
 @pytest.fixture(scope="module")
 def cuda() -> torch.device:
     return find_device("cuda")
@@ -24,8 +31,7 @@ def cuda() -> torch.device:
 def test_scores_are_those_of_the_cpu(tiny_bundle, digits, cuda):
     images = digits.images[:300]
     on_cpu, on_gpu = (load_detector(tiny_bundle, device=device).scores(images) for device in (CPU, cuda))
-    for name, values in on_cpu.items():
-        np.testing.assert_allclose(on_gpu[name], values, rtol=2e-3, atol=1e-5, err_msg=name)
+    assert_same_scores(on_gpu, on_cpu, rtol=2e-3)
 
 
 @pytest.mark.parametrize("mode", ["paper", "released"])
@@ -70,8 +76,21 @@ def test_every_detector_is_fitted_on_a_gpu_and_its_bundle_scores_on_the_cpu(name
     detector.save(tmp_path / "bundle")
     images = digits.images[:40]
     here, there = (load_detector(tmp_path / "bundle", device=device).scores(images) for device in (cuda, CPU))
-    for score, values in there.items():
-        np.testing.assert_allclose(here[score], values, rtol=2e-2, atol=1e-3, err_msg=f"{name}: {score}")
+    assert_same_scores(here, there, rtol=2e-2)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("changes", [{}, {"mode": "released"}, {"reconstruction": "plain"}, {"lambda_inter": 0.0}], ids=str)
+def test_captured_steps_are_the_steps_as_usual(precision, changes, tiny_config, digits, cuda, monkeypatch):
+    """Before and after negatives begin to take part, and while the learning rate falls."""
+    config = tiny_config.replace(precision=precision, max_steps=30, warmup=0.4, lr_schedule="linear", **changes)
+    found = {}
+    for graphs in ("0", "1"):
+        monkeypatch.setenv("AMA_CUDA_GRAPHS", graphs)
+        events = train(AMATrainer(config, cuda), digits.images, log_every=1)
+        found[graphs] = [event.values["wasserstein"] for event in events if event.kind == "progress"]
+    assert len(found["0"]) == 30
+    assert found["1"] == pytest.approx(found["0"], rel=1e-2, abs=1e-2)
 
 
 def test_fitting_takes_the_gpu_by_itself(tiny_config, digits):

@@ -104,7 +104,7 @@ def bench_size(
 
     progress(f"{size}: training")
     product = _Product(config, device, images, n_steps)
-    flops = product.flops()
+    flops = _Product(config, device, images, n_steps, captures=False).flops()
     ladder, switched = {}, Shortcuts()
     wants_bf16 = precision(config, device) == "bf16"
     without = {*(() if wants_bf16 else ("bf16",)), *(() if device.type == "cuda" else ("tuned convolutions",))}
@@ -227,11 +227,12 @@ class _FlopCounter(TorchDispatchMode):
 
 
 class _Product:
-    """`training.train`, a window of steps at a time."""
+    """`training.train`, a window of steps at a time; where it `captures`, as CUDA graphs, whose operations are not counted."""
 
-    def __init__(self, config: Config, device: torch.device, images: np.ndarray, n_steps: int):
+    def __init__(self, config: Config, device: torch.device, images: np.ndarray, n_steps: int, *, captures: bool = True):
         self.n_steps, self.device = n_steps, device
         self.trainer = AMATrainer(config, device)
+        self.trainer.captures = captures
         self.events = train(self.trainer, images, log_every=n_steps, sample_every=2**31)
 
     def run(self) -> float:

@@ -22,6 +22,7 @@ from ama_core.settings import Settings
 from ama_core.storage.bundle import read_info
 from ama_core.storage.files import read_json, write_atomically
 from ama_core.tensors import default_device
+from ama_core.training.graphs import steps_to_full_speed
 from ama_core.training.loop import train
 from ama_core.training.trainer import Trainer
 
@@ -162,19 +163,19 @@ def _seconds_per_step(config: Settings, device: torch.device, steps: int) -> flo
 
 
 def _of_stage(trainer: Trainer, images: np.ndarray, start: int, steps: int) -> float:
-    """Mean over `steps` steps from `start` on, after one that warms up caches, which must do itself where it takes longer than
-    PATIENCE.
+    """Mean over `steps` steps from `start` on, after those that are slower; the first of these must do where it takes longer
+    than PATIENCE.
     """
-    trainer.step = start
+    trainer.step, slower = start, steps_to_full_speed(trainer)
     moments = [time.perf_counter()]
     for event in train(trainer, images, log_every=1, sample_every=2**31):
         if event.kind == "progress":
             moments.append(time.perf_counter())
             if moments[1] - moments[0] > PATIENCE:
                 return moments[1] - moments[0]
-            if len(moments) == 2 + steps:
+            if len(moments) == 1 + slower + steps:
                 break
-    return (moments[-1] - moments[1]) / steps
+    return (moments[-1] - moments[slower]) / steps
 
 
 def _key(config: Settings, device: str) -> str:

@@ -22,6 +22,7 @@ from ama_core.errors import ConfigError, DataError, TrainingDiverged
 from ama_core.settings import TrainingSettings
 from ama_core.tensors import scale
 from ama_core.training import distributed
+from ama_core.training.graphs import Step
 from ama_core.training.schedule import arithmetic
 from ama_core.training.trainer import Trainer
 
@@ -96,7 +97,7 @@ def train(
 
     Raises:
         DataError: the images do not fit the settings or do not fill one batch.
-        ConfigError: this training cannot be divided among the processes that `torchrun` launched.
+        ConfigError: this training cannot be divided among the processes that `torchrun` launched, or captured (see `graphs`).
         TrainingDiverged: a loss is NaN or beyond `LOSS_LIMIT`, or weights or scores are not finite; the last checkpoint
             remains.
     """
@@ -109,18 +110,16 @@ def train(
     trainer.prepare(images)
     if distributed.size() > 1:
         distributed.check_same(f"{trainer.step} {zlib.crc32(np.ascontiguousarray(images))}")
-    step_arithmetic = arithmetic(config, device)
+    update = Step(trainer, arithmetic(config, device))
     watched = _Watched(trainer, images, validation, watch)
     rate, last_save = _Rate(trainer), time.perf_counter()
 
     while trainer.step < total:
         began = time.perf_counter()
         trainer.networks.train()
-        for optimiser in trainer.optimisers.values():
-            optimiser.param_groups[0]["lr"] = trainer.learning_rate()
+        update.set_learning_rate(trainer.learning_rate())
         epoch, x = batches.at(trainer.step)
-        with step_arithmetic():
-            found = trainer.update(x)
+        found = update(x)
         trainer.step += 1
         trainer.update_average()
         if trainer.step == total:
@@ -151,7 +150,7 @@ def _events(trainer: Trainer, found: dict[str, Tensor], epoch: int, schedule: "_
         events.append(Event("validation", step, total, watched.validate()))
     if schedule.reports(step):
         lr = next(iter(trainer.optimisers.values())).param_groups[0]["lr"]
-        values = _checked(trainer, found) | {"epoch": epoch + 1, "lr": lr}
+        values = _checked(trainer, found) | {"epoch": epoch + 1, "lr": float(lr)}
         events.append(Event("progress", step, total, values, warning=trainer.warning(values)))
     if schedule.samples(step) and (pictures := watched.sample()) is not None:
         events.append(Event("samples", step, total, images=pictures))

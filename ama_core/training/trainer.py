@@ -44,6 +44,7 @@ class Trainer(ABC):
     uses_anomalies: ClassVar[bool] = False  # whether real anomalies can take part
     validated_by: ClassVar[str] = ""  # the score of `anomaly_scores` that chooses the best weights
     splits: ClassVar[bool] = False  # whether `update` divides its batch among processes (see `distributed`)
+    captures: ClassVar[bool] = False  # whether a step never waits for the device, and may be replayed (see `graphs`)
     remedy: ClassVar[str] = "Lower lr."  # what to do about a training that diverged, in sentences
     scores_slowly: ClassVar[bool] = False  # whether those take a search for every image: then none are watched
 
@@ -102,6 +103,10 @@ class Trainer(ABC):
     def stages(self) -> tuple[int, ...]:
         """The first step, of `total`, of every stage whose steps cost something else."""
         return (0,)
+
+    def phase(self) -> int:
+        """Another number wherever `update` begins to do something else: within a phase all steps have the same operations."""
+        return 0
 
     def selectable(self) -> bool:
         """Whether the weights after `step` steps may be kept as the best ones: False before the last of several stages."""

@@ -62,6 +62,7 @@ class AMATrainer(Trainer):
     uses_anomalies = True
     validated_by = "A"
     splits = True
+    captures = True
     remedy = "Lower lr, raise lambda_gp, or, where the losses grew over thousands of steps, set lambda_drift to 0.001."
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve(
@@ -92,6 +93,14 @@ class AMATrainer(Trainer):
     def bare_state(self) -> dict[str, Tensor]:
         return self.networks.bare_state()
 
+    def phase(self) -> int:
+        """How many negatives a step has."""
+        config = self.config
+        takes_part = self.anomalies is not None or config.uses_negatives
+        at_once = self.anomalies is not None and config.mode == "released"  # real ones, in every batch of the released code
+        begun = at_once or self.step >= config.warmup * self.total
+        return config.n_negatives if takes_part and begun else 0
+
     def update(self, x: Tensor) -> dict[str, Tensor]:
         """`n_critic` critic steps and one of E and G on one batch of normals, of which a fraction gives way to negatives."""
         E, G, config = self.networks.E, self.networks.G, self.config
@@ -118,12 +127,7 @@ class AMATrainer(Trainer):
         Real anomalies take the place of synthetic negatives (Section "Semi-supervised"); the released code has them in its
         batches from the first step on.
         """
-        config, n_neg = self.config, 0
-        if self.anomalies is not None:
-            starts = 0.0 if config.mode == "released" else config.warmup * self.total
-            n_neg = config.n_negatives if self.step >= starts else 0
-        elif config.uses_negatives and self.step >= config.warmup * self.total:
-            n_neg = config.n_negatives
+        config, n_neg = self.config, self.phase()
         normals = x[: len(x) - n_neg]
         x = distributed.mine(normals)
         n_mine = len(x)
