@@ -86,10 +86,10 @@ def detectors() -> list[str]:
 
 
 def ablations() -> list[str]:
-    """A and T of AMA and of AMA without its parts on FashionMNIST: the stored lines of the condition that has the most rows."""
+    """A and T of AMA and of AMA without its parts on FashionMNIST: those stored of the condition with most of the rows."""
     records = read_results(RESULTS)
     stored = [line for table in ("ablations", "table1") for line in lines(table, records) if line.normal == NORMAL]
-    measured = dict.fromkeys((line.condition, line.row) for line in stored if line.ours)
+    measured = dict.fromkeys((line.condition, line.row) for line in stored if line.ours and line.row in ROWS)
     condition = Counter(condition for condition, _ in measured).most_common(1)[0][0]  # of several, the longest training
     stored = [line for line in stored if line.condition == condition]
     body = []

@@ -97,8 +97,9 @@ def test_fitting_takes_the_gpu_by_itself(tiny_config, digits):
     assert AMADetector(tiny_config).torch_device.type == "cuda"
 
 
-def test_speed_is_measured_with_tuned_convolutions(tiny_config, cuda, monkeypatch):
+def test_speed_counts_the_operations_of_captured_steps_too(tiny_config, cuda, monkeypatch):
     monkeypatch.setattr(speed, "timed_config", lambda size, device: tiny_config.replace(max_steps=0, warmup=0.0))
-    monkeypatch.setattr(speed, "_steps", lambda config, device: 2)
-    found = speed.bench_size("tiny", cuda, speed.Peaks(1e13, 1e14, 1e12), 1)
-    assert "tuned convolutions" in found["ladder"] and found["peak_memory_mb"] > 1
+    monkeypatch.setattr(speed, "_steps", lambda config, device: 6)
+    on_cpu, on_gpu = (speed.bench_size("tiny", device, speed.Peaks(1e13, 1e14, 1e12), 1) for device in (CPU, cuda))
+    assert on_gpu["gflop_per_image"] == pytest.approx(on_cpu["gflop_per_image"], rel=0.05)
+    assert on_gpu["peak_memory_mb"] > 1

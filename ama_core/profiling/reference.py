@@ -18,7 +18,6 @@ from ama_core.detectors.ama import latent, losses
 from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.detectors.modules import PooledConv2d, UpsampledConv2d, gradient_penalty
-from ama_core.training.schedule import tuned_convolutions
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class Shortcuts:
         fused: Adam in one kernel.
         resampled: convolutions that pool or upsample by themselves (see `detectors.modules`).
         bf16: autocast; the penalty's norm and the critic's values stay fp32.
-        tuned: convolution algorithms chosen by timing them, on CUDA.
     """
 
     cached: bool = False
@@ -41,7 +39,6 @@ class Shortcuts:
     fused: bool = False
     resampled: bool = False
     bf16: bool = False
-    tuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ class Reference:
         networks.train()
         draws = Draws.of(config, n, n_neg, self.rng)
         autocast = torch.autocast(self.device.type, torch.bfloat16) if short.bf16 else nullcontext()
-        with tuned_convolutions() if short.tuned else nullcontext(), autocast:
+        with autocast:
             if short.cached:
                 x = self._batch(x_normal, draws)
                 z = networks.E(x)

@@ -40,7 +40,6 @@ LADDER = {
     "fused Adam": {"fused": True},
     "resampling convolutions": {"resampled": True},
     "bf16": {"bf16": True},
-    "tuned convolutions": {"tuned": True},
 }
 
 Progress = Callable[[str], None]
@@ -107,9 +106,8 @@ def bench_size(
     flops = _Product(config, device, images, n_steps, captures=False).flops()
     ladder, switched = {}, Shortcuts()
     wants_bf16 = precision(config, device) == "bf16"
-    without = {*(() if wants_bf16 else ("bf16",)), *(() if device.type == "cuda" else ("tuned convolutions",))}
     for name, change in LADDER.items():
-        if name not in without:
+        if name != "bf16" or wants_bf16:
             switched = replace(switched, **change)
             ladder[name] = _Reference(config, device, images, n_steps, switched)
     times: dict[str, list[float]] = {name: [] for name in (*ladder, "product")}

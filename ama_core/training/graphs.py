@@ -17,7 +17,7 @@ from ama_core.training import distributed
 from ama_core.training.trainer import Trainer
 
 VARIABLE = "AMA_CUDA_GRAPHS"  # of the environment: 0 trains without
-WARM_UP = 3  # steps before one is captured: cuDNN chooses its algorithms, Adam makes its state
+WARM_UP = 3  # steps before one is captured: libraries load their kernels, Adam makes its state
 
 
 def captures(trainer: Trainer) -> bool:
@@ -32,14 +32,14 @@ def steps_to_full_speed(trainer: Trainer) -> int:
 
 
 class Step:
-    """`trainer.update` in the context that `arithmetic` makes, as a CUDA graph where that is possible.
+    """`trainer.update` in the context that `autocast` makes, as a CUDA graph where that is possible.
 
     Raises:
         ConfigError: of a call, the step cannot be captured.
     """
 
-    def __init__(self, trainer: Trainer, arithmetic: Callable[[], AbstractContextManager]):
-        self.trainer, self.arithmetic = trainer, arithmetic
+    def __init__(self, trainer: Trainer, autocast: Callable[[], AbstractContextManager]):
+        self.trainer, self.autocast = trainer, autocast
         self.captures = captures(trainer)
         if self.captures:
             self.stream = torch.cuda.Stream(trainer.device)
@@ -59,7 +59,7 @@ class Step:
     def __call__(self, x: Tensor) -> dict[str, Tensor]:
         """The losses and curves of one step on a batch x; of a graph these are overwritten by the next step."""
         if not self.captures:
-            with self.arithmetic():
+            with self.autocast():
                 return self.trainer.update(x)
         if self.trainer.phase() != self.phase:
             self.phase, self.warm, self.graph = self.trainer.phase(), 0, None
@@ -75,7 +75,7 @@ class Step:
     def _as_usual(self, x: Tensor) -> dict[str, Tensor]:
         """On the stream of the capture, as gradients must come from the stream that they were made on."""
         self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream), self.arithmetic():
+        with torch.cuda.stream(self.stream), self.autocast():
             found = self.trainer.update(x)
         torch.cuda.current_stream().wait_stream(self.stream)
         return found
@@ -87,7 +87,7 @@ class Step:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.trainer.rng)
         try:
-            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"), self.arithmetic():
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"), self.autocast():
                 self.found = {name: value.detach() for name, value in self.trainer.update(self.x).items()}
         except RuntimeError as error:
             raise ConfigError(

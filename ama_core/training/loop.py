@@ -1,4 +1,4 @@
-"""The training loop of every detector: order of images, learning rate, arithmetic, clock, validation, checkpoints, events.
+"""The training loop of every detector: order of images, learning rate, autocast, clock, validation, checkpoints, events.
 
 `train` is a generator of events: whoever iterates shows them, stores them, or stops early by no longer iterating. What a
 step does is the detector's: a `Trainer`, which also holds everything that training changes and is stored whole by a checkpoint:
@@ -23,7 +23,7 @@ from ama_core.settings import TrainingSettings
 from ama_core.tensors import scale
 from ama_core.training import distributed
 from ama_core.training.graphs import Step
-from ama_core.training.schedule import arithmetic
+from ama_core.training.schedule import autocast
 from ama_core.training.trainer import Trainer
 
 LOSS_LIMIT = 1e6  # |loss| beyond this is a training that explodes
@@ -110,7 +110,7 @@ def train(
     trainer.prepare(images)
     if distributed.size() > 1:
         distributed.check_same(f"{trainer.step} {zlib.crc32(np.ascontiguousarray(images))}")
-    update = Step(trainer, arithmetic(config, device))
+    update = Step(trainer, autocast(config, device))
     watched = _Watched(trainer, images, validation, watch)
     rate, last_save = _Rate(trainer), time.perf_counter()
 

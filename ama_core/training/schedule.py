@@ -1,7 +1,6 @@
 """How the learning rate falls, and in which arithmetic a training computes."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import nullcontext
 
 import torch
 
@@ -31,30 +30,8 @@ def precision(config: TrainingSettings, device: torch.device) -> str:
     return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
-def arithmetic(config: TrainingSettings, device: torch.device) -> Callable[[], AbstractContextManager]:
-    """Makes the context in which a step computes: autocast where the precision is bf16, on CUDA with tuned convolutions."""
-    bf16 = precision(config, device) == "bf16"
-
-    @contextmanager
-    def context() -> Iterator[None]:
-        with ExitStack() as stack:
-            if device.type == "cuda":
-                stack.enter_context(tuned_convolutions())
-            if bf16:
-                stack.enter_context(torch.autocast(device.type, torch.bfloat16))
-            yield
-
-    return context
-
-
-@contextmanager
-def tuned_convolutions() -> Iterator[None]:
-    """Let cuDNN time its algorithms for each shape and take the fastest: steps have few shapes, and repeat them thousands of
-    times. Scoring does without, where the last batch of every call has a shape of its own.
-    """
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+def autocast(config: TrainingSettings, device: torch.device):
+    """Makes the context in which a step computes."""
+    if precision(config, device) == "fp32":
+        return nullcontext
+    return lambda: torch.autocast(device.type, torch.bfloat16)

@@ -34,7 +34,7 @@ _TINY = dict(_SHORT, nz=32, width_encoder=16, width_generator=24, width_critic=2
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": _TINY,
-    # CPU in under an hour, GPU in a minute or two.
+    # CPU in under half an hour, GPU in a minute.
     "small": dict(_SHORT, nz=64, width_encoder=32, width_generator=40, width_critic=40, max_steps=2500),
     # Own photographs at 64 pixels, at about the cost of tiny at 32: the networks see 2x2 pixels as channels.
     "fast64": dict(_TINY, image_size=64, fold=2),
