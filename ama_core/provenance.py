@@ -1,5 +1,6 @@
 """Where a figure comes from: device, versions, commit and command, as bundles and results record them."""
 
+import os
 import platform
 import shlex
 import subprocess
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 
 from ama_core._version import __version__
+
+VARIABLE = "AMA_COMMIT"  # of the environment: the commit of a copy that is no git checkout
 
 
 def training_facts(trained: Mapping[str, Any], device: torch.device, n_train: int, select: str) -> dict[str, Any]:
@@ -37,7 +40,9 @@ def training_facts(trained: Mapping[str, Any], device: torch.device, n_train: in
 
 
 def commit() -> str | None:
-    """The commit of this source tree, where it is a git checkout; "-dirty" where the engine differs from it."""
+    """The commit of this source tree, "-dirty" where the engine differs from it; of a tree that is no git checkout what the
+    environment names, or None.
+    """
 
     def git(*words: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *words]
@@ -46,4 +51,4 @@ def commit() -> str | None:
     try:
         return git("rev-parse", "--short", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get(VARIABLE) or None

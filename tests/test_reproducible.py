@@ -62,6 +62,16 @@ def test_commit_is_of_the_engine(tmp_path, monkeypatch):
     assert module.commit().endswith("-dirty")
 
 
+def test_commit_of_a_copy_is_what_the_environment_says(tmp_path, monkeypatch):
+    import ama_core.provenance as module
+
+    (tmp_path / "ama_core").mkdir()
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "ama_core" / "provenance.py"))
+    assert module.commit() is None
+    monkeypatch.setenv("AMA_COMMIT", "abc1234")
+    assert module.commit() == "abc1234"
+
+
 @pytest.mark.parametrize("name", sorted(BUNDLES))
 def test_bundles_still_give_their_stored_scores(name):
     stored = [sample for sample in read_scores(BUNDLES[name]) if sample.name in ("digits", "photos", "noise", "flat")]
