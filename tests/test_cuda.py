@@ -9,7 +9,8 @@ from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.profiling import speed
 from ama_core.tensors import find_device, scale
-from ama_core.training.loop import train
+from ama_core.training.graphs import WARM_UP
+from ama_core.training.loop import Validation, train
 from tests.common import CPU
 from tests.detectors.test_contract import SMALL
 
@@ -34,24 +35,25 @@ def test_scores_are_those_of_the_cpu(tiny_bundle, digits, cuda):
     assert_same_scores(on_gpu, on_cpu, rtol=2e-3)
 
 
-@pytest.mark.parametrize("mode", ["paper", "released"])
+@pytest.mark.parametrize("changes", [{}, {"mode": "released"}, {"average": 0.5}], ids=str)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_training_on_a_gpu_is_finite_and_goes_on_from_its_checkpoint_on_either_device(
-    mode, precision, tiny_config, digits, cuda, tmp_path
-):
-    config = tiny_config.replace(mode=mode, precision=precision, max_steps=8, n_critic=2, average=0.5)
-    first = AMATrainer(config, cuda)
-    for event in train(first, digits.images, log_every=1):
-        if event.step == 5 and event.kind == "progress":
+def test_a_stopped_training_goes_on_from_its_checkpoint(precision, changes, tiny_config, digits, cuda, tmp_path):
+    config = tiny_config.replace(precision=precision, max_steps=24, n_critic=2, **changes)
+    whole, stopped = AMATrainer(config, cuda), AMATrainer(config, cuda)
+    for _ in train(whole, digits.images):
+        pass
+    for event in train(stopped, digits.images, log_every=1):
+        if event.step == 12 and event.kind == "progress":
             break
-    first.save(tmp_path / "checkpoint")
-    on_cuda = AMATrainer.load(tmp_path / "checkpoint", cuda)
-    assert on_cuda.step == 5
-    for name, tensor in first.networks.state_dict().items():
-        assert torch.equal(tensor, on_cuda.networks.state_dict()[name]), name
-    events = [event for event in train(on_cuda, digits.images, log_every=1) if event.kind == "progress"]
-    assert [event.step for event in events] == [6, 7, 8]
-    assert all(np.isfinite(list(event.values.values())).all() for event in events)
+    stopped.save(tmp_path / "checkpoint")
+    resumed = AMATrainer.load(tmp_path / "checkpoint", cuda)
+    assert resumed.step == 12
+    for _ in train(resumed, digits.images):
+        pass
+    for name, tensor in whole.weights().items():
+        torch.testing.assert_close(resumed.weights()[name], tensor, rtol=2e-2, atol=2e-2, msg=name)
+    on_cpu = AMATrainer.load(tmp_path / "checkpoint", CPU)
+    assert [event.step for event in train(on_cpu, digits.images, log_every=1) if event.kind == "progress"][-1] == 24
 
 
 def test_the_first_critic_loss_is_the_cpus(tiny_config, digits, cuda):
@@ -79,18 +81,37 @@ def test_every_detector_is_fitted_on_a_gpu_and_its_bundle_scores_on_the_cpu(name
     assert_same_scores(here, there, rtol=2e-2)
 
 
+VARIANTS = [
+    {},
+    {"mode": "released", "n_critic": 2},
+    {"reconstruction": "plain"},
+    {"lambda_inter": 0.0},
+    {"average": 0.9},
+    {"image_size": 64, "fold": 2},
+]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("changes", [{}, {"mode": "released"}, {"reconstruction": "plain"}, {"lambda_inter": 0.0}], ids=str)
-def test_captured_steps_are_the_steps_as_usual(precision, changes, tiny_config, digits, cuda, monkeypatch):
-    """Before and after negatives begin to take part, and while the learning rate falls."""
+@pytest.mark.parametrize("real", [False, True], ids=["synthetic", "real"])
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+def test_captured_steps_are_those_without_graphs(precision, real, changes, tiny_config, digits, cuda, monkeypatch):
+    """Before and after negatives begin to take part, while the learning rate falls, and with looks at other images between."""
     config = tiny_config.replace(precision=precision, max_steps=30, warmup=0.4, lr_schedule="linear", **changes)
-    found = {}
+    images = digits.images if config.image_size == 32 else digits.images.repeat(2, axis=1).repeat(2, axis=2)
+    others = 255 - images[:40]
+    found, replays = {}, []
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (replays.append(graph), replay(graph)))
     for graphs in ("0", "1"):
         monkeypatch.setenv("AMA_CUDA_GRAPHS", graphs)
-        events = train(AMATrainer(config, cuda), digits.images, log_every=1)
+        trainer = AMATrainer(config, cuda)
+        watch = Validation(images[:40], others)
+        events = train(trainer, images, anomalies=others if real else None, watch=watch, log_every=1)
         found[graphs] = [event.values["wasserstein"] for event in events if event.kind == "progress"]
-    assert len(found["0"]) == 30
-    assert found["1"] == pytest.approx(found["0"], rel=1e-2, abs=1e-2)
+        phases = 1 if real and config.mode == "released" else 2
+        assert len(replays) == (0 if graphs == "0" else 30 - phases * WARM_UP)
+    assert found["1"][:10] == pytest.approx(found["0"][:10], rel=1e-3, abs=1e-3)
+    assert found["1"] == pytest.approx(found["0"], rel=2e-2, abs=1e-2)
 
 
 def test_fitting_takes_the_gpu_by_itself(tiny_config, digits):

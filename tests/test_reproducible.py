@@ -67,6 +67,7 @@ def test_commit_of_a_copy_is_what_the_environment_says(tmp_path, monkeypatch):
 
     (tmp_path / "ama_core").mkdir()
     monkeypatch.setattr(module, "__file__", str(tmp_path / "ama_core" / "provenance.py"))
+    monkeypatch.delenv("AMA_COMMIT", raising=False)
     assert module.commit() is None
     monkeypatch.setenv("AMA_COMMIT", "abc1234")
     assert module.commit() == "abc1234"

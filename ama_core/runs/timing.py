@@ -69,7 +69,7 @@ class StepTime:
 
 
 def measure(config: Settings, folder: Path | str | None = None, *, device: torch.device | None = None) -> StepTime:
-    """Time a few steps on random images after one to warm up, and remember it in `folder` for `known`.
+    """Time a few steps on random images after those that are slower, and remember it in `folder` for `known`.
 
     Where whole batches would take longer than PATIENCE, steps on PROBE images are timed and scaled to the batch. An untrained
     network runs at the speed of a trained one.

@@ -89,9 +89,15 @@ class Step:
         try:
             with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"), self.autocast():
                 self.found = {name: value.detach() for name, value in self.trainer.update(self.x).items()}
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
+            cause = error
+            while isinstance(cause.__context__, RuntimeError):  # what ended the capture, not that it could not be closed
+                cause = cause.__context__
             raise ConfigError(
-                f"The steps of this training cannot be captured as a CUDA graph ({str(error).splitlines()[0]}). Train again "
-                f"with {VARIABLE}=0 in the environment: without graphs, which is slower."
+                f"The steps of this training cannot be captured as a CUDA graph ({str(cause).splitlines()[0]}). Set "
+                f"{VARIABLE}=0 in the environment to train without graphs, which is slower: again, or with --resume where a "
+                "checkpoint was saved."
             ) from error
         self.graph = graph

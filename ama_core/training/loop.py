@@ -97,7 +97,8 @@ def train(
 
     Raises:
         DataError: the images do not fit the settings or do not fill one batch.
-        ConfigError: this training cannot be divided among the processes that `torchrun` launched, or captured (see `graphs`).
+        ConfigError: this training cannot be divided among the processes that `torchrun` launched, its steps do not fit into the
+            device's memory, or cannot be captured (see `graphs`).
         TrainingDiverged: a loss is NaN or beyond `LOSS_LIMIT`, or weights or scores are not finite; the last checkpoint
             remains.
     """
@@ -119,7 +120,7 @@ def train(
         trainer.networks.train()
         update.set_learning_rate(trainer.learning_rate())
         epoch, x = batches.at(trainer.step)
-        found = update(x)
+        found = _fitting(update, x, device)
         trainer.step += 1
         trainer.update_average()
         if trainer.step == total:
@@ -140,6 +141,16 @@ def train(
             last_save = time.perf_counter()
             yield Event("checkpoint", trainer.step, total, closes_step=True)
     yield Event("done", trainer.step, total, {"seconds": trainer.seconds})
+
+
+def _fitting(update: Step, x: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """A step. Raises ConfigError where it does not fit into the device's memory."""
+    try:
+        return update(x)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"A step on {len(x)} images does not fit into the memory of {device}: lower batch_size, or choose a smaller preset."
+        ) from error
 
 
 def _events(trainer: Trainer, found: dict[str, Tensor], epoch: int, schedule: "_Schedule", watched: "_Watched") -> list[Event]:

@@ -44,7 +44,7 @@ class Trainer(ABC):
     uses_anomalies: ClassVar[bool] = False  # whether real anomalies can take part
     validated_by: ClassVar[str] = ""  # the score of `anomaly_scores` that chooses the best weights
     splits: ClassVar[bool] = False  # whether `update` divides its batch among processes (see `distributed`)
-    captures: ClassVar[bool] = False  # whether a step never waits for the device, and may be replayed (see `graphs`)
+    captures: ClassVar[bool] = False  # whether the steps of a `phase` may be replayed (see `graphs`)
     remedy: ClassVar[str] = "Lower lr."  # what to do about a training that diverged, in sentences
     scores_slowly: ClassVar[bool] = False  # whether those take a search for every image: then none are watched
 
@@ -105,7 +105,9 @@ class Trainer(ABC):
         return (0,)
 
     def phase(self) -> int:
-        """Another number wherever `update` begins to do something else: within a phase all steps have the same operations."""
+        """Another number wherever `update` begins to do something else. Where it `captures`, all steps of a phase have the same
+        operations, and none waits for the device.
+        """
         return 0
 
     def selectable(self) -> bool:
@@ -175,7 +177,10 @@ class Trainer(ABC):
 
     @classmethod
     def load(cls, path: Path, device: torch.device | None = None) -> Self:
-        """Read what `save` wrote. Raises BundleError on a missing, damaged or foreign file."""
+        """Read what `save` wrote, on whichever device. Raises BundleError on a missing, damaged or foreign file.
+
+        Random draws go on where they were, but between CPU and GPU, whose generators differ: there with a seed of the step.
+        """
         try:
             open_regular(path).close()  # a pipe of this name would be waited for
             with safe_open(path, "pt") as file:
@@ -185,7 +190,10 @@ class Trainer(ABC):
             state.networks.load_state_dict(_under(tensors, "networks."))
             state.best = _under(tensors, "best.")
             state.average = {name: t.to(state.device) for name, t in _under(tensors, "average.").items()}
-            state.rng.set_state(tensors["rng"])
+            if tensors["rng"].numel() == state.rng.get_state().numel():
+                state.rng.set_state(tensors["rng"])
+            else:  # of a GPU's generator on the CPU, or the other way round
+                state.rng.manual_seed(state.config.seed + (header["step"] << 32))
             for key, optimiser in state.optimisers.items():
                 slots: dict[int, dict[str, Tensor]] = {}
                 for name, tensor in _under(tensors, f"optimiser.{key}.").items():
@@ -213,6 +221,7 @@ def descend(loss: Tensor, *optimisers: torch.optim.Optimizer) -> None:
     distributed.average_gradients(p for optimiser in optimisers for group in optimiser.param_groups for p in group["params"])
     for optimiser in optimisers:
         optimiser.step()
+    torch.clear_autocast_cache()  # bf16 copies of the weights as they were
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

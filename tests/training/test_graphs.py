@@ -15,10 +15,10 @@ LR = 0.5
 class Counting:
     """A trainer that notes how its steps are made; negatives begin with step 6."""
 
-    captures, device, rng = True, torch.device("cuda"), None
+    captures, device = True, torch.device("cuda")
 
     def __init__(self):
-        self.step, self.made = 0, []
+        self.step, self.made, self.rng, self.registered, self.stepper = 0, [], object(), [], None
         self.optimisers = {"D": torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)}
 
     def phase(self):
@@ -34,14 +34,20 @@ def trainer(monkeypatch):
     found = Counting()
 
     class Graph:
-        register_generator_state = staticmethod(lambda rng: None)
-        replay = staticmethod(lambda: found.made.append("replay"))
+        def register_generator_state(self, rng):
+            found.registered.append(rng)
+
+        def replay(self):
+            """The captured operations, on what is in the captured tensors now."""
+            found.made.append("replay")
+            found.stepper.found["loss"].copy_(2 * found.stepper.x.sum())
 
     @contextmanager
     def capture(graph, **settings):
         found.made.append("capture:")
         yield
 
+    monkeypatch.delenv(graphs.VARIABLE, raising=False)
     stream = SimpleNamespace(wait_stream=lambda other: None)
     for name, stand_in in {
         "Stream": lambda device: stream,
@@ -57,15 +63,18 @@ def trainer(monkeypatch):
 
 
 def made(trainer, n):
-    step = graphs.Step(trainer, nullcontext)
+    """What n steps did, each on a batch of its own."""
+    step = trainer.stepper = graphs.Step(trainer, nullcontext)
     for trainer.step in range(n):
-        step(torch.ones(2))
+        x = torch.full((2,), float(trainer.step))
+        assert float(step(x)["loss"]) == 4 * trainer.step
     return trainer.made
 
 
 def test_a_phase_begins_with_steps_as_usual_then_one_is_captured_and_replayed(trainer):
     usual, captured = ["step"] * graphs.WARM_UP, ["capture:", "step", "replay"]
     assert made(trainer, 11) == [*usual, *captured, "replay", "replay", *usual, *captured, "replay"]
+    assert trainer.registered == [trainer.rng] * 2
     assert graphs.steps_to_full_speed(trainer) == graphs.WARM_UP + 1
 
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -636,6 +637,28 @@ def test_the_step_is_adam_s(config, few, tmp_path, resumed):
             np.testing.assert_allclose(p.detach().numpy(), expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
         if event.step >= 6:
             break
+
+
+def test_a_step_that_does_not_fit_into_memory_says_what_to_lower(config, few, monkeypatch):
+    def update(self, x):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(AMATrainer, "update", update)
+    with pytest.raises(ConfigError, match=rf"{config.batch_size} images does not fit into the memory of cpu: lower batch_size"):
+        run(AMATrainer(config, CPU), few)
+
+
+def test_a_checkpoint_of_another_kind_of_device_goes_on_with_draws_of_its_step(config, few, tmp_path):
+    """A GPU's generator has a state of another size."""
+    trainer = AMATrainer(config, CPU)
+    trainer.step = 4
+    trainer.rng = SimpleNamespace(get_state=lambda: torch.zeros(16, dtype=torch.uint8))
+    trainer.save(tmp_path / "checkpoint")
+    loaded, again = (AMATrainer.load(tmp_path / "checkpoint", CPU) for _ in range(2))
+    assert torch.equal(loaded.rng.get_state(), again.rng.get_state())
+    assert not torch.equal(loaded.rng.get_state(), AMATrainer(config, CPU).rng.get_state()), "not the first draws once more"
+    run(loaded, few)
+    assert loaded.step == config.max_steps
 
 
 def test_total_steps():

@@ -152,6 +152,7 @@ class AMATrainer(Trainer):
             else:
                 z_neg = latent.atypical_codes(n, config.nz, config.atypical, config.delta, self.rng)
             x_neg = networks.G(distributed.mine(z_neg)).float()
+        torch.clear_autocast_cache()  # copies of weights made here have no gradient
         networks.E.train()
         networks.G.train()
         return x_neg
