@@ -21,7 +21,7 @@ from ama_core.runs.spec import RunSpec, config_for
 from training.live import WATCHED, status_of, table_of
 
 OOD = "mnist"
-STEPS = 2000  # minutes on a CPU; T hardly grows after them, A does (docs/results.md)
+STEPS = 2000  # minutes on a CPU, and T hardly grows after them
 KINDS = ("mirrored", "plain")
 SCORE = "A"
 BESIDE = "T"  # the score whose stored figures stand beside those of SCORE
