@@ -1,13 +1,17 @@
 """When steps are captured, with stand-ins for CUDA: what a captured step computes is tested on a GPU (tests/test_cuda.py)."""
 
+import copy
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.errors import ConfigError
-from ama_core.training import graphs
+from ama_core.training import graphs, loop
+from ama_core.training.loop import Validation, train
+from tests.common import CPU
 
 LR = 0.5
 
@@ -107,3 +111,75 @@ def test_a_step_that_cannot_be_captured_says_how_to_train_without(trainer, monke
     monkeypatch.setattr(torch.cuda, "graph", refuse)
     with pytest.raises(ConfigError, match=r"\(operation not permitted\).*AMA_CUDA_GRAPHS=0"):
         made(trainer, 5)
+
+
+class Acted:
+    """A stand-in for CUDA graphs on the CPU: capturing a step leaves everything as it was, a replay makes the step."""
+
+    def __init__(self):
+        self.replays = 0
+
+    def register_generator_state(self, rng):
+        self.rng = rng
+
+    @contextmanager
+    def capture(self, trainer):
+        networks, rng = copy.deepcopy(trainer.networks.state_dict()), trainer.rng.get_state()
+        optimisers = {name: copy.deepcopy(optimiser.state_dict()) for name, optimiser in trainer.optimisers.items()}
+        yield
+        trainer.networks.load_state_dict(networks)
+        trainer.rng.set_state(rng)
+        for name, optimiser in trainer.optimisers.items():
+            optimiser.load_state_dict(optimisers[name])
+
+
+@pytest.mark.parametrize("changes", [{}, {"mode": "released", "n_critic": 2}, {"average": 0.9}, {"precision": "bf16"}], ids=str)
+def test_a_training_by_replayed_steps_is_the_training_without_them(changes, tiny_config, digits, monkeypatch, tmp_path):
+    """The whole loop around them: learning rate, phases, average, looks at images, and a checkpoint to go on from."""
+    # All learning rates are fp32 numbers, as which a captured step has them.
+    config = tiny_config.replace(max_steps=32, warmup=0.5, lr=2**-10, lr_schedule="linear", lr_fall=0.5, **changes)
+    watch = Validation(digits.images[:20], 255 - digits.images[:20])
+
+    def trained(trainer, until=32):
+        for event in train(trainer, digits.images, watch=watch, log_every=1):
+            if event.step == until and event.kind == "progress":
+                break
+        return trainer
+
+    without = trained(AMATrainer(config, CPU))
+    steppers, acted = [], []
+
+    class Stepper(graphs.Step):
+        def __init__(self, trainer, autocast):
+            super().__init__(trainer, autocast)
+            steppers.append(self)
+
+    class Graph(Acted):
+        def __init__(self):
+            super().__init__()
+            acted.append(self)
+
+        def replay(self):
+            self.replays += 1
+            stepper = steppers[-1]
+            with stepper.autocast():
+                for name, value in stepper.trainer.update(stepper.x).items():
+                    stepper.found[name].copy_(value.detach())
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, stand_in in {
+        "Stream": lambda device: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda stream: nullcontext(),
+        "CUDAGraph": Graph,
+        "graph": lambda graph, **settings: graph.capture(steppers[-1].trainer),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(graphs, "captures", lambda trainer: True)
+    monkeypatch.setattr(loop, "Step", Stepper)
+    stopped = trained(AMATrainer(config, CPU), until=9)
+    stopped.save(tmp_path / "checkpoint")
+    resumed = trained(AMATrainer.load(tmp_path / "checkpoint", CPU))
+    assert [graph.replays for graph in acted] == [n - graphs.WARM_UP for n in (9, 16 - 9, 32 - 16)]
+    for name, tensor in without.weights().items():
+        assert torch.equal(resumed.weights()[name], tensor), name
