@@ -114,6 +114,13 @@ def test_captured_steps_are_those_without_graphs(precision, real, changes, tiny_
     assert found["1"] == pytest.approx(found["0"], rel=2e-2, abs=1e-2)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_the_second_gpu_captures_its_own_steps(tiny_config, digits):
+    trainer = AMATrainer(tiny_config.replace(max_steps=10), find_device("cuda:1"))
+    events = [event for event in train(trainer, digits.images, log_every=1) if event.kind == "progress"]
+    assert len(events) == 10 and np.isfinite([event.values["loss_critic"] for event in events]).all()
+
+
 def test_fitting_takes_the_gpu_by_itself(tiny_config, digits):
     assert AMADetector(tiny_config).torch_device.type == "cuda"
 

@@ -61,6 +61,10 @@ class Step:
         if not self.captures:
             with self.autocast():
                 return self.trainer.update(x)
+        with torch.cuda.device(self.trainer.device):  # which need not be the current one
+            return self._captured(x)
+
+    def _captured(self, x: Tensor) -> dict[str, Tensor]:
         if self.trainer.phase() != self.phase:
             self.phase, self.warm, self.graph = self.trainer.phase(), 0, None
         if self.graph is None and self.warm == WARM_UP:

@@ -55,6 +55,7 @@ def trainer(monkeypatch):
     stream = SimpleNamespace(wait_stream=lambda other: None)
     for name, stand_in in {
         "Stream": lambda device: stream,
+        "device": lambda device: nullcontext(),
         "current_stream": lambda: stream,
         "stream": lambda stream: nullcontext(),
         "CUDAGraph": Graph,
@@ -169,6 +170,7 @@ def test_a_training_by_replayed_steps_is_the_training_without_them(changes, tiny
     stream = SimpleNamespace(wait_stream=lambda other: None)
     for name, stand_in in {
         "Stream": lambda device: stream,
+        "device": lambda device: nullcontext(),
         "current_stream": lambda: stream,
         "stream": lambda stream: nullcontext(),
         "CUDAGraph": Graph,
