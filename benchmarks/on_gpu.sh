@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 mkdir -p "$out/log"
 [ -d "$out/results" ] || cp -r results "$out/results"
 export OMP_NUM_THREADS=1
-drift="--set lambda_drift=0.001" long="--preset tiny --set max_steps=6000 --set lambda_drift=0.001 --seeds 3"
+drift="--set lambda_drift=0.001" long="--preset tiny --set max_steps=6000 --seeds 3"
 many=$(for _ in $(seq "$at_once"); do echo cuda:0; done | paste -sd,)
 
 bundle() { # RECONSTRUCTION: of CIFAR-10, 20,000 steps
@@ -30,14 +30,19 @@ tables() { # LOG DEVICES ARGUMENT ...
 }
 
 bundle mirrored &
+mirrored=$!
 bundle plain &
+plain=$!
 # The AMA row of FashionMNIST in the repository is a CPU's; beside rows of a GPU it should be one of a GPU.
 grep -ls '"hardware": "cpu' "$out"/results/table1-ama-fashionmnist-tiny-0cbb4c-s*.json | xargs -r rm
-tables fashionmnist "$many" table1 --only ama-fashionmnist $long
-tables cifar10 "$many" table1 ablations --only cifar10 $long
-tables table2 "$many" table2 --only ama $long
-wait
-[ -f "$out/bench.json" ] || { python3 -m ama_core bench --rounds 2 --concurrent 0 --json > "$out/bench.part" && mv "$out/bench.part" "$out/bench.json"; }
+tables fashionmnist "$many" table1 --only ama-fashionmnist $long $drift
+tables cifar10 "$many" table1 ablations --only cifar10 $long $drift
+tables table2 "$many" table2 --only ama $long $drift
+wait "$mirrored" || failed=1
+wait "$plain" || failed=1
+if [ ! -f "$out/bench.json" ]; then
+  python3 -m ama_core bench --rounds 2 --concurrent 0 --json > "$out/bench.part" && mv "$out/bench.part" "$out/bench.json" || failed=1
+fi
 tables paper cuda:0 table1 --only ama-fashionmnist ama-cifar10 --preset paper --set epochs=30 $drift
 tables paper cuda:0 ablations --only without-mirrored-fashionmnist --preset paper --set epochs=30 $drift
 exit $failed

@@ -1,8 +1,7 @@
-"""Steps as CUDA graphs: one launch in place of a thousand.
+"""Steps as CUDA graphs: one launch in place of one for every kernel.
 
-The networks are small and a step has many kernels, so that a GPU would wait for Python most of the time. After a few steps as
-usual the whole step, random draws and optimisers included, is captured once and replayed from then on: the same arithmetic on
-the same numbers.
+A GPU computes the networks of the small presets faster than Python launches their kernels. After a few steps as usual the whole
+step, random draws and optimisers included, is captured once and replayed from then on: the same arithmetic on the same numbers.
 """
 
 import os

@@ -16,6 +16,20 @@ from tests.common import CPU
 LR = 0.5
 
 
+def put_in_place_of_cuda(monkeypatch, graph: type, capture) -> None:
+    """`graph` in place of `torch.cuda.CUDAGraph`, `capture` of `torch.cuda.graph`; streams and devices that do nothing."""
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name, stand_in in {
+        "Stream": lambda device: stream,
+        "device": lambda device: nullcontext(),
+        "current_stream": lambda: stream,
+        "stream": lambda stream: nullcontext(),
+        "CUDAGraph": graph,
+        "graph": capture,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+
+
 class Counting:
     """A trainer that notes how its steps are made; negatives begin with step 6."""
 
@@ -52,16 +66,7 @@ def trainer(monkeypatch):
         yield
 
     monkeypatch.delenv(graphs.VARIABLE, raising=False)
-    stream = SimpleNamespace(wait_stream=lambda other: None)
-    for name, stand_in in {
-        "Stream": lambda device: stream,
-        "device": lambda device: nullcontext(),
-        "current_stream": lambda: stream,
-        "stream": lambda stream: nullcontext(),
-        "CUDAGraph": Graph,
-        "graph": capture,
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, stand_in)
+    put_in_place_of_cuda(monkeypatch, Graph, capture)
     tensor = torch.tensor
     monkeypatch.setattr(torch, "tensor", lambda value, device: tensor(value))
     return found
@@ -167,16 +172,7 @@ def test_a_training_by_replayed_steps_is_the_training_without_them(changes, tiny
                 for name, value in stepper.trainer.update(stepper.x).items():
                     stepper.found[name].copy_(value.detach())
 
-    stream = SimpleNamespace(wait_stream=lambda other: None)
-    for name, stand_in in {
-        "Stream": lambda device: stream,
-        "device": lambda device: nullcontext(),
-        "current_stream": lambda: stream,
-        "stream": lambda stream: nullcontext(),
-        "CUDAGraph": Graph,
-        "graph": lambda graph, **settings: graph.capture(steppers[-1].trainer),
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, stand_in)
+    put_in_place_of_cuda(monkeypatch, Graph, lambda graph, **settings: graph.capture(steppers[-1].trainer))
     monkeypatch.setattr(graphs, "captures", lambda trainer: True)
     monkeypatch.setattr(loop, "Step", Stepper)
     stopped = trained(AMATrainer(config, CPU), until=9)
