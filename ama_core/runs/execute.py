@@ -21,7 +21,7 @@ from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import measuring
 from ama_core.runs.folder import LOG, Run
 from ama_core.runs.processes import start_command
-from ama_core.runs.spec import RunSpec, check, check_anomalies
+from ama_core.runs.spec import RunSpec, check, check_anomalies, command_line
 from ama_core.runs.status import State, Status
 from ama_core.stopping import StopRequested, stop_signals
 from ama_core.training import distributed
@@ -236,6 +236,8 @@ class _Work:
                 select=spec.select,
                 on_event=follow,
             )
+        # That of this process may only resume the run, or be the worker's.
+        detector.info_["training"]["command"] = command_line(spec, run.path)
         others = (spec.validate_ood, spec.anomalies, spec.watch)
         normal = NormalData(
             images.name,

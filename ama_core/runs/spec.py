@@ -113,8 +113,11 @@ def with_filled_batches(config: Settings, n: int) -> Settings:
     return config.with_batch_size(max(3, left // 2))  # 3: a mixture is of two normal images, and one may be a negative
 
 
-def command_line(spec: RunSpec, preset_name: str, out: Path | str) -> str:
-    """What to type in a terminal for the same run."""
+def command_line(spec: RunSpec, out: Path | str, preset_name: str | None = None) -> str:
+    """What to type in a terminal for the same run; without the name of a preset, from the one that takes the fewest words."""
+    if preset_name is None:
+        presets = detector_class(spec.detector).Settings.PRESETS
+        return min((command_line(spec, out, name) for name in presets), key=len)
     words = ["python", "-m", "ama_core", "train", spec.dataset, "--preset", preset_name, "--out", str(out)]
     words += ["--detector", spec.detector] if spec.detector != FIRST else []
     suited = config_for(spec.dataset, preset_name, spec.detector).to_dict()

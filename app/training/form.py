@@ -79,7 +79,7 @@ def new_run() -> None:
             submit(name, spec)
     if source:
         with st.expander("The same from a terminal"):
-            st.code(command_line(spec, preset_name, runs_dir() / name), language="bash", wrap_lines=True)
+            st.code(command_line(spec, runs_dir() / name, preset_name), language="bash", wrap_lines=True)
 
 
 # What is trained, and on what

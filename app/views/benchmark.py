@@ -17,7 +17,6 @@ from benchmark_summary import dots, models_of, verdicts, what
 from density_charts import density_chart
 
 from ama_core import AMAError, Config
-from ama_core.detectors.ama.config import PRESETS
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.evaluation.metrics import auroc_interval
 from ama_core.formatting import duration, significant
@@ -338,8 +337,7 @@ def launch(cell: str, name: str, spec: RunSpec, seed: int) -> None:
     )
     name = queue.free_name(runs_dir(), name if seed == spec.config.seed else f"{name}-seed{seed}")
     spec = replace(spec, config=spec.config.replace(seed=seed))
-    commands = [command_line(spec, preset, runs_dir() / name) for preset in PRESETS]
-    st.code(min(commands, key=len), language="bash", wrap_lines=True)
+    st.code(command_line(spec, runs_dir() / name), language="bash", wrap_lines=True)
     if st.button("Queue this training here", icon=":material/playlist_add:", key="queue"):
         with controls.error_panel():
             queue.submit(runs_dir(), name, spec)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ama_core import AMADetector
+from ama_core.cli.main import main
 from ama_core.data import hold_out, load
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.errors import BundleError, ConfigError, DataError, TrainingDiverged
@@ -166,6 +168,24 @@ def test_stop_and_resume_equal_no_interruption(spec, tmp_path):
         assert all(np.array_equal(a[name], b[name]) for name in a)
     steps = [e["step"] for e in read_metrics(tmp_path / "parts")]
     assert steps == sorted(steps) and steps[-1] == 6
+
+
+def test_the_recorded_command_trains_the_same_again(spec, tmp_path):
+    """Also that of a run which was stopped, resumed, and begun by the app's worker."""
+
+    def stop(event):
+        if event.step == 3:
+            Run(tmp_path / "run").request_stop()
+
+    with pytest.raises(RunStopped):
+        execute(tmp_path / "run", spec, device=CPU, on_event=stop)
+    assert main(["train", "digits", "--out", str(tmp_path / "run"), "--resume", "--device", "cpu", "--quiet"]) == 0
+    program, *words = shlex.split(AMADetector.load(tmp_path / "run", device=CPU).info_["training"]["command"])
+    assert program == "python" and words[:2] == ["-m", "ama_core"] and "--resume" not in words
+    words[words.index("--out") + 1] = str(tmp_path / "again")
+    assert main([*words[2:], "--device", "cpu"]) == 0
+    run, again = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "again"))
+    assert run.keys() == again.keys() and all(torch.equal(run[name], again[name]) for name in run)
 
 
 def test_a_signal_stops_it_too_and_handlers_are_put_back(spec, tmp_path):
@@ -389,7 +409,7 @@ def test_only_a_watched_run_says_so_in_its_file(spec):
     assert "watch" not in json.loads(spec.to_json())
     watched = replace(spec, watch="textures")
     assert RunSpec.from_json(watched.to_json()) == watched
-    assert "--watch textures" in command_line(watched, "tiny", "out")
+    assert "--watch textures" in command_line(watched, "out", "tiny")
     with pytest.raises(ConfigError, match="--watch digits"):
         check(replace(spec, watch="digits"))
 

@@ -388,7 +388,7 @@ def test_as_many_images_are_counted_as_a_run_reads(tmp_path, tiny_config, within
 
 def test_the_command_line_says_the_same(tiny_config):
     spec = RunSpec("digits", config_for("digits", "tiny", nz=48), one_class=3, validate_ood="textures", measure=False)
-    words = command_line(spec, "tiny", "runs/a").split()
+    words = command_line(spec, "runs/a", "tiny").split()
     assert words[:5] == ["python", "-m", "ama_core", "train", "digits"] and "nz=48" in words
     for option, value in {"--one-class": "3", "--validate-ood": "textures", "--out": "runs/a"}.items():
         assert words[words.index(option) + 1] == value
