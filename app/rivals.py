@@ -17,6 +17,8 @@ from ama_core.paper.rows import RIVAL_TABLES, STATUSES
 from ama_core.paper.tables import Line
 from ama_core.paper.verdicts import with_most_seeds
 
+Row = tuple[str, dict[str, tuple[float, float, float]]]  # of the dot plot: its name, and series -> (value, low, high)
+
 
 def cell_of_rival(line: RivalLine) -> str:
     pair = controls.title_of(line.normal)
@@ -39,20 +41,7 @@ def main(table: int) -> None:
         if (what(line) if table == 1 else f"{controls.title_of(line.normal)}, mean of {line.classes}") == pair
     ]
     rivals_verdict(shown, ama, pair)
-    rows = [
-        (
-            f"{line.method}" + (f": {line.entries[0].source}" if line.entries else ""),
-            ({"paper": (line.paper,) * 3} if line.paper is not None else {})
-            | ({"ours": (line.ours[0], *line.interval)} if line.ours else {}),
-        )
-        for line in shown
-    ]
-    for line in ama:
-        seeds = "" if line.classes or len(line.members) < 2 else f", {len(line.members)} seeds"
-        theirs = {"paper": (line.paper,) * 3} if line.paper is not None else {}
-        for by in ("A", "T"):
-            ours = {"ours": (line.auroc(by)[0], *line.interval(by))}
-            rows.append((f"AMA, {by}: {models_of(line)}{seeds}", (theirs if by == "A" else {}) | ours))
+    rows = rows_of(shown, ama)
     controls.chart(
         dot_chart(
             rows,
@@ -70,34 +59,8 @@ def main(table: int) -> None:
         f"Paper and ours on {pair}, a row a method: "
         + "; ".join(f"{name}: " + ", ".join(f"{key} {value[0]:.3f}" for key, value in cells.items()) for name, cells in rows),
     )
-    every = [
-        {
-            "pair": cell_of_rival(line),
-            "method": line.method,
-            "paper": "" if line.paper is None else f"{line.paper:.3f}",
-            "ours": figure(line.ours),
-            "95 %": "{:.3f} – {:.3f}".format(*line.interval) if len(line.entries) == 1 else "",
-            "score": line.entries[0].by if line.entries else "",
-            "seeds": str(len({entry.seed for entry in line.entries}) or ""),
-            "status": line.status,
-            "model": ", ".join(dict.fromkeys(entry.source for entry in line.entries)),
-        }
-        for line in found
-    ]
-    controls.grid(pd.DataFrame(every), width="stretch")
-    here = [line for line in shown if line.entries and line.entries[0].model]
-    if here:
-        with st.container(horizontal=True):
-            controls.link("compare", "Compare the models here", "balance")
-            for line in here:
-                controls.link(
-                    "densities",
-                    f"Densities of {line.entries[0].source}",
-                    "area_chart",
-                    model=line.entries[0].source,
-                    ood=line.ood,
-                    axis=line.entries[0].by,
-                )
+    controls.grid(pd.DataFrame(map(cells_of, found)), width="stretch")
+    links([line for line in shown if line.entries and line.entries[0].model])
     st.caption(
         "Ours: the score that decides, fixed beforehand, under the protocol of the table above. Bars, and the column 95 %: the "
         "interval of one training over the sampling of the test images; bars of several seeds are ± the standard deviation. "
@@ -105,6 +68,57 @@ def main(table: int) -> None:
     )
     st.code(f"python -m ama_core benchmark {RIVAL_TABLES[table - 1]} --only deepsvdd", language="bash")
     st.markdown("\n".join(f"- {controls.literal(caveat)}" for caveat in paper.CAVEATS))
+
+
+def rows_of(shown: Sequence[RivalLine], ama: Sequence[Line]) -> list[Row]:
+    """The rows of the dot plot: the methods of a pair of sets, and below them AMA by A and by T."""
+    rows = [
+        (
+            f"{line.method}" + (f": {line.entries[0].source}" if line.entries else ""),
+            ({"paper": (line.paper,) * 3} if line.paper is not None else {})
+            | ({"ours": (line.ours[0], *line.interval)} if line.ours else {}),
+        )
+        for line in shown
+    ]
+    for line in ama:
+        seeds = "" if line.classes or len(line.members) < 2 else f", {len(line.members)} seeds"
+        theirs = {"paper": (line.paper,) * 3} if line.paper is not None else {}
+        for by in ("A", "T"):
+            ours = {"ours": (line.auroc(by)[0], *line.interval(by))}
+            rows.append((f"AMA, {by}: {models_of(line)}{seeds}", (theirs if by == "A" else {}) | ours))
+    return rows
+
+
+def cells_of(line: RivalLine) -> dict[str, str]:
+    """A row of the table of all methods and pairs."""
+    return {
+        "pair": cell_of_rival(line),
+        "method": line.method,
+        "paper": "" if line.paper is None else f"{line.paper:.3f}",
+        "ours": figure(line.ours),
+        "95 %": "{:.3f} – {:.3f}".format(*line.interval) if len(line.entries) == 1 else "",
+        "score": line.entries[0].by if line.entries else "",
+        "seeds": str(len({entry.seed for entry in line.entries}) or ""),
+        "status": line.status,
+        "model": ", ".join(dict.fromkeys(entry.source for entry in line.entries)),
+    }
+
+
+def links(here: Sequence[RivalLine]) -> None:
+    """To the pages that show the models behind these lines."""
+    if not here:
+        return
+    with st.container(horizontal=True):
+        controls.link("compare", "Compare the models here", "balance")
+        for line in here:
+            controls.link(
+                "densities",
+                f"Densities of {line.entries[0].source}",
+                "area_chart",
+                model=line.entries[0].source,
+                ood=line.ood,
+                axis=line.entries[0].by,
+            )
 
 
 def rivals_verdict(shown: Sequence[RivalLine], ama: Sequence[Line], pair: str) -> None:

@@ -180,77 +180,91 @@ def norms_and_scores(view: controls.View, named: Mapping[str, MapEntry], chosen:
 def polar_view(view: controls.View, found: LatentMap, named: Mapping[str, MapEntry], chosen: list[str]) -> None:
     """The polar view with atypical codes that move with the sliders, and their decodes."""
     with controls.error_panel():
-        config, d = view.detector.settings, found.codes.shape[1]
-        own = config.atypical if config.atypical in DIRECTIONS else DIRECTIONS[0]
         st.markdown("**The shell from above**: every point is a code, its distance from the middle is its length")
         place = st.container()
-        direction = controls.choose(
-            st.segmented_control,
-            "direction",
-            "Atypical codes",
-            DIRECTIONS,
-            own,
-            required=True,
-            help="Codes beside the shell, which AMA draws in training as its anomalies: just inside the shell (inward), just "
-            "outside it (outward), or, after Sipple (2020), from a cube around 0 (sipple).",
-        )
-        first, second = st.columns([3, 1], vertical_alignment="bottom")
-        with first:
-            most = float(math.ceil(max(math.sqrt(d), config.delta)))
-            delta = controls.slider(
-                "delta",
-                "δ: thickness of the layer",
-                0.0,
-                most,
-                float(config.delta),
-                0.1,
-                disabled=direction == "sipple",
-                help=f"This model was trained with {config.atypical}, δ = {config.delta:g}.",
-            )
-        with second:
-            seed = controls.number("seed", "Seed", 9999)
-        found_codes = cache.atypical(view.folder, N_ATYPICAL, direction, delta, seed)
-        low, high = shell_band(d)
-        radius, angle = polar(found_codes.codes, found.pca)
+        drawn = cache.atypical(view.folder, N_ATYPICAL, *atypical_choice(view, found.codes.shape[1]))
         with place:
-            shown = [title for title in chosen if named[title].split != CODES]
-            step = max(1, -(-sum(named[t].stop - named[t].start for t in shown) // POLAR))
-            groups = {title: polar(found.codes[named[title].rows][::step], found.pca) for title in shown}
-            controls.chart(
-                charts.polar_chart(groups, (radius, angle), (low / math.sqrt(d), high / math.sqrt(d))),
-                {
-                    "set": [t for t, (r, _) in groups.items() for _ in r] + ["atypical"] * N_ATYPICAL,
-                    "radius": np.concatenate([*(r for r, _ in groups.values()), radius]),
-                    "angle": np.concatenate([*(a for _, a in groups.values()), angle]),
-                },
-                f"shell-polar-{view.name}",
-                f"Polar view: radius ‖z‖/√d, angle from PCA. Atypical codes at {', '.join(f'{r:.2f}' for r in radius)} √d.",
-            )
-            st.caption(
-                "Radius: the length ‖z‖ as a multiple of √d, true. Angle: that on the PCA map, **only a view** of d "
-                "dimensions. Dotted: the band of 95 % of Gaussian codes."
-                + (f" One code in {step} is drawn." if step > 1 else "")
-            )
-        scores, by = found_codes.scores, view.score
-        st.markdown("What the model **decodes** the numbered atypical codes to, that is, the images that it makes of them:")
-        st.html(
-            pictures.figures(
-                [
-                    (
-                        f"{i + 1}: {r:.2f} √d, R {significant(scores['R'][i])}, p {scores[f'p_{by}'][i]:.4f}",
-                        image,
-                        f"Decode of atypical code {i + 1}, radius {r:.2f} root d",
-                    )
-                    for i, (r, image) in enumerate(zip(radius, found_codes.images))
-                ],
-                84,
-            )
+            polar_map(view, found, named, [title for title in chosen if named[title].split != CODES], drawn)
+        atypical_decodes(view, found, drawn)
+
+
+def atypical_choice(view: controls.View, d: int) -> tuple[str, float, int]:
+    """Which atypical codes are drawn: direction, thickness of the layer, and seed."""
+    config = view.detector.settings
+    direction = controls.choose(
+        st.segmented_control,
+        "direction",
+        "Atypical codes",
+        DIRECTIONS,
+        config.atypical if config.atypical in DIRECTIONS else DIRECTIONS[0],
+        required=True,
+        help="Codes beside the shell, which AMA draws in training as its anomalies: just inside the shell (inward), just "
+        "outside it (outward), or, after Sipple (2020), from a cube around 0 (sipple).",
+    )
+    first, second = st.columns([3, 1], vertical_alignment="bottom")
+    with first:
+        delta = controls.slider(
+            "delta",
+            "δ: thickness of the layer",
+            0.0,
+            float(math.ceil(max(math.sqrt(d), config.delta))),
+            float(config.delta),
+            0.1,
+            disabled=direction == "sipple",
+            help=f"This model was trained with {config.atypical}, δ = {config.delta:g}.",
         )
-        st.caption(
-            "Training tells the model to reconstruct *these* images badly, so that what lies beside the shell is anomalous. "
-            f"R (how differently the critic sees an image and its reconstruction) and p (by {by}: the fraction of held-out "
-            "normal images that look at least as unusual) are those of each decode, taken as an input image."
+    with second:
+        return direction, delta, controls.number("seed", "Seed", 9999)
+
+
+def polar_map(
+    view: controls.View, found: LatentMap, named: Mapping[str, MapEntry], shown: list[str], drawn: cache.Decoded
+) -> None:
+    """Codes of the sets `shown` and the atypical ones, by length and by angle on the PCA map."""
+    d = found.codes.shape[1]
+    low, high = (bound / math.sqrt(d) for bound in shell_band(d))
+    radius, angle = polar(drawn.codes, found.pca)
+    step = max(1, -(-sum(named[t].stop - named[t].start for t in shown) // POLAR))
+    groups = {title: polar(found.codes[named[title].rows][::step], found.pca) for title in shown}
+    controls.chart(
+        charts.polar_chart(groups, (radius, angle), (low, high)),
+        {
+            "set": [t for t, (r, _) in groups.items() for _ in r] + ["atypical"] * N_ATYPICAL,
+            "radius": np.concatenate([*(r for r, _ in groups.values()), radius]),
+            "angle": np.concatenate([*(a for _, a in groups.values()), angle]),
+        },
+        f"shell-polar-{view.name}",
+        f"Polar view: radius ‖z‖/√d, angle from PCA. Atypical codes at {', '.join(f'{r:.2f}' for r in radius)} √d.",
+    )
+    st.caption(
+        "Radius: the length ‖z‖ as a multiple of √d, true. Angle: that on the PCA map, **only a view** of d dimensions. "
+        "Dotted: the band of 95 % of Gaussian codes." + (f" One code in {step} is drawn." if step > 1 else "")
+    )
+
+
+def atypical_decodes(view: controls.View, found: LatentMap, drawn: cache.Decoded) -> None:
+    """What the model makes of the atypical codes, numbered as on the map, with R and p."""
+    radius, _ = polar(drawn.codes, found.pca)
+    scores, by = drawn.scores, view.score
+    st.markdown("What the model **decodes** the numbered atypical codes to, that is, the images that it makes of them:")
+    st.html(
+        pictures.figures(
+            [
+                (
+                    f"{i + 1}: {r:.2f} √d, R {significant(scores['R'][i])}, p {scores[f'p_{by}'][i]:.4f}",
+                    image,
+                    f"Decode of atypical code {i + 1}, radius {r:.2f} root d",
+                )
+                for i, (r, image) in enumerate(zip(radius, drawn.images))
+            ],
+            84,
         )
+    )
+    st.caption(
+        "Training tells the model to reconstruct *these* images badly, so that what lies beside the shell is anomalous. "
+        f"R (how differently the critic sees an image and its reconstruction) and p (by {by}: the fraction of held-out "
+        "normal images that look at least as unusual) are those of each decode, taken as an input image."
+    )
 
 
 def latent_map(

@@ -98,7 +98,6 @@ def verdict(view: controls.View, picks: tuple[tuple[str, int], ...]) -> None:
 def triangle(view: controls.View, picks: tuple[tuple[str, int], ...], outside: bool) -> None:
     """Clickable triangle, sliders, and the decode of the chosen mixture."""
     with controls.error_panel():
-        of = cache.parents(view.folder, picks)
         left, right = st.columns([3, 2], gap="large")
         with right:
             st.markdown("**Weights** w: move one and the other two adjust, so that they add up to 1")
@@ -106,72 +105,81 @@ def triangle(view: controls.View, picks: tuple[tuple[str, int], ...], outside: b
                 controls.slider(key, f"Weight of {LETTERS[i]}", LOW, HIGH, START[i], 0.01, on_change=moved, args=(i,))
                 for i, key in enumerate(KEYS)
             )
-            beyond = min(weights) < 0
-            found = cache.mixed(view.folder, picks, (weights,))
-            plain = view.detector.settings.reconstruction == "plain"
-            st.html(
-                pictures.figures(
-                    [
-                        ("Decode of the mixture", found.images[0], f"Decode of the mixture with weights {weights}"),
-                        *((f"{LETTERS[i]}, weight {weights[i]:.2f}", of.images[i], f"Image {LETTERS[i]}") for i in range(3)),
-                    ],
-                    110,
-                )
-            )
-            one, two, three = st.columns(3)
-            one.metric(
-                "critic D" if plain else "critic D̄",
-                f"{found.critic[0]:.3g}",
-                help=(
-                    "The plain critic sees the decode alone: high = it takes it for a real image."
-                    if plain
-                    else "The critic's value of the pairs (parent, decode), averaged over the three parents: high = it "
-                    "takes the decode for the parent itself."
-                ),
-            )
-            two.metric("R", significant(found.scores["R"][0], 4), help=controls.meaning(*view.scores("R")))
-            p = found.scores[f"p_{view.score}"][0]
-            three.metric(f"p by {view.score}", f"{p:.3f}", help=controls.P_VALUE)
-            st.caption(
-                f"For comparison, the critic on the parents themselves: "
-                f"{', '.join(f'{letter} {value:.3g}' for letter, value in zip(LETTERS, of.critic))}. R and p are those of the "
-                f"decode, taken as an input image: it is {'**flagged**' if p <= view.alpha else 'not flagged'} at "
-                f"α = {controls.percent(view.alpha)}."
-            )
-            if beyond:
-                st.warning(
-                    "This point lies **outside the simplex**: at least one weight is negative. Training mixed images with "
-                    "positive weights only, so here the model extrapolates.",
-                    icon=":material/call_made:",
-                )
+            mixture(view, picks, weights)
         with left:
-            low, high, side, fine_side = (LOW, HIGH, 9, 41) if outside or beyond else (0.0, 1.0, 6, 21)
-            nodes = triangle_weights(side, low, high)
-            shown = cache.mixed(view.folder, picks, tuple(map(tuple, nodes.tolist())))
-            fine = triangle_weights(fine_side, low, high)
-            controls.chart(
-                charts.triangle_chart(
-                    triangle_xy(np.eye(3)), triangle_xy(nodes), shown.images, triangle_xy(fine), fine, triangle_xy([weights])[0]
-                ),
-                {
-                    "weight_a": nodes[:, 0],
-                    "weight_b": nodes[:, 1],
-                    "weight_c": nodes[:, 2],
-                    "critic": shown.critic,
-                    "R": shown.scores["R"],
-                    f"p_{view.score}": shown.scores[f"p_{view.score}"],
-                },
-                f"simplex-{view.name}",
-                f"Triangle of {len(nodes)} decodes between the images A, B and C; the ring marks the weights "
-                + ", ".join(f"{w:.2f}" for w in weights),
-                select=("points",),
-                on_select=clicked,
-            )
-            inside = shown.critic[nodes.min(axis=1) >= 0]
-            st.caption(
-                f"{len(nodes)} decodes; click anywhere to mix there. The critic's values inside the triangle run from "
-                f"{inside.min():.3g} to {inside.max():.3g}."
-            )
+            decodes(view, picks, weights, outside or min(weights) < 0)
+
+
+def mixture(view: controls.View, picks: tuple[tuple[str, int], ...], weights: tuple[float, ...]) -> None:
+    """The decode of one mixture beside its parents, and what the critic and the scores say of it."""
+    of, found = cache.parents(view.folder, picks), cache.mixed(view.folder, picks, (weights,))
+    plain = view.detector.settings.reconstruction == "plain"
+    st.html(
+        pictures.figures(
+            [
+                ("Decode of the mixture", found.images[0], f"Decode of the mixture with weights {weights}"),
+                *((f"{LETTERS[i]}, weight {weights[i]:.2f}", of.images[i], f"Image {LETTERS[i]}") for i in range(3)),
+            ],
+            110,
+        )
+    )
+    one, two, three = st.columns(3)
+    one.metric(
+        "critic D" if plain else "critic D̄",
+        f"{found.critic[0]:.3g}",
+        help=(
+            "The plain critic sees the decode alone: high = it takes it for a real image."
+            if plain
+            else "The critic's value of the pairs (parent, decode), averaged over the three parents: high = it takes the "
+            "decode for the parent itself."
+        ),
+    )
+    two.metric("R", significant(found.scores["R"][0], 4), help=controls.meaning(*view.scores("R")))
+    p = found.scores[f"p_{view.score}"][0]
+    three.metric(f"p by {view.score}", f"{p:.3f}", help=controls.P_VALUE)
+    st.caption(
+        f"For comparison, the critic on the parents themselves: "
+        f"{', '.join(f'{letter} {value:.3g}' for letter, value in zip(LETTERS, of.critic))}. R and p are those of the decode, "
+        f"taken as an input image: it is {'**flagged**' if p <= view.alpha else 'not flagged'} at "
+        f"α = {controls.percent(view.alpha)}."
+    )
+    if min(weights) < 0:
+        st.warning(
+            "This point lies **outside the simplex**: at least one weight is negative. Training mixed images with positive "
+            "weights only, so here the model extrapolates.",
+            icon=":material/call_made:",
+        )
+
+
+def decodes(view: controls.View, picks: tuple[tuple[str, int], ...], weights: tuple[float, ...], outside: bool) -> None:
+    """The triangle of decodes, in which a click chooses a mixture; `outside`: also beyond its edges."""
+    low, high, side, fine_side = (LOW, HIGH, 9, 41) if outside else (0.0, 1.0, 6, 21)
+    nodes = triangle_weights(side, low, high)
+    shown = cache.mixed(view.folder, picks, tuple(map(tuple, nodes.tolist())))
+    fine = triangle_weights(fine_side, low, high)
+    controls.chart(
+        charts.triangle_chart(
+            triangle_xy(np.eye(3)), triangle_xy(nodes), shown.images, triangle_xy(fine), fine, triangle_xy([weights])[0]
+        ),
+        {
+            "weight_a": nodes[:, 0],
+            "weight_b": nodes[:, 1],
+            "weight_c": nodes[:, 2],
+            "critic": shown.critic,
+            "R": shown.scores["R"],
+            f"p_{view.score}": shown.scores[f"p_{view.score}"],
+        },
+        f"simplex-{view.name}",
+        f"Triangle of {len(nodes)} decodes between the images A, B and C; the ring marks the weights "
+        + ", ".join(f"{w:.2f}" for w in weights),
+        select=("points",),
+        on_select=clicked,
+    )
+    inside = shown.critic[nodes.min(axis=1) >= 0]
+    st.caption(
+        f"{len(nodes)} decodes; click anywhere to mix there. The critic's values inside the triangle run from "
+        f"{inside.min():.3g} to {inside.max():.3g}."
+    )
 
 
 @st.fragment
