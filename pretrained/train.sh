@@ -49,6 +49,6 @@ else
   train photos tiny plain max_steps=1500
   train fashionmnist tiny mirrored max_steps=6000 lambda_drift=0.001
   train fashionmnist tiny plain max_steps=6000 lambda_drift=0.001
-  train cifar10 small mirrored max_steps=2000
-  train cifar10 small plain max_steps=2000
+  train cifar10 small mirrored max_steps=20000 lambda_drift=0.001
+  train cifar10 small plain max_steps=20000 lambda_drift=0.001
 fi

@@ -60,6 +60,16 @@ def test_conditions_have_letters_also_beyond_the_alphabet():
     assert list(found.values()) == [*"abcdefghijklmnopqrstuvwxyz", "z1", "z2", "z3"] and found["c26"] == "z1"
 
 
+def test_every_stored_result_belongs_to_a_job_of_the_command_that_made_it():
+    """Else a setting that came later, or a new default, would train everything again."""
+    stored = read_results(RESULTS)
+    assert stored
+    for table, preset, settings in {(r.table, r.preset, tuple(r.settings.items())) for r in stored}:
+        own = {r.name: r for r in stored if (r.table, r.preset, tuple(r.settings.items())) == (table, preset, settings)}
+        jobs = {job.name for job in plan([table], preset, dict(settings), 1 + max(r.seed for r in own.values()))}
+        assert not own.keys() - jobs
+
+
 def test_tasks_are_the_papers_with_stand_ins_and_ours_beside():
     found = {normal: ood for normal, _, ood in rows.tasks("table1")}
     assert found["fashionmnist"] == ("mnist", "omniglot")
