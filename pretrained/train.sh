@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Trains the bundled models again. FashionMNIST and CIFAR-10 must be available locally (AMA_DATA_DIR, or `datasets --download`).
+# A training that was stopped goes on where it was; finished ones begin again.
 #
-#   pretrained/train.sh        as the bundled ones were made: sizes and steps for a CPU (about 2 hours on two cores)
+#   pretrained/train.sh        as the bundled ones were made: sizes and steps for a CPU (about six hours of one core, most of
+#                              it CIFAR-10's)
 #   pretrained/train.sh rivals the other detectors on FashionMNIST (about two hours of one core, most of it AnoGAN's and WAIC's)
-#   pretrained/train.sh gpu    FashionMNIST and CIFAR-10 at the paper's width, 30 epochs (at most 90 minutes on an H100);
-#                              resumes where it was stopped
+#   pretrained/train.sh gpu    FashionMNIST and CIFAR-10 at the paper's width, 30 epochs (at most 90 minutes on an H100)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
