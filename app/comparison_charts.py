@@ -69,8 +69,8 @@ def dot_chart(
     height = 130 + max(36, 13 * len(styles), 15 * lines + 8) * len(rows)
     figure.update_layout(template=TEMPLATE, height=height, legend_y=-65 / height)
     figure.update_xaxes(title=xlabel, gridcolor=GRID)
-    low = min([0.45, *(value for _, found in rows for values in found.values() for value in values)])
-    figure.update_xaxes(range=[low - 0.04, 1.02])
+    every = [value for _, found in rows for values in found.values() for value in values]
+    figure.update_xaxes(range=[min([0.45, *every]) - 0.04, max([1.0, *every]) + 0.02])  # mean + sd may lie above 1
     figure.update_yaxes(
         tickvals=list(range(len(rows))),
         ticktext=["<br>".join(map(html.escape, name)) for name in names],

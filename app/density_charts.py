@@ -8,9 +8,12 @@ import plotly.graph_objects as go
 from charts import entry, finish, log_ticks
 from palette import BAND, BAND_OUTER, CUT, INK, NORMAL_STYLES, OOD_STYLES, UPLOAD, VERMILLION, rgb
 
-LABEL_WIDTH = 0.4  # of the axis, a guess for narrow screens: how broad a name is
+from ama_core.formatting import significant
+
+LABEL_WIDTH, CUT_LABEL_WIDTH = 0.4, 0.6  # of the axis, a guess for narrow screens: how broad a name is, alone or with its peak
 LABEL_GROUND = "rgba(255,255,255,0.9)"  # behind dark letters, on light and on dark pages
 TOP = 1.06  # of the highest curve, the top of what is drawn
+HIGHER = 2.5  # times the peak of the normal curves: what rises above is cut off there, or all others would look flat
 LABEL_STEP = 24  # pixels between the heights of names that would cover each other
 BARE_MARGIN = 6  # pixels, of a chart with `bare`: those of a slider's track
 # Where names stand at the curves, pixels must be known: above the plot, below it, left of it, and of an entry of the legend.
@@ -36,6 +39,8 @@ def density_chart(
 ) -> go.Figure:
     """Densities on one axis; a click on a curve chooses its place, a score.
 
+    A curve that rises far above the normal ones is drawn up to HIGHER times their peak, and its name says how high it is.
+
     Args:
         grid, curves, histograms: as of `ama_core.analysis.density.Densities`; "train" and "test" have styles of their own.
         bands: (name, low, high), shaded, the widest first.
@@ -47,16 +52,19 @@ def density_chart(
     """
     figure = go.Figure()
     ends = float(grid[0]), float(grid[-1])
-    top = TOP * max(float(curve.max()) for curve in (*curves.values(), *(histograms or {}).values()))
+    ceiling = _ceiling(curves, histograms)
+    top = TOP * ceiling
     _bands(figure, bands, ends, top)
-    _curves(figure, grid, curves, histograms, labels)
+    _curves(figure, grid, curves, histograms, labels, ceiling)
     _cuts(figure, cuts or {}, ends, top)
     _marks(figure, marks or {}, top)
     _rug(figure, rug, rug_name, ends, top)
-    placed = _label_rows(grid, curves, labels) if labels else {}
+    placed = _label_rows(grid, curves, labels, ceiling) if labels else {}
     rows = 1 + max((row for _, row, _ in placed.values()), default=-1)
     height += LABEL_STEP * max(0, rows - 3)
-    _axes(figure, ends, list((marks or {}).values()), xlabel, log=log, height=height, bare=bare)
+    cut_off = any(float(curve.max()) > ceiling for curve in curves.values())
+    ylabel = f"density per {'factor of 10' if log else 'unit'}" + (f", cut off at {significant(ceiling, 2)}" if cut_off else "")
+    _axes(figure, ends, list((marks or {}).values()), (xlabel, ylabel), log=log, height=height, bare=bare)
     plot = height - ABOVE - BELOW - ENTRY * sum(trace.showlegend is not False for trace in figure.data)
     if labels:
         _fix_plot(figure, plot, height, BARE_MARGIN if bare else LEFT)
@@ -64,8 +72,21 @@ def density_chart(
     share = 1 - LABEL_STEP * (rows + 0.5) / plot if rows else 1.0  # of the plot that the curves have, below their names
     figure.update_yaxes(range=[bottom, bottom + (top - bottom) / share], nticks=5)
     if labels:
-        _labels(figure, grid, curves, labels, placed, ceiling=top / TOP, pixels=plot * share / TOP)
+        _labels(figure, grid, curves, labels, placed, ceiling, pixels=plot * share / TOP)
     return figure
+
+
+def _ceiling(curves: Mapping[str, np.ndarray], histograms: Mapping[str, np.ndarray] | None) -> float:
+    """The highest density that is drawn."""
+    highest = max(float(curve.max()) for curve in (*curves.values(), *(histograms or {}).values()))
+    normal = [float(curve.max()) for name, curve in curves.items() if name in NORMAL_STYLES]
+    return min(highest, HIGHER * max(normal)) if normal else highest
+
+
+def _named(name: str, curve: np.ndarray, ceiling: float) -> str:
+    """The name of a curve, with how high its peak is where that is cut off."""
+    peak = float(curve.max())
+    return f"{name}, peak {significant(peak, 2)}" if peak > ceiling else name
 
 
 def _bands(figure: go.Figure, bands: Sequence[tuple[str, float, float]], ends: tuple[float, float], top: float) -> None:
@@ -97,13 +118,14 @@ def _curves(
     curves: Mapping[str, np.ndarray],
     histograms: Mapping[str, np.ndarray] | None,
     labels: Mapping[str, str] | None,
+    ceiling: float,
 ) -> None:
     for name, (colour, dash, symbol) in _styles(curves).items():
         if histograms:
             figure.add_trace(
                 go.Scatter(
                     x=grid.astype(np.float32),
-                    y=histograms[name].astype(np.float32),
+                    y=np.minimum(histograms[name], ceiling).astype(np.float32),
                     mode="lines",
                     legendgroup=name,
                     line=dict(color=colour, width=1),
@@ -116,8 +138,8 @@ def _curves(
         figure.add_trace(
             go.Scatter(
                 x=grid.astype(np.float32),
-                y=curves[name].astype(np.float32),
-                name=entry(name),
+                y=np.minimum(curves[name], ceiling).astype(np.float32),
+                name=entry(name if labels and name in labels else _named(name, curves[name], ceiling)),
                 mode="lines+markers",
                 legendgroup=name,
                 line=dict(color=colour, dash=dash, width=2.5),
@@ -175,7 +197,7 @@ def _rug(figure: go.Figure, rug: Sequence[tuple[str, float]], rug_name: str, end
 
 
 def _label_rows(
-    grid: np.ndarray, curves: Mapping[str, np.ndarray], labels: Mapping[str, str]
+    grid: np.ndarray, curves: Mapping[str, np.ndarray], labels: Mapping[str, str], ceiling: float
 ) -> dict[str, tuple[int, int, str]]:
     """For each curve where its peak is on the grid, in which row its name stands, and its side of the name: so that, as far as
     widths can be known here, no name covers another or leaves the chart.
@@ -183,14 +205,12 @@ def _label_rows(
     last, rows, found = len(grid) - 1, [], {}
     for name in sorted(labels, key=lambda name: -float(curves[name].max())):
         peak = int(curves[name].argmax())
-        at = peak / last
-        anchor, left = (
-            ("right", at - LABEL_WIDTH) if at > 0.7 else ("left", at) if at < 0.3 else ("center", at - LABEL_WIDTH / 2)
-        )
-        free = (r for r, used in enumerate(rows) if all(abs(left - other) >= LABEL_WIDTH for other in used))
+        at, width = peak / last, CUT_LABEL_WIDTH if curves[name][peak] > ceiling else LABEL_WIDTH
+        anchor, left = ("right", at - width) if at > 0.7 else ("left", at) if at < 0.3 else ("center", at - width / 2)
+        free = (r for r, used in enumerate(rows) if all(left + width <= low or left >= high for low, high in used))
         row = next(free, len(rows))
         rows += [[]] if row == len(rows) else []
-        rows[row].append(left)
+        rows[row].append((left, left + width))
         found[name] = (peak, row, anchor)
     return found
 
@@ -211,13 +231,13 @@ def _labels(
     """
     styles, log = _styles(curves), figure.layout.xaxis.type == "log"
     for name, (peak, row, anchor) in sorted(placed.items(), key=lambda item: -item[1][1]):  # lower names over higher lines
-        x, y = float(grid[peak]), float(curves[name][peak])
+        x, y = float(grid[peak]), min(float(curves[name][peak]), ceiling)
         figure.add_annotation(
             x=np.log10(x) if log else x,
             y=y,
             ax=0,
             ay=-(pixels * (1 - y / ceiling) + LABEL_STEP * (row + 0.9)),
-            text=html.escape(labels[name]),
+            text=html.escape(_named(labels[name], curves[name], ceiling)),
             xanchor=anchor,
             showarrow=True,
             arrowhead=0,
@@ -233,13 +253,20 @@ def _labels(
 
 
 def _axes(
-    figure: go.Figure, ends: tuple[float, float], marked: list[float], xlabel: str, *, log: bool, height: int, bare: bool
+    figure: go.Figure,
+    ends: tuple[float, float],
+    marked: list[float],
+    titles: tuple[str, str],
+    *,
+    log: bool,
+    height: int,
+    bare: bool,
 ) -> None:
     reach = np.array([*ends, *marked])
     reach = np.log10(reach) if log else reach
     low, high = float(reach.min()), float(reach.max())
     pad = 0.02 * (high - low) if marked and not bare else 0.0  # a mark at the edge is not cut in half
-    finish(figure, xlabel, f"density per {'factor of 10' if log else 'unit'}", height=height, legend_y=-0.2 * 460 / height)
+    finish(figure, *titles, height=height, legend_y=-0.2 * 460 / height)
     figure.update_xaxes(
         type="log" if log else "linear", range=[low - pad, high + pad], tickvals=log_ticks(low, high) if log else None
     )

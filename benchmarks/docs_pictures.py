@@ -39,7 +39,7 @@ PICTURES = {
         (
             ("model", "cifar10"),
             ("ood", "photos"),
-            ("ood", "gradients"),
+            ("ood", "house_numbers"),
             ("ood", "mnist"),
             ("axis", "R and A (Fig. 4)"),
         ),

@@ -294,6 +294,25 @@ def test_fig_4_is_r_and_a_side_by_side_of_the_same_sets_with_their_aurocs(open_p
     assert f"Procedural textures {np.median(apart):.3g}" in at.get("plotly_chart")[1].proto.alt
 
 
+def test_a_very_narrow_curve_does_not_flatten_the_others(open_page, models, tmp_path, rng):
+    """It is cut off above the normal ones, and its name says how high it is."""
+    folder = copy(models / "digits", tmp_path / "digits")
+    own = next(s for s in read_scores(folder) if (s.name, s.split) == ("digits", "test")).scores["R"]
+    r = (np.quantile(own, 0.9) * (1 + 1e-3 * rng.standard_normal(5000))).astype(np.float32)
+    stored = [
+        replace(s, scores=s.scores | {"R": r[: s.n]}) if (s.name, s.split) == ("textures", "test") else s
+        for s in read_scores(folder)
+    ]
+    write_scores(folder, stored)
+    page = open_page("densities", tmp_path, ood=["textures", "gradients"], axis="R")
+    heights = {name: values(trace["y"]).max() for name, trace in traces(page).items() if name in ("train", "test", "textures")}
+    assert heights["textures"] == pytest.approx(2.5 * max(heights["train"], heights["test"]), rel=1e-5)
+    (peak,) = [re.search(r", peak ([\d.,]+)$", name)[1] for name in written(charts(page)[0]) if "peak" in name]
+    assert float(peak.replace(",", "")) > 1.2 * heights["textures"]
+    assert f"cut off at {heights['textures']:.2g}" in charts(page)[0]["layout"]["yaxis"]["title"]["text"]
+    assert max(note["y"] for note in charts(page)[0]["layout"]["annotations"]) <= heights["textures"] * 1.0001
+
+
 def test_bands_and_cuts_are_drawn_on_demand(open_page):
     names = {key: set(traces(open_page("densities", ood=["textures"], **{key: "true"}))) for key in ("bands", "cuts")}
     plain = set(traces(open_page("densities", ood=["textures"])))
