@@ -62,7 +62,7 @@ def density_chart(
     placed = _label_rows(grid, curves, labels, ceiling) if labels else {}
     rows = 1 + max((row for _, row, _ in placed.values()), default=-1)
     height += LABEL_STEP * max(0, rows - 3)
-    cut_off = any(float(curve.max()) > ceiling for curve in curves.values())
+    cut_off = any(float(curve.max()) > ceiling for curve in (*curves.values(), *(histograms or {}).values()))
     ylabel = f"density per {'factor of 10' if log else 'unit'}" + (f", cut off at {significant(ceiling, 2)}" if cut_off else "")
     _axes(figure, ends, list((marks or {}).values()), (xlabel, ylabel), log=log, height=height, bare=bare)
     plot = height - ABOVE - BELOW - ENTRY * sum(trace.showlegend is not False for trace in figure.data)
