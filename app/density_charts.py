@@ -52,7 +52,8 @@ def density_chart(
     """
     figure = go.Figure()
     ends = float(grid[0]), float(grid[-1])
-    ceiling = _ceiling(curves, histograms)
+    highest = max(float(curve.max()) for curve in (*curves.values(), *(histograms or {}).values()))
+    ceiling = min(highest, _limit(curves))
     top = TOP * ceiling
     _bands(figure, bands, ends, top)
     _curves(figure, grid, curves, histograms, labels, ceiling)
@@ -62,8 +63,8 @@ def density_chart(
     placed = _label_rows(grid, curves, labels, ceiling) if labels else {}
     rows = 1 + max((row for _, row, _ in placed.values()), default=-1)
     height += LABEL_STEP * max(0, rows - 3)
-    cut_off = any(float(curve.max()) > ceiling for curve in (*curves.values(), *(histograms or {}).values()))
-    ylabel = f"density per {'factor of 10' if log else 'unit'}" + (f", cut off at {significant(ceiling, 2)}" if cut_off else "")
+    ylabel = f"density per {'factor of 10' if log else 'unit'}"
+    ylabel += f", cut off at {significant(ceiling, 2)}" if highest > ceiling else ""
     _axes(figure, ends, list((marks or {}).values()), (xlabel, ylabel), log=log, height=height, bare=bare)
     plot = height - ABOVE - BELOW - ENTRY * sum(trace.showlegend is not False for trace in figure.data)
     if labels:
@@ -76,11 +77,9 @@ def density_chart(
     return figure
 
 
-def _ceiling(curves: Mapping[str, np.ndarray], histograms: Mapping[str, np.ndarray] | None) -> float:
-    """The highest density that is drawn."""
-    highest = max(float(curve.max()) for curve in (*curves.values(), *(histograms or {}).values()))
-    normal = [float(curve.max()) for name, curve in curves.items() if name in NORMAL_STYLES]
-    return min(highest, HIGHER * max(normal)) if normal else highest
+def _limit(curves: Mapping[str, np.ndarray]) -> float:
+    """The density above which nothing is drawn; infinite where no curve is of normal images."""
+    return HIGHER * max((float(curve.max()) for name, curve in curves.items() if name in NORMAL_STYLES), default=np.inf)
 
 
 def _named(name: str, curve: np.ndarray, ceiling: float) -> str:
