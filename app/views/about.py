@@ -1,6 +1,7 @@
 """About the model: its architecture, its equations with the code that computes them, its settings, card and calibration."""
 
 import dataclasses
+import functools
 import inspect
 import math
 from pathlib import Path
@@ -155,9 +156,15 @@ def equation(title: str, sentence: str, formula: str, functions: list) -> None:
             code(function)
 
 
+@functools.cache
+def source_lines(thing) -> tuple[list[str], int]:
+    """The source of a function or class, and its first line's number. Looking for a class parses its whole file: done once."""
+    return inspect.getsourcelines(thing)
+
+
 def code(thing) -> None:
     """The source of a function or class, with the place where it stands."""
-    lines, first = inspect.getsourcelines(thing)
+    lines, first = source_lines(thing)
     file = Path(inspect.getsourcefile(thing))
     place = file.relative_to(SOURCE) if file.is_relative_to(SOURCE) else file.name  # of a detector from outside
     st.caption(f"{place}, line {first}")

@@ -10,6 +10,8 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from streamlit import config
+from streamlit.runtime.scriptrunner.script_cache import ScriptCache
 
 from ama_core import AMADetector
 from ama_core.scoring.check import check_files
@@ -25,6 +27,18 @@ def test_sessions_at_once_see_their_own_uploads_and_settings():
     found = json.loads(ended.stdout)
     assert found["uploads"] == 3 * 2 * 4 and not found["errors"] and not found["cross_talk"]
     assert found["upload_s"]["n"] == 6 and found["page_s"]["n"] == 12
+
+
+def test_pages_start_without_parsing_their_source(monkeypatch):
+    """ast.parse in two threads at once fails at times on Python 3.11: whoever opened a page beside another saw an error."""
+    monkeypatch.chdir(ROOT)
+    config.get_config_options(force_reparse=True)
+    parsed = []
+    with monkeypatch.context() as patch:
+        patch.setattr("streamlit.runtime.scriptrunner.magic.add_magic", lambda code, path: parsed.append(path) or code)
+        for script in [ROOT / "app" / "main.py", *sorted((ROOT / "app" / "views").glob("*.py"))]:
+            assert ScriptCache().get_bytecode(str(script)).co_filename == str(script)
+    assert not parsed
 
 
 def test_memory_is_flat_over_a_thousand_uploads(tiny_bundle, rng):
