@@ -2,8 +2,8 @@
 
 For bundled models (or those named: names, folders of finished or of unfinished trainings), over N normal training images: the
 level of D(x, x), the difference D(x, x) - D(x, G(E(x))), and how far computing the critic in bf16 moves that difference, each
-as mean and standard deviation over images. The Wasserstein loss does not fix the level; where it has drifted far from zero,
-rounding moves the differences by more than they are (see `Config.lambda_drift`).
+as mean and standard deviation over images. The Wasserstein loss does not fix the level; where it, or the features that it is
+made of, have drifted far from zero, rounding moves the differences by more than they are (see `Config.lambda_drift`).
 """
 
 import argparse
@@ -11,15 +11,14 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ama_core import AMADetector, AMAError
 from ama_core.data import load_any, prepare
+from ama_core.detectors.ama.inference import critic_rounding
 from ama_core.detectors.ama.networks import Networks
 from ama_core.detectors.ama.trainer import AMATrainer
 from ama_core.runs.folder import Run
 from ama_core.storage.bundle import FIRST, find_bundle, list_bundles, read_info
-from ama_core.tensors import to_tensor
 
 N = 512
 CPU = torch.device("cpu")
@@ -35,24 +34,14 @@ def networks_of(model: str) -> tuple[Networks, int, str]:
     return detector.networks_.eval(), detector.info_["training"]["steps"], detector.normal.source
 
 
-@torch.no_grad()
 def row(model: str) -> dict:
     """Figures of one model. Raises AMAError."""
     networks, steps, source = networks_of(model)
     spec = networks.config.input
     images = load_any(source, "train", **vars(spec)).images[:N]
-    x = to_tensor(prepare(images, size=spec.size, channels=spec.channels, fit=spec.fit)[0], CPU)
-    x_hat = networks.reconstruct(x)
-
-    def difference(bf16: bool) -> tuple[Tensor, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            real, recon = networks.D(networks.pair(x, x)), networks.D(networks.pair(x, x_hat))
-        return real, real - recon
-
-    real, exact = difference(False)
-    error = difference(True)[1] - exact
-    figures = {"level": real, "difference": exact, "rounding": error}
-    return {"model": model, "steps": steps} | {name: (v.mean().item(), v.std().item()) for name, v in figures.items()}
+    found = critic_rounding(networks, prepare(images, size=spec.size, channels=spec.channels, fit=spec.fit)[0])
+    figures = zip(("level", "difference", "rounding"), found)
+    return {"model": model, "steps": steps} | {name: (v.mean().item(), v.std().item()) for name, v in figures}
 
 
 def main() -> None:

@@ -162,7 +162,7 @@ def _events(trainer: Trainer, found: dict[str, Tensor], epoch: int, schedule: "_
     if schedule.reports(step):
         lr = next(iter(trainer.optimisers.values())).param_groups[0]["lr"]
         values = _checked(trainer, found) | {"epoch": epoch + 1, "lr": float(lr)}
-        events.append(Event("progress", step, total, values, warning=trainer.warning(values)))
+        events.append(Event("progress", step, total, values, warning=watched.warning()))
     if schedule.samples(step) and (pictures := watched.sample()) is not None:
         events.append(Event("samples", step, total, images=pictures))
     if watched.watch is not None and schedule.looks(step):
@@ -272,6 +272,9 @@ class _Watched:
     def sample(self) -> np.ndarray | None:
         """Inputs and reconstructions, uint8 (2, N, S, S, C)."""
         return self._reconstructed(self.samples)
+
+    def warning(self) -> str:
+        return self.trainer.warning(self.samples)
 
     def look(self) -> Event:
         """Scores of the watched images, their AUROC, and some of them with their reconstructions."""

@@ -3,7 +3,6 @@
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -114,8 +113,8 @@ class Trainer(ABC):
         """Whether the weights after `step` steps may be kept as the best ones: False before the last of several stages."""
         return True
 
-    def warning(self, values: Mapping[str, float]) -> str:
-        """What whoever trains should know of the values that a step reports, in sentences; empty where nothing is wrong."""
+    def warning(self, images: np.ndarray) -> str:
+        """What whoever trains should know, in sentences; empty if nothing. `images`: some normals, uint8 (N, S, S, C)."""
         return ""
 
     def sample(self, images: np.ndarray) -> np.ndarray | None:

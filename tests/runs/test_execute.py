@@ -286,7 +286,7 @@ def test_a_diverged_run_keeps_its_checkpoint(spec, tmp_path, monkeypatch):
 
 
 def test_a_warning_is_in_the_status_and_once_in_the_log(spec, tmp_path, monkeypatch):
-    monkeypatch.setattr(AMATrainer, "warning", lambda self, values: "Values drift." if self.step > 1 else "")
+    monkeypatch.setattr(AMATrainer, "warning", lambda self, images: "Values drift." if self.step > 1 else "")
     execute(tmp_path / "r", spec, device=CPU)
     assert read_status(tmp_path / "r")["warning"] == "Values drift."
     assert Run(tmp_path / "r").read_log().count("step 2: Values drift.") == 1 == Run(tmp_path / "r").read_log().count("Values")

@@ -46,6 +46,23 @@ def statistics(networks: Networks, images: np.ndarray, *, progress: Callable[[in
 
 
 @torch.no_grad()
+def critic_rounding(networks: Networks, images: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """What bf16 leaves of the differences by which D, E and G are trained, over uint8 images (N, H, W, C).
+
+    Returns D(x, x), the difference D(x, x) - D(x, G(E(x))), and how far computing D in bf16 moves that difference; each fp32
+    (N,) on the CPU.
+    """
+    parts = []
+    for x, _ in _batches(networks, images):
+        pairs = networks.pair(x, x), networks.pair(x, networks.reconstruct(x))
+        real, recon = (networks.D(pair).flatten() for pair in pairs)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            rounded_real, rounded_recon = (networks.D(pair).flatten().float() for pair in pairs)
+        parts.append(torch.stack([real, real - recon, rounded_real - rounded_recon - (real - recon)]).cpu())
+    return tuple(torch.cat(parts, dim=1))
+
+
+@torch.no_grad()
 def examine(networks: Networks, images: np.ndarray) -> ForwardPass:
     """All of `ForwardPass` of uint8 images (N, H, W, C), in one pass."""
     parts = []
