@@ -4,11 +4,14 @@ What is cached says which files of a folder it reads (`cached`): a model that is
 """
 
 import copy
+import functools
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from inspect import getsourcelines
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +67,7 @@ NORMAL = "normal test images"  # stands for the chosen model's own test split wh
 GALLERY = 256  # images of a set that are scored and reconstructed: one forward pass
 TIMED = 16  # images that are scored to time a model
 MAX_CHECKED = 500  # images of one's own that are checked at once
+_PARSING = threading.Lock()
 MODEL = ("model.safetensors", "calibration.npz", "config.json")  # the files that make a model
 
 
@@ -572,3 +576,18 @@ def training_size(spec: RunSpec) -> int:
 @cached(key=contents, max_entries=64, spinner="Counting the images …")
 def _training_size(source: Path, label: int | None, fit: str, _spec: RunSpec) -> int:
     return timing.n_images(_spec)
+
+
+# Source code
+
+
+def source_lines(thing: type | Callable) -> tuple[list[str], int]:
+    """The lines of a function or class, and the number of the first. One thread at a time: see `_source_lines`."""
+    with _PARSING:
+        return _source_lines(thing)
+
+
+@functools.cache
+def _source_lines(thing: type | Callable) -> tuple[list[str], int]:
+    """Of a class by ast.parse of its whole file, which fails at times on Python 3.11 when two threads do so at once."""
+    return getsourcelines(thing)

@@ -1,7 +1,6 @@
 """About the model: its architecture, its equations with the code that computes them, its settings, card and calibration."""
 
 import dataclasses
-import functools
 import inspect
 import math
 from pathlib import Path
@@ -54,6 +53,13 @@ OBJECTIVE = [
         "Keeps the critic's slope near 1, as a Wasserstein distance needs.",
         r"\lambda_\text{gp}\ \mathbb{E}\big(\lVert \nabla D(x, a x + (1 - a) \hat x) \rVert_2 - 1\big)^2, \quad a \sim U[0, 1]",
         [gradient_penalty],
+    ),
+    (
+        "Drift term (Karras et al. 2018; not in the paper)",
+        "Keeps near zero the offset that all values of the critic share. The Wasserstein loss leaves it free; where it grows, "
+        "rounding to bf16 hides the differences between them.",
+        r"\lambda_\text{drift}\ \mathbb{E}\big[D(x, x)^2\big]",
+        [losses.critic_drift],
     ),
     (
         "Latent regulariser",
@@ -156,15 +162,9 @@ def equation(title: str, sentence: str, formula: str, functions: list) -> None:
             code(function)
 
 
-@functools.cache
-def source_lines(thing) -> tuple[list[str], int]:
-    """The source of a function or class, and its first line's number. Looking for a class parses its whole file: done once."""
-    return inspect.getsourcelines(thing)
-
-
 def code(thing) -> None:
     """The source of a function or class, with the place where it stands."""
-    lines, first = source_lines(thing)
+    lines, first = cache.source_lines(thing)
     file = Path(inspect.getsourcefile(thing))
     place = file.relative_to(SOURCE) if file.is_relative_to(SOURCE) else file.name  # of a detector from outside
     st.caption(f"{place}, line {first}")

@@ -197,6 +197,17 @@ def test_about_tells_what_there_is_to_tell(open_page, name, part):
         assert len(at.get("plotly_chart")) == 1 and f"{kind.decides} " in words(at)
 
 
+def test_about_looks_for_the_code_of_a_class_once(open_page, monkeypatch):
+    open_page("about", model="forty", part="Architecture")
+
+    def look_again(thing):
+        raise AssertionError(f"{thing} is looked for again")
+
+    monkeypatch.setattr(sys.modules["cache"], "getsourcelines", look_again)
+    at = open_page("about", model="forty", part="Architecture")
+    assert not at.error and not at.exception and "class " in at.code[0].value
+
+
 def test_a_score_that_another_model_lacks_gives_way_to_its_own(open_page):
     at = open_page("check", model="ama", score="A", alpha="0.1")
     assert at.button_group(key="score").value == "A"
