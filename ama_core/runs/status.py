@@ -102,8 +102,8 @@ class Status:
         """
         if taken := {*_NUMBERS, *_WORDS, "state"} & set(event.values):
             raise ConfigError(f"A curve of this detector is called {min(taken)!r}, as a field of status.json: rename it.")
-        warning = {"warning": event.warning or None} if event.kind == "progress" else {}
-        return self.replace(step=event.step, total_steps=event.total_steps, values={**self.values, **event.values}, **warning)
+        values, warning = {**self.values, **event.values}, event.warning or self.warning  # what was wrong once stays so
+        return self.replace(step=event.step, total_steps=event.total_steps, values=values, warning=warning)
 
     def by_this_process(self) -> "Status":
         """The same, of a run that this process works on."""

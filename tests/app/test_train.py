@@ -248,8 +248,8 @@ def test_the_first_event_of_a_run_is_drawn(folder, no_worker, tiny_config):
     assert any(alt.startswith("Losses over the steps") for alt in alts) and any("‖z‖ / √d 0.5" in alt for alt in alts)
 
 
-def test_a_training_whose_values_drift_says_so(folder, no_worker, tiny_config):
-    warning = "The values of the critic have drifted to about 19,044: train again with lambda_drift=0.001."
+def test_a_training_whose_differences_are_rounded_away_says_so(folder, no_worker, tiny_config):
+    warning = "The critic's differences are about 5.8, and rounding moves them by 19. Train again with lambda_drift=0.001."
     stored(folder, "long", {"state": "finished", "warning": warning}, RunSpec("digits", tiny_config))
     stored(folder, "short", {"state": "finished"}, RunSpec("digits", tiny_config))
     (shown,) = page(run="long").warning

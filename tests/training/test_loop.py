@@ -546,6 +546,9 @@ def test_a_critic_whose_differences_drown_in_rounding_is_warned_of(config, few):
         warning = state.warning(few[:8])
         assert bool(warning) == warns and ("lambda_drift=0.001" in warning) == warns
         assert any(event.warning for event in run(state, few)) == warns
+    state = AMATrainer(config.replace(precision="bf16", lambda_drift=0.001), CPU)
+    drown(state, 1e4)
+    assert "lambda_drift above 0.001" in state.warning(few[:8])
 
 
 def test_what_rounding_leaves_of_differences(config, few):

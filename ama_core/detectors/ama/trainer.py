@@ -62,7 +62,7 @@ class AMATrainer(Trainer):
     validated_by = "A"
     splits = True
     captures = True
-    remedy = "Lower lr, raise lambda_gp, or, where the losses grew over thousands of steps, set lambda_drift to 0.001."
+    remedy = "Lower lr, raise lambda_gp, or, where the losses grew over thousands of steps, raise lambda_drift (0: 0.001)."
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve(
             "wasserstein",
@@ -238,8 +238,12 @@ class AMATrainer(Trainer):
             return ""
         return (
             f"The critic is trained by differences between its values: they are about {difference:.2g}, and rounding to bf16 "
-            f"moves them by {rounding:.2g}. Train again with lambda_drift=0.001, or with precision=fp32."
+            f"moves them by {rounding:.2g}. Train again with {self._more_drift()}, or with precision=fp32."
         )
+
+    def _more_drift(self) -> str:
+        known = self.config.lambda_drift
+        return f"lambda_drift above {known:g}" if known > 0 else "lambda_drift=0.001"
 
     def sample(self, images: np.ndarray) -> np.ndarray:
         return inference.reconstruct(self.networks, images)
