@@ -5,7 +5,7 @@ import paper_tables
 import streamlit as st
 from charts import line_chart
 
-from ama_core.paper.lengths import LOSSES, PRESET, Length, curve, of_several_lengths
+from ama_core.paper.lengths import CONDITION, LOSSES, Length, curve, of_several_lengths
 from ama_core.paper.report import figure
 
 SHOWN = ("T", "A")
@@ -47,7 +47,7 @@ def main() -> None:
     of = f"{most} seed{'s' * (most > 1)}" if least == most else f"{least} to {most} seeds"
     spread = max((x.sd for found in curves.values() for x in found if x.sd is not None), default=None)
     st.caption(
-        f"{controls.title_of(normal)}, preset {PRESET}. Every point is a whole run, with its own fall of the learning rate, by "
+        f"{controls.title_of(normal)}, {CONDITION}. Every point is a whole run, with its own fall of the learning rate, by "
         f"the weights of its last step, of {of}."
         + (f" The largest standard deviation over seeds is {spread:.3f}: judge the trend, not single points." if spread else "")
     )

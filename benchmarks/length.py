@@ -1,14 +1,15 @@
 """How long to train: AUROC of whole runs of several lengths, each with its own fall of the learning rate.
 
-For every run (loss, steps, seed, fraction of the run in which the rate falls) one model is trained with a moving average of
-its weights beside it, and both the last step's weights and their averages are scored against the OOD sets. Nothing is
-chosen by its result here: `report` prints what the stored figures say.
+For every run (loss, steps, seed, fraction of the run in which the rate falls, drift term) one model is trained with a moving
+average of its weights beside it, and both the last step's weights and their averages are scored against the OOD sets. Nothing
+is chosen by its result here: `report` prints what the stored figures say.
 
     AMA_DATA_DIR=build/data python -m benchmarks.length run OUT [--results results/length] [--jobs mirrored-500-s0 ...]
     python -m benchmarks.length report [--results results/length]
 
-`run` may be stopped at any time (SIGTERM, Ctrl-C) and goes on where it was; finished runs are stored and skipped. The two of
-6,000 steps that are stored were trained by `train`, without the average.
+`run` may be stopped at any time (SIGTERM, Ctrl-C) and goes on where it was; finished runs are stored and skipped. Runs with
+`-drift0` in their name are older than the drift term of the presets; their two of 6,000 steps were trained by `train`, without
+the average.
 """
 
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ama_core import AMADetector
+from ama_core import PRESETS, AMADetector
 from ama_core.data import hold_out, load_any
 from ama_core.evaluation import protocol as evaluation
 from ama_core.paper.lengths import LR_FALL, NORMAL, NORMALS, PRESET, STORED
@@ -43,24 +44,28 @@ class Run:
     seed: int
     lr_fall: float = LR_FALL
     normal: str = NORMAL
+    lambda_drift: float = PRESETS[PRESET]["lambda_drift"]
 
     @property
     def name(self) -> str:
         fall = "" if self.lr_fall == LR_FALL else f"-fall{self.lr_fall:g}"
         of = "" if self.normal == NORMAL else f"{self.normal}-"
-        return f"{of}{self.reconstruction}-{self.steps}{fall}-s{self.seed}"
+        drift = "" if self.lambda_drift == PRESETS[PRESET]["lambda_drift"] else f"-drift{self.lambda_drift:g}"
+        return f"{of}{self.reconstruction}-{self.steps}{fall}{drift}-s{self.seed}"
 
 
 def runs() -> list[Run]:
-    """Lengths with three seeds up to 4,000 steps, the cheapest first; then the longest, other falls, and CIFAR-10."""
+    """Lengths with three seeds up to 4,000 steps, the cheapest first; then other falls, and CIFAR-10. The tables have 6,000."""
     found = [Run(loss, steps, seed) for seed in range(3) for steps in (500, 1000, 2000, 4000) for loss in ("mirrored", "plain")]
-    found += [Run(loss, 6000, 0) for loss in ("mirrored", "plain")]
     found += [Run("mirrored", 2000, seed, fall) for fall in (0.9, 0.25) for seed in range(3)]
-    return found + [Run("mirrored", steps, 0, normal="cifar10") for steps in (500, 1000, 4000, 8000)]
+    return found + [Run("mirrored", steps, 0, normal="cifar10") for steps in (500, 1000, 2000, 4000)]
 
 
 def train_one(run: Run, out: Path, images: np.ndarray, stop_requested: StopRequested) -> dict | None:
-    """Train (or go on) and measure one run; None after saving where it was asked to stop."""
+    """Train (or go on) and measure one run; None after saving where it was asked to stop.
+
+    Raises SystemExit where OUT holds another training of that name.
+    """
     config = config_for(
         run.normal,
         PRESET,
@@ -68,12 +73,15 @@ def train_one(run: Run, out: Path, images: np.ndarray, stop_requested: StopReque
         max_steps=run.steps,
         seed=run.seed,
         lr_fall=run.lr_fall,
+        lambda_drift=run.lambda_drift,
         average=AVERAGE,
     )
     checkpoint = out / f"{run.name}.safetensors"
     detector = AMADetector(config)
     resumed = checkpoint.exists()
     state = detector.trainer_class.load(checkpoint, detector.torch_device) if resumed else detector.trainer()
+    if state.config != config:
+        raise SystemExit(f"{checkpoint} is of a training with other settings: delete it, or name another OUT.")
     parts = hold_out(len(images), config.calibration_fraction, config.seed)
     for event in train(state, images[parts.train], sample_every=10**9, checkpoint=checkpoint):
         if stop_requested() and event.closes_step:
@@ -95,12 +103,12 @@ def report(results: Path) -> None:
     """One line a run and weights: A and T against every OOD set, a table for each normal set."""
     every = [(Run(**stored["run"]), stored["auroc"]) for stored in map(json.loads, map(Path.read_text, results.glob("*.json")))]
     for normal in NORMALS:
-        print(f"{normal:26}{'weights':9}" + "".join(f"{name[:13]:>15}" for name in OOD[normal]) + "   (A T)")
+        print(f"{normal:33}{'weights':9}" + "".join(f"{name[:13]:>15}" for name in OOD[normal]) + "   (A T)")
         own = [(run, aurocs) for run, aurocs in every if run.normal == normal]
         for run, aurocs in sorted(own, key=lambda found: (found[0].reconstruction, found[0].steps, found[0].name)):
             for kind, rows in aurocs.items():
                 cells = (f"{rows[name]['A']:.3f} {rows[name]['T']:.3f}" for name in OOD[normal])
-                print(f"{run.name:26}{kind:9}" + "".join(f"{cell:>15}" for cell in cells))
+                print(f"{run.name:33}{kind:9}" + "".join(f"{cell:>15}" for cell in cells))
 
 
 def main() -> None:

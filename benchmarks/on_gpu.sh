@@ -16,7 +16,7 @@ drift="--set lambda_drift=0.001" long="--preset tiny --set max_steps=6000 --seed
 many=$(for _ in $(seq "$at_once"); do echo cuda:0; done | paste -sd,)
 
 bundle() { # RECONSTRUCTION: of CIFAR-10, 20,000 steps
-  local folder=$out/bundles/cifar10-$1 how="--preset small --set reconstruction=$1 --set max_steps=20000 $drift"
+  local folder=$out/bundles/cifar10-$1 how="--preset small --set reconstruction=$1 --set max_steps=20000"
   [ -f "$folder/config.json" ] && return
   [ -f "$folder/run.json" ] && how=--resume
   python3 -m ama_core train cifar10 $how --out "$folder" --no-measure --quiet >> "$out/log/cifar10-$1" 2>&1
@@ -35,9 +35,9 @@ bundle plain &
 plain=$!
 # The AMA row of FashionMNIST in the repository is a CPU's; beside rows of a GPU it should be one of a GPU.
 grep -ls '"hardware": "cpu' "$out"/results/table1-ama-fashionmnist-tiny-0cbb4c-s*.json | xargs -r rm
-tables fashionmnist "$many" table1 --only ama-fashionmnist $long $drift
-tables cifar10 "$many" table1 ablations --only cifar10 $long $drift
-tables table2 "$many" table2 --only ama $long $drift
+tables fashionmnist "$many" table1 --only ama-fashionmnist $long
+tables cifar10 "$many" table1 ablations --only cifar10 $long
+tables table2 "$many" table2 --only ama $long
 wait "$mirrored" || failed=1
 wait "$plain" || failed=1
 if [ ! -f "$out/bench.json" ]; then

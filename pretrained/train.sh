@@ -44,12 +44,12 @@ elif [ "${1:-cpu}" = gpu ]; then
     train cifar10 paper $reconstruction epochs=30 lambda_drift=0.001
   done
 else
-  train digits tiny mirrored
-  train digits tiny plain
-  train photos tiny mirrored max_steps=1500
-  train photos tiny plain max_steps=1500
-  train fashionmnist tiny mirrored max_steps=6000 lambda_drift=0.001
-  train fashionmnist tiny plain max_steps=6000 lambda_drift=0.001
-  train cifar10 small mirrored max_steps=20000 lambda_drift=0.001
-  train cifar10 small plain max_steps=20000 lambda_drift=0.001
+  train digits tiny mirrored lambda_drift=0
+  train digits tiny plain lambda_drift=0
+  train photos tiny mirrored max_steps=1500 lambda_drift=0
+  train photos tiny plain max_steps=1500 lambda_drift=0
+  train fashionmnist tiny mirrored max_steps=6000
+  train fashionmnist tiny plain max_steps=6000
+  train cifar10 small mirrored max_steps=20000
+  train cifar10 small plain max_steps=20000
 fi

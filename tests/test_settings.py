@@ -25,6 +25,10 @@ def test_the_default_is_the_paper():
     assert c.radius == math.sqrt(128)
 
 
+def test_short_presets_have_the_drift_term_and_the_papers_has_not():
+    assert {name: preset(name).lambda_drift for name in PRESETS} == {"tiny": 1e-3, "small": 1e-3, "fast64": 1e-3, "paper": 0}
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_round_trip(name):
     c = preset(name, channels=1)

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ama_core.data import available
+from ama_core.detectors.ama.config import PRESETS, Config
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError
 from ama_core.evaluation.protocol import REST
@@ -23,7 +24,7 @@ from ama_core.storage.bundle import FIRST
 
 LARGER = ("cifar10", "svhn")  # sets whose bundled models have the preset `small`
 BY_ROW = ("mode", "reconstruction", "seed")  # what rows and --seeds decide: no setting of the user's
-LATER = {"lambda_drift": 0.0}  # settings newer than stored results, with the value that trains as these were trained
+LATER = {"lambda_drift": 0.0}  # settings newer than some stored results, with the value that these were trained with
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ def plan(
                     jobs = [Job(table, row, normal, label, ood, preset, settings, seed) for row in TABLES[table]]
                     found |= {job.name: job for job in jobs if _chosen(job, only)}
                     continue
+                changes = _changes(preset, settings)
                 ama = Job(
                     "table1" if table == "ablations" else table,
                     paper.AMA,
@@ -146,7 +148,7 @@ def plan(
                     label,
                     ood,
                     preset,
-                    settings,
+                    changes,
                     seed,
                     validate=validate and label is None,
                 )
@@ -166,6 +168,12 @@ def plan(
     if not chosen:
         raise ConfigError(f"--only {' '.join(only)} names no training of {', '.join(tables)}; --list shows them.")
     return chosen
+
+
+def _changes(preset: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """Settings of AMA without those that the preset has anyway: a training is stored in one way, however it was asked for."""
+    config, usual = Config.preset(preset, **settings), PRESETS[preset]
+    return {name: value for name, value in settings.items() if name not in usual or getattr(config, name) != usual[name]}
 
 
 def _chosen(job: Job, only: Sequence[str]) -> bool:

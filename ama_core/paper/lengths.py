@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 
-from ama_core.detectors.ama.config import Config
+from ama_core.detectors.ama.config import PRESETS, Config
 from ama_core.errors import BundleError
 from ama_core.evaluation.metrics import mean_and_sd
 from ama_core.paper import published as paper
@@ -18,7 +18,10 @@ STORED = ROOT / "results" / "length"
 NORMAL, PRESET = "fashionmnist", "tiny"  # what is trained first, and how
 NORMALS = (NORMAL, "cifar10")
 LOSSES = {paper.AMA: "mirrored", paper.WITHOUT_MIRRORED: "plain"}  # rows of the tables: the loss they are trained with
+LAMBDA_DRIFT = 0.0  # the runs that are shown are older than the drift term of the presets
 LR_FALL = 0.5  # the fraction of the run in which the rate falls, of the presets: runs with another are a study of that
+_OTHER = "" if PRESETS[PRESET]["lambda_drift"] == LAMBDA_DRIFT else f" with lambda_drift={LAMBDA_DRIFT:g}"
+CONDITION = f"preset {PRESET}{_OTHER}"
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Length:
 
 
 def read_lengths(folder: Path | str = STORED) -> list[LengthRun]:
-    """Every run of the study that is stored, by set, loss, length and seed, but for those in which the rate falls otherwise.
+    """Every run of the study that is stored, by set, loss, length and seed, but for those of another LR_FALL or LAMBDA_DRIFT.
 
     Raises BundleError with the damaged file.
     """
@@ -61,7 +64,7 @@ def read_lengths(folder: Path | str = STORED) -> list[LengthRun]:
             aurocs = {ood: {by: float(v) for by, v in scores.items()} for ood, scores in stored["auroc"]["last"].items()}
             if not all(isfinite(value) for scores in aurocs.values() for value in scores.values()):
                 raise ValueError("an AUROC is not a number")
-            if float(run["lr_fall"]) == LR_FALL:
+            if float(run["lr_fall"]) == LR_FALL and float(run["lambda_drift"]) == LAMBDA_DRIFT:
                 normal = str(run.get("normal", NORMAL))
                 found.append(LengthRun(normal, str(run["reconstruction"]), int(run["steps"]), int(run["seed"]), aurocs))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -80,7 +83,8 @@ def with_records(runs: Sequence[LengthRun], records: Sequence[Record]) -> list[L
         if record.normal not in NORMALS or record.label is not None or record.row not in LOSSES or record.steps < SMOKE_STEPS:
             continue
         loss = LOSSES[record.row]
-        usual = config_for(record.normal, PRESET, reconstruction=loss, max_steps=record.steps, seed=record.seed)
+        settings = {"reconstruction": loss, "max_steps": record.steps, "seed": record.seed, "lambda_drift": LAMBDA_DRIFT}
+        usual = config_for(record.normal, PRESET, **settings)
         if Config.from_dict(record.config).replace(max_steps=record.steps) == usual:
             aurocs = {one.ood: {by: values["auroc"] for by, values in one.scores.items()} for one in record.results}
             run = LengthRun(record.normal, loss, record.steps, record.seed, aurocs)

@@ -9,7 +9,7 @@ from ama_core.detectors.ama.scores import SCORES
 from ama_core.evaluation.protocol import REST
 from ama_core.formatting import markdown_table
 from ama_core.paper import published as paper
-from ama_core.paper.lengths import LOSSES, PRESET, LengthRun, curve, of_several_lengths, with_records
+from ama_core.paper.lengths import CONDITION, LOSSES, LengthRun, curve, of_several_lengths, with_records
 from ama_core.paper.records import Record
 from ama_core.paper.rivals import Entry, rival_lines, rival_means, stored_entries
 from ama_core.paper.rows import BESIDE, FEW, RIVAL_TABLES, SEMI, SIMPLE, SMOKE_STEPS, tasks
@@ -138,8 +138,7 @@ def _lengths(runs: Sequence[LengthRun]) -> list[str]:
         head = ["loss", "steps", "seeds", *(f"{label_of(ood)}, {by}" for ood in oods for by in LENGTH_SCORES)]
         parts += [f"Trained on {label_of(normal)}:", "", *markdown_table(head, body), ""]
     about = (
-        f"Preset {PRESET}, whole runs, each with its own fall of the learning rate; last step, label-free. "
-        "`python -m benchmarks.length run OUT` trains more of them."
+        f"Whole runs, {CONDITION}, each with its own fall of the learning rate; last step, label-free (`benchmarks/length.py`)."
     )
     return ["## Length of training", "", about, "", *parts] if parts else []
 
@@ -208,9 +207,16 @@ def _remarks(shown: Sequence[Line]) -> list[str]:
 
 
 def condition_letters(records: Sequence[Record]) -> dict[str, str]:
-    """Condition -> the letter that tables call it by: `a`, `b`, ... `z`, `z1`, `z2`, ..., by preset, then settings."""
-    keys = {r.condition: (list(PRESETS).index(r.preset), sorted(r.settings.items()), r.condition) for r in records}
-    return {key: chr(ord("a") + i) if i < 26 else f"z{i - 25}" for i, key in enumerate(sorted(keys, key=keys.get))}
+    """Condition -> the letter that tables call it by: `a`, `b`, ... `z`, `z1`, `z2`, ..., by preset, then in the order of the
+    tables: the longest first.
+    """
+
+    def place(condition: str) -> tuple[int, int, int, str]:
+        own = [record for record in records if record.condition == condition]
+        return list(PRESETS).index(own[0].preset), -max(r.steps for r in own), len(own[0].settings), condition
+
+    conditions = sorted({record.condition for record in records}, key=place)
+    return {condition: chr(ord("a") + i) if i < 26 else f"z{i - 25}" for i, condition in enumerate(conditions)}
 
 
 def _records_of(shown: Sequence[Line], condition: str) -> list[Record]:

@@ -253,14 +253,20 @@ def published(table: str, row: str, normal: str, label: int | None, ood: str) ->
 def _cell(
     table: str, row: str, normal: str, label: int | None, ood: str, members: Sequence[Member], records: Sequence[Record]
 ) -> list[Line]:
-    """A line for every condition under which the cell was measured: models in their order, then the longest training first."""
+    """A line for every condition under which the cell was measured: models in their order, then the longest training first, and
+    of equally long ones the one with fewer settings changed.
+    """
     mine = [m for m in members if row in m.rows and (m.normal, m.label, m.found.ood) == (normal, label, ood)]
     bare = Line(table, row, normal, label, ood, published(table, row, normal, label, ood))
     simple = [r for r in records if r.row == SIMPLE_ROW and (r.normal, r.label) == (normal, label) and r.against(ood)]
     found = [_line(bare, group, simple) for group in _alike(mine)]
     stored = [line for line in found if line.records]
-    stored.sort(key=lambda line: (-STATUSES.index(line.status), -line.records[0].steps, line.condition))
+    stored.sort(key=lambda line: (-STATUSES.index(line.status), *_length(line.records[0]), line.condition))
     return [line for line in found if not line.records] + stored
+
+
+def _length(record: Record) -> tuple[int, int]:
+    return -record.steps, len(record.settings)
 
 
 def _alike(members: Sequence[Member]) -> list[list[Member]]:

@@ -13,7 +13,7 @@ from ama_core.data import available, catalog
 from ama_core.detectors.ama.config import Config
 from ama_core.formatting import duration
 from ama_core.paper import published
-from ama_core.paper.lengths import NORMAL, PRESET, curve
+from ama_core.paper.lengths import CONDITION, NORMAL, PRESET, curve
 from ama_core.paper.report import figure
 from ama_core.runs import queue, timing
 from ama_core.runs.folder import list_runs, runs_dir
@@ -92,7 +92,7 @@ def came_to() -> str:
             said.append(f"{kind} {values} ({n} training{'s' * (n > 1)})")
     if not said:
         return ""
-    return f"Our stored trainings of {STEPS:,} steps with the preset `{PRESET}` reached AUROC {'; '.join(said)}."
+    return f"Our stored trainings of {STEPS:,} steps ({CONDITION}) reached AUROC {'; '.join(said)}."
 
 
 def start(found: dict[str, Path]) -> None:

@@ -3,12 +3,16 @@
 import json
 from dataclasses import asdict
 
+from ama_core.paper.lengths import STORED
 from benchmarks.length import OOD, Run, report, runs
 
 
 def test_every_run_has_a_name_of_its_own():
     names = [run.name for run in runs()]
     assert len(set(names)) == len(names) and {"mirrored-500-s0", "cifar10-mirrored-500-s0"} <= set(names)
+    assert Run("plain", 500, 0, lambda_drift=0.0).name == "plain-500-drift0-s0" not in names
+    stored = [Run(**json.loads(file.read_text())["run"]).name for file in STORED.glob("*.json")]
+    assert stored and sorted(stored) == sorted(file.stem for file in STORED.glob("*.json"))
 
 
 def test_stored_runs_are_printed_by_set_and_length(tmp_path, capsys):

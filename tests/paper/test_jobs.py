@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import json
 from statistics import mean, stdev
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from ama_core import AMADetector
+from ama_core import AMADetector, Config
 from ama_core.cli.main import main
 from ama_core.data import hold_out, load, one_class
 from ama_core.detectors.ama.scores import SCORES
@@ -68,6 +69,23 @@ def test_every_stored_result_belongs_to_a_job_of_the_command_that_made_it():
         own = {r.name: r for r in stored if (r.table, r.preset, tuple(r.settings.items())) == (table, preset, settings)}
         jobs = {job.name for job in plan([table], preset, dict(settings), 1 + max(r.seed for r in own.values()))}
         assert not own.keys() - jobs
+
+
+def test_a_stored_result_says_by_which_settings_it_was_trained_and_its_command_asks_for_them():
+    for stored in read_results(RESULTS):
+        if stored.table in rows.RIVAL_TABLES:
+            continue
+        config = Config.preset(stored.preset, **stored.settings)
+        assert config.lambda_drift == stored.config.get("lambda_drift", 0.0) and config.max_steps == stored.config["max_steps"]
+        words = stored.command.split()
+        given = dict(after.split("=") for word, after in itertools.pairwise(words) if word == "--set")
+        assert given == stored.settings, stored.name
+
+
+def test_what_the_preset_has_anyway_is_no_setting_of_a_job():
+    short, long = (plan(["table2"], settings={"max_steps": "2000"} | more) for more in ({}, {"lambda_drift": "1e-3"}))
+    assert short == long and short[0].settings == {"max_steps": "2000"}
+    assert plan(["table2"], settings={"lambda_drift": "0"})[0].settings == {"lambda_drift": "0"}
 
 
 def test_tasks_are_the_papers_with_stand_ins_and_ours_beside():
@@ -350,7 +368,15 @@ def test_conditions_are_not_averaged_and_raw_r_is_of_the_ama_row():
     assert len(raw) == 2 and set(raw[0].ours) == {"R"} and raw[0].paper == 0.991
     assert {line.condition for line in here if line.row == rows.OUTWARD} == {"abc", "xyz"}, "preset tiny is outward"
     text = report(found)
-    assert "**(a)** preset tiny; " in text and "**(b)** preset tiny with nz=64; " in text
+    assert "**(a)** preset tiny with nz=64; " in text and "**(b)** preset tiny; " in text
+
+
+def test_conditions_stand_longest_first_and_of_equally_long_ones_that_nearest_to_the_preset():
+    changed = {"max_steps": "2000", "lambda_drift": "0"}
+    every = [("b", {}, 700), ("a", changed, 2000), ("c", {"max_steps": "2000"}, 2000)]
+    found = [record(normal="fashionmnist", ood="mnist", condition=c, settings=s, steps=n) for c, s, n in every]
+    assert [line.condition for line in lines("table1", found) if line.ours] == ["c", "a", "b"]
+    assert condition_letters(found) == {"c": "a", "a": "b", "b": "c"}
 
 
 def test_targets_name_what_is_reached_and_missed():

@@ -7,22 +7,23 @@ import pytest
 
 from ama_core.errors import BundleError
 from ama_core.paper import published as paper
-from ama_core.paper.lengths import Length, curve, of_several_lengths, read_lengths, with_records
+from ama_core.paper.lengths import LAMBDA_DRIFT, Length, curve, of_several_lengths, read_lengths, with_records
 from ama_core.paper.report import report
 from ama_core.runs.spec import config_for
 from tests.paper.records import record
 
 
-def store(folder, loss, steps, seed, t, ood="mnist", lr_fall=0.5, **of):
-    run = {"reconstruction": loss, "steps": steps, "seed": seed, "lr_fall": lr_fall, **of}
+def store(folder, loss, steps, seed, t, ood="mnist", lr_fall=0.5, lambda_drift=LAMBDA_DRIFT, **of):
+    run = {"reconstruction": loss, "steps": steps, "seed": seed, "lr_fall": lr_fall, "lambda_drift": lambda_drift, **of}
     auroc = {"last": {ood: {"A": 0.5, "T": t}}}
-    (folder / f"{ood}-{loss}-{steps}-s{seed}-{lr_fall}.json").write_text(json.dumps({"run": run, "auroc": auroc}))
+    name = "-".join(map(str, [ood, *run.values()]))
+    (folder / f"{name}.json").write_text(json.dumps({"run": run, "auroc": auroc}))
 
 
-def trained(row=paper.AMA, *, steps, seed=0, nz=32, **more):
+def trained(row=paper.AMA, *, steps, seed=0, nz=32, lambda_drift=LAMBDA_DRIFT, **more):
     """A stored training of preset tiny."""
     changes = {"reconstruction": "plain"} if row == paper.WITHOUT_MIRRORED else {}
-    config = config_for(more["normal"], "tiny", max_steps=steps, seed=seed, nz=nz, **changes)
+    config = config_for(more["normal"], "tiny", max_steps=steps, seed=seed, nz=nz, lambda_drift=lambda_drift, **changes)
     return record(row, steps=steps, seed=seed, config=dataclasses.asdict(config), **more)
 
 
@@ -49,6 +50,7 @@ def test_trainings_of_the_tables_count_where_they_differ_in_length_and_seed_alon
         trained(paper.WITHOUT_MIRRORED, seed=1, t=0.4, **asked),
         trained(paper.WITHOUT_SIMPLEX, seed=1, t=0.3, **asked),
         trained(seed=2, t=0.2, nz=64, **asked),
+        trained(seed=2, t=0.2, lambda_drift=0.5, **asked),
         trained(seed=3, t=0.2, **asked | {"normal": "cifar10"}),
         trained(seed=4, t=0.2, **asked | {"steps": 20}),  # only shows that the command runs
     ]
@@ -87,7 +89,7 @@ def test_every_set_has_lengths_of_its_own(tmp_path):
     assert "MNIST" not in second and "SVHN" not in second and "| mirrored | 2,000 | 1 |" in second
 
 
-RUN = {"reconstruction": "plain", "steps": 500, "seed": 0, "lr_fall": 0.5}
+RUN = {"reconstruction": "plain", "steps": 500, "seed": 0, "lr_fall": 0.5, "lambda_drift": LAMBDA_DRIFT}
 
 
 @pytest.mark.parametrize(
@@ -107,8 +109,9 @@ def test_a_damaged_run_is_named(tmp_path, stored):
         read_lengths(tmp_path)
 
 
-def test_runs_of_another_fall_of_the_rate_make_no_length(tmp_path):
+def test_runs_of_another_fall_of_the_rate_or_drift_term_make_no_length(tmp_path):
     store(tmp_path, "mirrored", 500, 0, 0.6, lr_fall=0.9)
+    store(tmp_path, "mirrored", 2000, 0, 0.6, lambda_drift=0.5)
     store(tmp_path, "mirrored", 1000, 0, 0.6)
     assert [run.steps for run in read_lengths(tmp_path)] == [1000]
     assert "## Length" not in report([], (), read_lengths(tmp_path))
