@@ -23,6 +23,7 @@ from ama_core.detectors.ama.scores import SCORES
 from ama_core.detectors.registry import detector_class
 from ama_core.evaluation.metrics import auroc_interval, metric_intervals
 from ama_core.paper import published as paper
+from ama_core.paper.lengths import LAMBDA_DRIFT
 from ama_core.paper.report import condition_letters
 from ama_core.paper.rivals import RivalLine
 from ama_core.paper.rows import SIMPLE_ROW
@@ -479,7 +480,7 @@ def test_the_length_of_trainings_is_shown_where_several_were_measured(open_page,
     asked = dict(normal="fashionmnist", ood="mnist")
     at = open_page("benchmark", tmp_path / "none")
     assert "**T, mirrored loss**" in words(at), "the study's own figures are in the repository"
-    config = dataclasses.asdict(config_for("fashionmnist", "tiny", max_steps=250))
+    config = dataclasses.asdict(config_for("fashionmnist", "tiny", max_steps=250, lambda_drift=LAMBDA_DRIFT))
     store(results, record(t=0.123, steps=250, config=config, **asked))
     at = open_page("benchmark", tmp_path / "none")
     assert "T, mirrored loss**: 0.123 after 250 steps" in words(at)

@@ -25,13 +25,14 @@ def test_the_architecture_is_that_of_the_model(open_page, lesson_models):
 
 def test_every_equation_shows_its_code(open_page):
     at = open_page("about", part="Equations")
-    assert len(at.latex) == 11
+    assert len(at.latex) == 12
     code = "\n".join(block.value for block in at.code)
     for name in (
         "critic_wasserstein",
         "simplex_weights",
         "atypical_codes",
         "gradient_penalty",
+        "critic_drift",
         "latent_regulariser",
         "r_score",
         "log_a_score",
