@@ -62,7 +62,7 @@ class AMATrainer(Trainer):
     validated_by = "A"
     splits = True
     captures = True
-    remedy = "Lower lr, raise lambda_gp, or, where the losses grew over thousands of steps, raise lambda_drift (0: 0.001)."
+    remedy = "Lower lr, raise lambda_gp, or, where the losses grew over thousands of steps, set lambda_drift to 0.001 or more."
     curves: ClassVar[tuple[Curve, ...]] = (
         Curve(
             "wasserstein",
