@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ama_core.detectors.ama.config import Config
+from ama_core.detectors.autoencoder import AutoencoderSettings
+from ama_core.detectors.lossless_length import LosslessLengthSettings
+from ama_core.detectors.pixel_mean import PixelMeanSettings
 from ama_core.detectors.registry import DETECTORS
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
+from ama_core.settings import Settings
 from ama_core.storage.bundle import FIRST
 
 FEW = 50  # real anomalies of the semi-supervised row; the paper says "a few"
@@ -63,6 +68,16 @@ TABLES: dict[str, tuple[str, ...]] = {
 RIVALS, RIVALS_ONE_CLASS = RIVAL_TABLES = ("rivals", "rivals-one-class")
 TABLES |= {table: tuple(name for name in DETECTORS if name != FIRST) for table in RIVAL_TABLES}
 BESIDE = {"cifar10": ("gtsrb", "house_numbers")}  # sets of ours beside the paper's, under their own names
+
+
+def simple_settings(config: Config) -> dict[str, Settings]:
+    """Settings of the trivial baselines that see the images of an AMA training and hold the same ones out, by detector."""
+    common = {field.name: getattr(config, field.name) for field in dataclasses.fields(Settings)}
+    return {
+        "pixel_mean": PixelMeanSettings(**common),
+        "lossless_length": LosslessLengthSettings(**common),
+        "autoencoder": AutoencoderSettings.like(config),
+    }
 
 
 def tasks(table: str) -> list[tuple[str, int | None, tuple[str, ...]]]:

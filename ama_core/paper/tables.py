@@ -18,7 +18,19 @@ from ama_core.evaluation.metrics import auroc_interval, mean_and_sd
 from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.records import Measured, Record
-from ama_core.paper.rows import INWARD, OUTWARD, RIVAL_TABLES, SIMPLE, SIMPLE_ROW, SIPPLE, STATUSES, TABLES, status_of, tasks
+from ama_core.paper.rows import (
+    INWARD,
+    OUTWARD,
+    RIVAL_TABLES,
+    SIMPLE,
+    SIMPLE_ROW,
+    SIPPLE,
+    STATUSES,
+    TABLES,
+    simple_settings,
+    status_of,
+    tasks,
+)
 from ama_core.runs.spec import RunSpec
 from ama_core.storage.bundle import FIRST
 
@@ -102,7 +114,7 @@ class Line:
         ours: R, A, M, T of the last step, and C where it was measured; for `published.WITHOUT_A` R alone; empty where not
             measured.
         validated: A of the weights chosen by 50 validation anomalies.
-        simple: the same figures of the trivial baselines under this condition.
+        simple: the same figures of the trivial baselines, trained on the same images with those of the settings that they take.
         seeds: the training seeds, in order.
     """
 
@@ -288,20 +300,31 @@ def _line(bare: Line, group: Sequence[Member], simple: Sequence[Record]) -> Line
     rows = [member.found for member in group]
     chosen = [found.validated["A"]["auroc"] for found in rows if found.validated]
     ranks_by = ("R",) if bare.row == paper.WITHOUT_A else SCORES
-    condition = group[0].condition
-    beside = [r.against(bare.ood).scores for r in simple if group[0].record and r.condition == condition]
+    beside = _beside(group[0], simple)
     return replace(
         bare,
         members=tuple(group),
         ours=_over_seeds([found.scores for found in rows], ranks_by),
         validated=mean_and_sd(chosen) if len(chosen) == len(rows) and bare.row != paper.WITHOUT_A else None,
-        simple=_over_seeds(beside, SIMPLE),
+        simple=_over_seeds([record.against(bare.ood).scores for record in beside], SIMPLE),
         n_normal=rows[0].n_normal,
         n_ood=rows[0].n_ood,
         seeds=tuple(sorted(member.seed for member in group)),
         status=min((member.status for member in group), key=STATUSES.index),
-        condition=condition,
+        condition=group[0].condition,
     )
+
+
+def _beside(member: Member, simple: Sequence[Record]) -> list[Record]:
+    """Of the trivial baselines of one task, those that saw and learned the same images, as long, as the training of a member.
+
+    They take few of AMA's settings: those of one condition stand beside every other that differs from it elsewhere alone.
+    """
+    if member.record is None:
+        return []
+    mine = simple_settings(Config.from_dict(member.config).replace(seed=0))
+    by_seed = {r.seed: r for r in simple if simple_settings(Config.from_dict(r.config).replace(seed=0)) == mine}
+    return list((by_seed | {r.seed: r for r in simple if r.condition == member.condition}).values())
 
 
 def figure_interval(figure: Figure, n_normal: int | None, n_ood: int | None) -> tuple[float, float]:

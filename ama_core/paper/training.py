@@ -19,13 +19,9 @@ import torch
 from ama_core.cluster import Task, slots
 from ama_core.data import ImageSet, load_any, one_class
 from ama_core.data.pictures import png
-from ama_core.detectors.ama.config import Config
 from ama_core.detectors.ama.detector import AMADetector
 from ama_core.detectors.ama.trainer import AMATrainer
-from ama_core.detectors.autoencoder import AutoencoderSettings
 from ama_core.detectors.base import AnomalyDetector
-from ama_core.detectors.lossless_length import LosslessLengthSettings
-from ama_core.detectors.pixel_mean import PixelMeanSettings
 from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.errors import BundleError
 from ama_core.evaluation import protocol as evaluation
@@ -33,7 +29,7 @@ from ama_core.evaluation.protocol import REST
 from ama_core.paper import published as paper
 from ama_core.paper.jobs import Job, is_stored
 from ama_core.paper.records import Measured, Record, read_record, scores_folder
-from ama_core.paper.rows import FEW, RIVAL_TABLES, SIMPLE, SIMPLE_ROW, status_of
+from ama_core.paper.rows import FEW, RIVAL_TABLES, SIMPLE, SIMPLE_ROW, simple_settings, status_of
 from ama_core.runs.execute import RunStopped, execute
 from ama_core.runs.folder import LOG, Run
 from ama_core.runs.processes import Scheduler, start_command
@@ -133,7 +129,7 @@ def _few_anomalies(job: Job, out: Path) -> tuple[Path, int]:
 def _simple(job: Job, out: Path, device: str | None) -> Record:
     """The trivial baselines on the images of the job's task, each a detector of the registry under the same protocol."""
     figures: dict[str, list[dict[str, Any]]] = {}
-    settings = _simple_settings(job.config)
+    settings = simple_settings(job.config)
     for title, name in SIMPLE.items():
         spec = RunSpec(job.normal, settings[name], one_class=job.label, measure=False, detector=name)
         detector = _trained(out / job.name / name, spec, device)
@@ -144,16 +140,6 @@ def _simple(job: Job, out: Path, device: str | None) -> Record:
         scores = {title: next(iter(row["scores"].values())) for title, row in zip(figures, rows)}
         measured.append(Measured(**{**rows[0], "scores": scores}, notes=_notes(rows[0]["ood"])))
     return _record(job, training, tuple(measured), codec=f"{settings['lossless_length'].codec} lossless")
-
-
-def _simple_settings(config: Config) -> dict[str, Settings]:
-    """Settings of the trivial baselines that see the images of an AMA training and hold the same ones out, by detector."""
-    common = {field.name: getattr(config, field.name) for field in dataclasses.fields(Settings)}
-    return {
-        "pixel_mean": PixelMeanSettings(**common),
-        "lossless_length": LosslessLengthSettings(**common),
-        "autoencoder": AutoencoderSettings.like(config),
-    }
 
 
 def _trained(folder: Path, spec: RunSpec, device: str | None) -> AnomalyDetector:

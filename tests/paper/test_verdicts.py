@@ -1,5 +1,7 @@
 """Sentences about the tables rest on comparisons of the first measured line of every cell, never the best."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -66,7 +68,28 @@ def test_t_is_set_against_each_simple_score_by_the_line_that_counts():
         assert pair.first == 0.8, "never the better of A and T"
     assert not any(comparison.pairs for comparison in t_against_simple(ama_lines(own)).values())
     seeds = [record(normal="fashionmnist", ood="mnist", a=0.5, t=0.6, seed=s, condition="def") for s in range(2)]
-    assert not any(comparison.pairs for comparison in t_against_simple(ama_lines(own, simple, *seeds)).values())
+    longer = [dataclasses.replace(one, config={**one.config, "max_steps": 6_000}, steps=6_000) for one in seeds]
+    assert not any(comparison.pairs for comparison in t_against_simple(ama_lines(own, simple, *longer)).values())
+
+
+def test_simple_scores_stand_beside_every_training_with_the_settings_they_share():
+    simple = record(SIMPLE_ROW, normal="fashionmnist", ood="mnist", a=0.9)
+    other = record(normal="fashionmnist", ood="mnist", condition="def", settings={"lambda_drift": "0"})
+
+    def beside(**settings):
+        """Pixel means beside an AMA training with other settings."""
+        own = dataclasses.replace(other, config={**other.config, **settings})
+        (line,) = [n for n in ama_lines(simple, own) if n.records]
+        return line.simple and line.simple["pixel mean"]
+
+    assert beside(lambda_drift=0.0) == beside(seed=3) == (0.9, None), "no simple method has a critic"
+    for taken in ({"calibration_fraction": 0.2}, {"lr": 0.001}, {"width_generator": 48}, {"image_size": 64}):
+        assert beside(**taken) is None, taken
+    own = dataclasses.replace(
+        simple, condition="def", results=record(SIMPLE_ROW, normal="fashionmnist", ood="mnist", a=0.7).results
+    )
+    (line,) = [n for n in ama_lines(simple, other, own) if n.records]
+    assert line.simple["pixel mean"] == (0.7, None), "a seed counts once: that of the same condition"
 
 
 def test_the_paper_is_reached_by_the_figure_as_it_is_printed():
