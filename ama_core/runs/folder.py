@@ -115,7 +115,7 @@ class Run:
     def status(self) -> Status:
         """Its status, where the process is gone with the state `interrupted`. Raises BundleError."""
         found = self.written_status()
-        dead = found.state.is_active and not found.is_alive()
+        dead = found.state.is_active and not self._lives(found)
         return found.replace(state=State.INTERRUPTED) if dead else found
 
     def write(self, status: Status) -> None:
@@ -124,6 +124,24 @@ class Run:
 
     def is_running(self) -> bool:
         """Whether the process that `status.json` names still lives and works on it; never the asking process itself."""
+        try:
+            return self._lives(self.written_status())
+        except BundleError:
+            return False
+
+    def _lives(self, found: Status) -> bool:
+        """Of another machine only the lock tells, where the disk has it; asking takes it for a moment."""
+        return found.is_alive() or (found.is_elsewhere() and self._is_locked())
+
+    def _is_locked(self) -> bool:
+        try:
+            with open(self.path / LOCK, "r+") as file:
+                return not lock(file)
+        except OSError:
+            return False
+
+    def _is_claimed(self) -> bool:
+        """Whether a living process is named as the one that works on it, asked by the holder of the lock."""
         try:
             return self.written_status().is_alive()
         except BundleError:
@@ -140,7 +158,7 @@ class Run:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / LOCK, "a") as file:  # the lock ends with this process, however that ends
-            if not lock(file) or (not claimed and self.is_running()):
+            if not lock(file) or (not claimed and self._is_claimed()):
                 raise ConfigError(f"A process is already training in {self.path}: wait for it, or name another folder.")
             if not claimed:
                 self.forget_stop()

@@ -14,6 +14,7 @@ goes on.
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import time
@@ -217,29 +218,48 @@ def save_images(folder: Path | str, files: Sequence[tuple[str, bytes]], limit: i
     """Keep at most `limit` readable images of files and archives, (name, contents), in a folder of `uploads/`, to train on.
 
     An image file is kept as it is, a member of an archive as PNG, under names of our own; what cannot be read is left out. The
-    folder is named by the contents, so that handing them over twice is no harm. Returns it, and how many images lie in it.
-    Raises DataError where none is readable, ConfigError where the disk does not take it.
+    folder is named by the names and contents, and there once it is complete, so that handing them over twice is no harm.
+    Returns it, and how many images lie in it. Raises DataError where none is readable, ConfigError where the disk does not take
+    it.
     """
-    digest = hashlib.sha256(b"".join(hashlib.sha256(data).digest() for _, data in files)).hexdigest()[:8]
-    target, n = Path(folder) / UPLOADS / f"images-{digest}", 0
+    parts = [str(limit).encode(), *(part for name, data in files for part in (name.encode(errors="replace"), data))]
+    digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:8]
+    target = Path(folder) / UPLOADS / f"images-{digest}"
+    partial = target.with_name(f".{target.name}-{secrets.token_hex(4)}")
     with _in_words(folder):
-        for name, data in files:
-            suffix = Path(name).suffix.lower()
-            for unread in iter_unread([(name, data)]):
-                if n == limit:
-                    break  # before it is decoded
-                item = unread.read()
-                if item.image is None:
-                    continue
-                n += 1
-                target.mkdir(parents=True, exist_ok=True)
-                stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(item.path).stem).strip("-_")[:40] or "image"
-                whole = suffix in SUFFIXES and item.index == 0  # neither from an archive nor one of several frames
-                kind, contents = (suffix, data) if whole else (".png", png(item.image))
-                write_atomically(target / f"{n:04d}-{stem}{kind}", contents)
-    if not n:
-        raise DataError("None of these files is a readable image, so there is nothing to train on.")
+        if target.is_dir():
+            return target.resolve(), sum(1 for _ in target.iterdir())
+        try:
+            if not (n := _write_images(partial, files, limit)):
+                raise DataError("None of these files is a readable image, so there is nothing to train on.")
+            try:
+                partial.rename(target)
+            except OSError:
+                if not target.is_dir():  # where it is, another session handed over the same at once
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return target.resolve(), n
+
+
+def _write_images(folder: Path, files: Sequence[tuple[str, bytes]], limit: int) -> int:
+    """Write at most `limit` readable images of files and archives into a new folder; returns how many."""
+    n = 0
+    folder.mkdir(parents=True)
+    for name, data in files:
+        suffix = Path(name).suffix.lower()
+        for unread in iter_unread([(name, data)]):
+            if n == limit:
+                return n  # before it is decoded
+            item = unread.read()
+            if item.image is None:
+                continue
+            n += 1
+            stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(item.path).stem).strip("-_")[:40] or "image"
+            whole = suffix in SUFFIXES and item.index == 0  # neither from an archive nor one of several frames
+            kind, contents = (suffix, data) if whole else (".png", png(item.image))
+            (folder / f"{n:04d}-{stem}{kind}").write_bytes(contents)
+    return n
 
 
 def _take(folder: Path) -> Run | None:

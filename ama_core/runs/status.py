@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import platform
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -31,6 +33,7 @@ class State(StrEnum):
 
 
 ACTIVE = (State.RUNNING, State.MEASURING)
+HEARD_SECONDS = 60  # a run of another machine that wrote its status so lately is taken to live
 RESUMABLE = (State.PAUSED, State.STOPPED, State.INTERRUPTED, State.FAILED)
 
 
@@ -40,6 +43,7 @@ class Status:
 
     Attributes:
         pid, mark: the process that works on it, and what tells this from another of the same number (see `process_mark`).
+        host: the name of the machine on which it works, where several share a disk.
         submitted: when it was queued, its place in the queue. started: when its process began. heartbeat: of the last writing.
             All in seconds since 1970.
         device: in words. fingerprint: of its images. error: why it failed. warning: what is wrong with the training.
@@ -51,6 +55,7 @@ class Status:
     state: State
     pid: int | None = None
     mark: str | None = None
+    host: str | None = None
     submitted: float | None = None
     started: float | None = None
     heartbeat: float | None = None
@@ -107,17 +112,26 @@ class Status:
 
     def by_this_process(self) -> "Status":
         """The same, of a run that this process works on."""
-        return self.replace(pid=os.getpid(), mark=process_mark(os.getpid()))
+        return self.replace(pid=os.getpid(), mark=process_mark(os.getpid()), host=platform.node() or None)
+
+    def is_elsewhere(self) -> bool:
+        """Whether another machine works on the run, or did, so that process ids of this one say nothing of it."""
+        return self.state.is_active and self.host is not None and self.host != platform.node()
 
     def is_alive(self) -> bool:
-        """Whether the process that it names still lives and works on the run; never the asking process itself."""
+        """Whether the process that it names still works on the run; never the asking process itself.
+
+        Of a process on another machine: whether it wrote this lately.
+        """
+        if self.is_elsewhere():
+            return self.heartbeat is not None and abs(time.time() - self.heartbeat) < HEARD_SECONDS
         if not self.state.is_active or self.pid is None or self.pid == os.getpid():
             return False
         mark = process_mark(self.pid)
         return mark is not None and mark == (self.mark or mark)
 
 
-_WORDS = ("mark", "device", "fingerprint", "error", "warning", "measuring")
+_WORDS = ("mark", "host", "device", "fingerprint", "error", "warning", "measuring")
 _NUMBERS = tuple(f.name for f in dataclasses.fields(Status) if f.name not in (*_WORDS, "state", "values"))
 
 

@@ -481,5 +481,8 @@ def test_images_are_kept_to_train_on(tmp_path, rng):
     assert sorted(file.name for file in path.iterdir()) == ["0001-evil-name.jpg", "0002-in-side.png"]
     assert (path / "0001-evil-name.jpg").read_bytes() == jpeg
     assert queue.save_images(tmp_path, files, 9) == (path, 2) and queue.save_images(tmp_path, files[::2], 1)[1] == 1
+    renamed, n = queue.save_images(tmp_path, [("other name.jpg", jpeg), *files[1:]], 9)
+    assert n == len(list(renamed.iterdir())) == 2 and renamed != path, "no image may lie there twice, under two names"
     with pytest.raises(DataError, match="readable"):
         queue.save_images(tmp_path, files[1:2], 9)
+    assert len(list((tmp_path / "uploads").iterdir())) == 3, "no folder is left half-written"

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -237,6 +238,43 @@ def test_delete_takes_only_idle_run_folders(folder, spec, sleeper, tmp_path_fact
             queue.delete(wrong)
     queue.delete(run)
     assert not run.exists() and (other / "run.json").exists()
+
+
+def test_a_run_of_another_machine_on_a_shared_disk_is_known_by_its_lock_and_its_heartbeat(folder, spec):
+    run = queue.submit(folder, "run", spec)
+    lately, long_ago = time.time() - 5, time.time() - 3600
+    dead = {"pid": 2**22 + 1, "mark": "of a process that this machine does not have"}
+
+    def write(heartbeat, host):
+        (run / "status.json").write_text(json.dumps({"state": "running", "heartbeat": heartbeat, "host": host, **dead}))
+
+    write(lately, platform.node())
+    assert state(run) == "interrupted"
+    write(lately, "elsewhere")  # claimed by a worker there, and not locked yet
+    assert state(run) == "running" and is_running(run)
+    code = f"""import sys, time
+from ama_core.runs.folder import Run
+from pathlib import Path
+with Run(Path({str(run)!r})).held(claimed=True):
+    print("held", flush=True)
+    time.sleep(600)"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout.readline() == b"held\n"
+            write(long_ago, "elsewhere")  # long at one event
+            assert state(run) == "running"
+            with pytest.raises(ConfigError, match="stop it before"):
+                queue.delete(run)
+            write(long_ago, platform.node())
+            assert state(run) == "interrupted", "here process ids tell"
+        finally:
+            holder.kill()
+    write(long_ago, "elsewhere")
+    assert state(run) == "interrupted"
+    with Run(run).held():
+        pass  # it can be resumed here
+    queue.delete(run)
+    assert not run.exists()
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../up", ".hidden", "a/b", "-dash", "ü", "x" * 65, "uploads", "Taken"])
