@@ -35,13 +35,18 @@ def training_facts(trained: Mapping[str, Any], device: torch.device, n_train: in
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
         | {"ama_core": __version__},
         "commit": commit(),
-        "command": shlex.join(["python", "-m", "ama_core", *sys.argv[1:]]) if "ama_core" in sys.argv[0] else None,
+        "command": shlex.join(["python", "-m", "ama_core", *sys.argv[1:]]) if _is_command() else None,
     }
 
 
+def _is_command() -> bool:
+    """Whether this process is `python -m ama_core`."""
+    return Path(sys.argv[0]).parts[-2:] == ("ama_core", "__main__.py")
+
+
 def commit() -> str | None:
-    """The commit of this source tree, "-dirty" where the engine differs from it; of a tree that is no git checkout what the
-    environment names, or None.
+    """The commit of this source tree, "-dirty" where the engine differs from it; of a tree that is no git checkout, such as one
+    that is installed below somebody else's, what the environment names, or None.
     """
 
     def git(*words: str) -> str:
@@ -49,6 +54,7 @@ def commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "--short", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return os.environ.get(VARIABLE) or None

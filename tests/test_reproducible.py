@@ -66,11 +66,16 @@ def test_commit_of_a_copy_is_what_the_environment_says(tmp_path, monkeypatch):
     import ama_core.provenance as module
 
     (tmp_path / "ama_core").mkdir()
+    (tmp_path / "ama_core" / "provenance.py").write_text("")
     monkeypatch.setattr(module, "__file__", str(tmp_path / "ama_core" / "provenance.py"))
     monkeypatch.delenv("AMA_COMMIT", raising=False)
     assert module.commit() is None
     monkeypatch.setenv("AMA_COMMIT", "abc1234")
     assert module.commit() == "abc1234"
+    for words in (["init"], ["commit", "--allow-empty", "-m", "x"]):
+        own = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", tmp_path, *own, *words], check=True, capture_output=True)
+    assert module.commit() == "abc1234", "installed below somebody else's checkout, whose commit is not ours"
 
 
 @pytest.mark.parametrize("name", sorted(BUNDLES))

@@ -12,6 +12,7 @@ from ama_core.cli.arguments import Commands, add_alpha, add_command, add_json, a
 from ama_core.cli.progress import hidden
 from ama_core.data import Guidance, available, catalog, data_dir, divided, guidance, load
 from ama_core.data import inspect as inspect_images
+from ama_core.data.files import ARCHIVES
 from ama_core.data.guidance import FEWEST
 from ama_core.errors import ConfigError
 
@@ -64,7 +65,8 @@ def inspect(arguments: argparse.Namespace) -> None:
     with tqdm(unit="file", disable=hidden(arguments.quiet)) as bar:
         found = inspect_images(sources, arguments.against, lambda met: bar.update(met - bar.n))
     suited = guidance(found, arguments.alpha, len(sources) == 1 and divided(sources[0])) if found.n else None
-    command = _training(sources[0], suited) if suited and suited.n_train >= FEWEST else None
+    whole = len(sources) == 1 and (sources[0].is_dir() or sources[0].suffix.lower() in ARCHIVES)
+    command = _training(sources[0], suited) if suited and whole and suited.n_train >= FEWEST else None
     if arguments.json:
         sizes = [{"width": width, "height": height, "n": n} for (width, height), n in found.sizes.items()]
         parts = {name: getattr(found, name) for name in ("n", "grey", "refused", "duplicates", "near", "shared", "notes")}
@@ -76,7 +78,9 @@ def inspect(arguments: argparse.Namespace) -> None:
         print(f"None of them looks the same as an image of {arguments.against}.")
     if suited:
         print("\nSettings that follow:\n" + "\n".join(f"- {reason}" for reason in suited.reasons))
-        print(f"\n{command or f'Too few to train on: at least {FEWEST} training images are needed.'}")
+        few = f"Too few to train on: at least {FEWEST} training images are needed."
+        together = "To train on them, put them into one folder: `train` takes one."
+        print(f"\n{command or (few if suited.n_train < FEWEST else together)}")
 
 
 def _training(source: Path, suited: Guidance) -> str:

@@ -10,10 +10,11 @@ from PIL import Image, ImageDraw, ImageFilter
 
 KINDS = ("cut", "blot", "scratch", "patch")
 NAME = "synthetic defects"
+VISIBLE = 16  # grey levels by which a foreign patch differs somewhere from what it covers; on a plain ground it may not
 
 
 def make_defects(images: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Paint one defect on every image; the seed decides all of them.
+    """Paint one defect on every image, each visible; the seed decides all of them.
 
     Args:
         images: uint8 (N, H, W, C), C 1 or 3.
@@ -27,6 +28,10 @@ def make_defects(images: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndar
     for i, kind in enumerate(kinds):
         cover = _SHAPES[KINDS[kind]](rng, *images.shape[1:3])[..., None]
         paint = _patch(rng, images) if KINDS[kind] == "patch" else _colour(rng, images[i], cover)
+        if np.abs((paint - images[i]) * cover).max() < VISIBLE:
+            paint = _colour(
+                np.random.default_rng((seed, i)), images[i], cover
+            )  # from numbers of its own: others stay as they are
         mixed = images[i] * (1 - cover) + paint * cover
         changed[i] = np.rint(mixed).astype(np.uint8)
         masks[i] = cover[..., 0] > 0.25
@@ -41,7 +46,7 @@ def _colour(rng: np.random.Generator, image: np.ndarray, cover: np.ndarray) -> n
 
 
 def _patch(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
-    """Another image, turned upside down, so that it fits nowhere (H, W, C)."""
+    """One of the images, turned upside down, so that it fits nowhere (H, W, C)."""
     return images[rng.integers(len(images))][::-1, ::-1].astype(np.float64)
 
 

@@ -13,7 +13,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -382,7 +382,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
             facts["seconds"] = time.perf_counter() - start
         self.info_ = {
             "training": training_facts(facts, self.torch_device, len(parts.train), select),
-            "normal": vars(normal),
+            "normal": asdict(normal),
         }
         return self
 
@@ -412,7 +412,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         images = self.prepared(found.images)
         if not len(images):
             raise DataError("There are no images to calibrate on.")
-        self.held_out_scores_ = self.anomaly_scores(self.raw_scores(images))
+        scores = self.anomaly_scores(self.raw_scores(images))
+        if not all(np.isfinite(values).all() for values in scores.values()):
+            raise DataError(f"A score of an image of {found.name} is not finite, so nothing can be calibrated on these images.")
+        self.held_out_scores_ = scores
         self.info_ = self.info_ | {"calibrated_on": {"name": found.name, "n": len(images), "fingerprint": found.fingerprint}}
         return self
 
@@ -472,7 +475,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         return self.anomaly_scores(self.raw_scores(self.prepared(X)))[self.by]
 
     def score_samples(self, X) -> np.ndarray:
-        """Normality (N,): minus the anomaly score, larger = more normal."""
+        """Normality (N,): minus the anomaly score, larger = more normal. Raises NotFittedError, DataError."""
         return -self.anomaly_score(X)
 
     def p_value(self, X) -> np.ndarray:
@@ -480,7 +483,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         return conformal_p_value(self.anomaly_score(X), self.calibration_scores_)
 
     def decision_function(self, X, alpha: float | None = None) -> np.ndarray:
-        """Distance (N,) to the cut of false-alarm rate `alpha`: negative = flagged as anomalous; finite, larger = more normal.
+        """Distance (N,) to the cut of false-alarm rate `alpha`: negative = flagged as anomalous, larger = more normal; finite
+        but for an image without a finite score, which is flagged.
 
         With n calibration images no p-value is below 1 / (n + 1). At a smaller alpha nothing can be flagged: all values are
         positive, and still fall strictly with the anomaly score. A UserWarning says so.
@@ -489,6 +493,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         if not 0 < alpha < 1:
             raise DataError(f"The false-alarm rate must lie between 0 and 1, got {alpha}.")
         scores, calibration = self.anomaly_score(X), self.calibration_scores_
+        scores = np.where(np.isnan(scores), np.inf, scores)  # as its p-value, the smallest there is
         threshold = conformal_threshold(calibration, alpha)
         if np.isfinite(threshold):
             distance, tied = threshold - scores, as_stored(scores) == as_stored(threshold)
@@ -502,7 +507,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         return np.where(self.decision_function(X, alpha) < 0, -1, 1)
 
     def examine(self, X) -> Examination:
-        """Scores of N images, and whatever else the detector can say of them."""
+        """Scores of N images, in any form that `scores` takes, and whatever else the detector can say of them.
+
+        Raises NotFittedError, DataError.
+        """
         images = self.prepared(X)
         methods = {"reconstructions": "reconstruct", "maps": "maps", "features": "features"}
         more = {field: getattr(self, method)(images) for field, method in methods.items() if hasattr(self, method)}
@@ -511,7 +519,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     def drift(self, scores: Mapping[str, np.ndarray]) -> tuple[float, str]:
         """How probable it is that normal images differ so much *as a whole* from those of the calibration, and the score that
         says so: by the first of the scores and by the one that decides (see `batch_drift`).
+
+        Args:
+            scores: of N images, as `scores` or `raw_scores` returns them, each (N,).
+
+        Returns:
+            A p-value in (0, 1], and the name of a score. Raises NotFittedError.
         """
+        self._fitted()
         turned = self.anomaly_scores(scores)
         return batch_drift(turned, self.held_out_scores_, (self.SCORES[0].name, self.by))
 

@@ -251,6 +251,9 @@ def train_all(
         except KeyboardInterrupt:
             left = sweep.stop()
             raise RunStopped(f"Stopped with {left} of {len(jobs)} trainings left; the same command continues.") from None
+        except BaseException:
+            sweep.stop()  # trainings outlive this process otherwise, and their locks would be free
+            raise
         finally:
             places.close()
     return sweep.failed

@@ -126,7 +126,7 @@ def keep(detector: AnomalyDetector, normal: NormalData, folder: Path | str, inpu
     inputs: what it was compared on; its scores and figures on these are stored with it, unless they are synthetic defects, on
         which it could not be measured again.
     """
-    detector.info_["normal"] = vars(normal)
+    detector.info_["normal"] = dataclasses.asdict(normal)
     detector.save(folder)
     if inputs is None:
         return

@@ -43,6 +43,7 @@ FREE = {
     "max_steps",
     "lr",
     "lr_schedule",
+    "lr_fall",
     "seed",
     "calibration_fraction",
     "false_alarm_rate",
@@ -108,8 +109,10 @@ def known(config: Settings, folder: Path | str, *, device: torch.device | None =
             return StepTime(training["seconds"] / training["steps"], name, f"as the run {run.name} took")
         except (AMAError, KeyError, TypeError, ZeroDivisionError):
             continue
-    found = _timed(folder).get(key)
-    return StepTime(**found) if found else None
+    try:
+        return StepTime(**_timed(folder)[key])
+    except (KeyError, TypeError):  # not timed yet, or damaged: it is timed again
+        return None
 
 
 def run_steps(config: Settings, n_images: int) -> int:
@@ -180,7 +183,9 @@ def _of_stage(trainer: Trainer, images: np.ndarray, start: int, steps: int) -> f
 
 def _key(config: Settings, device: str) -> str:
     values = {name: value for name, value in config.to_dict().items() if name not in FREE}
-    values |= {name: values[name] > 0 for name in ("lambda_gp", "lambda_inter", "negative_fraction") if name in values}
+    values |= {
+        name: values[name] > 0 for name in ("lambda_gp", "lambda_inter", "lambda_drift", "negative_fraction") if name in values
+    }
     if "atypical" in values:
         values["atypical"] = config.uses_negatives
     return json.dumps([device, detector_for(config).name, values], sort_keys=True)

@@ -59,6 +59,16 @@ def test_made_defects_change_what_their_mask_says_and_nothing_else():
     assert (make_defects(images, seed=4)[0] != changed).any()
 
 
+def test_no_made_defect_is_invisible_on_a_plain_ground():
+    """A patch of background on background would be counted as an anomaly that no detector finds."""
+    images = np.full((200, 32, 32, 1), 30, np.uint8)
+    images[:, 14:18, 14:18] = 200  # one object, alike in all
+    changed, masks, kinds = make_defects(images, seed=1)
+    difference = np.abs(changed.astype(int) - images).max(axis=3)
+    assert (difference.max(axis=(1, 2)) >= 16).all()
+    assert all(difference[i][masks[i]].max() >= 16 for i in np.flatnonzero(kinds == KINDS.index("patch")))
+
+
 def test_a_rate_other_than_the_usual_one_becomes_the_models_own():
     assert guidance(inspection(900, (64, 64)), 0.01).settings()["false_alarm_rate"] == 0.01
     assert "false_alarm_rate" not in guidance(inspection(900, (64, 64))).settings()

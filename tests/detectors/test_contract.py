@@ -256,7 +256,15 @@ def test_stored_scores_give_the_same_p_values(fitted, images):
         np.testing.assert_array_equal(stored[f"p_{by}"], scores[f"p_{by}"])
 
 
-def test_p_values_from_other_normal_images(fitted, images, tmp_path):
+def test_an_image_without_a_finite_score_is_flagged_by_every_verdict(fitted, images, monkeypatch):
+    finite = fitted.anomaly_scores(fitted.raw_scores(images[:3]))[fitted.by]
+    monkeypatch.setattr(type(fitted), "anomaly_scores", lambda self, scores: {self.by: np.array([finite[0], np.nan, np.inf])})
+    p, verdicts = fitted.p_value(images[:3]), fitted.predict(images[:3], 0.05)
+    np.testing.assert_array_equal(verdicts == -1, p <= 0.05)
+    assert (p[1:] <= 0.05).all() and (fitted.decision_function(images[:3], 0.05)[1:] == -np.inf).all()
+
+
+def test_p_values_from_other_normal_images(fitted, images, tmp_path, monkeypatch):
     fitted.save(tmp_path / "m")
     other = registry.load_detector(tmp_path / "m", device="cpu")
     darker = images // 2
@@ -269,6 +277,12 @@ def test_p_values_from_other_normal_images(fitted, images, tmp_path):
     assert again.info_["calibrated_on"]["n"] == 40
     with pytest.raises(DataError):
         other.recalibrate(darker[:0])
+    with monkeypatch.context() as patch:
+        raw = other.raw_scores(darker[:3])
+        patch.setattr(other, "raw_scores", lambda images: {**raw, **{by: np.array([0, np.nan, 1]) for by in raw}})
+        with pytest.raises(DataError, match="not finite"):
+            other.recalibrate(darker[:3])
+        assert len(other.calibration_scores_) == 40, "what was there stays"
     assert "calibrated_on" not in other.calibrate(images).info_
 
 

@@ -235,3 +235,6 @@ def test_several_paths_are_looked_at_together(call, shop, tmp_path):
     code, out, _ = call("inspect", shop / "good", shop / "bad", tmp_path / "small.png", "--json", "--quiet")
     found = json.loads(out)
     assert code == 0 and found["n"] == 123 and found["grey"] == 1
+    assert found["suggested"]["command"] is None, "settings of all of them are no command for the first"
+    code, out, _ = call("inspect", shop / "good", shop / "bad", "--quiet")
+    assert code == 0 and "put them into one folder" in out and "ama_core train" not in out

@@ -198,12 +198,18 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     one = job(steps=80)
     folder, results = tmp_path / "out" / one.name, tmp_path / "results"
 
-    def interrupt(progress):
-        if progress.done > 0:
-            raise KeyboardInterrupt  # as Ctrl-C does
+    def end_by(error):
+        def interrupt(progress):
+            if progress.done > 0:
+                raise error
 
-    with pytest.raises(runs.RunStopped, match="the same command continues"):
         training.train_all([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=interrupt)
+
+    with pytest.raises(ZeroDivisionError):
+        end_by(ZeroDivisionError())  # any fault of ours: no training may go on that nobody looks after
+    assert read_status(folder)["state"] == "stopped"
+    with pytest.raises(runs.RunStopped, match="the same command continues"):
+        end_by(KeyboardInterrupt())  # as Ctrl-C does
     assert read_status(folder)["state"] == "stopped" and not list(results.glob("*"))
     seen = []
     assert training.train_all([one], tmp_path / "out", results, parallel=1, device="cpu", on_progress=seen.append) == []

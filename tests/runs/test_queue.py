@@ -346,10 +346,16 @@ def test_pace_is_measured_once_and_known_afterwards(tmp_path, tiny_config):
     measured = timing.measure(tiny_config, tmp_path)
     assert 0 < measured.seconds < 60
     assert timing.known(tiny_config.replace(seed=7, max_steps=50, lr=1e-4), tmp_path) == measured
+    for costs_the_same in ({"lr_fall": 0.25}, {"lambda_drift": 0.01}):
+        drift = tiny_config.replace(lambda_drift=0.001)
+        assert timing._key(drift.replace(**costs_the_same), "here") == timing._key(drift, "here"), costs_the_same
     assert timing.known(tiny_config.replace(width_critic=16), tmp_path) is None
     assert measured.whole_run(tiny_config, 1000) == pytest.approx(12 * measured.seconds)
     two_epochs = tiny_config.replace(max_steps=0, epochs=2)
     assert measured.whole_run(two_epochs, 1000) == pytest.approx(2 * (900 // 16) * measured.seconds)
+    file = tmp_path / timing.FILE
+    file.write_text(json.dumps({key: {"seconds": 1} for key in json.loads(file.read_text())}))
+    assert timing.known(tiny_config, tmp_path) is None, "damaged: it is timed again"
 
 
 @pytest.mark.parametrize(

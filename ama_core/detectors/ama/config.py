@@ -177,10 +177,12 @@ class Config(TrainingSettings):
 
     @property
     def n_negatives(self) -> int:
-        """Negative rows of a batch once negatives take part, real or synthetic: 0 where they have no part or no weight."""
+        """Negative rows of a batch once negatives take part, real or synthetic, at most half of it: 0 where these have no part
+        or no weight.
+        """
         if self.negative_fraction == 0 or self.lambda_neg == 0:
             return 0
-        return max(1, round(self.negative_fraction * self.batch_size))
+        return min(max(1, round(self.negative_fraction * self.batch_size)), self.batch_size // 2)
 
     def with_batch_size(self, size: int) -> Self:
         """As `TrainingSettings.with_batch_size`, with a `k` that a batch of `size` images, negatives left out, allows."""

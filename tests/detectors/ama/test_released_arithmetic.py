@@ -256,3 +256,8 @@ def test_the_released_warmup_is_the_default_of_its_mode():
     assert Config.from_dict({"mode": "released", "warmup": "0.3"}).warmup == 0.3
     assert Config.from_dict({}).warmup == 0.1
     assert Config.from_dict({"mode": "released"}).n_negatives == 26
+    for batch in (3, 7, 8, 11):  # each negative comes from the code of a normal of the batch
+        assert (
+            Config.from_dict({"mode": "released", "negative_fraction": 0.5, "batch_size": batch, "k": 2}).n_negatives
+            == batch // 2
+        )
