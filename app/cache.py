@@ -74,7 +74,16 @@ MODEL = ("model.safetensors", "calibration.npz", "config.json")  # the files tha
 def stamp(folder: Path, files: Sequence[str]) -> tuple:
     """What changes when one of these files of a folder is written; a name may have a *, and "" is the folder itself."""
     paths = [path for name in files for path in (sorted(folder.glob(name)) if "*" in name else [folder / name])]
-    return str(folder), *((path.name, path.stat().st_mtime_ns if path.exists() else 0) for path in paths)
+    return str(folder), *((path.name, *_written(path)) for path in paths)
+
+
+def _written(path: Path) -> tuple[int, int]:
+    """When a file was written last, and its size: two writings may fall into one tick of the clock. Zeros where it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
 def contents(source: Path) -> tuple:
@@ -253,24 +262,49 @@ def simple(folder: Path) -> SimpleFigures | None:
     return read_simple(folder)
 
 
-@cached("latents.npz", *MODEL, max_entries=16, spinner="Reading the training images …")
+def own_images(folder: Path) -> tuple:
+    """What changes when files come to the folder of one's own images that a model was trained on, or to a folder in it, or go;
+    empty of a set of the catalog. Cheap, however many images lie there.
+    """
+    normal = detector(folder).normal
+    if normal is None or not normal.is_own or not normal.source:
+        return ()
+    source = Path(normal.source)
+    with suppress(OSError):
+        return stamp(source, ["", *sorted(entry.name for entry in os.scandir(source) if entry.is_dir())])
+    return stamp(source, [""])
+
+
 def normal_examples(folder: Path, n: int = 9) -> tuple[np.ndarray, str] | None:
     """n images that a model takes as normal, uint8 (n, S, S, C), and what they are: `training`, images that it was trained on,
     or `decoded`, what it makes of the stored codes of some. None where neither is here.
     """
-    model = detector(folder)
     try:
-        images, label = normal_split(model, "train"), model.normal.label
-        images = images if label is None else one_class(images, label)
-        return model.prepared(images.images[draw(len(images), n, 0)]), "training"
-    except AMAError:
-        pass
+        return _training_examples(folder, own_images(folder), n), "training"
+    except AMAError:  # looked for again each time: they may be downloaded meanwhile
+        codes = _decoded_examples(folder, n)
+        return None if codes is None else (codes, "decoded")
+
+
+@cached(*MODEL, max_entries=16, spinner="Reading the training images …")
+def _training_examples(folder: Path, own: tuple, n: int) -> np.ndarray:
+    """n of its training images. Raises DataError where they are not here."""
+    model = detector(folder)
+    images, label = normal_split(model, "train"), model.normal.label
+    images = images if label is None else one_class(images, label)
+    return model.prepared(images.images[draw(len(images), n, 0)])
+
+
+@cached("latents.npz", *MODEL, max_entries=16)
+def _decoded_examples(folder: Path, n: int) -> np.ndarray | None:
+    """What it makes of the stored codes of n of its training images; None where there are none."""
+    model = detector(folder)
     mapped = latents(folder) if "decode" in model.can() else None
     entries = [entry for entry in mapped.entries if (entry.name, entry.split) == (model.normal.name, "train")] if mapped else []
     if not entries:
         return None
     codes = mapped.codes[entries[0].rows]
-    return model.decode(codes[draw(len(codes), n, 0)]), "decoded"
+    return model.decode(codes[draw(len(codes), n, 0)])
 
 
 def on_axis(folder: Path, axis: str, scores: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -371,9 +405,13 @@ def stored_p_values(folder: Path, name: str, split: str, by: str) -> np.ndarray:
 # Images that are scored
 
 
-@cached("config.json", kind="resource", max_entries=4, spinner="Reading the images …")
 def sample_images(folder: Path, set_name: str) -> ImageSet:
     """The test images of a set, as pages show them. Raises DataError where they are not on this computer."""
+    return _sample_images(folder, set_name, own_images(folder) if set_name == NORMAL else ())
+
+
+@cached("config.json", kind="resource", max_entries=4, spinner="Reading the images …")
+def _sample_images(folder: Path, set_name: str, own: tuple) -> ImageSet:
     if set_name != NORMAL:
         return load(set_name, "test")
     model = detector(folder)

@@ -1,10 +1,10 @@
 """What pages share: the model picker, the score and false-alarm rate, URL state and reset, downloads, explanations, errors."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlencode
 
@@ -533,6 +533,26 @@ def papers_sets_of(normal: str | None) -> list[str]:
 def title_of(name: str) -> str:
     """What a data set is called, the same on every page (see `ama_core.data.label_of`); other names as they are."""
     return "the other classes of the model's own set" if name == REST else label_of(name)
+
+
+def titles_of(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Sets -> what they are called where each must be told from the others: of folders with one name all but the first say
+    where they lie.
+
+    Args:
+        taken: titles that mean something else there.
+    """
+    found, used = {}, set(taken)
+    for name in names:
+        title, parent, number = title_of(name), PurePath(name).parent.name, 2
+        if title in used and parent:
+            title = f"{title} ({parent})"
+        wish = title
+        while title in used:
+            title, number = f"{wish} ({number})", number + 1
+        used.add(title)
+        found[name] = title
+    return found
 
 
 def class_name(name: str, label: int) -> str:

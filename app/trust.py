@@ -155,7 +155,8 @@ def table(
 ) -> None:
     """What is flagged of each set, by the model and by each simple method."""
     rows = {NORMAL_ROW: view.normal} if own is not None else {}
-    rows |= {controls.title_of(name): name for name in sorted(found, key=found.get, reverse=True)}
+    titles = controls.titles_of(sorted(found, key=found.get, reverse=True), rows)
+    rows |= {title: name for name, title in titles.items()}
     values = dict(found) | ({view.normal: own} if own is not None else {})
     columns = {"Set": list(rows), f"{view.name} by {view.score}": [100 * values[name] for name in rows.values()]}
     for method in simple.p if simple else ():

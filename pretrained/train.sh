@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains the bundled models again. FashionMNIST and CIFAR-10 must be available locally (AMA_DATA_DIR, or `datasets --download`).
-# A training that was stopped goes on where it was; finished ones begin again.
+# Trainings lie in build/pretrained: one that was stopped goes on where it was, and what is finished is not trained again (delete
+# its folder there to begin again). A bundle is replaced once its training has ended.
 #
 #   pretrained/train.sh        as the bundled ones were made: sizes and steps for a CPU (about six hours of one core, most of
 #                              it CIFAR-10's)
@@ -9,34 +10,34 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-train() { # SET PRESET RECONSTRUCTION [SETTING ...]
-  local name=$1 preset=$2 reconstruction=$3 out settings=()
-  shift 3
-  out=pretrained/$name$([ "$reconstruction" = mirrored ] || echo -plain)
-  for setting in "reconstruction=$reconstruction" "$@"; do settings+=(--set "$setting"); done
-  if [ ! -f "$out/checkpoint.safetensors" ]; then
-    rm -rf "$out"
-    python -m ama_core train "$name" --preset "$preset" "${settings[@]}" --out "$out"
-  else
-    python -m ama_core train "$name" --out "$out" --resume
+bundle() { # NAME SET [OPTION ...]
+  local name=$1 images=$2 run=build/pretrained/$1 new=build/pretrained/.$1
+  shift 2
+  if ! grep -qs '"state": "finished"' "$run/status.json"; then
+    if [ -f "$run/checkpoint.safetensors" ]; then
+      python -m ama_core train "$images" --out "$run" --resume
+    else
+      rm -rf "$run"
+      python -m ama_core train "$images" "$@" --out "$run"
+    fi
   fi
-  rm -r "$out"/{checkpoint.safetensors,samples,metrics.jsonl,status.json,run.json} # the rest is the bundle
+  rm -rf "$new"
+  cp -r "$run" "$new"
+  rm -rf "$new"/{checkpoint.safetensors,samples,watched,metrics.jsonl,status.json,run.json,log.txt,.lock} # the rest is the bundle
+  rm -rf "pretrained/$name"
+  mv "$new" "pretrained/$name"
 }
 
-rival() { # DETECTOR
-  local out=pretrained/fashionmnist-$1
-  if [ ! -f "$out/checkpoint.safetensors" ]; then
-    rm -rf "$out"
-    python -m ama_core train fashionmnist --detector "$1" --preset tiny --out "$out"
-  else
-    python -m ama_core train fashionmnist --out "$out" --resume
-  fi
-  rm -rf "$out"/{checkpoint.safetensors,samples,metrics.jsonl,status.json,run.json}
+train() { # SET PRESET RECONSTRUCTION [SETTING ...]
+  local images=$1 preset=$2 reconstruction=$3 settings=()
+  shift 3
+  for setting in "reconstruction=$reconstruction" "$@"; do settings+=(--set "$setting"); done
+  bundle "$images$([ "$reconstruction" = mirrored ] || echo -plain)" "$images" --preset "$preset" "${settings[@]}"
 }
 
 if [ "${1:-cpu}" = rivals ]; then
   for detector in deepsvdd typicality glow pixelcnn complexity fencegan skipganomaly likelihood_ratio waic alad anogan; do
-    rival $detector
+    bundle "fashionmnist-$detector" fashionmnist --detector "$detector" --preset tiny
   done
 elif [ "${1:-cpu}" = gpu ]; then
   for reconstruction in mirrored plain; do

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from sklearn.decomposition import PCA
 
-from ama_core.analysis.shell import DIRECTIONS, atypical
+from ama_core.analysis.shell import atypical
 from ama_core.data import ImageSet, draw
+from ama_core.detectors.ama.config import DIRECTIONS
 from ama_core.detectors.ama.detector import AMADetector
 from ama_core.errors import DataError
 from ama_core.evaluation import protocol as evaluation

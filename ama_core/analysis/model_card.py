@@ -10,6 +10,7 @@ from ama_core.detectors.base import AnomalyDetector
 from ama_core.errors import BundleError
 from ama_core.formatting import markdown_table
 from ama_core.storage.bundle import read_results, read_scores
+from ama_core.storage.files import MAX_JSON_BYTES, read_regular
 
 
 def model_card(folder: Path, detector: AnomalyDetector) -> str:
@@ -105,7 +106,7 @@ def _measured(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 def read_card(folder: Path | str) -> str | None:
     """The card of a bundle, None where it has none. Raises BundleError where it cannot be read."""
     try:
-        return (Path(folder) / "README.md").read_text(encoding="utf-8")
+        return read_regular(Path(folder) / "README.md", MAX_JSON_BYTES).decode()
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

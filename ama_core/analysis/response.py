@@ -19,7 +19,7 @@ from ama_core.detectors.lossless_length import CODEC, lossless_length
 from ama_core.errors import BundleError, DataError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.storage.bundle import StoredScores
-from ama_core.storage.files import write_atomically
+from ama_core.storage.files import read_json, write_atomically
 
 FILE = "response.json"
 SAMPLE = 1_000  # images of each set that are looked at
@@ -140,7 +140,7 @@ def read_response(path: Path | str) -> Response | None:
     """`response.json` of a bundle, None where there is none. Raises BundleError on a damaged file."""
     file = Path(path) / FILE
     try:
-        values = json.loads(file.read_text())
+        values = read_json(file)
         sets = {str(name): SetFacts(**facts) for name, facts in values["sets"].items()}
         found = Response(**{**values, "sets": sets})
         numbers = [found.n, found.r, *found.changed.values()]
@@ -152,5 +152,5 @@ def read_response(path: Path | str) -> Response | None:
         return found
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{file} is damaged: {error}. Measure again with `python -m ama_core measure`.") from error

@@ -11,9 +11,9 @@ import torch
 from scipy.stats import chi
 
 from ama_core.detectors.ama import latent
+from ama_core.detectors.ama.config import DIRECTIONS
 from ama_core.errors import ConfigError, DataError
 
-DIRECTIONS = ("inward", "outward", "sipple")  # of atypical codes
 BAND_LEVEL = 0.95
 
 

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from ama_core.detectors.ama.config import PRESETS, Config
 from ama_core.detectors.ama.networks import Encoder, Generator
-from ama_core.detectors.base import Progress, Score
+from ama_core.detectors.base import Progress, Score, checked_codes
 from ama_core.detectors.modules import bare, per_image, rebuilt, reconstructed
 from ama_core.detectors.one_score import OneNetworkDetector
-from ama_core.errors import DataError
 from ama_core.settings import TrainingSettings, setting
-from ama_core.tensors import to_images
+from ama_core.tensors import BATCH, to_images
 from ama_core.training import distributed
 from ama_core.training.trainer import Curve, Trainer, descend, fused
 
@@ -156,7 +155,6 @@ class AutoencoderDetector(OneNetworkDetector):
     @torch.no_grad()
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Images G(z), uint8 (N, S, S, C), of codes (N, nz). Raises DataError on another shape or non-finite values."""
-        z = np.asarray(z, dtype=np.float32)
-        if z.ndim != 2 or z.shape[1] != self.settings.nz or not len(z) or not np.isfinite(z).all():
-            raise DataError(f"Codes must be finite and of shape (N, {self.settings.nz}), got {z.shape}.")
-        return to_images(self._fitted().network_[1](torch.from_numpy(z).to(self.torch_device)))
+        generator = self._fitted().network_[1]
+        chunks = torch.from_numpy(checked_codes(z, self.settings.nz)).split(BATCH)
+        return np.concatenate([to_images(generator(chunk.to(self.torch_device))) for chunk in chunks])

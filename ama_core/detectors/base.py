@@ -140,6 +140,14 @@ def check_finite(scores: Mapping[str, np.ndarray]) -> None:
         raise TrainingDiverged("Training diverged: scores of normal images are not finite. Lower lr.")
 
 
+def checked_codes(z: np.ndarray, size: int) -> np.ndarray:
+    """Codes as float32 (N, size). Raises DataError on another shape, none of them, or non-finite values."""
+    z = np.asarray(z, dtype=np.float32)
+    if z.ndim != 2 or z.shape[1] != size or not len(z) or not np.isfinite(z).all():
+        raise DataError(f"Codes must be finite and of shape (N, {size}), got {z.shape}.")
+    return z
+
+
 @dataclass(frozen=True)
 class Examination:
     """What a model says of N images.

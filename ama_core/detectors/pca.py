@@ -6,8 +6,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from ama_core.detectors.base import AnomalyDetector, Progress, Score
-from ama_core.errors import DataError
+from ama_core.detectors.base import AnomalyDetector, Progress, Score, checked_codes
 from ama_core.settings import Settings, setting
 
 BATCH = 4096  # images that are projected at once: bounds memory, changes no result
@@ -86,9 +85,7 @@ class PCADetector(AnomalyDetector):
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Images of coordinates (N, components), uint8 (N, S, S, C). Raises DataError on another shape or non-finite values."""
         self._fitted()
-        z = np.asarray(z, dtype=np.float32)
-        if z.ndim != 2 or z.shape[1] != len(self.components_) or not len(z) or not np.isfinite(z).all():
-            raise DataError(f"Codes must be finite and of shape (N, {len(self.components_)}), got {z.shape}.")
+        z = checked_codes(z, len(self.components_))
         spec = self.settings.input
         return _images(z @ self.components_ + self.mean_, (spec.size, spec.size, spec.channels))
 

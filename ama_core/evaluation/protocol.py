@@ -106,6 +106,7 @@ def evaluate(
         keep(_kept(detector, trained_on.name, test, np.flatnonzero(~is_anomaly), normal_scores, seed))
     results, left_out = [], []
     for number, asked in enumerate(ood, 1):
+        asked = str(asked) if isinstance(asked, Path) else asked
         given = asked if isinstance(asked, str) else detector.image_set(asked, "ood", f"images {number}")
         name = given.name if isinstance(given, ImageSet) else given
         if name == REST:

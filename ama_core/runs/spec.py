@@ -14,7 +14,7 @@ from ama_core.detectors.registry import detector_class
 from ama_core.errors import AMAError, BundleError, ConfigError, DataError
 from ama_core.settings import Settings, TrainingSettings
 from ama_core.storage.bundle import FIRST
-from ama_core.storage.files import parse_json
+from ama_core.storage.files import MAX_JSON_BYTES, parse_json, read_regular
 
 VERSION = 1  # of run.json
 FILE = "run.json"
@@ -71,7 +71,7 @@ class RunSpec:
     def read(cls, folder: Path) -> "RunSpec":
         """The spec of a run folder. Raises BundleError where there is none."""
         try:
-            return cls.from_json((folder / FILE).read_text())
+            return cls.from_json(read_regular(folder / FILE, MAX_JSON_BYTES).decode())
         except FileNotFoundError:
             raise BundleError(f"There is no run in {folder} to resume: leave --resume out to begin one.") from None
         except (OSError, ValueError, BundleError) as error:

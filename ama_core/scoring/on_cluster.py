@@ -42,9 +42,14 @@ def score_on_cluster(
     if out.exists() and (resume or not force):
         raise ConfigError(f"{out} exists: replace it with --force, or choose another name.")
     with cluster() as ray:
-        shards = Shard(1, (resume and _division(out)) or SHARDS_PER_SLOT * slots(ray)).all()
+        earlier = Shard.divisions(out)
         if not resume:
-            _forget(out, shards)
+            for of in earlier:
+                _forget(out, Shard(1, of).all())
+        elif len(earlier) > 1:
+            found = " and of ".join(map(str, sorted(earlier)))
+            raise ConfigError(f"Beside {out} lie shards of {found}: remove those of all but one call, or leave --resume out.")
+        shards = Shard(1, earlier.pop() if resume and earlier else SHARDS_PER_SLOT * slots(ray)).all()
         tasks = [Task(ray, _score, os.getcwd(), model, list(sources), str(out), alpha, by, shard) for shard in shards]
         try:
             running = True
@@ -71,12 +76,6 @@ def _score(folder: str, model: str, sources: list[str], out: str, alpha: float, 
     os.chdir(folder)  # paths stand in the table as they were given
     detector = load_detector(model, score=by)
     return score_to_file(detector, model, sources, Path(out), alpha, shard=shard, resume=True)
-
-
-def _division(out: Path) -> int | None:
-    """Into how many shards an earlier call divided its work; None where it left none."""
-    counts = Shard.divisions(out)
-    return counts.pop() if len(counts) == 1 else None
 
 
 def _forget(out: Path, shards: Sequence[Shard]) -> None:

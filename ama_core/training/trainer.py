@@ -201,7 +201,8 @@ class Trainer(ABC):
                     dense = tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
                     slots.setdefault(int(index), {})[slot] = dense
                 optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
-            state.step, state.seconds, state.best_auroc = header["step"], header["seconds"], header["best_auroc"]
+            state.step, state.seconds = int(header["step"]), float(header["seconds"])
+            state.best_auroc = float(header["best_auroc"])
         except (OSError, SafetensorError, AMAError, RuntimeError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"The checkpoint {path} cannot be read ({error}). Train again without --resume.") from error
         return state

@@ -83,4 +83,6 @@ def take_away(case: Case) -> str:
 
 
 def figure(case: Case) -> go.Figure:
-    return charts.auroc_dots({controls.title_of(name): values for name, values in ranked(case).items()}, case.scores)
+    found = ranked(case)
+    titles = controls.titles_of(found)
+    return charts.auroc_dots({titles[name]: values for name, values in found.items()}, case.scores)

@@ -167,7 +167,8 @@ def milliseconds(peer: Peer) -> str:
 
 def table(found: HeatTable, these: list[Peer], timed: bool) -> None:
     """The heat table with ranks and costs; a click on a cell chooses it."""
-    titles = {controls.title_of(name) if name != REST else "other classes": j for j, name in enumerate(found.sets)}
+    of = controls.titles_of(name for name in found.sets if name != REST)
+    titles = {of.get(name, "other classes"): j for j, name in enumerate(found.sets)}
     columns = {"model": list(found.models), "detector: score": [f"{peer.kind.title}: {peer.by}" for peer in these]}
     columns["mean rank"] = ["" if np.isnan(rank) else f"{rank:.2f}" for rank in found.mean_rank]
     columns |= costs(these, timed)

@@ -35,8 +35,14 @@ EQUATION = (
 
 def names_of(found: LatentMap, normal: str) -> dict[str, str]:
     """What each set of the map is called in an address -> here; "train" and "test" are the model's own."""
-    ids = [f"atypical {e.name}" if e.split == CODES else e.split if e.name == normal else e.name for e in found.entries]
-    return {name: controls.title_of(name) for name in ids}
+    is_own = [entry.split == CODES or entry.name == normal for entry in found.entries]
+    ids = [
+        f"atypical {entry.name}" if entry.split == CODES else entry.split if own else entry.name
+        for entry, own in zip(found.entries, is_own)
+    ]
+    titles = {name: name for name, own in zip(ids, is_own) if own}
+    titles |= controls.titles_of((name for name, own in zip(ids, is_own) if not own), titles)
+    return {name: titles[name] for name in ids}
 
 
 def verdict(name: str, facts: ShellFacts) -> str:

@@ -521,6 +521,26 @@ def test_false_alarms_that_chance_does_not_explain_are_a_warning(open_page, monk
     assert not warns or ("chance explains" in warned[0] and ("more false alarms" in warned[0]) == (own > 0.1))
 
 
+def test_folders_with_one_name_are_told_apart(open_page):
+    open_page("check")
+    import controls
+
+    found = controls.titles_of(["/a/bad", "/b/bad", "mnist", "/c/b/bad", "/data/test", "bad"], ["test"])
+    assert list(found.values()) == ["bad", "bad (b)", "MNIST", "bad (b) (2)", "test (data)", "bad (2)"]
+
+
+def test_training_images_that_come_later_are_shown(open_page, check_models, tmp_path, rng):
+    shutil.copytree(check_models / "digits", tmp_path / "models" / "digits")
+    header = json.loads((tmp_path / "models" / "digits" / "config.json").read_text())
+    header["normal"]["source"] = str(tmp_path / "mine")
+    (tmp_path / "models" / "digits" / "config.json").write_text(json.dumps(header))
+    assert "as the model reconstructs them" in words(open_page("check", models=tmp_path / "models"))
+    (tmp_path / "mine").mkdir()
+    for i in range(20):
+        Image.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / "mine" / f"{i}.png")
+    assert "as the model reconstructs them" not in words(open_page("check", models=tmp_path / "models"))
+
+
 def test_a_model_without_its_images_or_any_measurement_says_so(open_page, check_models, tmp_path):
     said = words(open_page("check", model="digits-plain"))
     assert "It was measured against no other images" in said and "python -m ama_core measure" in said

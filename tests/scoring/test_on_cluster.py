@@ -14,6 +14,7 @@ from ama_core import load_detector
 from ama_core.errors import ConfigError, DataError
 from ama_core.scoring import on_cluster, table
 from ama_core.scoring.on_cluster import score_on_cluster
+from ama_core.shards import Shard
 from tests.common import CPU, REPEATED_IN_CI, ROOT
 
 pytestmark = REPEATED_IN_CI
@@ -92,6 +93,33 @@ def test_the_error_of_the_shard_that_fails_last_is_said(tiny_bundle, images, tmp
     monkeypatch.setattr(on_cluster, "Task", Failing)
     with pytest.raises(DataError, match="the disk is gone"):
         score_on_cluster(str(tiny_bundle), [str(images)], tmp_path / "out.csv", 0.05)
+
+
+class Here:
+    """A task that is done at once, in this process."""
+
+    returncode, error = 0, None
+
+    def __init__(self, _, call, *arguments):
+        self.result = call(*arguments)
+
+    def poll(self):
+        return 0
+
+
+def test_shards_of_another_division_are_forgotten_or_refused_before_anything_is_scored(
+    tiny_bundle, images, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(on_cluster, "cluster", lambda: nullcontext())
+    monkeypatch.setattr(on_cluster, "slots", lambda _: 1)
+    monkeypatch.setattr(on_cluster, "Task", Here)
+    out, detector = tmp_path / "out.csv", load_detector(tiny_bundle, device=CPU)
+    for shard in (Shard(1, 2), Shard(2, 3)):
+        table.score_to_file(detector, str(tiny_bundle), [str(images)], out, 0.05, shard=shard)
+    with pytest.raises(ConfigError, match="shards of 2 and of 3"):
+        score_on_cluster(str(tiny_bundle), [str(images)], out, 0.05, resume=True)
+    found = score_on_cluster(str(tiny_bundle), [str(images)], out, 0.05)
+    assert out.exists() and found.rows > 0 and not list(tmp_path.glob("out.*-of-*"))
 
 
 def test_options_that_contradict_each_other(call, tiny_bundle, images):

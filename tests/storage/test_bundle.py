@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ama_core import AMADetector
-from ama_core.analysis.model_card import model_card
+from ama_core.analysis.model_card import model_card, read_card
+from ama_core.analysis.response import read_response
 from ama_core.data import load
 from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.errors import BundleError, ConfigError
@@ -317,6 +318,15 @@ def test_a_pipe_in_a_bundle_is_not_waited_for(bundle, file):
     os.mkfifo(bundle / file)
     with pytest.raises(BundleError):
         read_info(bundle), read_bundle(bundle), read_scores(bundle), read_results(bundle)
+
+
+@pytest.mark.parametrize(
+    ("file", "read"), [("response.json", read_response), ("README.md", read_card), ("run.json", RunSpec.read)]
+)
+def test_a_pipe_beside_a_bundle_is_not_waited_for(tmp_path, file, read):
+    os.mkfifo(tmp_path / file)
+    with pytest.raises(BundleError, match="not a regular file"):
+        read(tmp_path)
 
 
 def test_saving_onto_a_file_is_refused_in_words(tiny_detector, tmp_path):

@@ -14,7 +14,7 @@ from ama_core.detectors.ama.graph import AMAScores
 from ama_core.detectors.ama.networks import Stage, build_networks, summary
 from ama_core.detectors.ama.scores import Calibration, Combination, Gaussian, Statistics
 from ama_core.detectors.ama.trainer import AMATrainer
-from ama_core.detectors.base import AnomalyDetector, Examination, Progress, Score, check_finite
+from ama_core.detectors.base import AnomalyDetector, Examination, Progress, Score, check_finite, checked_codes
 from ama_core.detectors.graph import Graph
 from ama_core.errors import DataError
 from ama_core.storage.bundle import half_precision
@@ -161,10 +161,7 @@ class AMADetector(AnomalyDetector):
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Images G(z), uint8 (N, S, S, c), of codes (N, nz). Raises DataError on another shape or non-finite values."""
         self._fitted()
-        z = np.asarray(z, dtype=np.float32)
-        if z.ndim != 2 or z.shape[1] != self.settings.nz or not len(z) or not np.isfinite(z).all():
-            raise DataError(f"Codes must be finite and of shape (N, {self.settings.nz}), got {z.shape}.")
-        return inference.decode(self.networks_, z)
+        return inference.decode(self.networks_, checked_codes(z, self.settings.nz))
 
     def reconstruct(self, X) -> np.ndarray:
         """G(E(x)), uint8 (N, S, S, c)."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ama_core.detectors.ama.networks import Networks
-from ama_core.detectors.ama.scores import _TINY, Calibration, Gaussian
+from ama_core.detectors.ama.scores import TINY, Calibration, Gaussian
 from ama_core.detectors.graph import Outputs
 
 
@@ -41,7 +41,7 @@ class AMAScores(nn.Module):
         m = self._mahalanobis("m", d)
         sizes = (r, (x - x_hat).abs().mean(dim=(1, 2, 3)).double(), (z * z).sum(dim=1).sqrt().double())
         critic = (n.D.value(f_real).double(), n.D.value(f_recon).double())
-        t = self._mahalanobis("t", torch.stack([*(v.clamp_min(_TINY).log() for v in sizes), *critic, m], dim=1))
+        t = self._mahalanobis("t", torch.stack([*(v.clamp_min(TINY).log() for v in sizes), *critic, m], dim=1))
         signs = delta.sum(dim=(2, 3), keepdim=True).sign()
         pixels = ((x_hat.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1)
         c = {}

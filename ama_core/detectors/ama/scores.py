@@ -13,7 +13,7 @@ from ama_core.detectors.conformal import conformal_p_value, conformal_threshold
 
 SCORES = ("R", "A", "M", "T", "C")
 
-_TINY = 1e-12  # keeps logarithms of exact zeros finite
+TINY = 1e-12  # keeps logarithms of exact zeros finite
 _RELATIVE_SPREAD = 1e-6  # standard deviation below which fp32 statistics of one size do not differ
 
 
@@ -76,7 +76,7 @@ def mu_sigma_behind(r: np.ndarray, log_a: np.ndarray) -> tuple[float, float]:
         parabola = np.polynomial.Polynomial.fit(r, log_a, 2).convert()
         _, slope, bend = np.pad(parabola.coef, (0, 3 - len(parabola.coef)))
     if not bend < 0:
-        return float(r.mean()), float(max(r.std(), _TINY))
+        return float(r.mean()), float(max(r.std(), TINY))
     return float(-slope / (2 * bend)), float(np.sqrt(-0.5 / bend))
 
 
@@ -99,7 +99,7 @@ class Gaussian:
         scaled = vectors / scale
         estimate = LedoitWolf().fit(scaled)
         # A direction in which the vectors do not vary at all must count as narrow, where the pseudo-inverse would ignore it.
-        floor = (_RELATIVE_SPREAD * max(float(np.sqrt(np.mean(scaled**2))), _TINY)) ** 2
+        floor = (_RELATIVE_SPREAD * max(float(np.sqrt(np.mean(scaled**2))), TINY)) ** 2
         if np.linalg.eigvalsh(estimate.covariance_)[0] >= floor:
             return cls(estimate.location_ * scale, estimate.precision_, scale)
         covariance = estimate.covariance_ + floor * np.eye(len(scale))
@@ -114,7 +114,7 @@ class Gaussian:
 def t_vector(statistics: Statistics, m: np.ndarray) -> np.ndarray:
     """t = [log R, log pixel-L1, log ||z||, D(x, x), D(x, x_hat), M]: (N, 6)."""
     s = statistics
-    logs = [np.log(np.maximum(v, _TINY)) for v in (r_score(s.difference), s.pixel_l1, s.z_norm)]
+    logs = [np.log(np.maximum(v, TINY)) for v in (r_score(s.difference), s.pixel_l1, s.z_norm)]
     return np.stack([*logs, s.d_real, s.d_recon, m], axis=1).astype(np.float64)
 
 
@@ -138,7 +138,7 @@ class Combination:
         """From training images, held-out normals and their T (N,)."""
         gaussian_i = Gaussian.fit(train.block_means)
         i = gaussian_i.mahalanobis(held_out.block_means)
-        return cls(gaussian_i, *(float(max(np.median(values), _TINY)) for values in (t, i)))
+        return cls(gaussian_i, *(float(max(np.median(values), TINY)) for values in (t, i)))
 
     def c_score(self, t: np.ndarray, block_means: np.ndarray) -> np.ndarray:
         """C (N,), >= 0 and near 2 for normal images, of T (N,) and block means (N, p)."""
@@ -177,7 +177,7 @@ class Calibration:
         vectors = t_vector(held_out, gaussian_m.mahalanobis(held_out.difference))
         gaussian_t = Gaussian.fit(vectors, robust=True)
         combination = Combination.fit(train, held_out, gaussian_t.mahalanobis(vectors))
-        mu, sigma = float(train_r.mean()), float(max(train_r.std(), _TINY))
+        mu, sigma = float(train_r.mean()), float(max(train_r.std(), TINY))
         fitted = cls(mu, sigma, gaussian_m, gaussian_t, {}, train_r, combination)
         return fitted if calibration is None else replace(fitted, scores=anomaly_scores(fitted.score(calibration)))
 
