@@ -7,12 +7,12 @@ import errno
 import io
 import json
 import os
+import secrets
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any
@@ -29,8 +29,6 @@ except ImportError:  # Windows
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout, in which models, results and runs lie
 PARTIAL = ".part"
-UMASK = os.umask(0o077)  # the only portable way to read it is to change it
-os.umask(UMASK)
 MAX_JSON_BYTES = 64 * 2**20
 MAX_UNPACKED_TIMES = 200  # what an .npz file of a model may unpack to, of its size, beside MAX_UNPACKED_BYTES
 MAX_UNPACKED_BYTES = 64 * 2**20
@@ -190,13 +188,14 @@ def write_together(folder: Path, files: Mapping[str, bytes | str], outdated: Ite
     try:
         for name, contents in files.items():
             data = contents.encode(errors="backslashreplace") if isinstance(contents, str) else contents
-            handle, partial = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=PARTIAL)
-            partials[name] = Path(partial)
-            with os.fdopen(handle, "wb") as file:
+            partial = folder / f".{name}.{secrets.token_hex(4)}{PARTIAL}"
+            with open(partial, "xb") as file:
+                partials[name] = partial
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(partial, _mode(folder / name))  # mkstemp makes it private
+            with suppress(OSError):  # a new file has the permissions of any that this process makes; some disks know none
+                os.chmod(partial, (folder / name).stat().st_mode & 0o777)
         for name in outdated:
             (folder / name).unlink(missing_ok=True)
         for name, partial in partials.items():
@@ -205,14 +204,6 @@ def write_together(folder: Path, files: Mapping[str, bytes | str], outdated: Ite
         for partial in partials.values():
             partial.unlink(missing_ok=True)
         raise
-
-
-def _mode(path: Path) -> int:
-    """The permissions of a file that is written again, or those that this process gives to new files."""
-    try:
-        return path.stat().st_mode & 0o777
-    except OSError:
-        return 0o666 & ~UMASK
 
 
 def remove_partials(folder: Path) -> None:

@@ -151,9 +151,12 @@ def test_files_are_written_for_others_to_read(tiny_bundle):
     assert not [file for file in tiny_bundle.iterdir() if file.name.endswith(".part")]
 
 
-def test_what_is_written_has_the_permissions_of_the_process_or_of_the_file_before(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "UMASK", 0o077)
-    files.write_atomically(tmp_path / "new", "x")
+def test_what_is_written_has_the_permissions_of_the_process_or_of_the_file_before(tmp_path):
+    before = os.umask(0o077)
+    try:
+        files.write_atomically(tmp_path / "new", "x")
+    finally:
+        os.umask(before)
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
     (tmp_path / "new").chmod(0o640)
     files.write_atomically(tmp_path / "new", "y")
