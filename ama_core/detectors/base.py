@@ -411,7 +411,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
 
         Args:
             X: n normal images in any form that `fit` takes, none of which the model was trained on. What is tested later must
-                not be among them. The smallest p-value becomes 1 / (n + 1).
+                not be among them. The smallest p-value becomes 1 / (n + 1). Marks of places (`scoring.localise`) still come
+                from images that were held out of the training.
 
         Raises NotFittedError, DataError.
         """
