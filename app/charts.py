@@ -185,11 +185,13 @@ def line_chart(
     *,
     level: tuple[float, str] | None = None,
     levels: Mapping[str, float] | None = None,
+    spreads: Mapping[str, Sequence[float]] | None = None,
     height: int = 320,
 ) -> go.Figure:
     """Lines, name -> (x, y), over a common axis; `level`: a value to compare with, and its name.
 
     levels: name -> a value that the line of the same place should come to, in its colour.
+    spreads: name of a line -> half the length of the bar on each of its points, 0 for none.
     """
     figure = go.Figure()
     styles = iter([NORMAL_STYLES["train"], *OOD_STYLES] * (1 + len(lines) // 9))
@@ -203,6 +205,7 @@ def line_chart(
                 mode="lines+markers",
                 line=dict(color=colour, dash=dash, width=2),
                 marker=dict(symbol=symbol, size=7, maxdisplayed=9),
+                error_y=dict(array=spreads[name], thickness=1.2, width=4) if spreads else None,
                 hovertemplate=f"{entry(name)}<br>%{{x}}: %{{y:.4~g}}<extra></extra>",
             )
         )

@@ -30,7 +30,10 @@ def main() -> None:
     lines = {
         f"{NAMES[loss]}, {by}": ([x.steps for x in found], [x.auroc for x in found]) for (loss, by), found in curves.items()
     }
-    chart = line_chart(lines, "training steps", "AUROC (higher is better)", level=(0.5, "chance (0.5)"), height=380)
+    spreads = {f"{NAMES[loss]}, {by}": [x.sd or 0.0 for x in found] for (loss, by), found in curves.items()}
+    chart = line_chart(
+        lines, "training steps", "AUROC (higher is better)", level=(0.5, "chance (0.5)"), spreads=spreads, height=380
+    )
     steps = sorted({x.steps for found in curves.values() for x in found})
     chart.update_xaxes(type="log", tickvals=steps, ticktext=[f"{at:,}" for at in steps])
     said = summary(curves)
@@ -49,7 +52,7 @@ def main() -> None:
     st.caption(
         f"{controls.title_of(normal)}, {CONDITION}. Every point is a whole run, with its own fall of the learning rate, by "
         f"the weights of its last step, of {of}."
-        + (f" The largest standard deviation over seeds is {spread:.3f}: judge the trend, not single points." if spread else "")
+        + (f" Bars: ± the standard deviation over seeds, at most {spread:.3f}: judge the trend." if spread else "")
     )
 
 

@@ -221,8 +221,9 @@ def find_localiser(detector: AnomalyDetector, folder: Path | str) -> Localiser:
         held_out = held_out_images(detector) if can_localise(detector) else (np.empty(0), np.empty(0))
     except AMAError as error:
         raise DataError(
-            f"Places cannot be marked with this model: no {FILE} was made for it as it is, which `python -m ama_core measure` writes, and its "
-            f"training images, from which that is computed, are not available here ({str(error).rstrip('.')})."
+            f"Places cannot be marked with this model: no {FILE} was made for it as it is, which `python -m ama_core measure` "
+            "writes, and its training images, from which that is computed, are not available here "
+            f"({str(error).rstrip('.')})."
         ) from error
     return fit_localiser(detector, *held_out)
 
