@@ -120,7 +120,8 @@ class Settings:
     def preset(cls, name: str, **changes: Any) -> Self:
         """The settings of a preset, a key of PRESETS, with `changes`. Raises ConfigError."""
         if name not in cls.PRESETS:
-            raise ConfigError(f"Unknown preset {name!r}. Known: {', '.join(cls.PRESETS)}.")
+            kind = cls.__name__.removesuffix("Settings").removesuffix("Config") or "AMA"
+            raise ConfigError(f"{kind} has no preset {name!r}, only {', '.join(cls.PRESETS)}.")
         return cls.from_dict({**cls.PRESETS[name], **changes})
 
 

@@ -21,12 +21,13 @@ from ama_core.cli.arguments import (
     source,
 )
 from ama_core.cli.progress import SetBars, warn
-from ama_core.data import load_any
-from ama_core.detectors.conformal import conformal_p_value
+from ama_core.data import catalog, divided, load_any, same_source
+from ama_core.detectors.conformal import conformal_p_value, decidable
 from ama_core.detectors.registry import load_detector
 from ama_core.errors import AMAError, ConfigError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import auroc_interval
+from ama_core.evaluation.protocol import REST
 from ama_core.runs.measuring import measure_run, write_card
 from ama_core.scoring.check import reach_warning
 from ama_core.scoring.onnx_export import export_onnx, is_onnx
@@ -50,15 +51,26 @@ def add_evaluate(commands: Commands) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """AUROC, AUPRC and FPR95 of every score against OOD sets."""
-    detector = load_detector(arguments.model, device=arguments.device)
+    detector, measured = load_detector(arguments.model, device=arguments.device), []
     with SetBars(arguments.quiet) as bars:
         found = evaluation.evaluate(
-            detector, arguments.ood, model=arguments.model, seed=arguments.seed, full=arguments.full, progress=bars.update
+            detector,
+            arguments.ood,
+            model=arguments.model,
+            seed=arguments.seed,
+            full=arguments.full,
+            keep=measured.append,
+            progress=bars.update,
         )
+    fewer = {row["ood"]: row["n_ood"] for row in found["results"] if row["ood"] not in catalog()}
+    drawn = {s.name: s.n_split for s in measured[1:] if s.name in fewer and fewer[s.name] < (s.n_split or 0) and s.name != REST}
     if arguments.json:
         print(json.dumps(found))
     else:
         _print_results(found)
+        for of, n in drawn.items():
+            print(f"{of}: drawn from {n:,} images, 20 % of the number of normal ones; --full takes all.", file=sys.stderr)
+    warn(reach_warning(detector, detector.false_alarm_rate))
 
 
 def add_measure(commands: Commands) -> None:
@@ -110,10 +122,15 @@ def calibrate(arguments: argparse.Namespace) -> None:
     detector.recalibrate(images).save(arguments.out)
     before = float((conformal_p_value(detector.calibration_scores_, calibration) <= alpha).mean())
     write_card(detector, arguments.out)
-    now = f"of similar images, at most about {alpha:.1%} now are"
-    print(f"At a false-alarm rate of {alpha:g}, {before:.1%} of these {len(images):,} images were flagged; {now}.")
+    said = f"At a false-alarm rate of {alpha:g}, {before:.1%} of these {len(images):,} images were flagged"
+    if not decidable(len(calibration), alpha):
+        said = f"At a false-alarm rate of {alpha:g} nothing could be flagged before"
+    beyond = reach_warning(detector, alpha)
+    print(said + ("." if beyond else f"; of similar images, at most about {alpha:.1%} now are."))
     print(f"{arguments.out} holds the model; it has not been measured yet.", file=sys.stderr)
-    warn(reach_warning(detector, alpha))
+    own = detector.normal and same_source(detector.normal.source, arguments.good)
+    seen = f"It was trained on images of {arguments.good}, which look more normal to it than new ones: calibrate on others."
+    warn(seen if own and not divided(Path(arguments.good)) else None, beyond)
 
 
 def add_info(commands: Commands) -> None:

@@ -7,8 +7,9 @@ was wrong and what to do), 130 stopped by the user (the state is saved).
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ama_core._version import __version__
 from ama_core.cli.comparing import add_compare
@@ -19,6 +20,7 @@ from ama_core.cli.tables import add_bench, add_benchmark
 from ama_core.cli.training import add_detectors, add_train, add_work
 from ama_core.errors import AMAError, TrainingDiverged
 from ama_core.runs.execute import RunStopped
+from ama_core.storage.files import shown
 from ama_core.training import distributed
 
 COMMANDS = (
@@ -49,14 +51,26 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"ama_core: {message.removesuffix('.')}. See: {self.prog} --help\n")
 
 
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """A warning for users as one line; of others, which are for programmers, the usual two."""
+    if category is UserWarning and distributed.launched_rank() == 0:
+        print(f"Warning: {shown(' '.join(str(message).split()))}", file=sys.stderr)
+    elif category is not UserWarning:
+        print(warnings.formatwarning(message, category, *where[:2]), file=sys.stderr, end="")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
-        arguments = parser().parse_args(argv)
+        arguments, unknown = parser().parse_known_args(argv)
+        if unknown:
+            Parser(prog=f"python -m ama_core {arguments.run.__name__}").error(f"unrecognized arguments: {' '.join(unknown)}")
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
-        arguments.run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            arguments.run(arguments)
     except RunStopped as stopped:
         if distributed.launched_rank() == 0:  # of several that train together, one says so
             print(stopped, file=sys.stderr)

@@ -83,7 +83,7 @@ class TrainingBar:
         self.log = None if quiet or sys.stderr.isatty() else TrainingLog()
         self.bar: tqdm | None = None
         self.sets = SetBars(quiet)
-        self.warned = False
+        self.warned = self.announced = False
 
     def __enter__(self) -> "TrainingBar":
         return self
@@ -111,4 +111,8 @@ class TrainingBar:
             self.bar.close()
 
     def measuring(self, done: int, total: int, name: str) -> None:
+        if not (self.quiet or self.announced):
+            self.announced = True
+            said = "Trained. It is measured against the data sets that are available here; --no-measure leaves that out."
+            tqdm.write(said, file=sys.stderr)
         self.sets.update(done, total, name)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import textwrap
 from collections.abc import Collection, Mapping
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ama_core.cli.arguments import SETTING, Commands, add_command, add_device, add_json, path, settings_of, source
-from ama_core.cli.progress import TrainingBar
+from ama_core.cli.progress import TrainingBar, warn
 from ama_core.data import catalog, count_any
 from ama_core.detectors import registry
 from ama_core.detectors.ama.config import PRESETS
 from ama_core.detectors.base import SELECTIONS, AnomalyDetector
+from ama_core.detectors.conformal import out_of_reach
 from ama_core.detectors.registry import detector_class
 from ama_core.errors import ConfigError, DataError
 from ama_core.runs import queue, timing
@@ -177,6 +179,20 @@ def _say_suited(arguments: argparse.Namespace, spec: RunSpec) -> None:
     changed = ", ".join(f"{name}={value}" for name, value in spec.config.to_dict().items() if value != usual[name])
     if changed:
         print(f"Adjusted for the small number of images: {changed} (override with --set).", file=sys.stderr)
+    warn(_beyond_reach(spec))
+
+
+def _beyond_reach(spec: RunSpec) -> str | None:
+    """That its images are too few for its false-alarm rate, and how many would do; None where they are not, or unknown."""
+    rate = spec.config.false_alarm_rate
+    try:
+        n = timing.n_images(spec)
+        why = out_of_reach(timing.reachable_rate(spec.config, n)[1], rate)
+    except DataError:
+        return None
+    fraction = spec.config.calibration_fraction
+    needed = math.ceil((1 / rate - 1) / (fraction / 2))
+    return why and f"{why} At this calibration_fraction that takes about {needed:,} training images instead of {n:,}."
 
 
 def _check_resumed(folder: Path, asked: RunSpec, settings: Mapping[str, Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -124,7 +126,7 @@ def _within(path: Path, folder: Path) -> bool:
 def load_folder(path: str | Path, *, size: int = 32, channels: int | None = None, fit: str = "crop") -> ImageSet:
     """Every readable image of a folder (subfolders included), .zip or .tar, prepared as read; `split` is "test".
 
-    Files that are no images or cannot be read are left out and named in `notes`.
+    Files that are no images or cannot be read are left out, with a UserWarning, and named in `notes`; `paths` names the others.
 
     Raises `DataError` where not one image is left.
     """
@@ -132,7 +134,7 @@ def load_folder(path: str | Path, *, size: int = 32, channels: int | None = None
     images, paths, skipped, steps = [], [], [], Counter()
     for file in iter_images([path]):
         if file.image is None:
-            skipped.append(f"{file.path}: {file.error}")
+            skipped.append(f"{file.path.removeprefix(f'{path}{os.sep}')}: {str(file.error).rstrip('.')}")
             continue
         image, done = prepare([file.image], size=size, channels=channels or file.image.shape[2], fit=fit)
         images.append(image[0])
@@ -146,7 +148,9 @@ def load_folder(path: str | Path, *, size: int = 32, channels: int | None = None
         images = [np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image for image in images]
         notes.append(f"{grey} of {len(images)} images: grey repeated to 3 channels")
     if skipped:
-        notes.append(f"{len(skipped)} files left out: {'; '.join(skipped[:3])}{' …' if len(skipped) > 3 else ''}")
+        count = f"{len(skipped):,} file{'s' * (len(skipped) > 1)} left out"
+        notes.append(f"{count}: {'; '.join(skipped[:3])}{' …' if len(skipped) > 3 else ''}")
+        warnings.warn(f"Of {path}, {notes[-1]}", stacklevel=2)
     labels = np.zeros(len(images), np.int64)
     return ImageSet(path.stem, "test", np.stack(images), labels, tuple(paths), tuple(notes))
 

@@ -19,6 +19,7 @@ from ama_core.data.pictures import thumbnail, to_picture
 NEAR = 3  # of 64 bits: up to here two difference hashes count as one picture, saved or scaled again
 PLAIN = 6  # brightness steps of the 72 that a picture without any structure has by chance
 MAX_COMPARED = 20_000  # pairs grow with the square
+REASONS = 3  # for which files are left out that are told one by one
 PREVIEW = 12
 PREVIEW_SIDE = 96  # pixels
 
@@ -63,7 +64,8 @@ class Inspection:
         ]
         if 0 < self.grey < self.n:
             lines.append("Grey and colour are mixed: grey ones will be repeated to three channels, and may stand out for it.")
-        lines += [f"{count:,} images: {note}." for note, count in sorted(self.notes.items(), key=lambda item: -item[1])[:3]]
+        changed = sorted(self.notes.items(), key=lambda item: -item[1])[:3]
+        lines += [f"{_counted(count, 'image')}: {note}." for note, count in changed]
         lines += self._refusals()
         if self.duplicates:
             extra = sum(len(group) - 1 for group in self.duplicates)
@@ -89,9 +91,16 @@ class Inspection:
     def _refusals(self) -> list[str]:
         if not self.refused:
             return []
-        reasons = Counter(why for _, why in self.refused).most_common(3)
-        first = {why: path for path, why in reversed(self.refused)}
-        return [f"{_counted(count, 'file')} left out, such as {first[why]}: {why}" for why, count in reasons]
+        # A reason may name the file that it is of.
+        alike = Counter(why.replace(path, "") for path, why in self.refused)
+        first = {why.replace(path, ""): (path, why) for path, why in reversed(self.refused)}
+        said = []
+        for reason, count in alike.most_common(REASONS):
+            path, why = first[reason]
+            said.append(f"{_counted(count, 'file')} left out, such as {path}: {why}")
+        if rest := sum(count for _, count in alike.most_common()[REASONS:]):
+            said.append(f"{_counted(rest, 'file')} more left out for other reasons; `inspect … --json` names every one.")
+        return said
 
 
 def inspect(

@@ -551,7 +551,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         return NormalData.of(getattr(self, "info_", {}))
 
     def prepared(self, X) -> np.ndarray:
-        """Checked and made uint8 (N, S, S, C) as the detector expects; images that fit already pass untouched."""
+        """Checked and made uint8 (N, S, S, C) as the detector expects; images that fit already pass untouched.
+
+        Of a folder or archive, files that cannot be read are left out, with a UserWarning: `image_set(X, "ood").paths` names
+        the images, in their order.
+        """
         if isinstance(X, (str, Path)):
             X = self.image_set(X, "ood").images
         spec = self.settings.input

@@ -16,6 +16,7 @@ from ama_core.data import (
     anomaly_mask,
     available,
     catalog,
+    count_any,
     draw,
     draw_anomalies,
     load,
@@ -94,6 +95,9 @@ def evaluate(
         "scores": {NAME of a score: {"auroc", "auprc", "fpr95"}}}]}, and "notes", sentences on what was left
         out, where anything was.
     """
+    for name in ood:
+        if isinstance(name, (str, Path)) and str(name) != REST:
+            _check_here(str(name))  # before anything is scored
     test = normal_split(detector, "test") if normal is None else detector.image_set(normal, "ood", "normal")
     trained_on = _normal(detector) if normal is None else NormalData(test.name)
     label = trained_on.label
@@ -143,6 +147,14 @@ def evaluate(
         )
     found = {"model": model, "normal": trained_on.title, "seed": seed, "results": results}
     return found | ({"notes": left_out} if left_out else {})
+
+
+def _check_here(name: str) -> None:
+    """Raises DataError where no images of an OOD set are available here, by its files alone."""
+    if name not in catalog():
+        count_any(name, "ood")
+    elif "test" not in available(name):
+        load(name, "test")
 
 
 def ood_test(detector: AnomalyDetector, name: str) -> tuple[ImageSet, np.ndarray]:

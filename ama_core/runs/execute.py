@@ -210,6 +210,8 @@ class _Work:
         self.tell(device=together + device_name(detector.torch_device), fingerprint=images.fingerprint)
         begins = f"continues at step {trainer.step}" if trainer and trainer.step else "starts"
         run.log(f"{spec.dataset} {begins} on {self.status.device}, {len(images):,} images")
+        for note in images.notes:
+            run.log(note)
 
         with run.recording() as record:
 

@@ -16,6 +16,7 @@ README.md           model card
 import io
 import json
 import math
+import shlex
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -156,9 +157,11 @@ def write_bundle(path: Path | str, bundle: Bundle) -> None:
 
     Over another model, what was measured of that one goes: none of its files is taken for this one's.
 
-    Raises BundleError where `path` is a file.
+    Raises BundleError where `path` is a file, or a folder of other things.
     """
     path = Path(path)
+    if other := _other_file(path):
+        raise BundleError(f"{path} is a folder of other things, such as {other}: name a new one for the model.")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -174,6 +177,15 @@ def write_bundle(path: Path | str, bundle: Bundle) -> None:
     if "model.safetensors" in others:  # no calibration beside weights that it is not of, whenever this ends
         outdated.append("calibration.npz")
     write_together(path, written, outdated)
+
+
+def _other_file(path: Path) -> str | None:
+    """A file of a folder in which nothing is of a model or a run, a README left aside; None where there is no such file."""
+    try:
+        names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")} - {"README.md"}
+    except OSError:
+        return None
+    return None if {"run.json", *FILES} & names else min(names, default=None)
 
 
 def _contents(file: Path) -> bytes | None:
@@ -385,8 +397,22 @@ def find_bundle(model: str | Path) -> Path:
     for path in (Path(model), PRETRAINED / str(model)) if str(model) else ():  # "" would be the current folder
         if (path / "config.json").is_file():
             return path
+    _say_what_it_is(Path(model))
     known = ", ".join(list_bundles(PRETRAINED)) or "none"
     raise BundleError(f"There is no model {str(model)!r}: give a bundle or run folder, or one of the bundled models ({known}).")
+
+
+def _say_what_it_is(path: Path) -> None:
+    """Raises BundleError where there is something at `path` that can become a model."""
+    if path.is_file() and path.suffix.lower() == ".zip":
+        raise BundleError(f"{path} is an archive: unpack it into a folder, and name that.")
+    try:
+        asked = read_json(path / "run.json")
+    except (OSError, ValueError):
+        return
+    dataset = asked.get("dataset") if isinstance(asked, dict) else None
+    command = shlex.join(["python", "-m", "ama_core", "train", str(dataset), "--out", str(path), "--resume"])
+    raise BundleError(f"{path} is a training that has not ended, and no model yet. It goes on with: {command}")
 
 
 def list_bundles(folder: Path | str = PRETRAINED) -> dict[str, Path]:

@@ -243,8 +243,8 @@ class _Batches:
         self.per_epoch = len(images) // self.size
         if self.per_epoch == 0:
             raise DataError(
-                f"{len(images):,} training images do not fill one batch of {self.size}: set batch_size to at most "
-                f"{len(images)}, in a terminal with --set batch_size={max(2, len(images) // 2)}."
+                f"{len(images):,} training images do not fill one batch of {self.size}: lower batch_size to {len(images)} or "
+                f"less (in a terminal, for example, --set batch_size={max(2, len(images) // 2)}), or add images."
             )
         self.data, self.epoch, self.order = _on_device(images, trainer.device), -1, None
 

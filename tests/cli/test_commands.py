@@ -19,6 +19,7 @@ from ama_core.data import catalog, load, overlapping
 from ama_core.detectors import registry
 from ama_core.detectors.ama.scores import SCORES
 from ama_core.detectors.base import NormalData
+from ama_core.evaluation import protocol as evaluation
 from ama_core.runs import timing
 from ama_core.runs.comparing import own_detectors
 from ama_core.storage.bundle import read_info
@@ -171,6 +172,39 @@ def test_evaluate_as_json(call, tiny_bundle):
         assert (row["ood"], row["n_normal"], row["n_ood"]) == (name, 500, 100)
         assert list(row["scores"]) == ["R", "A", "M", "T", "C"]
         assert all(set(metrics) == {"auroc", "auprc", "fpr95"} for metrics in row["scores"].values())
+
+
+def test_a_folder_that_is_evaluated_says_what_was_left_out_and_what_was_drawn(call, tiny_bundle, tmp_path, rng):
+    for i in range(150):
+        Image.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])
+    code, _, err = call("evaluate", tiny_bundle, "--ood", tmp_path)
+    assert code == 0 and "1 file left out: cut.png" in err and "drawn from 150 images" in err and "--full" in err
+    code, _, err = call("evaluate", tiny_bundle, "--ood", tmp_path, "--full")
+    assert code == 0 and "drawn from" not in err
+
+
+def test_evaluate_looks_for_its_sets_before_it_scores(call, tiny_bundle, monkeypatch):
+    monkeypatch.setattr(evaluation, "measure", None)  # scoring fails
+    for missing in ("nope", "svhn"):
+        code, _, err = call("evaluate", tiny_bundle, "--ood", "digits", missing)
+        assert code == 2 and missing in err.lower()
+
+
+def test_words_that_a_command_does_not_know_lead_to_its_help(call):
+    code, _, err = call("compare", "good", "--detectors", "pca", "nearest")
+    assert code == 2 and err == "ama_core: unrecognized arguments: nearest. See: python -m ama_core compare --help\n"
+
+
+def test_training_says_at_once_that_its_rate_is_out_of_reach(call, tmp_path, rng):
+    (tmp_path / "good").mkdir()
+    for i in range(60):
+        Image.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)).save(tmp_path / "good" / f"{i}.png")
+    words = ("train", tmp_path / "good", "--detector", "pixel_mean", "--no-measure", "--quiet", "--set")
+    _, _, err = call(*words, "false_alarm_rate=0.01", "--out", tmp_path / "a")
+    assert "At a false-alarm rate of 0.01 nothing can be flagged" in err and "about 396 training images instead of 48" in err
+    _, _, err = call(*words, "false_alarm_rate=0.2", "--out", tmp_path / "b")
+    assert "nothing can be flagged" not in err
 
 
 def test_evaluate_as_a_table(call, tiny_bundle):
@@ -562,6 +596,10 @@ def test_a_model_is_calibrated_on_images_of_another_camera(call, tiny_bundle, tm
         _, out, _ = call("score", model, tmp_path / "new", "--alpha", "0.1", "--json", "--quiet")
         flagged.append(np.mean([json.loads(line)["anomalous"] for line in out.splitlines()]))
     assert flagged[0] > 0.5 and flagged[1] < 0.2
+    _, out, err = call("calibrate", tiny_bundle, tmp_path / "good", "--out", tmp_path / "n", "--quiet", "--alpha", "0.001")
+    assert "nothing could be flagged before." in out and "now are" not in out and "nothing can be flagged" in err
+    _, _, err = call("calibrate", tiny_bundle, "digits", "--out", tmp_path / "o", "--quiet")
+    assert "It was trained on images of digits" in err
     assert_one_clear_line(call("measure", tmp_path / "m", "--calibrate", "--quiet"), "which --calibrate would replace")
     assert_one_clear_line(call("calibrate", tiny_bundle, *words), "name a new folder")
     assert_one_clear_line(call("calibrate", tiny_bundle, tmp_path / "no", "--out", tmp_path / "k"), "nor an existing path")

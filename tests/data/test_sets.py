@@ -291,8 +291,9 @@ def test_a_mixed_folder_becomes_colour_and_names_what_it_left_out(tmp_path):
     save_images(tmp_path / "sub", 2, "RGB")
     (tmp_path / "readme.txt").write_text("hello")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
-    loaded = load_any(tmp_path, "ood")
-    assert loaded.images.shape == (4, 32, 32, 3)
+    with pytest.warns(UserWarning, match="2 files left out"):
+        loaded = load_any(tmp_path, "ood")
+    assert loaded.images.shape == (4, 32, 32, 3) and len(loaded.paths) == 4, "which images these are"
     assert "2 of 4 images: grey repeated to 3 channels" in loaded.notes
     assert any("2 files left out" in note and "broken.png" in note for note in loaded.notes)
     assert load_any(tmp_path, "ood", channels=1).channels == 1

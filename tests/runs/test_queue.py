@@ -395,7 +395,7 @@ def test_steps_of_a_run_and_too_few_images_for_one(tiny_config):
     assert timing.run_steps(tiny_config.replace(max_steps=0, epochs=2), 1000) == 2 * (900 // 16)
     with pytest.raises(DataError, match="9 training images do not fill one batch of 16"):
         timing.run_steps(tiny_config.replace(calibration_fraction=0.2), 11)
-    with pytest.raises(DataError, match="too few to hold out"):
+    with pytest.raises(DataError, match="too few to hold 10% of them out"):
         timing.run_steps(tiny_config, 3)
 
 

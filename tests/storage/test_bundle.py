@@ -20,6 +20,7 @@ from ama_core.analysis.response import read_response
 from ama_core.data import load
 from ama_core.detectors.registry import detector_class, load_detector
 from ama_core.errors import BundleError, ConfigError
+from ama_core.runs.folder import Run
 from ama_core.runs.spec import RunSpec, config_for
 from ama_core.storage import files
 from ama_core.storage.bundle import (
@@ -338,6 +339,26 @@ def test_saving_onto_a_file_is_refused_in_words(tiny_detector, tmp_path):
         with pytest.raises(BundleError, match="is a file: name a folder"):
             tiny_detector.save(path)
     assert (tmp_path / "f").read_text() == "mine"
+
+
+def test_no_model_is_written_among_other_things(tiny_detector, tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"mine")
+    with pytest.raises(BundleError, match="other things, such as photo.png"):
+        tiny_detector.save(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["photo.png"]
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "README.md").write_text("what this model is for")
+    tiny_detector.save(tmp_path / "new")
+    tiny_detector.save(tmp_path / "new")
+
+
+def test_what_is_no_model_yet_says_what_to_do(tmp_path, tiny_config):
+    Run(tmp_path).write_spec(RunSpec("my images", tiny_config))
+    with pytest.raises(BundleError, match=r"has not ended.*train 'my images' --out .* --resume"):
+        find_bundle(tmp_path)
+    (tmp_path / "model.zip").write_bytes(b"")
+    with pytest.raises(BundleError, match="unpack it"):
+        find_bundle(tmp_path / "model.zip")
 
 
 def test_no_name_is_no_model(monkeypatch, tiny_bundle):
