@@ -54,8 +54,9 @@ def outlined(detector: AnomalyDetector, checked: Checked, arguments: argparse.Na
             raise
         return {}, str(error)
     chosen = to_outline(detector, checked, arguments.alpha)
-    found = {i: outlines.draw(image)[0] for i, image in originals(arguments.paths, checked, chosen)}
-    return found, outlines.sentence() if found else ""
+    drawn = {i: outlines.draw(image) for i, image in originals(arguments.paths, checked, chosen)}
+    pictures, marked = {i: picture for i, (picture, _) in drawn.items()}, [marks for _, marks in drawn.values()]
+    return pictures, outlines.sentence(marked) if drawn else ""
 
 
 def check_maps(arguments: argparse.Namespace) -> None:

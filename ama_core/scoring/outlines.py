@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,12 +87,16 @@ class Outlines:
     name: str
     alpha: float
 
-    def sentence(self) -> str:
-        """What an outline means, for readers."""
-        return (
+    def sentence(self, marked: Collection[bool] = ()) -> str:
+        """What an outline means, for readers. marked: of images that were drawn, whether each has any."""
+        means = (
             f"Outlined are places that stand out from what normal images show there, by {MAPS[self.name]}; at most a fraction "
             f"{self.alpha:g} of normal images gets any outline."
         )
+        without = len(marked) - sum(marked)
+        if without and without == len(marked):
+            return f"{means} No single place stands out in any of these images: they are unusual as a whole."
+        return means + (f" In {without:,} of these {len(marked):,} no single place stands out." if without else "")
 
     def marks(self, examined: Examination) -> np.ndarray:
         """Marked places of N examined images, bool (N, S, S)."""

@@ -171,10 +171,10 @@ def table(found: HeatTable, these: list[Peer], timed: bool) -> None:
     titles = {of.get(name, "other classes"): j for j, name in enumerate(found.sets)}
     columns = {"model": list(found.models), "detector: score": [f"{peer.kind.title}: {peer.by}" for peer in these]}
     columns["mean rank"] = ["" if np.isnan(rank) else f"{rank:.2f}" for rank in found.mean_rank]
-    columns |= costs(these, timed)
     for title, j in titles.items():
         figures = zip(found.auroc[:, j], found.low[:, j], found.high[:, j])
         columns[title] = ["" if np.isnan(auroc) else f"{auroc:.3f} ({low:.3f}–{high:.3f})" for auroc, low, high in figures]
+    columns |= costs(these, timed)
 
     def style(frame: pd.DataFrame):
         colours = pd.DataFrame("", frame.index, frame.columns)

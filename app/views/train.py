@@ -63,7 +63,7 @@ def main() -> None:
         st.subheader("The run", anchor=TOP)
     controls.scroll_to(TOP, queued is not None)
     if queued:
-        st.success(f"**{controls.literal(queued)}** is queued. It is shown here as soon as it begins.", icon=":material/check:")
+        st.success(f"**{controls.literal(queued)}** was queued: follow it here.", icon=":material/check:")
     st.fragment(watch, run_every=TICK if busy else IDLE)()
     st.subheader("Train a model")
     with controls.error_panel():
