@@ -21,7 +21,7 @@ from ama_core.cli.arguments import (
     source,
 )
 from ama_core.cli.progress import SetBars, warn
-from ama_core.data import catalog, divided, load_any, same_source
+from ama_core.data import catalog, load_any
 from ama_core.detectors.conformal import conformal_p_value, decidable
 from ama_core.detectors.registry import load_detector
 from ama_core.errors import AMAError, ConfigError
@@ -128,9 +128,8 @@ def calibrate(arguments: argparse.Namespace) -> None:
     beyond = reach_warning(detector, alpha)
     print(said + ("." if beyond else f"; of similar images, at most about {alpha:.1%} now are."))
     print(f"{arguments.out} holds the model; it has not been measured yet.", file=sys.stderr)
-    own = detector.normal and same_source(detector.normal.source, arguments.good)
     seen = f"It was trained on images of {arguments.good}, which look more normal to it than new ones: calibrate on others."
-    warn(seen if own and not divided(Path(arguments.good)) else None, beyond)
+    warn(seen if evaluation.was_trained_on(detector, arguments.good) else None, beyond)
 
 
 def add_info(commands: Commands) -> None:
@@ -157,7 +156,10 @@ def info(arguments: argparse.Namespace) -> None:
         if section in header:
             print(f"\n{section}")
         for name, value in header.get(section, {}).items():
-            print(f"  {name:22}{value}")
+            if isinstance(value, dict):
+                value = ", ".join(f"{part} {of}" for part, of in value.items())
+            if value is not None:
+                print(f"  {name:22}{value}")
     if results and results["results"]:
         print()
         _print_results(results)

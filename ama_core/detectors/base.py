@@ -30,6 +30,7 @@ from ama_core.data import (
     absolute_source,
     catalog,
     check_images,
+    decode_image,
     draw,
     hold_out,
     load_any,
@@ -187,8 +188,9 @@ class Examination:
 class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     """Base class of all detectors.
 
-    Images are uint8 arrays (N, H, W, C) or float tensors (N, C, H, W) in [0, 1], C = 1 or 3; lists of Pillow images or
-    uint8 arrays (H, W, C) of any size; or where they lie: a name of the catalog, a folder, a .zip or an .npz file.
+    Images are uint8 arrays (N, H, W, C) or float tensors (N, C, H, W) in [0, 1], C = 1 or 3; lists of Pillow images,
+    uint8 arrays (H, W, C) of any size or image files; or where they lie: a name of the catalog, a folder, a .zip or an
+    .npz file.
 
     Args:
         config: the detector's settings.
@@ -631,7 +633,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
 
 
 def _as_array(image) -> np.ndarray:
-    """A Pillow image, or an array, as uint8 (H, W, C)."""
+    """A Pillow image, the path of an image file, or an array, as uint8 (H, W, C). Raises DataError."""
+    if isinstance(image, (str, Path)):
+        return decode_image(image)[0]
     if isinstance(image, Image.Image):
         return picture_array(image)
     if isinstance(image, np.ndarray) and image.ndim == 2:

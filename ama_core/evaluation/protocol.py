@@ -17,6 +17,7 @@ from ama_core.data import (
     available,
     catalog,
     count_any,
+    divided,
     draw,
     draw_anomalies,
     load,
@@ -50,6 +51,13 @@ def normal_split(detector: AnomalyDetector, split: str, **load_options) -> Image
     return load_any(_normal(detector).source, split, **vars(detector.settings.input), **load_options)
 
 
+def was_trained_on(detector: AnomalyDetector, source: str | Path) -> bool:
+    """Whether images of a model's training are among those that `load_any` takes of a source as "ood"."""
+    normal = detector.normal
+    own = normal is not None and normal.is_own and same_source(normal.source, source)
+    return own and not divided(Path(source).expanduser())
+
+
 def training_images(detector: AnomalyDetector) -> ImageSet:
     """The images that were given to `fit`. Raises DataError where they are not available locally, or are others."""
     normal = _normal(detector)
@@ -72,7 +80,7 @@ def evaluate(
     detector: AnomalyDetector,
     ood: Sequence[str | ImageSet | np.ndarray],
     *,
-    normal: ImageSet | np.ndarray | None = None,
+    normal: ImageSet | np.ndarray | str | Path | None = None,
     model: str = "",
     seed: int = 0,
     full: bool = False,
@@ -109,6 +117,10 @@ def evaluate(
     if keep is not None:
         keep(_kept(detector, trained_on.name, test, np.flatnonzero(~is_anomaly), normal_scores, seed))
     results, left_out = [], []
+    if isinstance(normal, (str, Path)) and was_trained_on(detector, normal):
+        left_out.append(
+            f"The model was trained on images of {normal}, all of which are tested: leave `normal` out to test on others."
+        )
     for number, asked in enumerate(ood, 1):
         asked = str(asked) if isinstance(asked, Path) else asked
         given = asked if isinstance(asked, str) else detector.image_set(asked, "ood", f"images {number}")

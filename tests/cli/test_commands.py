@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ama_core import AMADetector, __version__
+from ama_core import AMADetector, __version__, load_detector
 from ama_core.data import catalog, load, overlapping
 from ama_core.detectors import registry
 from ama_core.detectors.ama.scores import SCORES
@@ -90,6 +90,7 @@ def test_train_info_and_resume(call, tmp_path):
 def test_info_shows_results(call, tiny_bundle):
     code, out, _ = call("info", tiny_bundle)
     assert code == 0 and "textures" in out and "AUROC" in out
+    assert "None" not in out and "{" not in out and f"numpy {np.__version__}" in out
 
 
 def check_rows(rows, detector, pictures, digits):
@@ -598,8 +599,13 @@ def test_a_model_is_calibrated_on_images_of_another_camera(call, tiny_bundle, tm
     assert flagged[0] > 0.5 and flagged[1] < 0.2
     _, out, err = call("calibrate", tiny_bundle, tmp_path / "good", "--out", tmp_path / "n", "--quiet", "--alpha", "0.001")
     assert "nothing could be flagged before." in out and "now are" not in out and "nothing can be flagged" in err
-    _, _, err = call("calibrate", tiny_bundle, "digits", "--out", tmp_path / "o", "--quiet")
-    assert "It was trained on images of digits" in err
+    words_of = ("--quiet", "--out", tmp_path / "p")
+    assert call("train", tmp_path / "good", "--detector", "pixel_mean", "--no-measure", *words_of)[0] == 0
+    for source, warns in ((tmp_path / "good", True), (tmp_path / "new", False), ("digits", False)):
+        _, _, err = call("calibrate", tmp_path / "p", source, "--out", tmp_path / f"of-{Path(source).name}", "--quiet")
+        assert ("It was trained on images of" in err) == warns, source
+    found = evaluation.evaluate(load_detector(tmp_path / "p"), ["noise"], normal=tmp_path / "good")
+    assert "leave `normal` out" in found["notes"][0]
     assert_one_clear_line(call("measure", tmp_path / "m", "--calibrate", "--quiet"), "which --calibrate would replace")
     assert_one_clear_line(call("calibrate", tiny_bundle, *words), "name a new folder")
     assert_one_clear_line(call("calibrate", tiny_bundle, tmp_path / "no", "--out", tmp_path / "k"), "nor an existing path")

@@ -246,6 +246,10 @@ def test_images_in_every_form(fitted, images, tmp_path):
     for i, picture in enumerate(pictures):
         picture.save(tmp_path / f"{i}.png")
     np.testing.assert_allclose(fitted.scores(tmp_path)[fitted.by], expected, rtol=1e-4, atol=1e-5)
+    files = [str(tmp_path / f"{i}.png") for i in range(6)]
+    np.testing.assert_allclose(fitted.scores(files)[fitted.by], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(DataError, match="gone.png"):
+        fitted.scores([*files, tmp_path / "gone.png"])
 
 
 def test_stored_scores_give_the_same_p_values(fitted, images):
