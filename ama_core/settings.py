@@ -120,8 +120,7 @@ class Settings:
     def preset(cls, name: str, **changes: Any) -> Self:
         """The settings of a preset, a key of PRESETS, with `changes`. Raises ConfigError."""
         if name not in cls.PRESETS:
-            kind = cls.__name__.removesuffix("Settings").removesuffix("Config") or "AMA"
-            raise ConfigError(f"{kind} has no preset {name!r}, only {', '.join(cls.PRESETS)}.")
+            raise ConfigError(f"This detector has no preset {name!r}. Known: {', '.join(cls.PRESETS)}.")
         return cls.from_dict({**cls.PRESETS[name], **changes})
 
 

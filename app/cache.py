@@ -31,6 +31,7 @@ from ama_core.analysis.shell import NormHistograms
 from ama_core.data import FileImage, ImageSet, Inspection, decode_image, draw, inspect, label_of, load, one_class, prepare
 from ama_core.data.changes import Change
 from ama_core.data.files import files_of
+from ama_core.data.imageset import SPLITS
 from ama_core.detectors.ama.scores import a_distance
 from ama_core.detectors.base import AnomalyDetector, Examination
 from ama_core.detectors.registry import detector_class, load_detector
@@ -263,16 +264,13 @@ def simple(folder: Path) -> SimpleFigures | None:
 
 
 def own_images(folder: Path) -> tuple:
-    """What changes when files come to the folder of one's own images that a model was trained on, or to a folder in it, or go;
-    empty of a set of the catalog. Cheap, however many images lie there.
+    """What changes when files come to the folder of one's own images that a model was trained on, or to its `train` or `test`,
+    or go; empty of a set of the catalog. Cheap, however many images lie there.
     """
     normal = detector(folder).normal
     if normal is None or not normal.is_own or not normal.source:
         return ()
-    source = Path(normal.source)
-    with suppress(OSError):
-        return stamp(source, ["", *sorted(entry.name for entry in os.scandir(source) if entry.is_dir())])
-    return stamp(source, [""])
+    return stamp(Path(normal.source), ["", *SPLITS])
 
 
 def normal_examples(folder: Path, n: int = 9) -> tuple[np.ndarray, str] | None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains the bundled models again. FashionMNIST and CIFAR-10 must be available locally (AMA_DATA_DIR, or `datasets --download`).
-# Trainings lie in build/pretrained: one that was stopped goes on where it was, and what is finished is not trained again (delete
-# its folder there to begin again). A bundle is replaced once its training has ended.
+# Trainings lie in build/pretrained/MODE: one that was stopped goes on where it was, and what is finished is not trained again (delete
+# its folder there to begin again, as where settings below were changed). A bundle is replaced once its training has ended.
 #
 #   pretrained/train.sh        as the bundled ones were made: sizes and steps for a CPU (about six hours of one core, most of
 #                              it CIFAR-10's)
@@ -9,9 +9,10 @@
 #   pretrained/train.sh gpu    FashionMNIST and CIFAR-10 at the paper's width, 30 epochs (at most 90 minutes on an H100)
 set -euo pipefail
 cd "$(dirname "$0")/.."
+mode=${1:-cpu}
 
 bundle() { # NAME SET [OPTION ...]
-  local name=$1 images=$2 run=build/pretrained/$1 new=build/pretrained/.$1
+  local name=$1 images=$2 run=build/pretrained/$mode/$1 new=build/pretrained/$mode/.$1
   shift 2
   if ! grep -qs '"state": "finished"' "$run/status.json"; then
     if [ -f "$run/checkpoint.safetensors" ]; then
@@ -35,11 +36,11 @@ train() { # SET PRESET RECONSTRUCTION [SETTING ...]
   bundle "$images$([ "$reconstruction" = mirrored ] || echo -plain)" "$images" --preset "$preset" "${settings[@]}"
 }
 
-if [ "${1:-cpu}" = rivals ]; then
+if [ "$mode" = rivals ]; then
   for detector in deepsvdd typicality glow pixelcnn complexity fencegan skipganomaly likelihood_ratio waic alad anogan; do
     bundle "fashionmnist-$detector" fashionmnist --detector "$detector" --preset tiny
   done
-elif [ "${1:-cpu}" = gpu ]; then
+elif [ "$mode" = gpu ]; then
   for reconstruction in mirrored plain; do
     train fashionmnist paper $reconstruction epochs=30 lambda_drift=0.001
     train cifar10 paper $reconstruction epochs=30 lambda_drift=0.001

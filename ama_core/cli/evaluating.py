@@ -21,13 +21,12 @@ from ama_core.cli.arguments import (
     source,
 )
 from ama_core.cli.progress import SetBars, warn
-from ama_core.data import catalog, load_any
+from ama_core.data import load_any
 from ama_core.detectors.conformal import conformal_p_value, decidable
 from ama_core.detectors.registry import load_detector
 from ama_core.errors import AMAError, ConfigError
 from ama_core.evaluation import protocol as evaluation
 from ama_core.evaluation.metrics import auroc_interval
-from ama_core.evaluation.protocol import REST
 from ama_core.runs.measuring import measure_run, write_card
 from ama_core.scoring.check import reach_warning
 from ama_core.scoring.onnx_export import export_onnx, is_onnx
@@ -51,7 +50,7 @@ def add_evaluate(commands: Commands) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """AUROC, AUPRC and FPR95 of every score against OOD sets."""
-    detector, measured = load_detector(arguments.model, device=arguments.device), []
+    detector = load_detector(arguments.model, device=arguments.device)
     with SetBars(arguments.quiet) as bars:
         found = evaluation.evaluate(
             detector,
@@ -59,18 +58,12 @@ def evaluate(arguments: argparse.Namespace) -> None:
             model=arguments.model,
             seed=arguments.seed,
             full=arguments.full,
-            keep=measured.append,
             progress=bars.update,
         )
-    fewer = {row["ood"]: row["n_ood"] for row in found["results"] if row["ood"] not in catalog()}
-    drawn = {s.name: s.n_split for s in measured[1:] if s.name in fewer and fewer[s.name] < (s.n_split or 0) and s.name != REST}
     if arguments.json:
         print(json.dumps(found))
     else:
         _print_results(found)
-        for of, n in drawn.items():
-            print(f"{of}: drawn from {n:,} images, 20 % of the number of normal ones; --full takes all.", file=sys.stderr)
-    warn(reach_warning(detector, detector.false_alarm_rate))
 
 
 def add_measure(commands: Commands) -> None:

@@ -51,12 +51,20 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"ama_core: {message.removesuffix('.')}. See: {self.prog} --help\n")
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
-    """A warning for users as one line; of others, which are for programmers, the usual two."""
-    if category is UserWarning and distributed.launched_rank() == 0:
-        print(f"Warning: {shown(' '.join(str(message).split()))}", file=sys.stderr)
-    elif category is not UserWarning:
-        print(warnings.formatwarning(message, category, *where[:2]), file=sys.stderr, end="")
+class Warnings:
+    """Shows a warning for users as one line, once; those for programmers as usual."""
+
+    def __init__(self) -> None:
+        self.told: set[str] = set()
+
+    def show(self, message: Warning | str, category: type[Warning], *where: Any) -> None:
+        """As `warnings.showwarning`."""
+        said = shown(" ".join(str(message).split()))
+        if category is not UserWarning:
+            print(warnings.formatwarning(message, category, *where[:2]), file=sys.stderr, end="")
+        elif said not in self.told and distributed.launched_rank() == 0:
+            self.told.add(said)
+            print(f"Warning: {said}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # a file's name need not be text
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = Warnings().show
             arguments.run(arguments)
     except RunStopped as stopped:
         if distributed.launched_rank() == 0:  # of several that train together, one says so

@@ -114,12 +114,19 @@ def train(arguments: argparse.Namespace) -> None:
     told = not first or arguments.resume or bool(arguments.spec)
     with TrainingBar(arguments.quiet or not first) as bar:
 
-        def follow(event: Event) -> None:
+        def tell() -> None:
             nonlocal told
             if not told:  # once it has begun, so that a refusal is one line
                 told = True
                 _say_suited(arguments, spec)
+
+        def follow(event: Event) -> None:
+            tell()
             bar.update(event)
+
+        def measuring(done: int, total: int, name: str) -> None:
+            tell()
+            bar.measuring(done, total, name)
 
         execute(
             arguments.out,
@@ -129,10 +136,9 @@ def train(arguments: argparse.Namespace) -> None:
             download=arguments.download,
             device=arguments.device,
             on_event=follow,
-            on_progress=bar.measuring,
+            on_progress=measuring,
         )
-    if not told:  # nothing is trained by steps
-        _say_suited(arguments, spec)
+        tell()  # nothing was trained by steps, nor measured
     if first:
         print(f"{arguments.out} is ready: python -m ama_core info {arguments.out}", file=sys.stderr)
 
@@ -184,6 +190,8 @@ def _say_suited(arguments: argparse.Namespace, spec: RunSpec) -> None:
 
 def _beyond_reach(spec: RunSpec) -> str | None:
     """That its images are too few for its false-alarm rate, and how many would do; None where they are not, or unknown."""
+    if spec.dataset in catalog():  # large enough for any usual rate, and not to be read for this
+        return None
     rate = spec.config.false_alarm_rate
     try:
         n = timing.n_images(spec)

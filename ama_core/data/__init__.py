@@ -11,7 +11,15 @@ from ama_core.data.files import (
     iter_unread,
     read_npz,
 )
-from ama_core.data.folders import absolute_source, count_any, load_any, load_folder, overlapping, same_source
+from ama_core.data.folders import (
+    absolute_source,
+    count_any,
+    holds_training_images,
+    load_any,
+    load_folder,
+    overlapping,
+    same_source,
+)
 from ama_core.data.guidance import Guidance, calibration_fraction, guidance
 from ama_core.data.imageset import ImageSet
 from ama_core.data.inspection import Inspection, divided, inspect
@@ -46,6 +54,7 @@ __all__ = [
     "frame",
     "guidance",
     "hold_out",
+    "holds_training_images",
     "inspect",
     "label_of",
     "iter_images",

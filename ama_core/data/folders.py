@@ -111,6 +111,17 @@ def overlapping(normal: str | Path, other: str | Path) -> bool:
     return any(_within(a, b) or _within(b, a) for a in _places(normal) for b in _places(other))
 
 
+def holds_training_images(source: str | Path, normal: str | Path) -> bool:
+    """Whether what `load_any` takes of `source` as "ood" has files in common with what it divides for training of `normal`."""
+    if str(source) in catalog() or str(normal) in catalog():
+        return False
+    try:
+        tested, trained = (_own_place(own, split)[1].resolve() for own, split in ((source, "ood"), (normal, "train")))
+    except DataError:  # it is not here, or has no such split
+        return False
+    return _within(tested, trained) or _within(trained, tested)
+
+
 def _places(source: str | Path) -> list[Path]:
     """The files or folders that `load_any` reads for a source, links followed."""
     if str(source) in catalog():
@@ -150,7 +161,7 @@ def load_folder(path: str | Path, *, size: int = 32, channels: int | None = None
     if skipped:
         count = f"{len(skipped):,} file{'s' * (len(skipped) > 1)} left out"
         notes.append(f"{count}: {'; '.join(skipped[:3])}{' …' if len(skipped) > 3 else ''}")
-        warnings.warn(f"Of {path}, {notes[-1]}", stacklevel=2)
+        warnings.warn(f"Of {path.resolve()}, {notes[-1]}", stacklevel=2)
     labels = np.zeros(len(images), np.int64)
     return ImageSet(path.stem, "test", np.stack(images), labels, tuple(paths), tuple(notes))
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image
@@ -91,15 +91,14 @@ class Inspection:
     def _refusals(self) -> list[str]:
         if not self.refused:
             return []
-        # A reason may name the file that it is of.
-        alike = Counter(why.replace(path, "") for path, why in self.refused)
-        first = {why.replace(path, ""): (path, why) for path, why in reversed(self.refused)}
-        said = []
-        for reason, count in alike.most_common(REASONS):
-            path, why = first[reason]
-            said.append(f"{_counted(count, 'file')} left out, such as {path}: {why}")
-        if rest := sum(count for _, count in alike.most_common()[REASONS:]):
-            said.append(f"{_counted(rest, 'file')} more left out for other reasons; `inspect … --json` names every one.")
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for path, why in self.refused:
+            reason = why.replace(path, "").replace(PurePath(path).name, "")  # it may name the file
+            groups.setdefault(reason, []).append((path, why))
+        ranked = sorted(groups.values(), key=len, reverse=True)
+        said = [f"{_counted(len(files), 'file')} left out, such as {': '.join(files[0])}" for files in ranked[:REASONS]]
+        if rest := sum(map(len, ranked[REASONS:])):
+            said.append(f"{rest:,} more left out for other reasons.")
         return said
 
 

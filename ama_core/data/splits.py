@@ -33,8 +33,8 @@ def hold_out(n: int, fraction: float = 0.1, seed: int = 0) -> HoldOut:
     held = round(n * fraction)
     if held < 2 or n - held < 1:
         raise DataError(
-            f"{n} training images are too few to hold {fraction:.0%} of them out for calibration, at least 2, and train on the "
-            "rest: add images" + (", or hold out a larger fraction (calibration_fraction)." if n > 3 else ".")
+            f"{fraction:.0%} of {n} training images are not enough for calibration, which needs 2 and others left to train on: "
+            "add images" + (", or hold out a larger fraction (calibration_fraction)." if n > 2 else ".")
         )
     order = np.random.default_rng(seed).permutation(n)
     parts = np.split(order, [held // 2, held])

@@ -425,7 +425,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
             raise DataError("There are no images to calibrate on.")
         scores = self.anomaly_scores(self.raw_scores(images))
         if not all(np.isfinite(values).all() for values in scores.values()):
-            raise DataError(f"A score of an image of {found.name} is not finite, so nothing can be calibrated on these images.")
+            raise DataError(f"A score of an image of {found.name} is not finite: leave that image out, or train again.")
         self.held_out_scores_ = scores
         self.info_ = self.info_ | {"calibrated_on": {"name": found.name, "n": len(images), "fingerprint": found.fingerprint}}
         return self
@@ -494,11 +494,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         return conformal_p_value(self.anomaly_score(X), self.calibration_scores_)
 
     def decision_function(self, X, alpha: float | None = None) -> np.ndarray:
-        """Distance (N,) to the cut of false-alarm rate `alpha`: negative = flagged as anomalous, larger = more normal; finite
-        but for an image without a finite score, which is flagged.
+        """Distance (N,) to the cut of false-alarm rate `alpha`: negative = flagged as anomalous, larger = more normal; minus
+        infinity for an image whose score is not finite, which is flagged wherever anything can be.
 
         With n calibration images no p-value is below 1 / (n + 1). At a smaller alpha nothing can be flagged: all values are
-        positive, and still fall strictly with the anomaly score. A UserWarning says so.
+        positive (0 where the score is not finite), and still fall strictly with the anomaly score. A UserWarning says so.
         """
         alpha = self.false_alarm_rate if alpha is None else alpha
         if not 0 < alpha < 1:
@@ -556,13 +556,21 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         """Checked and made uint8 (N, S, S, C) as the detector expects; images that fit already pass untouched.
 
         Of a folder or archive, files that cannot be read are left out, with a UserWarning: `image_set(X, "ood").paths` names
-        the images, in their order.
+        the images, in their order. A file of a list must be readable. Raises DataError.
         """
         if isinstance(X, (str, Path)):
             X = self.image_set(X, "ood").images
         spec = self.settings.input
-        X = [_as_array(image) for image in X] if isinstance(X, (list, tuple)) else check_images(X)
+        if isinstance(X, (list, tuple)):
+            X = [_as_array(image) if not isinstance(image, (str, Path)) else self._read(image) for image in X]
+        else:
+            X = check_images(X)
         return prepare(X, size=spec.size, channels=spec.channels, fit=spec.fit)[0]
+
+    def _read(self, file: str | Path) -> np.ndarray:
+        """An image file as the detector sees it, so that large photographs are not kept. Raises DataError."""
+        spec = self.settings.input
+        return prepare([decode_image(file)[0]], size=spec.size, channels=spec.channels, fit=spec.fit)[0][0]
 
     def image_set(self, X, split: str, name: str = "images") -> ImageSet:
         """Images, or where they lie, as a set; a set as it is, and arrays under `name`. Raises DataError."""
@@ -576,7 +584,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
     # Storage
 
     def save(self, path: Path | str) -> None:
-        """Write the fitted detector into the folder `path`. Raises NotFittedError, BundleError."""
+        """Write the fitted detector into the folder `path`, a new one, or one of a model or run.
+
+        Raises NotFittedError, and BundleError where it is a file or holds other things.
+        """
         self._fitted()
         tensors, arrays = self.state()
         arrays = arrays | {f"scores.{name}": values for name, values in self.held_out_scores_.items()}
@@ -633,9 +644,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
 
 
 def _as_array(image) -> np.ndarray:
-    """A Pillow image, the path of an image file, or an array, as uint8 (H, W, C). Raises DataError."""
-    if isinstance(image, (str, Path)):
-        return decode_image(image)[0]
+    """A Pillow image, or an array, as uint8 (H, W, C)."""
     if isinstance(image, Image.Image):
         return picture_array(image)
     if isinstance(image, np.ndarray) and image.ndim == 2:

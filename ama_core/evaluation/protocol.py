@@ -17,9 +17,9 @@ from ama_core.data import (
     available,
     catalog,
     count_any,
-    divided,
     draw,
     draw_anomalies,
+    holds_training_images,
     load,
     load_any,
     same_source,
@@ -54,8 +54,7 @@ def normal_split(detector: AnomalyDetector, split: str, **load_options) -> Image
 def was_trained_on(detector: AnomalyDetector, source: str | Path) -> bool:
     """Whether images of a model's training are among those that `load_any` takes of a source as "ood"."""
     normal = detector.normal
-    own = normal is not None and normal.is_own and same_source(normal.source, source)
-    return own and not divided(Path(source).expanduser())
+    return normal is not None and normal.is_own and holds_training_images(source, normal.source)
 
 
 def training_images(detector: AnomalyDetector) -> ImageSet:
@@ -103,6 +102,7 @@ def evaluate(
         "scores": {NAME of a score: {"auroc", "auprc", "fpr95"}}}]}, and "notes", sentences on what was left
         out, where anything was.
     """
+    ood = list(ood)
     for name in ood:
         if isinstance(name, (str, Path)) and str(name) != REST:
             _check_here(str(name))  # before anything is scored
@@ -144,7 +144,13 @@ def evaluate(
                     "remain."
                 )
             if not full:
-                chosen = chosen[draw_anomalies(n_normal, len(chosen), seed)]
+                drawn = draw_anomalies(n_normal, len(chosen), seed)
+                if len(drawn) < len(chosen) and name not in catalog():
+                    left_out.append(
+                        f"{len(drawn):,} of the {len(chosen):,} images of {name} were drawn, 20 % of the number of normals: "
+                        "`evaluate` with `full` (--full) tests all."
+                    )
+                chosen = chosen[drawn]
             scores = measure(detector, ood_set.take(chosen), progress)
         anomalous = detector.anomaly_scores(scores)
         if keep is not None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -141,11 +141,15 @@ class Run:
             return False
 
     def _is_claimed(self) -> bool:
-        """Whether a living process is named as the one that works on it, asked by the holder of the lock."""
+        """Whether a living process of this machine is named as the one that works on it, asked by the holder of the lock.
+
+        Of a run of another machine the lock says that nobody does: its work may go on here at once.
+        """
         try:
-            return self.written_status().is_alive()
+            found = self.written_status()
         except BundleError:
             return False
+        return found.is_alive() and not found.is_elsewhere()
 
     @contextmanager
     def held(self, claimed: bool = False) -> Iterator[None]:
@@ -158,7 +162,7 @@ class Run:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / LOCK, "a") as file:  # the lock ends with this process, however that ends
-            if not lock(file) or (not claimed and self._is_claimed()):
+            if not _lock_soon(file) or (not claimed and self._is_claimed()):
                 raise ConfigError(f"A process is already training in {self.path}: wait for it, or name another folder.")
             if not claimed:
                 self.forget_stop()
@@ -292,6 +296,15 @@ class Run:
                 return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
         except FileNotFoundError:
             return ""
+
+
+def _lock_soon(file: IO[str]) -> bool:
+    """Lock a file, tried more than once: whoever asks whether another machine works on the run takes the lock for a moment."""
+    for _ in range(3):
+        if lock(file):
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def runs_dir() -> Path:

@@ -179,10 +179,13 @@ def write_bundle(path: Path | str, bundle: Bundle) -> None:
     write_together(path, written, outdated)
 
 
+_OF_SYSTEMS = ("Thumbs.db", "desktop.ini")  # what file managers leave in any folder
+
+
 def _other_file(path: Path) -> str | None:
     """A file of a folder in which nothing is of a model or a run, a README left aside; None where there is no such file."""
     try:
-        names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")} - {"README.md"}
+        names = {entry.name for entry in path.iterdir() if not entry.name.startswith(".")} - {"README.md", *_OF_SYSTEMS}
     except OSError:
         return None
     return None if {"run.json", *FILES} & names else min(names, default=None)
@@ -397,7 +400,8 @@ def find_bundle(model: str | Path) -> Path:
     for path in (Path(model), PRETRAINED / str(model)) if str(model) else ():  # "" would be the current folder
         if (path / "config.json").is_file():
             return path
-    _say_what_it_is(Path(model))
+    if str(model):
+        _say_what_it_is(Path(model))
     known = ", ".join(list_bundles(PRETRAINED)) or "none"
     raise BundleError(f"There is no model {str(model)!r}: give a bundle or run folder, or one of the bundled models ({known}).")
 
@@ -412,7 +416,7 @@ def _say_what_it_is(path: Path) -> None:
         return
     dataset = asked.get("dataset") if isinstance(asked, dict) else None
     command = shlex.join(["python", "-m", "ama_core", "train", str(dataset), "--out", str(path), "--resume"])
-    raise BundleError(f"{path} is a training that has not ended, and no model yet. It goes on with: {command}")
+    raise BundleError(f"{path} is a training that has not ended: wait for it, or, where it was stopped, go on with {command}")
 
 
 def list_bundles(folder: Path | str = PRETRAINED) -> dict[str, Path]:

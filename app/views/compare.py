@@ -167,14 +167,16 @@ def milliseconds(peer: Peer) -> str:
 
 def table(found: HeatTable, these: list[Peer], timed: bool) -> None:
     """The heat table with ranks and costs; a click on a cell chooses it."""
-    of = controls.titles_of(name for name in found.sets if name != REST)
+    paid = costs(these, timed)
+    taken = ("model", "detector: score", "mean rank", "other classes", *paid)
+    of = controls.titles_of((name for name in found.sets if name != REST), taken)
     titles = {of.get(name, "other classes"): j for j, name in enumerate(found.sets)}
     columns = {"model": list(found.models), "detector: score": [f"{peer.kind.title}: {peer.by}" for peer in these]}
     columns["mean rank"] = ["" if np.isnan(rank) else f"{rank:.2f}" for rank in found.mean_rank]
     for title, j in titles.items():
         figures = zip(found.auroc[:, j], found.low[:, j], found.high[:, j])
         columns[title] = ["" if np.isnan(auroc) else f"{auroc:.3f} ({low:.3f}–{high:.3f})" for auroc, low, high in figures]
-    columns |= costs(these, timed)
+    columns |= paid
 
     def style(frame: pd.DataFrame):
         colours = pd.DataFrame("", frame.index, frame.columns)

@@ -81,13 +81,18 @@ def test_a_first_look_finds_what_is_wrong(shop, call):
         assert code == 0 and said in out, said
     code, out, _ = call("inspect", shop / "good", "--json", "--quiet")
     assert code == 0 and json.loads(out)["sizes"] == [{"width": 160, "height": 120, "n": 42}]
+    (shop / "good" / "sub").mkdir()
+    (shop / "good" / "sub" / "cut.png").write_bytes((shop / "good" / "cut.png").read_bytes())
+    assert "2 files left out, such as cut.png" in call("inspect", shop / "good", "--quiet")[1], (
+        "one reason, though it names the file"
+    )
     for n, content in enumerate((b"", b"text", b"GIF89a", b"\x89PNG\r\n\x1a\n")):
         (shop / "good" / f"x{n}.png").write_bytes(content)
     (shop / "good" / "notes.txt").write_text("x")
     (shop / "good" / "huge.ppm").write_bytes(b"P6 60000 60000 255\n")
     _, out, _ = call("inspect", shop / "good", "--quiet")
-    told = sum(int(n) for n in re.findall(r"^(\d+) files? (?:more )?left out", out, re.MULTILINE))
-    assert told == 7 and "left out for other reasons" in out, "every file is counted, those of one reason together"
+    told = sum(int(n) for n in re.findall(r"^(\d+) (?:files?|more) left out", out, re.MULTILINE))
+    assert told == 8 and "left out for other reasons" in out, "every file is counted, those of one reason together"
     code, _, err = call("inspect", shop / "nowhere", "--quiet")
     assert code == 2 and "does not exist" in err
 

@@ -271,8 +271,12 @@ with Run(Path({str(run)!r})).held(claimed=True):
             holder.kill()
     write(long_ago, "elsewhere")
     assert state(run) == "interrupted"
+    (run / "status.json").write_text(
+        json.dumps({"state": "running", "heartbeat": time.time() - 5, "host": "elsewhere", **dead})
+    )
     with Run(run).held():
-        pass  # it can be resumed here
+        pass  # its machine has just died: it goes on here at once
+    write(long_ago, "elsewhere")
     queue.delete(run)
     assert not run.exists()
 
@@ -395,7 +399,7 @@ def test_steps_of_a_run_and_too_few_images_for_one(tiny_config):
     assert timing.run_steps(tiny_config.replace(max_steps=0, epochs=2), 1000) == 2 * (900 // 16)
     with pytest.raises(DataError, match="9 training images do not fill one batch of 16"):
         timing.run_steps(tiny_config.replace(calibration_fraction=0.2), 11)
-    with pytest.raises(DataError, match="too few to hold 10% of them out"):
+    with pytest.raises(DataError, match="10% of 3 training images are not enough for calibration"):
         timing.run_steps(tiny_config, 3)
 
 
