@@ -7,9 +7,7 @@ is chosen by its result here: `report` prints what the stored figures say.
     AMA_DATA_DIR=build/data python -m benchmarks.length run OUT [--results results/length] [--jobs mirrored-500-s0 ...]
     python -m benchmarks.length report [--results results/length]
 
-`run` may be stopped at any time (SIGTERM, Ctrl-C) and goes on where it was; finished runs are stored and skipped. Runs with
-`-drift0` in their name are older than the drift term of the presets; their two of 6,000 steps were trained by `train`, without
-the average.
+`run` may be stopped at any time (SIGTERM, Ctrl-C) and goes on where it was; finished runs are stored and skipped.
 """
 
 import json

@@ -18,10 +18,9 @@ STORED = ROOT / "results" / "length"
 NORMAL, PRESET = "fashionmnist", "tiny"  # what is trained first, and how
 NORMALS = (NORMAL, "cifar10")
 LOSSES = {paper.AMA: "mirrored", paper.WITHOUT_MIRRORED: "plain"}  # rows of the tables: the loss they are trained with
-LAMBDA_DRIFT = 0.0  # the runs that are shown are older than the drift term of the presets
+LAMBDA_DRIFT = PRESETS[PRESET]["lambda_drift"]  # runs with another are left out
 LR_FALL = 0.5  # the fraction of the run in which the rate falls, of the presets: runs with another are a study of that
-_OTHER = "" if PRESETS[PRESET]["lambda_drift"] == LAMBDA_DRIFT else f" with lambda_drift={LAMBDA_DRIFT:g}"
-CONDITION = f"preset {PRESET}{_OTHER}"
+CONDITION = f"preset {PRESET}"
 
 
 @dataclass(frozen=True)
