@@ -19,6 +19,8 @@ def front() -> None:
     st.switch_page(FRONT, query_params={key: st.query_params.get_all(key) for key in st.query_params})
 
 
+# Before the pages are known: the browser would fetch a page's own icon from the network.
+st.set_page_config(page_icon="🪞", layout="wide")
 page = st.navigation(
     [
         st.Page(front, default=True, visibility="hidden"),
@@ -40,7 +42,7 @@ page = st.navigation(
         st.Page(VIEWS / "about.py", title="About the model", icon=":material/schema:"),
     ]
 )
-st.set_page_config(page_title=f"{page.title} · AMA Explorer", page_icon="🪞", layout="wide")
+st.set_page_config(page_title=f"{page.title} · AMA Explorer")
 if "view" in st.query_params:  # a link from another page, see controls.link
     st.switch_page(page, query_params=parse_qs(st.query_params["view"]))
 if carried := controls.on_arrival(page.url_path):
