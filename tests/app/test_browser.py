@@ -537,7 +537,7 @@ def test_a_tiny_run_is_watched_through_a_reload_until_it_is_a_model(server, new_
     settled(page)
     type_in(page, "textbox", "Name of the run", "seen")
     page.get_by_role("button", name="Train", exact=True).click()
-    page.get_by_text("seen is queued").wait_for()
+    page.get_by_text("seen was queued").wait_for()
 
     page.get_by_text(re.compile(r"step \d+ of 400")).wait_for()
     page.reload()

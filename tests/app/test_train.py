@@ -370,7 +370,7 @@ def test_a_run_just_queued_is_the_one_that_is_shown(watched):
     assert app.selectbox(key="run").value == "seen"
     button(app, "Train").click().run()
     assert not app.exception and not app.error
-    assert app.selectbox(key="run").value == "digits-tiny" and "is queued" in app.success[0].value
+    assert app.selectbox(key="run").value == "digits-tiny" and "was queued" in app.success[0].value
     assert app.session_state["run"] == "digits-tiny"
 
 

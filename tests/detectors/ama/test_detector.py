@@ -236,7 +236,7 @@ def test_fit_says_how_it_was_done(tiny_detector):
 
 
 def test_too_few_images_to_calibrate(tiny_config, images):
-    with pytest.raises(DataError, match="few"):
+    with pytest.raises(DataError, match="not enough for calibration"):
         AMADetector(tiny_config, device="cpu").fit(images[:5])
 
 
