@@ -473,9 +473,7 @@ def report(
         return html_report(model, name, batch.found, alpha)
     outlines = Outlines(model, localiser(folder), where, alpha)
     found = photographs(batch, files, to_outline(model, batch.found, alpha))
-    drawn = {i: outlines.draw(image, batch.found.examined.take([i])) for i, image in found.items()}
-    pictures, marked = {i: picture for i, (picture, _) in drawn.items()}, [marks for _, marks in drawn.values()]
-    return html_report(model, name, batch.found, alpha, pictures, outlines.sentence(marked) if drawn else "")
+    return html_report(model, name, batch.found, alpha, *outlines.for_report(found.items(), batch.found.examined))
 
 
 @cached(*MODEL, kind="resource", max_entries=8, spinner="Scoring and reconstructing, once …")

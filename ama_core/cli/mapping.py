@@ -54,9 +54,7 @@ def outlined(detector: AnomalyDetector, checked: Checked, arguments: argparse.Na
             raise
         return {}, str(error)
     chosen = to_outline(detector, checked, arguments.alpha)
-    drawn = {i: outlines.draw(image) for i, image in originals(arguments.paths, checked, chosen)}
-    pictures, marked = {i: picture for i, (picture, _) in drawn.items()}, [marks for _, marks in drawn.values()]
-    return pictures, outlines.sentence(marked) if drawn else ""
+    return outlines.for_report(originals(arguments.paths, checked, chosen))
 
 
 def check_maps(arguments: argparse.Namespace) -> None:

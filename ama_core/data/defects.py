@@ -29,9 +29,8 @@ def make_defects(images: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndar
         cover = _SHAPES[KINDS[kind]](rng, *images.shape[1:3])[..., None]
         paint = _patch(rng, images) if KINDS[kind] == "patch" else _colour(rng, images[i], cover)
         if np.abs((paint - images[i]) * cover).max() < VISIBLE:
-            paint = _colour(
-                np.random.default_rng((seed, i)), images[i], cover
-            )  # from numbers of its own: others stay as they are
+            own = np.random.default_rng((seed, i))  # so that the defects of the other images stay as they are
+            paint = _colour(own, images[i], cover)
         mixed = images[i] * (1 - cover) + paint * cover
         changed[i] = np.rint(mixed).astype(np.uint8)
         masks[i] = cover[..., 0] > 0.25

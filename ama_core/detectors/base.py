@@ -135,9 +135,13 @@ class NormalData:
         return cls(**values) if values.get("name") else None
 
 
+def _all_finite(scores: Mapping[str, np.ndarray]) -> bool:
+    return all(np.isfinite(values).all() for values in scores.values())
+
+
 def check_finite(scores: Mapping[str, np.ndarray]) -> None:
     """Raises TrainingDiverged where a score, or what scores are made from, is not finite for a normal image."""
-    if not all(np.isfinite(values).all() for values in scores.values()):
+    if not _all_finite(scores):
         raise TrainingDiverged("Training diverged: scores of normal images are not finite. Lower lr.")
 
 
@@ -424,7 +428,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator, ABC):
         if not len(images):
             raise DataError("There are no images to calibrate on.")
         scores = self.anomaly_scores(self.raw_scores(images))
-        if not all(np.isfinite(values).all() for values in scores.values()):
+        if not _all_finite(scores):
             raise DataError(f"A score of an image of {found.name} is not finite: leave that image out, or train again.")
         self.held_out_scores_ = scores
         self.info_ = self.info_ | {"calibrated_on": {"name": found.name, "n": len(images), "fingerprint": found.fingerprint}}

@@ -113,6 +113,19 @@ class Outlines:
         marks = self.marks(examined)[0]
         return outline(image, marks, spec.fit), bool(marks.any())
 
+    def for_report(
+        self, images: Iterable[tuple[int, np.ndarray]], examined: Examination | None = None
+    ) -> tuple[dict[int, np.ndarray], str]:
+        """What `html_report` takes of outlines: images drawn, by their positions, and a sentence on them; empty without images.
+
+        Args:
+            images: positions and photographs, uint8 (H, W, C). examined: what the detector says of the image at each position;
+                examined here where it is not given.
+        """
+        drawn = {i: self.draw(image, None if examined is None else examined.take([i])) for i, image in images}
+        pictures = {i: picture for i, (picture, _) in drawn.items()}
+        return pictures, self.sentence([marks for _, marks in drawn.values()]) if drawn else ""
+
 
 def check_folder(folder: Path, sources: Iterable[str | Path], replace: bool) -> None:
     """Whether outlines may be written into `folder`.
